@@ -1,0 +1,67 @@
+"""The `enet-tvm` command: collects the verbs and turns user errors into one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+import typer
+from rich.console import Console
+
+from enet_tvm.errors import UserError
+from enet_tvm.version import __version__
+
+VERBS = ("info", "train", "evaluate", "export", "compile", "run", "verify")
+"""Each names a module of this package with a function `command`; heavy imports happen inside it."""
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"enet-tvm {__version__}")
+        raise typer.Exit
+
+
+def build_app() -> typer.Typer:
+    """Return the typer application with every verb attached."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help="ENet from PyTorch to compiled modules that a device loads without a compiler.",
+    )
+
+    @app.callback()
+    def root(
+        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit."),
+    ) -> None:
+        pass
+
+    for verb in VERBS:
+        module = importlib.import_module(f"enet_tvm.cli.{verb}")
+        app.command(verb)(module.command)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 on success, 1 when a check failed, 2 on bad input."""
+    try:
+        code = build_app()(args=arguments, standalone_mode=False)
+    except UserError as error:
+        _fail(str(error))
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        Console(stderr=True).print("interrupted", style="yellow")
+        sys.exit(130)
+    sys.exit(code or 0)
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_escape(message)}")
+    sys.exit(2)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
