@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import platform
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tvm
+from tvm import te
+
+from enet_tvm import toolchain
+from enet_tvm.errors import UserError
+from enet_tvm.toolchain import Linker, host_linker, zig_linker
+
+MACHINE = platform.machine()
+EM_AARCH64 = 183
+
+
+@pytest.fixture(scope="module")
+def executable():
+    """A kernel that needs the C library's mathematics."""
+    x = te.placeholder((16,), "float32", name="x")
+    y = te.compute((16,), lambda i: te.exp(x[i]), name="y")
+    return tvm.compile(tvm.IRModule({"main": te.create_prim_func([x, y])}), target="llvm")
+
+
+@pytest.fixture(params=["system", "zig"])
+def linker(request: pytest.FixtureRequest) -> Linker:
+    if request.param == "zig":
+        pytest.importorskip("ziglang")
+        return zig_linker(MACHINE)
+    if toolchain._system_driver() is None:
+        pytest.skip("this machine has no C compiler")
+    return host_linker()
+
+
+def test_library_loads_and_repeats(executable, linker: Linker, tmp_path: Path):
+    first, second = tmp_path / "first.so", tmp_path / "elsewhere" / "second.so"
+    second.parent.mkdir()
+    executable.export_library(str(first), fcompile=linker)
+    executable.export_library(str(second), fcompile=linker)
+    assert first.read_bytes() == second.read_bytes()
+
+    x = tvm.runtime.tensor(np.linspace(-2, 2, 16, dtype="float32"))
+    y = tvm.runtime.tensor(np.zeros(16, dtype="float32"))
+    tvm.runtime.load_module(str(first))["main"](x, y)
+    np.testing.assert_allclose(y.numpy(), np.exp(x.numpy()), rtol=1e-5)
+
+
+def test_other_architecture_is_linked_by_zig(tmp_path: Path):
+    pytest.importorskip("ziglang")
+    x = te.placeholder((16,), "float32", name="x")
+    y = te.compute((16,), lambda i: x[i] + 1.0, name="y")
+    target = {"kind": "llvm", "mtriple": "aarch64-unknown-linux-gnu", "mcpu": "cortex-a57"}
+    built = tvm.compile(tvm.IRModule({"main": te.create_prim_func([x, y])}), target=target)
+    library = tmp_path / "arm.so"
+    built.export_library(str(library), fcompile=host_linker("aarch64-linux-gnu"))
+    header = library.read_bytes()[:20]
+    assert header[:4] == b"\x7fELF"
+    assert int.from_bytes(header[18:20], "little") == EM_AARCH64
+
+
+def test_without_a_compiler_zig_links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    pytest.importorskip("ziglang")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert host_linker() == zig_linker(MACHINE)
+
+
+def test_without_any_linker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install ziglang"):
+        host_linker()
+
+
+def test_a_compiler_that_cannot_link_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    assert toolchain._system_driver() is None
+
+
+def test_cc_names_the_compiler(monkeypatch: pytest.MonkeyPatch):
+    if (gcc := shutil.which("gcc")) is None:
+        pytest.skip("this machine has no gcc")
+    monkeypatch.setenv("CC", "gcc -O1")
+    assert host_linker().command == (gcc, "-O1")
+
+
+def test_refused_objects_make_one_sentence(linker: Linker, tmp_path: Path):
+    junk = tmp_path / "junk.o"
+    junk.write_bytes(b"\x7fELF and nothing more")
+    with pytest.raises(UserError, match="failed to link") as caught:
+        linker(tmp_path / "out.so", [str(junk)])
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_driver_makes_one_sentence(tmp_path: Path):
+    with pytest.raises(UserError, match="cannot link"):
+        Linker(("no-such-compiler",), f"{MACHINE}-unknown-linux-gnu")(tmp_path / "out.so", [])
+
+
+def test_cache_falls_back_when_home_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert toolchain._cache().is_dir()
