@@ -1,0 +1,122 @@
+"""PyTorch to Relax through ``torch.export``, with converters for what the stock importer gets wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import tvm
+from torch import fx, nn
+from tvm import relax
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+from enet_tvm import ops
+from enet_tvm.errors import UserError
+
+
+def from_torch(network: nn.Module, input_shape: tuple[int, int, int, int]) -> tvm.IRModule:
+    """Return the Relax module of a network in eval mode, its weights as constants.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Takes one float32 tensor and returns one.
+    input_shape : tuple of int
+        N x C x H x W.
+
+    Returns
+    -------
+    tvm.IRModule
+        With one function ``main``; every variable is named after the sub-module that makes its value.
+
+    Raises
+    ------
+    UserError
+        When the network holds an operator that cannot be imported rightly.
+    """
+    exported = torch.export.export(network.eval(), (torch.zeros(input_shape),))
+    importer = _Importer()
+    # Without decomposition PReLU stays one operator, which fuses; decomposed it splits each convolution's kernel.
+    return importer.from_exported_program(
+        exported,
+        keep_params_as_input=False,
+        unwrap_unit_return_tuple=True,
+        no_bind_return_tuple=False,
+        custom_convert_map={
+            "feature_dropout.default": _inference_dropout,
+            "dropout.default": _inference_dropout,
+            "max_pool2d_with_indices.default": _max_pool2d_with_window,
+            "max_unpool2d.default": _max_unpool2d,
+        },
+    )
+
+
+class _NamingBuilder:
+    """A block builder whose bindings take the name of the layer being converted."""
+
+    def __init__(self, builder: relax.BlockBuilder) -> None:
+        self._builder = builder
+        self.layer = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._builder, name)
+
+    def emit(self, expr: relax.Expr, name_hint: str = "") -> relax.Var:
+        return self._builder.emit(expr, name_hint=self.layer or name_hint)
+
+
+class _Importer(ExportedProgramImporter):
+    """The stock importer, with layer names kept and the window form of pooling."""
+
+    def _translate_fx_graph(
+        self, graph_module: fx.GraphModule, nodes: Iterable[fx.Node], inputs_vars: Any, custom_ops: Any
+    ) -> Any:
+        stock, naming = self.block_builder, _NamingBuilder(self.block_builder)
+        for name, convert in list(self.convert_map.items()):
+            self.convert_map[name] = _with_layer_name(convert, naming)
+        self.block_builder = naming
+        try:
+            return super()._translate_fx_graph(graph_module, nodes, inputs_vars, custom_ops)
+        finally:
+            self.block_builder = stock
+
+
+def _inference_dropout(node: fx.Node, importer: _Importer) -> relax.Var:
+    """Return dropout's input: a network in eval mode drops nothing."""
+    if len(node.args) > 2 and node.args[2]:
+        raise UserError(f"'{node.name}' is a dropout in training mode; call network.eval() before the import")
+    return importer.env[node.args[0]]
+
+
+def _max_pool2d_with_window(node: fx.Node, importer: _Importer) -> relax.Var:
+    """Convert a max pooling whose indices are used: 2x2 windows, stride 2, nothing else."""
+    values = [2, None, 0, 1, False]
+    values[: len(node.args) - 1] = node.args[1:]
+    kernel, stride, padding, dilation, ceil_mode = values
+    if not (_is(kernel, 2) and _is(stride or kernel, 2) and _is(padding, 0) and _is(dilation, 1)) or ceil_mode:
+        raise UserError(f"'{node.name}' pools with indices in windows other than 2x2 with stride 2; use nn.MaxPool2d(2)")
+    return importer.block_builder.emit(ops.max_pool2d_with_window(importer.env[node.args[0]]))
+
+
+def _max_unpool2d(node: fx.Node, importer: _Importer) -> relax.Var:
+    """Convert an unpooling by the window indices of the pooling it undoes."""
+    data, indices, size = node.args[:3]
+    source = indices.args[0] if isinstance(indices, fx.Node) and indices.args else None
+    if not isinstance(source, fx.Node) or str(source.target) != "aten.max_pool2d_with_indices.default":
+        raise UserError(f"'{node.name}' takes indices that no max pooling of this network made; it cannot be imported")
+    height, width = (int(extent) for extent in size)
+    return importer.block_builder.emit(ops.max_unpool2d(importer.env[data], importer.env[indices], (height, width)))
+
+
+def _is(value: Any, expected: int) -> bool:
+    return all(v == expected for v in (value if isinstance(value, list | tuple) else (value,)))
+
+
+def _with_layer_name(convert: Any, builder: _NamingBuilder) -> Any:
+    def wrapped(node: fx.Node, *importer: Any) -> Any:
+        stack = list(node.meta.get("nn_module_stack", {}).values())
+        builder.layer = stack[-1][0] if stack else ""
+        return convert(node, *importer)
+
+    return wrapped

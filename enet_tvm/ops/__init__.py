@@ -1,0 +1,22 @@
+"""Relax operators of this project, in the `enet` dialect: what the passes rewrite ENet into.
+
+Importing the package registers them. They print, type-check and legalise like TVM's own.
+"""
+
+from enet_tvm.ops.conv2d import FusedConv2D, fused_conv2d
+from enet_tvm.ops.initial_block import InitialBlockAttrs, initial_block
+from enet_tvm.ops.layout import PLANAR, Layout, pack, unpack
+from enet_tvm.ops.window import max_pool2d_with_window, max_unpool2d
+
+__all__ = [
+    "PLANAR",
+    "FusedConv2D",
+    "InitialBlockAttrs",
+    "Layout",
+    "fused_conv2d",
+    "initial_block",
+    "max_pool2d_with_window",
+    "max_unpool2d",
+    "pack",
+    "unpack",
+]

@@ -1,0 +1,120 @@
+"""A convolution with everything around it: bias, shortcut and activation in one operator."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import tvm
+from tvm import relax
+
+from enet_tvm.ops.layout import PLANAR, Layout
+from enet_tvm.ops.registry import register_op
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FusedConv2D:
+    """Attributes of ``enet.fused_conv2d``.
+
+    Attributes
+    ----------
+    data_shape, out_shape : tuple of int
+        Logical N x C x H x W of the input and of the output.
+    kernel, strides, padding, dilation : (int, int)
+        Rows, then columns. `padding` is that of a symmetric convolution, also for the transposed one.
+    transposed : bool
+        A transposed convolution (its weight is IC x OC x KH x KW).
+    activation : {"none", "relu", "prelu"}
+    residual : {"none", "add", "pad", "unpool"}
+        What is added before the activation: a tensor of the output's shape; one with fewer channels, the rest
+        being zero; or a tensor of half the height and width that is max-unpooled by its window indices.
+    residual_channels : int
+        Channels of the residual, 0 without one.
+    data_layout, out_layout, residual_layout : Layout
+        How these tensors are stored; the window indices lie as an unpadded `residual_layout`.
+    """
+
+    data_shape: tuple[int, int, int, int]
+    out_shape: tuple[int, int, int, int]
+    kernel: Pair
+    strides: Pair
+    padding: Pair
+    dilation: Pair
+    transposed: bool = False
+    activation: Literal["none", "relu", "prelu"] = "none"
+    residual: Literal["none", "add", "pad", "unpool"] = "none"
+    residual_channels: int = 0
+    data_layout: Layout = PLANAR
+    out_layout: Layout = PLANAR
+    residual_layout: Layout = PLANAR
+
+    def to_attrs(self) -> tvm.ir.DictAttrs:
+        """Return the operator attributes."""
+        flat: dict[str, Any] = {}
+        for key, value in asdict(self).items():
+            flat[key] = [value["block"], value["pad"]] if key.endswith("_layout") else _plain(value)
+        return tvm.ir.make_node("ir.DictAttrs", **flat)
+
+    @classmethod
+    def from_call(cls, call: relax.Call) -> FusedConv2D:
+        """Return the attributes of a call of the operator."""
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            raw = call.attrs[item.name]
+            if item.name.endswith("_layout"):
+                values[item.name] = Layout(int(raw[0]), int(raw[1]))
+            elif item.name in ("transposed", "residual_channels"):
+                values[item.name] = type(item.default)(raw)
+            elif item.name in ("activation", "residual"):
+                values[item.name] = str(raw)
+            else:
+                values[item.name] = tuple(int(v) for v in raw)
+        return cls(**values)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of the convolution alone; inserted zeros and padding's absence are not counted off."""
+        n, out_channels, height, width = self.data_shape if self.transposed else self.out_shape
+        other = self.out_shape[1] if self.transposed else self.data_shape[1]
+        return n * out_channels * height * width * self.kernel[0] * self.kernel[1] * other
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _infer(call: relax.Call) -> relax.TensorType:
+    attrs = FusedConv2D.from_call(call)
+    return relax.TensorType(attrs.out_layout.physical(attrs.out_shape), call.args[0].ty.dtype)
+
+
+FUSED_CONV2D = register_op("enet.fused_conv2d", "Convolution, bias, shortcut and activation", _infer)
+
+
+def fused_conv2d(
+    attrs: FusedConv2D,
+    data: relax.Expr,
+    weight: relax.Expr,
+    bias: relax.Expr,
+    slope: relax.Expr | None = None,
+    residual: relax.Expr | None = None,
+    window: relax.Expr | None = None,
+) -> relax.Call:
+    """Return a call of the operator; its arguments come in this order, absent ones left out.
+
+    Parameters
+    ----------
+    attrs : FusedConv2D
+    data : relax.Expr
+        Float32, stored in ``attrs.data_layout``.
+    weight : relax.Expr
+        OC x IC x KH x KW (IC x OC x KH x KW when transposed), float32.
+    bias, slope : relax.Expr
+        OC, float32; `slope` with a PReLU.
+    residual, window : relax.Expr, optional
+        As ``attrs.residual`` says.
+    """
+    arguments = [data, weight, bias, slope, residual, window]
+    return relax.Call(FUSED_CONV2D, [a for a in arguments if a is not None], attrs.to_attrs())

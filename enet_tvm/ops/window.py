@@ -1,0 +1,90 @@
+"""Max pooling and unpooling that exchange the maximum's place inside its 2x2 window.
+
+PyTorch's indices are places in the whole plane. A window index (0 to 3, row by row; the first maximum wins, as
+in PyTorch) says the same in a byte and lets unpooling be a comparison instead of a scatter. The stock importer's
+``max_pool2d_with_indices`` returns zeros for indices (TVM 0.27, ``base_fx_graph_translator.py``), which is wrong
+without an error; nothing here goes through it.
+"""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax, te
+from tvm.tirx import Select, const
+
+from enet_tvm.ops.layout import Layout
+from enet_tvm.ops.registry import register_op, static_shape
+
+
+def _infer_pool(call: relax.Call) -> relax.TupleType:
+    n, c, h, w = static_shape(call.args[0]) if int(call.attrs["block"]) == 0 else _logical(call)
+    out = Layout(int(call.attrs["block"])).physical((n, c, h // 2, w // 2))
+    return relax.TupleType([relax.TensorType(out, call.args[0].ty.dtype), relax.TensorType(out, "uint8")])
+
+
+def _logical(call: relax.Call) -> tuple[int, int, int, int]:
+    n, q, h, w, v = static_shape(call.args[0])
+    return n, q * v, h, w - 2 * int(call.attrs["pad"])
+
+
+def _infer_unpool(call: relax.Call) -> relax.TensorType:
+    n, c, _, _ = static_shape(call.args[0])
+    return relax.TensorType((n, c, *(int(s) for s in call.attrs["output_size"])), call.args[0].ty.dtype)
+
+
+def te_max_pool2d_with_window(x: te.Tensor) -> tuple[te.Tensor, te.Tensor]:
+    """Return the 2x2 stride-2 maxima (N x C x H/2 x W/2) and their window indices (uint8, same shape)."""
+    n, c, h, w = (int(s) for s in x.shape)
+
+    def body(i, q, y, z):  # noqa: ANN001, ANN202
+        best, place = x[i, q, 2 * y, 2 * z], const(0, "uint8")
+        for position in (1, 2, 3):
+            candidate = x[i, q, 2 * y + position // 2, 2 * z + position % 2]
+            place = Select(candidate > best, const(position, "uint8"), place)
+            best = Select(candidate > best, candidate, best)
+        return best, place
+
+    return te.compute((n, c, h // 2, w // 2), body, name="max_pool2d_with_window")
+
+
+def te_max_unpool2d(x: te.Tensor, window: te.Tensor, output_size: tuple[int, int]) -> te.Tensor:
+    """Return `x` (N x C x H x W) spread over `output_size`, zero except where `window` points."""
+    n, c, h, w = (int(s) for s in x.shape)
+
+    def element(i, q, y, z):  # noqa: ANN001, ANN202
+        row, column = tvm.tirx.floordiv(y, 2), tvm.tirx.floordiv(z, 2)
+        position = (tvm.tirx.floormod(y, 2) * 2 + tvm.tirx.floormod(z, 2)).astype("uint8")
+        value = tvm.tirx.if_then_else(
+            window[i, q, row, column] == position, x[i, q, row, column], const(0, x.dtype)
+        )
+        if output_size == (2 * h, 2 * w):
+            return value
+        # An odd plane's last row or column belongs to no window.
+        return tvm.tirx.if_then_else(tvm.tirx.all(row < h, column < w), value, const(0, x.dtype))
+
+    return te.compute((n, c, *output_size), element, name="max_unpool2d")
+
+
+def _legalize_pool(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    return builder.call_te(te_max_pool2d_with_window, call.args[0], primfunc_name_hint="max_pool2d_with_window")
+
+
+def _legalize_unpool(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    size = tuple(int(s) for s in call.attrs["output_size"])
+    return builder.call_te(te_max_unpool2d, *call.args, size, primfunc_name_hint="max_unpool2d")
+
+
+_POOL = register_op(
+    "enet.max_pool2d_with_window", "2x2 stride-2 maxima and their places in the window", _infer_pool, _legalize_pool
+)
+_UNPOOL = register_op("enet.max_unpool2d", "The inverse of pooling, by window index", _infer_unpool, _legalize_unpool)
+
+
+def max_pool2d_with_window(x: relax.Expr, layout: Layout = Layout()) -> relax.Call:  # noqa: B008
+    """Return the pair (2x2 stride-2 maxima, window indices as uint8) of `x`, which is stored in `layout`."""
+    return relax.Call(_POOL, [x], tvm.ir.make_node("ir.DictAttrs", block=layout.block, pad=layout.pad))
+
+
+def max_unpool2d(x: relax.Expr, window: relax.Expr, output_size: tuple[int, int]) -> relax.Call:
+    """Return `x` (N x C x H x W) unpooled to N x C x `output_size` by the window indices of the pooling."""
+    return relax.Call(_UNPOOL, [x, window], tvm.ir.make_node("ir.DictAttrs", output_size=list(output_size)))
