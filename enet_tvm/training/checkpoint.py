@@ -1,0 +1,75 @@
+"""Checkpoints: all that a training needs to go on after its process was killed."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from enet_tvm.errors import UserError
+from enet_tvm.files import atomic_file
+
+_FORMAT = 1
+
+
+@dataclass
+class Checkpoint:
+    """The state of a training at the end of an epoch.
+
+    Chance needs no state: every epoch seeds its own from the recipe's seed and the epoch's number.
+
+    Attributes
+    ----------
+    recipe : str
+        The recipe as canonical JSON.
+    classes : list of str
+        Names of the classes trained on.
+    epoch : int
+        Epochs done.
+    network, average, optimiser : dict
+        State dictionaries; the learning rate follows from the epoch.
+    updates : int
+        Updates of the weight average.
+    seconds : float
+        Training time so far.
+    history : list of dict
+        One row per epoch: the log.
+    """
+
+    recipe: str
+    classes: list[str]
+    epoch: int
+    network: dict[str, Any]
+    average: dict[str, Any]
+    optimiser: dict[str, Any]
+    updates: int
+    seconds: float
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Write a checkpoint atomically: an interruption leaves the previous one."""
+    content = {"format": _FORMAT} | {key: getattr(checkpoint, key) for key in Checkpoint.__dataclass_fields__}
+    with atomic_file(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint; only tensors and plain values are unpickled.
+
+    Raises
+    ------
+    UserError
+        When the file is broken or of another format.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content.pop("format") != _FORMAT:
+            raise ValueError("another format")
+        return Checkpoint(**content)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a usable checkpoint ({reason}); start over with --fresh") from error

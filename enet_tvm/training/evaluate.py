@@ -1,0 +1,65 @@
+"""Evaluation of anything that maps a normalised picture to logits: PyTorch, or a compiled module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from PIL import Image
+
+from enet_tvm.data.classes import ClassSet
+from enet_tvm.data.transforms import normalise
+from enet_tvm.errors import UserError
+from enet_tvm.size import MULTIPLE, Size
+from enet_tvm.training.metrics import ConfusionMatrix, SegmentationMetrics
+
+Forward = Callable[[np.ndarray], np.ndarray]
+"""Maps N x 3 x H x W float32 to N x C x H x W float32 logits."""
+
+
+def evaluate(
+    forward: Forward,
+    samples: Iterable[tuple[Image.Image, np.ndarray]],
+    class_set: ClassSet,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    size: Size | None = None,
+) -> SegmentationMetrics:
+    """Segment labelled pictures one by one and compare.
+
+    Parameters
+    ----------
+    forward : callable
+        1 x 3 x H x W float32, normalised -> 1 x C x H x W float32 logits.
+    samples : iterable of (PIL image, ndarray)
+        RGB pictures and their H x W uint8 labels.
+    class_set : ClassSet
+        What the labels mean.
+    mean, std : tuple of float
+        Normalisation of the network, of pictures scaled to 0..1.
+    size : Size, optional
+        Size to which pictures are resized (bilinear); predictions are brought back to the labels' size (nearest), so
+        that the figures always are of the labels as they come. By default pictures are taken as they are.
+
+    Raises
+    ------
+    UserError
+        When a picture's own size does not fit the network and no size is given, or the number of logits is not that
+        of the classes.
+    """
+    confusion = ConfusionMatrix(class_set)
+    for picture, labels in samples:
+        own = Size(*picture.size)
+        if size is None and (own.width % MULTIPLE or own.height % MULTIPLE):
+            raise UserError(f"a picture is {own}, whose sides are not divisible by {MULTIPLE}; give a size, such as --size 480x360")
+        if size is not None and own != size:
+            picture = picture.resize(size, Image.Resampling.BILINEAR)
+        logits = forward(normalise(np.asarray(picture), mean, std))
+        if logits.shape[1] != len(class_set):
+            raise UserError(f"the network has {logits.shape[1]} classes but the data set has {len(class_set)}; give weights made for it")
+        prediction = logits[0].argmax(axis=0).astype(np.uint8)
+        if prediction.shape != labels.shape:
+            whole = Image.fromarray(prediction).resize((labels.shape[1], labels.shape[0]), Image.Resampling.NEAREST)
+            prediction = np.asarray(whole)
+        confusion.update(prediction, labels)
+    return confusion.metrics()

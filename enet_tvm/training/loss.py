@@ -1,0 +1,103 @@
+"""The segmentation loss: class-weighted cross-entropy and a surrogate of the IoU, both blind to void pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from enet_tvm.training.recipe import LossRecipe
+
+
+def class_weights(histogram: np.ndarray, constant: float = 1.02) -> np.ndarray:
+    """Return the paper's class weights ``1 / ln(c + p)``.
+
+    Parameters
+    ----------
+    histogram : ndarray
+        Labelled pixels of each class.
+    constant : float
+        c, greater than one; 1.02 in the paper.
+
+    Returns
+    -------
+    ndarray
+        float64 weights, scaled so that the mean over the labelled pixels is one and the constant does not change the
+        size of the loss.
+    """
+    total = histogram.sum()
+    share = histogram / total if total else np.full(len(histogram), 1 / len(histogram))
+    weights = 1 / np.log(constant + share)
+    return weights / (weights * share).sum()
+
+
+def lovasz_softmax(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Return the Lovasz extension of the Jaccard loss, averaged over the classes that occur.
+
+    Parameters
+    ----------
+    probabilities : Tensor
+        classes x pixels, float32.
+    labels : Tensor
+        One class a pixel, int64, no void among them.
+
+    Notes
+    -----
+    Berman, Triki, Blaschko, 2018, arXiv 1705.08790, equations 8 and 9 and algorithm 1.
+    """
+    truth = F.one_hot(labels, probabilities.shape[0]).T.to(probabilities.dtype)
+    errors, order = (truth - probabilities).abs().sort(dim=1, descending=True)
+    with torch.no_grad():
+        truth = truth.gather(1, order)
+        total = truth.sum(dim=1, keepdim=True)
+        seen = truth.cumsum(dim=1)
+        ranks = torch.arange(1, truth.shape[1] + 1, dtype=truth.dtype)
+        jaccard = 1 - (total - seen) / (total + ranks - seen)
+        steps = jaccard.diff(dim=1, prepend=torch.zeros_like(total))
+        present = total[:, 0] > 0
+    losses = (errors * steps).sum(dim=1)
+    return losses[present].mean() if present.any() else losses.sum() * 0
+
+
+class SegmentationLoss(nn.Module):
+    """Weighted sum of cross-entropy and Lovasz-softmax, computed in float32.
+
+    Parameters
+    ----------
+    recipe : LossRecipe
+        Terms and their weights.
+    histogram : ndarray
+        Labelled pixels of each class in the training set.
+    ignore_index : int
+        Label that counts nowhere.
+    """
+
+    weights: Tensor | None
+
+    def __init__(self, recipe: LossRecipe, histogram: np.ndarray, ignore_index: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.ignore_index = ignore_index
+        weights = None
+        if recipe.class_weight_constant is not None:
+            weights = torch.from_numpy(class_weights(histogram, recipe.class_weight_constant)).float()
+        self.register_buffer("weights", weights)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of N x C x H x W logits against N x H x W labels; zero when every pixel is void."""
+        logits = logits.float()
+        labels = labels.long()
+        known = labels != self.ignore_index
+        if not known.any():
+            return logits.sum() * 0
+        loss = logits.new_zeros(())
+        if self.recipe.cross_entropy:
+            entropy = F.cross_entropy(logits, labels, self.weights, ignore_index=self.ignore_index)
+            loss = loss + self.recipe.cross_entropy * entropy
+        if self.recipe.lovasz:
+            step = self.recipe.lovasz_stride
+            known, labels, logits = (tensor[..., step // 2 :: step, step // 2 :: step] for tensor in (known, labels, logits))
+            probabilities = logits.softmax(dim=1).movedim(1, -1)[known].T.contiguous()
+            loss = loss + self.recipe.lovasz * lovasz_softmax(probabilities, labels[known])
+        return loss

@@ -1,0 +1,90 @@
+"""Training as people see it: a live bar on a terminal, one line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from enet_tvm.training.trainer import Plan, Step
+
+_ESTIMATE_AFTER = 10
+"""Steps after which the first estimate of the duration is said."""
+
+
+class ConsoleObserver:
+    """Prints a training's plan, progress and results; use it as a context manager.
+
+    Parameters
+    ----------
+    console : Console
+        Where to print.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  lr {task.fields[rate]:.1e}  {task.fields[speed]:.1f} pictures/s  left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task("train", total=None, epoch="-", loss=0.0, rate=0.0, speed=0.0)
+        self.plan: Plan | None = None
+        self.began = 0.0
+        self.steps = 0
+
+    def __enter__(self) -> ConsoleObserver:
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def started(self, plan: Plan) -> None:
+        """Say what is about to happen."""
+        self.plan = plan
+        self.began = time.monotonic()
+        total = plan.steps_per_epoch * plan.epochs
+        self.progress.update(self.task, total=total, completed=plan.steps_per_epoch * plan.epochs_done)
+        resumed = f", resumed after epoch {plan.epochs_done}" if plan.epochs_done else ""
+        self._print(
+            f"{plan.parameters:,} parameters, {plan.train_pictures} pictures to train on and {plan.val_pictures} to check with, "
+            f"{plan.epochs} epochs of {plan.steps_per_epoch} steps = {total:,} steps on {plan.threads} threads{resumed}"
+        )
+
+    def stepped(self, step: Step) -> None:
+        """Move the bar; after the first steps say how long it will take."""
+        self.steps += 1
+        if self.steps == _ESTIMATE_AFTER:
+            minutes = (time.monotonic() - self.began) / self.steps * (step.total - step.done) / 60
+            self._print(f"at this pace it takes another {minutes:.0f} minutes, evaluations aside")
+        self.progress.update(
+            self.task,
+            completed=step.done,
+            epoch=step.epoch + 1,
+            loss=step.loss,
+            rate=step.learning_rate,
+            speed=step.pictures_per_second,
+        )
+
+    def epoch_done(self, row: dict[str, Any]) -> None:
+        """Print evaluations, and every epoch where there is no bar."""
+        if row["val_miou"] is None and self.console.is_terminal:
+            return
+        line = f"epoch {row['epoch']:3}  loss {row['loss']:.4f}  {row['seconds'] / 60:.1f} min"
+        if row["val_miou"] is not None:
+            line += (
+                f"  val mIoU {row['val_miou']:.4f}, class average {row['val_class_average']:.4f}, "
+                f"global {row['val_global_accuracy']:.4f}"
+            )
+        self._print(line)
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
