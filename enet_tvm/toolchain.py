@@ -119,7 +119,7 @@ def zig_linker(machine: str) -> Linker:
     """
     if importlib.util.find_spec("ziglang") is None:
         raise UserError(
-            f"there is no linker for {machine} here; run: pip install ziglang (for this machine alone, apt install gcc also does)"
+            f"no linker for {machine} is here; run: pip install ziglang (for this machine alone, apt install gcc will do)"
         )
     cache = _cache()
     # -s: the debugging information of Zig's own arithmetic routines differs from cache to cache, and weighs a megabyte.
