@@ -1,0 +1,47 @@
+# What a user runs: `make demo` and `make test`. Both set up .venv first; nothing outside this directory is changed.
+#
+#   PYTHON       the Python to build .venv with, 3.11 or later        (default: the first that fits)
+#   TORCH_INDEX  where to look for PyTorch first; the default holds builds without CUDA, a tenth of the size.
+#                TORCH_INDEX= takes what pip is configured for, which on PyPI is the build with CUDA.
+
+PYTHON      ?= $(shell tools/find-python)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+VENV        := .venv
+BIN         := $(VENV)/bin
+INSTALLED   := $(VENV)/installed
+CONSTRAINTS := requirements/constraints.txt
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint format install constraints clean
+
+demo: $(INSTALLED)
+	$(BIN)/python -m enet_tvm.demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+	TORCH_INDEX='$(TORCH_INDEX)' tools/install '$(PYTHON)' $(VENV) $(CONSTRAINTS)
+	@touch $@
+
+# Resolves the newest versions that pyproject.toml allows and pins all of them; run `make test` before committing the result.
+constraints:
+	rm -rf build/constraints
+	TORCH_INDEX='$(TORCH_INDEX)' tools/install '$(PYTHON)' build/constraints /dev/null
+	tools/freeze build/constraints > build/constraints.txt
+	mv build/constraints.txt $(CONSTRAINTS)
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
