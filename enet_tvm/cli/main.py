@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 
-import click
 import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
 from enet_tvm.errors import UserError
 from enet_tvm.version import __version__
@@ -48,9 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
         code = build_app()(args=arguments, standalone_mode=False)
     except UserError as error:
         _fail(str(error))
-    except click.ClickException as error:
+    except TyperException as error:
         _fail(error.format_message())
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         Console(stderr=True).print("interrupted", style="yellow")
         sys.exit(130)
     sys.exit(code or 0)
