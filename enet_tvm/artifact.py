@@ -1,0 +1,375 @@
+"""What a device loads: a directory with one compiled library and a manifest that says what it is of.
+
+The compiler's side calls `write_artifact`; the runtime's side calls `check_artifact` before it loads anything.
+Nothing here imports a compiler, PyTorch or TVM.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from enet_tvm.errors import UserError
+from enet_tvm.files import atomic_directory, sha256
+from enet_tvm.machine import architecture, cpu_features
+from enet_tvm.version import stack_versions
+
+SCHEMA_VERSION: Final = 1
+"""Goes up whenever a manifest of the release before can no longer be read."""
+
+MANIFEST_NAME = "manifest.json"
+LIBRARY_NAME = "enet.so"
+
+_AGAIN = "make the artifact again with 'enet-tvm compile'"
+_ELF_MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Channel = Annotated[int, Field(ge=0, le=255)]
+Extent = Annotated[int, Field(gt=0)]
+Shape4 = tuple[Extent, Extent, Extent, Extent]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputInfo(_Part):
+    """The input of the compiled function.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        N, C, H, W.
+    mean, std : tuple of float
+        Normalisation per RGB channel of pictures scaled to 0..1: ``(x - mean) / std``.
+    """
+
+    shape: Shape4
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    dtype: Literal["float32"] = "float32"
+    layout: Literal["NCHW"] = "NCHW"
+
+
+class OutputInfo(_Part):
+    """The output of the compiled function: logits, N x classes x H x W."""
+
+    shape: Shape4
+    dtype: Literal["float32"] = "float32"
+    layout: Literal["NCHW"] = "NCHW"
+
+
+class TargetInfo(_Part):
+    """What the library was compiled for.
+
+    Attributes
+    ----------
+    name : str
+        Name of the target, as given to ``enet-tvm compile --target``.
+    triple, mcpu : str
+        LLVM's names of the platform and of the processor.
+    cpu_features : tuple of str
+        Extensions that the machine must have, spelt as in ``/proc/cpuinfo``; empty if the baseline suffices.
+    architecture : str
+        Instruction set, as uname spells it.
+    """
+
+    name: str
+    triple: str
+    mcpu: str
+    cpu_features: tuple[str, ...] = ()
+    architecture: Literal["x86_64", "aarch64"]
+
+
+class Versions(_Part):
+    """Versions of what made the artifact."""
+
+    enet_tvm: str
+    apache_tvm: str
+    apache_tvm_ffi: str
+
+
+class Hashes(_Part):
+    """SHA-256 of the weights file and of the library (the latter is filled in by `write_artifact`)."""
+
+    weights: Sha256
+    library: Sha256 | None = None
+
+
+class OutputLayout(_Part):
+    """How a kernel's output lies in memory.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the buffer as it is.
+    block : int
+        Channels that lie innermost, as in NCHW16c; 1 for NCHW.
+    pad : int
+        Columns of zeros at each end of a row.
+    """
+
+    shape: tuple[int, ...]
+    block: int = 1
+    pad: int = 0
+
+
+class Kernel(_Part):
+    """One launch of the forward pass.
+
+    Attributes
+    ----------
+    name : str
+        Function in the library.
+    ops : tuple of str
+        Operators fused into it, in order.
+    layers : tuple of str
+        Modules of the network that it computes; empty when unknown.
+    output_layout : OutputLayout or None
+        Layout of what it writes, its last argument; None when unknown.
+    """
+
+    name: str
+    ops: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    output_layout: OutputLayout | None = None
+
+
+class Manifest(_Part):
+    """What an artifact is of; written beside the library as ``manifest.json``.
+
+    Attributes
+    ----------
+    schema_version : int
+        See `SCHEMA_VERSION`.
+    network : str
+        Name of the network.
+    classes : tuple of str
+        Class names, in the order of the output channels.
+    palette : tuple of (int, int, int)
+        RGB colour of each class.
+    input, output : InputInfo, OutputInfo
+        Signature of the compiled function ``main``.
+    target, versions, hashes : TargetInfo, Versions, Hashes
+        What it was compiled for, by what, from what.
+    kernels : tuple of Kernel
+        The launches of one forward pass, in order.
+    kernel_count : int
+        Their number.
+    command : str
+        Command line that made the artifact.
+    library : str
+        File name of the library in the artifact's directory.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    network: str
+    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=256)]
+    palette: tuple[tuple[Channel, Channel, Channel], ...]
+    input: InputInfo
+    output: OutputInfo
+    target: TargetInfo
+    versions: Versions
+    hashes: Hashes
+    kernels: tuple[Kernel, ...]
+    kernel_count: int
+    command: str
+    library: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = LIBRARY_NAME
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if not len(self.classes) == len(self.palette) == self.output.shape[1]:
+            raise ValueError(
+                f"{len(self.classes)} classes, {len(self.palette)} colours and {self.output.shape[1]} output channels differ"
+            )
+        if self.kernel_count != len(self.kernels):
+            raise ValueError(f"kernel_count is {self.kernel_count}, but {len(self.kernels)} kernels are listed")
+        return self
+
+
+def check_destination(directory: str | Path) -> None:
+    """Refuse to write an artifact over anything but an artifact; call it before a long compilation.
+
+    Raises
+    ------
+    UserError
+        When `directory` is a file, or a directory that holds something else.
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file; choose another directory for the artifact")
+    try:
+        occupied = directory.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST_NAME).is_file()
+    except OSError as error:
+        raise UserError(f"cannot read {directory}: {error.strerror}; choose another directory for the artifact") from error
+    if occupied:
+        raise UserError(f"{directory} holds something else than an artifact; choose a new or empty directory")
+
+
+def write_artifact(directory: str | Path, manifest: Manifest, save_library: Callable[[Path], Any]) -> Manifest:
+    """Write the library and its manifest; `directory` appears complete or stays as it was.
+
+    Parameters
+    ----------
+    directory : str or Path
+        Where to write; an artifact that is there is replaced.
+    manifest : Manifest
+        Complete but for ``hashes.library``, which is filled in here.
+    save_library : callable
+        Writes the shared library to the path it is given, such as ``executable.export_library``.
+
+    Returns
+    -------
+    Manifest
+        As written.
+
+    Raises
+    ------
+    UserError
+        When the directory cannot be written, the disk is full, or something else is there.
+    ValueError
+        When the library is not of the architecture that the manifest says.
+    """
+    directory = Path(directory).expanduser().resolve()
+    check_destination(directory)
+    with atomic_directory(directory) as temporary:
+        library = temporary / manifest.library
+        try:
+            save_library(library)
+        except RuntimeError as error:
+            # The linker is another program: all that comes back of a full disk is what it printed.
+            if "no space left on device" in str(error).lower():
+                raise OSError(errno.ENOSPC, "No space left on device") from error
+            raise
+        if (made := elf_architecture(library)) != manifest.target.architecture:
+            raise ValueError(f"the library was made for {made}, but the manifest says {manifest.target.architecture}")
+        hashes = manifest.hashes.model_copy(update={"library": sha256(library)})
+        manifest = manifest.model_copy(update={"hashes": hashes})
+        (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def read_manifest(directory: str | Path) -> Manifest:
+    """Return the manifest of an artifact, without looking at the library.
+
+    Raises
+    ------
+    UserError
+        When there is no artifact, or its manifest is broken or of another schema.
+    """
+    directory = Path(directory).expanduser()
+    path = directory / MANIFEST_NAME
+    if not directory.exists():
+        raise UserError(f"there is no directory {directory}; give one that 'enet-tvm compile' wrote")
+    if not path.is_file():
+        raise UserError(
+            f"{directory} is not an artifact: it has no {MANIFEST_NAME}; give a directory that 'enet-tvm compile' wrote"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); {_AGAIN}") from error
+    schema = content.get("schema_version") if isinstance(content, dict) else None
+    if schema != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema version {schema}, and this release reads {SCHEMA_VERSION}; {_AGAIN} of this release"
+        )
+    try:
+        return Manifest.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"]) or "content"
+        raise UserError(f"{path} is not a complete manifest ({where}: {first['msg']}); {_AGAIN}") from error
+
+
+def check_artifact(directory: str | Path) -> Manifest:
+    """Check that this machine can load an artifact, before anything of it is loaded.
+
+    In this order: the manifest, the library's hash, the versions of the TVM stack, the library's architecture,
+    the processor's features.
+
+    Returns
+    -------
+    Manifest
+        The artifact's manifest.
+
+    Raises
+    ------
+    UserError
+        At the first thing that does not fit.
+    """
+    directory = Path(directory).expanduser()
+    manifest = read_manifest(directory)
+    library = directory / manifest.library
+    _check_library(library, manifest.hashes.library)
+    _check_versions(directory, manifest.versions)
+    _check_processor(library, manifest.target)
+    return manifest
+
+
+def _check_library(library: Path, expected: str | None) -> None:
+    if not library.is_file():
+        raise UserError(f"{library} is missing; copy the whole directory, or {_AGAIN}")
+    try:
+        actual = sha256(library)
+    except OSError as error:
+        raise UserError(f"cannot read {library}: {error.strerror}; check its permissions") from error
+    if actual != expected:
+        raise UserError(
+            f"{library} is not the file its manifest was written for (truncated or edited); copy it again, or {_AGAIN}"
+        )
+
+
+def _check_versions(directory: Path, versions: Versions) -> None:
+    wanted = {"apache-tvm": versions.apache_tvm, "apache-tvm-ffi": versions.apache_tvm_ffi}
+    installed = stack_versions()
+    for name, version in wanted.items():
+        if installed[name] != version:
+            raise UserError(
+                f"{directory} was compiled with {name} {version}, and {installed[name]} is installed here; {_AGAIN}, "
+                f"or run: pip install {' '.join(f'{key}=={value}' for key, value in wanted.items())}"
+            )
+
+
+def _check_processor(library: Path, target: TargetInfo) -> None:
+    here = architecture()
+    try:
+        made = elf_architecture(library)
+    except ValueError as error:
+        raise UserError(f"{library} is not a shared library ({error}); {_AGAIN}") from error
+    if made != here:
+        raise UserError(
+            f"{library} was compiled for {made}, and this machine is {here}; {_AGAIN} --target native on this machine"
+        )
+    if lacking := sorted(set(target.cpu_features) - cpu_features()):
+        raise UserError(
+            f"{library} was compiled for {target.name} and this processor lacks {', '.join(lacking)}; "
+            f"{_AGAIN} --target native on this machine"
+        )
+
+
+def elf_architecture(library: str | Path) -> str:
+    """Return the instruction set that a shared library was compiled for, from its ELF header.
+
+    The header's layout is that of the System V ABI, gABI chapter 4: byte 5 is the byte order, the halfword at 18
+    the machine.
+
+    Raises
+    ------
+    ValueError
+        When the file is not ELF.
+    """
+    with open(library, "rb") as file:
+        header = file.read(20)
+    if len(header) < 20 or header[:4] != b"\x7fELF" or header[5] not in (1, 2):
+        raise ValueError("it has no ELF header")
+    (machine,) = struct.unpack("<H" if header[5] == 1 else ">H", header[18:20])
+    return _ELF_MACHINES.get(machine, f"ELF machine {machine}")

@@ -1,0 +1,151 @@
+"""Many picture files through one segmenter, results written as PNG."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from enet_tvm.errors import UserError
+from enet_tvm.files import atomic_file
+from enet_tvm.runtime.overlay import check_opacity, overlay
+from enet_tvm.runtime.pictures import load_picture, output_names
+from enet_tvm.runtime.segmenter import Segmenter
+from enet_tvm.size import Size
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one picture.
+
+    Attributes
+    ----------
+    picture : Path
+        The file.
+    overlay, labels : Path or None
+        What was written.
+    size : Size or None
+        Of the picture, upright.
+    shares : dict of str to float
+        Part of the picture that each class that occurs in it covers.
+    network_ms, total_ms : float
+        Milliseconds in the network alone, and from the decoded picture to the label map at its size.
+    error : str or None
+        Why there is no result.
+    """
+
+    picture: Path
+    overlay: Path | None = None
+    labels: Path | None = None
+    size: Size | None = None
+    shares: dict[str, float] | None = None
+    network_ms: float = 0.0
+    total_ms: float = 0.0
+    error: str | None = None
+
+
+def segment_files(
+    segmenter: Segmenter,
+    pictures: Sequence[Path],
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    labels: bool = False,
+    opacity: float = 0.5,
+) -> Iterator[Outcome]:
+    """Segment picture files one by one and write overlays, going on after a picture that cannot be read.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        What segments.
+    pictures, inputs : sequence of Path
+        Result of `find_pictures` and what it was given; they decide the names (see `output_names`).
+    output : Path
+        Folder for the results; made if missing.
+    labels : bool
+        Also write ``<name>_labels.png``, an 8-bit grey PNG of class numbers.
+    opacity : float
+        Of the overlay's colours.
+
+    Raises
+    ------
+    UserError
+        When the opacity is not between 0 and 1, or a result cannot be written.
+    """
+    check_opacity(opacity)
+    manifest = segmenter.manifest
+    for picture, name in zip(pictures, output_names(pictures, inputs), strict=True):
+        try:
+            image = load_picture(picture)
+        except UserError as error:
+            yield Outcome(picture, error=str(error))
+            continue
+        started = time.perf_counter()
+        x = segmenter.preprocess(image)
+        before = time.perf_counter()
+        logits = segmenter.forward(x)
+        after = time.perf_counter()
+        found = segmenter.labels(logits[0], Size(*image.size))
+        done = time.perf_counter()
+        overlay_path = output / f"{name}.png"
+        _save(overlay(image, found, manifest.palette, opacity, manifest.classes), overlay_path)
+        labels_path = output / f"{name}_labels.png" if labels else None
+        if labels_path:
+            _save(Image.fromarray(found), labels_path)
+        yield Outcome(
+            picture,
+            overlay=overlay_path,
+            labels=labels_path,
+            size=Size(*image.size),
+            shares=_shares(found, manifest.classes),
+            network_ms=1e3 * (after - before),
+            total_ms=1e3 * (done - started),
+        )
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    with atomic_file(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def _shares(labels: NDArray[np.uint8], classes: Sequence[str]) -> dict[str, float]:
+    areas = np.bincount(labels.ravel(), minlength=len(classes))
+    return {name: float(area / labels.size) for name, area in zip(classes, areas, strict=False) if area}
+
+
+def summarise(outcomes: Sequence[Outcome], segmenter: Segmenter) -> dict[str, Any]:
+    """Return counts, median milliseconds (None without results) and every picture's outcome, ready for JSON."""
+    done = [outcome for outcome in outcomes if outcome.error is None]
+    return {
+        "network": segmenter.manifest.network,
+        "size": str(segmenter.size),
+        "target": segmenter.manifest.target.name,
+        "threads": segmenter.threads,
+        "pictures": len(done),
+        "failed": len(outcomes) - len(done),
+        "median_network_ms": statistics.median(outcome.network_ms for outcome in done) if done else None,
+        "median_total_ms": statistics.median(outcome.total_ms for outcome in done) if done else None,
+        "results": [_as_json(outcome) for outcome in outcomes],
+    }
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    if outcome.error is not None:
+        return {"picture": str(outcome.picture), "error": outcome.error}
+    return {
+        "picture": str(outcome.picture),
+        "overlay": str(outcome.overlay),
+        "labels": str(outcome.labels) if outcome.labels else None,
+        "size": str(outcome.size),
+        "shares": outcome.shares,
+        "network_ms": outcome.network_ms,
+        "total_ms": outcome.total_ms,
+    }

@@ -1,0 +1,190 @@
+"""The segmenter: an artifact, loaded, from pictures to label maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from enet_tvm.artifact import Manifest, check_artifact
+from enet_tvm.errors import UserError
+from enet_tvm.runtime.engine import Engine, aligned_empty
+from enet_tvm.runtime.labels import most_likely, resize_labels
+from enet_tvm.runtime.pictures import as_rgb
+from enet_tvm.size import Size
+
+Picture = Image.Image | NDArray[np.uint8]
+
+
+class Segmenter:
+    """A compiled network that labels the pixels of pictures.
+
+    Make one with `Segmenter.load`. It may be called from any thread, one call at a time; it owns the threads it
+    computes with, which `close`, the end of a ``with`` block or its deletion ends.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        What the artifact is of: classes, palette, input shape, target.
+    threads : int
+        Threads that a forward pass uses.
+    size : Size
+        Width and height of the network's input.
+    """
+
+    def __init__(self, manifest: Manifest, engine: Engine) -> None:
+        self.manifest = manifest
+        self.threads = engine.threads
+        self._engine = engine
+        self._batch, _, height, width = manifest.input.shape
+        self.size = Size(width, height)
+        mean, std = (np.asarray(values, np.float64) for values in (manifest.input.mean, manifest.input.std))
+        self._scale = (1 / (255 * std)).astype(np.float32)
+        self._shift = (-mean / std).astype(np.float32)
+
+    @classmethod
+    def load(cls, directory: str | Path, threads: int | None = None) -> Self:
+        """Load an artifact after checking that it is whole and fits this machine.
+
+        Parameters
+        ----------
+        directory : str or Path
+            An artifact, written by ``enet-tvm compile``.
+        threads : int or None
+            Threads that a forward pass uses; None for one per processor that this process may use.
+
+        Raises
+        ------
+        UserError
+            When the artifact is not whole or does not fit this machine, or so many threads cannot be had.
+        """
+        manifest = check_artifact(directory)
+        library = Path(directory).expanduser() / manifest.library
+        return cls(manifest, Engine(library, threads))
+
+    def segment(self, picture: Picture) -> NDArray[np.uint8]:
+        """Label every pixel of a picture.
+
+        Parameters
+        ----------
+        picture : PIL.Image.Image or ndarray
+            A picture of any size and mode, or H x W x 3 uint8 RGB. It is taken as it lies: an EXIF rotation is
+            `load_picture`'s affair.
+
+        Returns
+        -------
+        ndarray
+            H x W uint8 class numbers at the picture's own size. The network's label map is enlarged or reduced to
+            it by taking the nearest label.
+        """
+        image = _as_image(picture)
+        return self.labels(self.forward(self.preprocess(image))[0], Size(*image.size))
+
+    def preprocess(self, picture: Picture) -> NDArray[np.float32]:
+        """Return the network's input for a picture: resized (bilinear, PIL's), scaled to 0..1, normalised.
+
+        Returns
+        -------
+        ndarray
+            1 x 3 x H x W float32 of the network's input size, aligned so that `forward` need not copy it.
+        """
+        image = _as_image(picture)
+        if image.size != self.size:
+            image = image.resize(self.size, Image.Resampling.BILINEAR)
+        pixels = np.asarray(image)
+        x = aligned_empty((1, 3, *pixels.shape[:2]))
+        for channel, plane in enumerate(x[0]):
+            np.multiply(pixels[:, :, channel], self._scale[channel], out=plane)
+            plane += self._shift[channel]
+        return x
+
+    def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the network.
+
+        Parameters
+        ----------
+        x : ndarray
+            N x 3 x H x W float32, normalised; N need not be the batch the network was compiled for.
+
+        Returns
+        -------
+        ndarray
+            N x classes x H x W float32 logits.
+
+        Raises
+        ------
+        UserError
+            When `x` has another shape or type.
+        """
+        x = self._checked(x)
+        if len(x) == self._batch:
+            return self._engine.run(x)
+        logits = np.empty((len(x), *self.manifest.output.shape[1:]), np.float32)
+        for start in range(0, len(x), self._batch):
+            part = x[start : start + self._batch]
+            padded = np.concatenate([part, np.zeros((self._batch - len(part), *x.shape[1:]), np.float32)])
+            logits[start : start + len(part)] = self._engine.run(padded)[: len(part)]
+        return logits
+
+    def labels(self, logits: NDArray[np.float32], size: Size | None = None) -> NDArray[np.uint8]:
+        """Return the label map of one picture's logits (classes x H x W), at `size` if given."""
+        labels = most_likely(logits)
+        return labels if size is None else resize_labels(labels, size)
+
+    def run_instrumented(self, x: NDArray[np.float32]) -> list[tuple[str, NDArray[Any]]]:
+        """Run the network on one batch and return what every kernel wrote.
+
+        Parameters
+        ----------
+        x : ndarray
+            Of exactly the compiled shape, float32.
+
+        Returns
+        -------
+        list of (str, ndarray)
+            Name and output of each kernel in launch order, in the layout that ``manifest.kernels`` gives.
+
+        Raises
+        ------
+        UserError
+            When `x` has another shape or type.
+        """
+        x = self._checked(x)
+        if len(x) != self._batch:
+            raise UserError(f"the network was compiled for batches of {self._batch}, not {len(x)}; give one batch")
+        return self._engine.run_instrumented(x)
+
+    def _checked(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        x = np.asarray(x)
+        if x.dtype != np.float32:
+            raise UserError(f"the network takes float32, not {x.dtype}; convert the input, or use preprocess()")
+        if x.ndim != 4 or x.shape[1:] != self.manifest.input.shape[1:]:
+            wanted = "x".join(str(extent) for extent in self.manifest.input.shape[1:])
+            given = "x".join(str(extent) for extent in x.shape)
+            raise UserError(f"the network takes Nx{wanted}, not {given}; use preprocess(), or compile for another --size")
+        return x
+
+    def close(self) -> None:
+        """End the segmenter's threads; it cannot run afterwards."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _as_image(picture: Picture) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return as_rgb(picture)
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        what = f"{picture.dtype} of shape {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
+        raise UserError(f"a picture is a PIL image or an HxWx3 uint8 array, not {what}; convert it")
+    if 0 in picture.shape:
+        raise UserError("the picture is empty; give one with at least one pixel")
+    return Image.fromarray(np.ascontiguousarray(picture))
