@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 import tvm
 from torch import fx, nn
@@ -13,6 +14,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from enet_tvm import ops
 from enet_tvm.errors import UserError
+from enet_tvm.dataflow import Dataflow, Rewriter
 
 
 def from_torch(network: nn.Module, input_shape: tuple[int, int, int, int]) -> tvm.IRModule:
@@ -37,6 +39,11 @@ def from_torch(network: nn.Module, input_shape: tuple[int, int, int, int]) -> tv
     """
     exported = torch.export.export(network.eval(), (torch.zeros(input_shape),))
     importer = _Importer()
+    mod = _import(importer, exported)
+    return _named_after_layers(mod, importer.layers)
+
+
+def _import(importer: _Importer, exported: torch.export.ExportedProgram) -> tvm.IRModule:
     # Without decomposition PReLU stays one operator, which fuses; decomposed it splits each convolution's kernel.
     return importer.from_exported_program(
         exported,
@@ -44,6 +51,7 @@ def from_torch(network: nn.Module, input_shape: tuple[int, int, int, int]) -> tv
         unwrap_unit_return_tuple=True,
         no_bind_return_tuple=False,
         custom_convert_map={
+            "batch_norm.default": _batch_norm,
             "feature_dropout.default": _inference_dropout,
             "dropout.default": _inference_dropout,
             "max_pool2d_with_indices.default": _max_pool2d_with_window,
@@ -52,34 +60,65 @@ def from_torch(network: nn.Module, input_shape: tuple[int, int, int, int]) -> tv
     )
 
 
-class _NamingBuilder:
-    """A block builder whose bindings take the name of the layer being converted."""
-
-    def __init__(self, builder: relax.BlockBuilder) -> None:
-        self._builder = builder
-        self.layer = ""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._builder, name)
-
-    def emit(self, expr: relax.Expr, name_hint: str = "") -> relax.Var:
-        return self._builder.emit(expr, name_hint=self.layer or name_hint)
-
-
 class _Importer(ExportedProgramImporter):
-    """The stock importer, with layer names kept and the window form of pooling."""
+    """The stock importer, remembering which layer each variable's value comes from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers: dict[str, str] = {}
 
     def _translate_fx_graph(
         self, graph_module: fx.GraphModule, nodes: Iterable[fx.Node], inputs_vars: Any, custom_ops: Any
     ) -> Any:
-        stock, naming = self.block_builder, _NamingBuilder(self.block_builder)
         for name, convert in list(self.convert_map.items()):
-            self.convert_map[name] = _with_layer_name(convert, naming)
-        self.block_builder = naming
-        try:
-            return super()._translate_fx_graph(graph_module, nodes, inputs_vars, custom_ops)
-        finally:
-            self.block_builder = stock
+            self.convert_map[name] = self._remembering(convert)
+        return super()._translate_fx_graph(graph_module, nodes, inputs_vars, custom_ops)
+
+    def _remembering(self, convert: Any) -> Any:
+        def converted(node: fx.Node, *importer: Any) -> Any:
+            result = convert(node, *importer)
+            stack = list(node.meta.get("nn_module_stack", {}).values())
+            if stack and isinstance(result, relax.Var):
+                self.layers[result.name] = stack[-1][0]
+            return result
+
+        return converted
+
+
+def _named_after_layers(mod: tvm.IRModule, layers: dict[str, str]) -> tvm.IRModule:
+    """Name each variable after its layer; where a layer makes several, the last has the plain name."""
+    graph, rewriter = Dataflow(mod), Rewriter()
+    seen: dict[str, int] = {}
+    names: dict[relax.Var, str] = {}
+    for binding in reversed(graph.bindings):
+        layer = layers.get(binding.var.name, binding.var.name)
+        names[binding.var] = f"{layer}#{seen[layer]}" if layer in seen else layer
+        seen[layer] = seen.get(layer, 0) + 1
+    for binding in graph.bindings:
+        rewriter.replace(binding.var, rewriter.emit(rewriter.mapped(binding.value), binding.var, names[binding.var]))
+    return graph.rebuilt(rewriter)
+
+
+def _batch_norm(node: fx.Node, importer: _Importer) -> relax.Var:
+    """Convert an undecomposed batch norm, whose arguments TVM 0.27 reads one place off.
+
+    ``aten::batch_norm(input, weight, bias, mean, var, training, momentum, eps, cudnn)`` is taken for its decomposed
+    form there: the momentum becomes epsilon, and the statistics become those of the batch.
+    """
+    data, weight, bias, mean, variance, training, momentum, epsilon = node.args[:8]
+    if training or mean is None or variance is None:
+        raise UserError(f"'{node.name}' is a batch norm without fixed statistics; call network.eval() before the import")
+    x = importer.env[data]
+    channels = int(x.ty.shape.values[1])
+    gamma = relax.const(np.ones(channels, "float32")) if weight is None else importer.env[weight]
+    beta = relax.const(np.zeros(channels, "float32")) if bias is None else importer.env[bias]
+    normalised = importer.block_builder.emit(
+        relax.op.nn.batch_norm(
+            x, gamma, beta, importer.env[mean], importer.env[variance],
+            axis=1, epsilon=float(epsilon), momentum=float(momentum), training=False,
+        )
+    )  # fmt: skip
+    return importer.block_builder.emit(normalised[0])
 
 
 def _inference_dropout(node: fx.Node, importer: _Importer) -> relax.Var:
@@ -111,12 +150,3 @@ def _max_unpool2d(node: fx.Node, importer: _Importer) -> relax.Var:
 
 def _is(value: Any, expected: int) -> bool:
     return all(v == expected for v in (value if isinstance(value, list | tuple) else (value,)))
-
-
-def _with_layer_name(convert: Any, builder: _NamingBuilder) -> Any:
-    def wrapped(node: fx.Node, *importer: Any) -> Any:
-        stack = list(node.meta.get("nn_module_stack", {}).values())
-        builder.layer = stack[-1][0] if stack else ""
-        return convert(node, *importer)
-
-    return wrapped
