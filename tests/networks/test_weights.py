@@ -1,0 +1,110 @@
+"""Weights come back as they went, and anything else is refused with a sentence."""
+
+import json
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+
+from enet_tvm.errors import UserError
+from enet_tvm.networks import ENet, WeightsInfo, load_network, read_info, save_network
+
+INFO = WeightsInfo(
+    network="enet",
+    classes=("sky", "road", "car"),
+    palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)),
+    mean=(0.1, 0.2, 0.3),
+    std=(0.4, 0.5, 0.6),
+    notes={"epoch": 7},
+)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "w.safetensors"
+    save_network(ENet(3), INFO, path)
+    return path
+
+
+def write(path, state, **changes):
+    raw = {"network": "enet", "classes": ["a", "b", "c"], "palette": [[0, 0, 0]] * 3, "mean": [0] * 3, "std": [1] * 3} | changes
+    safetensors.torch.save_file(state, path, metadata={"enet-tvm": json.dumps(raw)})
+    return path
+
+
+def test_roundtrip(tmp_path):
+    torch.manual_seed(1)
+    network = ENet(3)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+    path = tmp_path / "deep" / "er" / "w.safetensors"
+    save_network(network, INFO, path)
+    loaded = load_network(path)
+    assert not any(module.training for module in loaded.modules())
+    assert read_info(path) == INFO
+    x = torch.randn(1, 3, 16, 24)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), network.eval()(x))
+
+
+def test_relative_path_is_found_from_the_working_directory(weights, monkeypatch):
+    monkeypatch.chdir(weights.parent)
+    assert load_network(weights.name).num_classes == 3
+
+
+def test_wrong_class_count(tmp_path):
+    path = write(tmp_path / "w.safetensors", ENet(4).state_dict())
+    with pytest.raises(UserError, match=r"fullconv.*3 classes"):
+        load_network(path)
+
+
+def test_tensors_of_another_network(tmp_path):
+    path = write(tmp_path / "w.safetensors", torch.nn.Conv2d(3, 3, 1).state_dict())
+    with pytest.raises(UserError, match="another network"):
+        load_network(path)
+
+
+def test_unknown_network(tmp_path):
+    path = write(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, network="unet")
+    with pytest.raises(UserError, match="'unet'"):
+        load_network(path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 5000, -1])
+def test_truncated_file(weights, keep):
+    weights.write_bytes(weights.read_bytes()[:keep])
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        load_network(weights)
+
+
+def test_pickle_is_refused_and_never_run(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("the pickle was run",))
+
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        load_network(path)
+    torch.save(ENet(3).state_dict(), path)
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        load_network(path)
+
+
+def test_foreign_safetensors(tmp_path):
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(ENet(3).state_dict(), path)
+    with pytest.raises(UserError, match="does not say which network"):
+        load_network(path)
+    with pytest.raises(UserError, match="does not say which network"):
+        read_info(write(path, {"a": torch.zeros(1)}, palette=[[1, 2]]))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="there is no file"):
+        load_network(tmp_path / "none.safetensors")
+    with pytest.raises(UserError, match="there is no file"):
+        load_network(tmp_path)
