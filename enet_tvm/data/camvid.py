@@ -39,7 +39,7 @@ class CamVid:
         self.root = Path(root).expanduser()
         self.split = split
         if not self.root.is_dir():
-            raise UserError(f"there is no data set directory {self.root}; give the directory that holds {split}.txt and {split}/")
+            raise UserError(f"there is no data set directory {self.root}; give the one that holds {split}.txt and {split}/")
         self.pairs = self._read_list()
 
     def _read_list(self) -> list[tuple[Path, Path]]:
@@ -48,19 +48,21 @@ class CamVid:
             lines = listing.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             have = ", ".join(sorted(path.stem for path in self.root.glob("*.txt"))) or "none"
-            raise UserError(f"cannot read {listing}; give a CamVid directory in SegNet's layout (splits found: {have})") from error
+            raise UserError(f"cannot read {listing}; give CamVid in SegNet's layout (splits found: {have})") from error
         pairs = []
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             fields = line.split()
             if len(fields) != 2:
-                raise UserError(f"{listing}, line {number}: '{line.strip()}' is not a picture and its labels; put two paths on it")
+                raise UserError(
+                    f"{listing}, line {number}: '{line.strip()}' is not two paths; put a picture and its labels on it"
+                )
             picture = self.root / self.split / PurePosixPath(fields[0]).name
             labels = self.root / f"{self.split}annot" / PurePosixPath(fields[1]).name
             for path in (picture, labels):
                 if not path.is_file():
-                    raise UserError(f"{listing}, line {number} names {path}, which is missing; restore the file or drop the line")
+                    raise UserError(f"{listing}, line {number}: {path} is missing; restore the file or drop the line")
             pairs.append((picture, labels))
         if not pairs:
             raise UserError(f"{listing} lists no pictures; restore the list of the data set")
@@ -77,7 +79,7 @@ class CamVid:
         picture = _open(picture_path).convert("RGB")
         labels = np.asarray(_open(labels_path))
         if labels.ndim != 2 or labels.dtype != np.uint8:
-            raise UserError(f"{labels_path} is not a map of one 8-bit label a pixel; give SegNet's label files, not coloured ones")
+            raise UserError(f"{labels_path} is not a map of one 8-bit label a pixel; give SegNet's, not coloured ones")
         if labels.shape != (picture.height, picture.width):
             raise UserError(
                 f"{picture_path} is {picture.width}x{picture.height} but its labels are {labels.shape[1]}x{labels.shape[0]}; "

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from enet_tvm.data.camvid import CamVid
-from enet_tvm.data.classes import ClassSet
+from enet_tvm.data.classes import CAMVID, ClassSet
 from enet_tvm.data.synthetic import SyntheticStreet
 from enet_tvm.errors import UserError
 from enet_tvm.size import Size
@@ -23,15 +23,20 @@ _SYNTHETIC_SPLITS = {"train": (200, 1), "val": (50, 2), "test": (50, 3)}
 class Samples(Protocol):
     """A labelled data set: item `i` is an RGB picture and its H x W uint8 labels."""
 
-    @property
-    def class_set(self) -> ClassSet:
-        """What the labels mean."""
+    class_set: ClassSet
+    """What the labels mean."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[Image.Image, np.ndarray]: ...
 
     def __iter__(self) -> Iterator[tuple[Image.Image, np.ndarray]]: ...
+
+
+class LabelledStreet(SyntheticStreet):
+    """The drawn street with what its labels mean: they are CamVid's."""
+
+    class_set = CAMVID
 
 
 def open_samples(where: str, split: str, size: Size | None = None) -> Samples:
@@ -56,4 +61,4 @@ def open_samples(where: str, split: str, size: Size | None = None) -> Samples:
     if split not in _SYNTHETIC_SPLITS:
         raise UserError(f"the synthetic street has no split '{split}'; give one of {', '.join(_SYNTHETIC_SPLITS)}")
     count, seed = _SYNTHETIC_SPLITS[split]
-    return SyntheticStreet(size or _SYNTHETIC_SIZE, count, seed)
+    return LabelledStreet(size or _SYNTHETIC_SIZE, count, seed)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import nn
 
 from enet_tvm.data.classes import ClassSet
 from enet_tvm.data.transforms import normalise
@@ -15,6 +17,17 @@ from enet_tvm.training.metrics import ConfusionMatrix, SegmentationMetrics
 
 Forward = Callable[[np.ndarray], np.ndarray]
 """Maps N x 3 x H x W float32 to N x C x H x W float32 logits."""
+
+
+def torch_forward(network: nn.Module) -> Forward:
+    """Return the forward function of a PyTorch network, which is turned to channels last; float32, no gradients."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def forward(x: np.ndarray) -> np.ndarray:
+        return network(torch.from_numpy(x).contiguous(memory_format=torch.channels_last)).numpy()
+
+    return forward
 
 
 def evaluate(
@@ -51,12 +64,14 @@ def evaluate(
     for picture, labels in samples:
         own = Size(*picture.size)
         if size is None and (own.width % MULTIPLE or own.height % MULTIPLE):
-            raise UserError(f"a picture is {own}, whose sides are not divisible by {MULTIPLE}; give a size, such as --size 480x360")
+            raise UserError(f"a picture is {own}, whose sides are not divisible by {MULTIPLE}; give a --size, such as 480x360")
         if size is not None and own != size:
             picture = picture.resize(size, Image.Resampling.BILINEAR)
         logits = forward(normalise(np.asarray(picture), mean, std))
         if logits.shape[1] != len(class_set):
-            raise UserError(f"the network has {logits.shape[1]} classes but the data set has {len(class_set)}; give weights made for it")
+            raise UserError(
+                f"the network has {logits.shape[1]} classes but the data set has {len(class_set)}; give weights made for it"
+            )
         prediction = logits[0].argmax(axis=0).astype(np.uint8)
         if prediction.shape != labels.shape:
             whole = Image.fromarray(prediction).resize((labels.shape[1], labels.shape[0]), Image.Resampling.NEAREST)

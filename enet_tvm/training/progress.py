@@ -55,7 +55,7 @@ class ConsoleObserver:
         self.progress.update(self.task, total=total, completed=plan.steps_per_epoch * plan.epochs_done)
         resumed = f", resumed after epoch {plan.epochs_done}" if plan.epochs_done else ""
         self._print(
-            f"{plan.parameters:,} parameters, {plan.train_pictures} pictures to train on and {plan.val_pictures} to check with, "
+            f"{plan.parameters:,} parameters, {plan.train_pictures} pictures to train on, {plan.val_pictures} to check with, "
             f"{plan.epochs} epochs of {plan.steps_per_epoch} steps = {total:,} steps on {plan.threads} threads{resumed}"
         )
 

@@ -24,24 +24,24 @@ class OptimiserRecipe(_Section):
     """Optimiser and the course of its learning rate."""
 
     name: Literal["adam", "adamw"] = "adamw"
-    learning_rate: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(0.02, ge=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=0.02, ge=0)
     """Not applied to biases, batch norm and PReLU slopes."""
     schedule: Literal["constant", "cosine", "poly"] = "cosine"
     """After the warm-up: unchanged, half a cosine to zero, or ``(1 - t) ** 0.9``."""
-    warmup_epochs: float = Field(2.0, ge=0)
-    clip_norm: float = Field(5.0, gt=0)
+    warmup_epochs: float = Field(default=2.0, ge=0)
+    clip_norm: float = Field(default=5.0, gt=0)
     """Gradients longer than this are shortened to it."""
 
 
 class LossRecipe(_Section):
     """Terms of the loss and their weights."""
 
-    cross_entropy: float = Field(1.0, ge=0)
-    class_weight_constant: float | None = Field(1.02, gt=1)
+    cross_entropy: float = Field(default=1.0, ge=0)
+    class_weight_constant: float | None = Field(default=1.02, gt=1)
     """The c of the paper's class weights 1 / ln(c + p): larger is more even. Zero in TOML means no class weights."""
-    lovasz: float = Field(0.0, ge=0)
-    lovasz_stride: int = Field(3, ge=1)
+    lovasz: float = Field(default=0.0, ge=0)
+    lovasz_stride: int = Field(default=3, ge=1)
     """The Lovasz term looks at one pixel in so many, along both axes: sorting all of them costs too much."""
 
     @field_validator("class_weight_constant", mode="before")
@@ -59,7 +59,7 @@ class AugmentationRecipe(_Section):
     brightness: Fraction = 0.3
     contrast: Fraction = 0.3
     saturation: Fraction = 0.3
-    hue: float = Field(10.0, ge=0, le=180)
+    hue: float = Field(default=10.0, ge=0, le=180)
     blur: Fraction = 0.1
 
     @field_validator("scale")
@@ -73,18 +73,18 @@ class AugmentationRecipe(_Section):
 class Recipe(_Section):
     """How a network is trained. Two equal recipes on equal data give equal weights."""
 
-    epochs: int = Field(100, ge=1)
-    batch_size: int = Field(8, ge=2)
+    epochs: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=8, ge=2)
     crop: str = "384x288"
     """WIDTHxHEIGHT of the training windows."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: the network runs under autocast; the loss and the weights stay float32."""
     dropout: Fraction = 1.0
     """Multiplies the network's own dropout probabilities."""
-    average_decay: float = Field(0.998, ge=0, lt=1)
+    average_decay: float = Field(default=0.998, ge=0, lt=1)
     """Of the moving average of the weights, which is what is evaluated and kept."""
-    evaluate_every: int = Field(5, ge=1)
+    evaluate_every: int = Field(default=5, ge=1)
     """Epochs between evaluations; the last epoch is always evaluated."""
     optimiser: OptimiserRecipe = OptimiserRecipe()
     loss: LossRecipe = LossRecipe()

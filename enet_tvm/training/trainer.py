@@ -21,7 +21,7 @@ from enet_tvm.networks import ENet, WeightsInfo, save_network
 from enet_tvm.training.average import WeightAverage
 from enet_tvm.training.batches import PackedSamples, batches_per_epoch, epoch_batches
 from enet_tvm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from enet_tvm.training.evaluate import evaluate
+from enet_tvm.training.evaluate import evaluate, torch_forward
 from enet_tvm.training.loss import SegmentationLoss
 from enet_tvm.training.metrics import SegmentationMetrics
 from enet_tvm.training.recipe import Recipe
@@ -98,7 +98,8 @@ class Trainer:
         self.samples = PackedSamples(train, self.class_set)
         self.val = [val[i] for i in range(len(val))]
         torch.manual_seed(recipe.seed)
-        self.network = ENet(len(self.class_set)).to(memory_format=torch.channels_last)
+        self.network = ENet(len(self.class_set))
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for module in self.network.modules():
             if isinstance(module, nn.Dropout2d):
                 module.p *= recipe.dropout
@@ -122,7 +123,7 @@ class Trainer:
         """Epochs that are safe on disk."""
         return len(self.history)
 
-    def run(self, observer: Observer | None = None) -> dict[str, Any] | None:
+    def run(self, observer: Observer | None = None) -> dict[str, Any]:
         """Train to the recipe's last epoch and return the best row of the log."""
         steps = batches_per_epoch(len(self.samples), self.recipe.batch_size)
         if observer:
@@ -141,6 +142,7 @@ class Trainer:
             row = self._epoch(steps, observer)
             if observer:
                 observer.epoch_done(row)
+        assert self.best is not None  # the last epoch is always evaluated
         return self.best
 
     def _epoch(self, steps: int, observer: Observer | None) -> dict[str, Any]:
@@ -191,14 +193,9 @@ class Trainer:
         self.average.update(self.network)
         return float(loss.detach())
 
-    @torch.inference_mode()
     def evaluate(self) -> SegmentationMetrics:
         """Return the metrics of the averaged weights on the val pictures, in float32."""
-
-        def forward(x: np.ndarray) -> np.ndarray:
-            return self.average.network(torch.from_numpy(x).contiguous(memory_format=torch.channels_last)).numpy()
-
-        return evaluate(forward, self.val, self.class_set, MEAN, STD)
+        return evaluate(torch_forward(self.average.network), self.val, self.class_set, MEAN, STD)
 
     def _save(self, row: dict[str, Any], metrics: SegmentationMetrics | None) -> None:
         before = self.best
@@ -261,7 +258,9 @@ def learning_rate(recipe: Recipe, epoch: float, epochs: int) -> float:
     if epoch < warmup:
         return section.learning_rate * max(0.01, epoch / warmup)
     progress = (epoch - warmup) / max(1e-9, epochs - warmup)
-    factor = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * progress)) / 2, "poly": (1 - progress) ** 0.9}[section.schedule]
+    factor = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * progress)) / 2, "poly": (1 - progress) ** 0.9}[
+        section.schedule
+    ]
     return section.learning_rate * factor
 
 
