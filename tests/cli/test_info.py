@@ -56,7 +56,8 @@ def test_bad_input(arguments, sentence):
 
 def test_kernels_of_an_artifact(tmp_path):
     kernels = [
-        {"name": "conv_0", "ops": ["conv2d", "bias", "prelu"], "layers": ["initial.conv", "initial.act"], "output_layout": {"shape": [1, 1, 16, 34, 16]}},
+        {"name": "conv_0", "ops": ["conv2d", "bias", "prelu"], "layers": ["initial.conv", "initial.act"],
+         "output_layout": {"shape": [1, 1, 16, 34, 16]}},
         {"name": "conv_1", "ops": ["conv2d"]},
     ]  # fmt: skip
     manifest = {
