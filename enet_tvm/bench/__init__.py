@@ -1,0 +1,1 @@
+"""Comparing runners on the same inputs: are the results the same, and how fast is each."""

@@ -1,0 +1,123 @@
+"""How long functions take, measured side by side so that whatever else the machine does falls on all of them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_WINDOW = 5
+"""Calls of each function whose median tells whether it is still warming up."""
+
+_SETTLED = 0.03
+"""A window that is faster than the one before by less than this share is warm."""
+
+STEADY = 0.25
+"""Share of the median beyond which the spread between the 10th and 90th percentile makes a measurement doubtful."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of one function.
+
+    Attributes
+    ----------
+    seconds : tuple of float
+        Duration of each call, in order, warm-up left out.
+    """
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median duration, in seconds."""
+        return self.percentile(50)
+
+    def percentile(self, share: float) -> float:
+        """Return the duration, in seconds, that `share` percent of the calls stay below."""
+        return float(np.percentile(self.seconds, share))
+
+    @property
+    def spread(self) -> float:
+        """The distance of the 10th and 90th percentile, as a share of the median."""
+        return (self.percentile(90) - self.percentile(10)) / self.median
+
+    @property
+    def steady(self) -> bool:
+        """Whether the calls vary little enough for the median to be trusted."""
+        return self.spread <= STEADY
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON takes them, in milliseconds."""
+        figures = {f"p{share}_ms": 1e3 * self.percentile(share) for share in (10, 90, 99)}
+        return {"median_ms": 1e3 * self.median, **figures, "calls": len(self.seconds), "steady": self.steady}
+
+
+def alternate(
+    functions: Mapping[str, Callable[[], Any]],
+    *,
+    min_rounds: int = 20,
+    seconds: float = 10.0,
+    pause: float = 0.005,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Latency]:
+    """Time functions in turns: every round calls each of them once, each round beginning with another one.
+
+    Parameters
+    ----------
+    functions : mapping of str to callable
+        What to time, by name.
+    min_rounds : int
+        Least number of rounds.
+    seconds : float
+        After the least number of rounds, go on until the measurement has taken this long. The warm-up before it ends
+        when no function gets faster any more, at the latest after half that time and `min_rounds` rounds.
+    pause : float
+        Seconds between two calls: a thread pool keeps its threads spinning for a moment after its work is done, which
+        would slow down the next function.
+    clock, sleep : callable
+        Time in seconds, and waiting for so many.
+
+    Returns
+    -------
+    dict of str to Latency
+        In the order of `functions`.
+    """
+    if not functions or min_rounds < 1:
+        raise ValueError("there must be a function and a round")
+    names = list(functions)
+
+    def one_round(number: int) -> dict[str, float]:
+        times = {}
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            sleep(pause)
+            start = clock()
+            functions[name]()
+            times[name] = clock() - start
+        return times
+
+    _warm_up(one_round, seconds / 2, min_rounds, clock)
+    end = clock() + seconds
+    rounds: list[dict[str, float]] = []
+    while len(rounds) < min_rounds or clock() < end:
+        rounds.append(one_round(len(rounds)))
+    return {name: Latency(tuple(times[name] for times in rounds)) for name in names}
+
+
+def _warm_up(one_round: Callable[[int], dict[str, float]], seconds: float, rounds: int, clock: Callable[[], float]) -> None:
+    """Run rounds until the times have settled, or so many rounds and seconds have passed."""
+    end = clock() + seconds
+    history: list[dict[str, float]] = []
+    while len(history) < rounds or clock() < end:
+        history.append(one_round(len(history)))
+        if len(history) >= 2 * _WINDOW and all(_settled([times[name] for times in history]) for name in history[0]):
+            return
+
+
+def _settled(times: list[float]) -> bool:
+    before, now = np.median(times[-2 * _WINDOW : -_WINDOW]), np.median(times[-_WINDOW:])
+    return bool(now >= before * (1 - _SETTLED))
