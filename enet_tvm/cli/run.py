@@ -31,7 +31,8 @@ def command(
     check_opacity(opacity)
     pictures = find_pictures(inputs, exclude=output)
     columns = (TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Segmenter.load(artifact, threads) as segmenter, Progress(*columns, console=stderr, transient=True) as progress:
+    progress = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
+    with Segmenter.load(artifact, threads) as segmenter, progress:
         outcomes = []
         results = segment_files(segmenter, pictures, inputs, output, labels=labels, opacity=opacity)
         for outcome in progress.track(results, total=len(pictures)):

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from enet_tvm.cli import main as cli
+from enet_tvm.runtime import Segmenter
+from enet_tvm.runtime.pictures import load_picture
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_artifact) -> Run:
+    monkeypatch.setattr(cli, "VERBS", ("run",))
+
+    def call(*arguments: object, artifact: Path = tiny_artifact.directory) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["run", str(artifact), *map(str, arguments)])
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pictures of every sort: sizes, modes, a rotation, a sub-folder."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "pictures"
+    (folder / "night").mkdir(parents=True)
+    colour = Image.fromarray(random.integers(0, 256, (30, 50, 3), np.uint8))
+    colour.save(folder / "colour.jpg")
+    colour.convert("L").save(folder / "grey.png")
+    colour.convert("RGBA").resize((7, 90)).save(folder / "night" / "alpha.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colour.save(folder / "turned.jpg", exif=exif)
+    return folder
+
+
+def listing(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_overlays_of_a_folder(run: Run, folder: Path, tmp_path: Path):
+    out = tmp_path / "new" / "out"
+    code, stdout, _ = run(folder, "-o", out)
+    assert code == 0
+    assert listing(out) == {"colour.png", "grey.png", "turned.png", "night/alpha.png"}
+    for source in folder.rglob("*.*"):
+        result = Image.open(out / source.relative_to(folder).with_suffix(".png"))
+        assert result.size == load_picture(source).size
+        assert result.mode == "RGB"
+    assert Image.open(out / "turned.png").size == (30, 50)
+    assert "4 overlays in" in stdout
+    assert "ms in the network" in stdout
+
+
+def test_labels_and_figures(run: Run, folder: Path, tmp_path: Path, tiny_artifact):
+    out = tmp_path / "out"
+    code, _, _ = run(
+        folder / "colour.jpg", folder / "night", "-o", out, "--labels", "--threads", 1, "--json", tmp_path / "f.json"
+    )
+    assert code == 0
+    assert listing(out) == {"colour.png", "colour_labels.png", "alpha.png", "alpha_labels.png"}
+    labels = Image.open(out / "colour_labels.png")
+    assert labels.mode == "L"
+    with Segmenter.load(tiny_artifact.directory) as segmenter:
+        np.testing.assert_array_equal(np.asarray(labels), segmenter.segment(load_picture(folder / "colour.jpg")))
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert (figures["pictures"], figures["failed"], figures["threads"], figures["size"]) == (2, 0, 1, "24x16")
+    assert 0 < figures["median_network_ms"] < figures["median_total_ms"]
+    assert [result["size"] for result in figures["results"]] == ["50x30", "7x90"]
+    assert sum(figures["results"][0]["shares"].values()) == pytest.approx(1)
+
+
+def test_opacity_zero_leaves_the_picture(run: Run, folder: Path, tmp_path: Path):
+    run(folder / "night" / "alpha.png", "-o", tmp_path / "out", "--opacity", 0)
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(tmp_path / "out" / "alpha.png")), np.asarray(load_picture(folder / "night" / "alpha.png"))
+    )
+
+
+def test_results_inside_the_folder_are_not_taken_for_pictures(run: Run, folder: Path):
+    for _ in range(2):
+        assert run(folder, "-o", folder / "out")[0] == 0
+    assert listing(folder / "out") == {"colour.png", "grey.png", "turned.png", "night/alpha.png"}
+
+
+def test_a_broken_picture_does_not_stop_the_others(run: Run, folder: Path, tmp_path: Path):
+    (folder / "broken.jpg").write_bytes((folder / "colour.jpg").read_bytes()[:300])
+    (folder / "text.png").write_text("[bold]no picture[/bold]")
+    code, stdout, stderr = run(folder, "-o", tmp_path / "out", "--json", tmp_path / "f.json")
+    assert code == 2
+    assert listing(tmp_path / "out") == {"colour.png", "grey.png", "turned.png", "night/alpha.png"}
+    assert stderr.count("error: ") == 2
+    assert f"error: {folder / 'broken.jpg'} cannot be read as a picture" in stderr
+    assert f"error: {folder / 'text.png'} is not a picture of a known format" in stderr
+    assert "2 of 6 pictures could not be read" in stderr
+    assert "4 overlays in" in stdout
+    assert [bool(result.get("error")) for result in json.loads((tmp_path / "f.json").read_text())["results"]].count(True) == 2
+
+
+def test_only_broken_pictures(run: Run, tmp_path: Path):
+    (tmp_path / "text.png").write_text("no picture")
+    code, stdout, stderr = run(tmp_path / "text.png", "-o", tmp_path / "out")
+    assert (code, stdout) == (2, "")
+    assert "1 of 1 pictures could not be read" in stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["{folder}/absent.jpg", "-o", "{out}"], "there is no file or folder"),
+        (["{empty}", "-o", "{out}"], "holds no pictures"),
+        (["{folder}", "-o", "{folder}/grey.png"], "cannot write"),
+        (["{folder}", "-o", "/proc/out"], "cannot write"),
+        (["{folder}", "-o", "{out}", "--opacity", "2"], "opacity 2 is not between 0 and 1"),
+        (["{folder}", "-o", "{out}", "--threads", "0"], "cannot use 0 threads"),
+        (["{folder}", "-o", "{out}", "--threads", "many"], "Invalid value for '--threads'"),
+        (["{folder}"], "Missing option '--output'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_written(
+    run: Run, folder: Path, tmp_path: Path, arguments: list[str], sentence: str
+):
+    (tmp_path / "empty").mkdir()
+    before = listing(tmp_path)
+    code, stdout, stderr = run(
+        *[argument.format(folder=folder, out=tmp_path / "out", empty=tmp_path / "empty") for argument in arguments]
+    )
+    assert (code, stdout) == (2, "")
+    assert sentence in stderr
+    assert stderr.count("\n") == 1
+    assert listing(tmp_path) == before
+
+
+def test_what_is_no_artifact_is_refused(run: Run, folder: Path, spoilt_artifact: Path, tmp_path: Path):
+    library = spoilt_artifact / "enet.so"
+    library.write_bytes(library.read_bytes()[:-100])
+    for artifact, sentence in ((spoilt_artifact, "truncated or edited"), (folder, "is not an artifact")):
+        code, _, stderr = run(folder, "-o", tmp_path / "out", artifact=artifact)
+        assert code == 2
+        assert sentence in stderr
+    assert not (tmp_path / "out").exists()

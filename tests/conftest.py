@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enet_tvm import __version__
+from enet_tvm.artifact import Manifest, write_artifact
+from enet_tvm.machine import architecture
+from enet_tvm.version import stack_versions
+
+TINY_HEIGHT, TINY_WIDTH = 16, 24
+
+
+@dataclass(frozen=True)
+class TinyArtifact:
+    """A real artifact of a very small network: every input value doubled by one kernel, then a 1x1 convolution."""
+
+    directory: Path
+    weights: np.ndarray
+    """Classes x 3."""
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.einsum("oc,nchw->nohw", self.weights.astype(np.float64), 2.0 * x)
+
+
+def tiny_manifest(batch: int = 1, classes: int = 4) -> Manifest:
+    versions = stack_versions()
+    return Manifest.model_validate(
+        {
+            "network": "tiny",
+            "classes": ["sky", "road", "tree", "car"][:classes],
+            "palette": [[70, 130, 180], [128, 64, 128], [107, 142, 35], [0, 0, 142]][:classes],
+            "input": {"shape": [batch, 3, TINY_HEIGHT, TINY_WIDTH], "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]},
+            "output": {"shape": [batch, classes, TINY_HEIGHT, TINY_WIDTH]},
+            "target": {"name": "here", "triple": "", "mcpu": "", "architecture": architecture()},
+            "versions": {
+                "enet_tvm": __version__,
+                "apache_tvm": versions["apache-tvm"],
+                "apache_tvm_ffi": versions["apache-tvm-ffi"],
+            },
+            "hashes": {"weights": "0" * 64},
+            "kernels": [
+                {"name": "double", "ops": ["multiply"], "layers": ["double"]},
+                {"name": "conv2d", "ops": ["conv2d"], "output_layout": {"shape": [batch, classes, TINY_HEIGHT, TINY_WIDTH]}},
+            ],
+            "kernel_count": 2,
+            "command": "pytest",
+        }
+    )
+
+
+def build_tiny(directory: Path, seed: int = 0, batch: int = 1) -> TinyArtifact:
+    import tvm
+    from tvm import relax, s_tir, te
+
+    from enet_tvm.toolchain import host_linker
+
+    shape = (batch, 3, TINY_HEIGHT, TINY_WIDTH)
+    placeholder = te.placeholder(shape, "float32", name="x")
+    compute = te.compute(shape, lambda *at: placeholder[at] * te.const(2, "float32"), name="y")
+    schedule = s_tir.Schedule(te.create_prim_func([placeholder, compute]))
+    schedule.parallel(schedule.get_loops(schedule.get_sblock("y"))[2])  # rows, so that the thread pool is used
+    double = schedule.mod["main"].without_attr("global_symbol")
+
+    weights = np.random.default_rng(seed).standard_normal((4, 3)).astype(np.float32)
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType(shape, "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            doubled = builder.emit(relax.call_tir(builder.add_func(double, "double"), (x,), relax.TensorType(shape, "float32")))
+            logits = builder.emit(relax.op.nn.conv2d(doubled, relax.const(weights[:, :, None, None])))
+            output = builder.emit_output(logits)
+        builder.emit_func_output(output)
+    executable = tvm.compile(builder.get(), target="llvm")
+    write_artifact(directory, tiny_manifest(batch), lambda path: executable.export_library(str(path), fcompile=host_linker()))
+    return TinyArtifact(directory, weights)
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> TinyArtifact:
+    """Compiled for batches of one; not to be changed by a test."""
+    return build_tiny(tmp_path_factory.mktemp("tiny") / "artifact")
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact_of_two(tmp_path_factory: pytest.TempPathFactory) -> TinyArtifact:
+    """Compiled for batches of two, with other weights; not to be changed by a test."""
+    return build_tiny(tmp_path_factory.mktemp("tiny") / "artifact", seed=1, batch=2)
+
+
+@pytest.fixture
+def spoilt_artifact(tiny_artifact: TinyArtifact, tmp_path: Path) -> Iterator[Path]:
+    """A copy of the tiny artifact, to be damaged."""
+    copy = tmp_path / "artifact"
+    shutil.copytree(tiny_artifact.directory, copy)
+    yield copy
+    shutil.rmtree(copy, ignore_errors=True)
