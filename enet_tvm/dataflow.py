@@ -30,6 +30,11 @@ def is_call(expr: relax.Expr | None, name: str) -> bool:
     return isinstance(expr, Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name == name
 
 
+def layer_of(var: relax.Var) -> str:
+    """Return the layer whose value a variable is: its name, less the mark of an intermediate value."""
+    return str(var.name).partition("#")[0]
+
+
 class Dataflow:
     """The bindings of ``main``: who makes a variable, who uses it, in program order.
 
@@ -56,6 +61,10 @@ class Dataflow:
     def value(self, expr: relax.Expr) -> relax.Expr | None:
         """Return what a variable is bound to; `expr` itself when it is no variable; None for an input."""
         return self.producer.get(expr) if isinstance(expr, relax.Var) else expr
+
+    def reads(self, binding: relax.VarBinding) -> list[relax.Var]:
+        """Return the variables that a binding's value reads."""
+        return list(variables(binding.value))
 
     def only_user(self, var: relax.Var) -> relax.Var | None:
         """Return the one variable computed from `var`, None when there are several or none."""

@@ -32,6 +32,8 @@ class FusedConv2D:
         being zero; or a tensor of half the height and width that is max-unpooled by its window indices.
     residual_channels : int
         Channels of the residual, 0 without one.
+    layers : tuple of str
+        The sub-modules of the network that it computes; the last one's result is its output.
     data_layout, out_layout, residual_layout : Layout
         How these tensors are stored; the window indices lie as an unpadded `residual_layout`.
     """
@@ -46,6 +48,7 @@ class FusedConv2D:
     activation: Literal["none", "relu", "prelu"] = "none"
     residual: Literal["none", "add", "pad", "unpool"] = "none"
     residual_channels: int = 0
+    layers: tuple[str, ...] = ()
     data_layout: Layout = PLANAR
     out_layout: Layout = PLANAR
     residual_layout: Layout = PLANAR
@@ -69,9 +72,18 @@ class FusedConv2D:
                 values[item.name] = type(item.default)(raw)
             elif item.name in ("activation", "residual"):
                 values[item.name] = str(raw)
+            elif item.name == "layers":
+                values[item.name] = tuple(str(v) for v in raw)
             else:
                 values[item.name] = tuple(int(v) for v in raw)
         return cls(**values)
+
+    @property
+    def operators(self) -> list[str]:
+        """What it computes, in order, in the words of TVM."""
+        names = ["conv2d_transpose" if self.transposed else "conv2d", "bias_add"]
+        names += {"none": [], "add": ["add"], "pad": ["pad", "add"], "unpool": ["max_unpool2d", "add"]}[self.residual]
+        return names + ([] if self.activation == "none" else [self.activation])
 
     @property
     def multiply_adds(self) -> int:

@@ -13,14 +13,24 @@ from enet_tvm.ops.registry import register_op, static_shape
 
 @dataclass(frozen=True)
 class InitialBlockAttrs:
-    """Attributes of ``enet.initial_block``: the layout of its output."""
+    """Attributes of ``enet.initial_block``.
+
+    Attributes
+    ----------
+    out_layout : Layout
+        How its output is stored.
+    layers : tuple of str
+        The sub-modules of the network that it computes.
+    """
 
     out_layout: Layout = PLANAR
+    layers: tuple[str, ...] = ()
 
     @classmethod
     def from_call(cls, call: relax.Call) -> InitialBlockAttrs:
         """Return the attributes of a call of the operator."""
-        return cls(Layout(int(call.attrs["block"]), int(call.attrs["pad"])))
+        layout = Layout(int(call.attrs["block"]), int(call.attrs["pad"]))
+        return cls(layout, tuple(str(name) for name in call.attrs["layers"]))
 
 
 def _infer(call: relax.Call) -> relax.TensorType:
@@ -57,5 +67,5 @@ def initial_block(
         F + C.
     """
     layout = attrs.out_layout
-    dictionary = tvm.ir.make_node("ir.DictAttrs", block=layout.block, pad=layout.pad)
+    dictionary = tvm.ir.make_node("ir.DictAttrs", block=layout.block, pad=layout.pad, layers=list(attrs.layers))
     return relax.Call(INITIAL_BLOCK, [data, weight, bias, scale, shift, slope], dictionary)

@@ -14,7 +14,7 @@ import tvm
 from tvm import relax
 
 from enet_tvm import ops
-from enet_tvm.dataflow import Dataflow, Rewriter, constant, constant_value, is_call
+from enet_tvm.dataflow import Dataflow, Rewriter, constant, constant_value, is_call, layer_of
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="FuseConv2D")
@@ -25,7 +25,7 @@ class FuseConv2D:
     """
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        """Return the module with fused convolutions; the attribute ``enet.fused`` of main says what went into each."""
+        """Return the module with fused convolutions."""
         graph, rewriter = Dataflow(mod), Rewriter()
         chains: dict[relax.Var, _Chain] = {}
         taken: set[relax.Var] = set()
@@ -84,6 +84,7 @@ def _start(binding: relax.VarBinding, graph: Dataflow) -> _Chain | None:
         padding=(top, left),
         dilation=dilation,
         transposed=transposed,
+        layers=(layer_of(binding.var),),
     )
     return _Chain(attrs, value.args[0], value.args[1], binding.var)
 
@@ -104,6 +105,7 @@ def _extend(chain: _Chain, graph: Dataflow, taken: set[relax.Var]) -> None:
             return
         taken.add(user)
         chain.end = user
+        chain.attrs = replace(chain.attrs, layers=tuple(dict.fromkeys((*chain.attrs.layers, layer_of(user)))))
         if chain.attrs.activation != "none":
             return
 
@@ -129,6 +131,8 @@ def _take_add(chain: _Chain, graph: Dataflow, value: relax.Call) -> bool:
             kind, (residual, window) = "unpool", made_by.args
     elif is_call(made_by, "relax.nn.pad") and _pads_only_channels(made_by):
         kind, residual = "pad", made_by.args[0]
+    if kind != "add":
+        chain.attrs = replace(chain.attrs, layers=(*chain.attrs.layers, layer_of(other)))
     chain.residual, chain.window = residual, window
     chain.attrs = replace(chain.attrs, residual=kind, residual_channels=shape(residual)[1])
     return True

@@ -7,7 +7,7 @@ import tvm
 from tvm import relax
 
 from enet_tvm import ops
-from enet_tvm.dataflow import Dataflow, Rewriter, constant, constant_value, is_call
+from enet_tvm.dataflow import Dataflow, Rewriter, constant, constant_value, is_call, layer_of
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="FuseInitialBlock")
@@ -21,7 +21,7 @@ class FuseInitialBlock:
         """Return the module with the block as one operator, or as it was if there is none."""
         graph, rewriter = Dataflow(mod), Rewriter()
         for binding in graph.bindings:
-            fused = _match(graph, rewriter, binding.value)
+            fused = _match(graph, rewriter, binding)
             if fused is None:
                 rewriter.keep(binding)
             else:
@@ -29,7 +29,8 @@ class FuseInitialBlock:
         return graph.rebuilt(rewriter)
 
 
-def _match(graph: Dataflow, rewriter: Rewriter, value: relax.Expr) -> relax.Call | None:
+def _match(graph: Dataflow, rewriter: Rewriter, binding: relax.VarBinding) -> relax.Call | None:
+    value = binding.value
     if not is_call(value, "relax.nn.prelu"):
         return None
     slope = constant_value(value.args[1])
@@ -63,7 +64,8 @@ def _match(graph: Dataflow, rewriter: Rewriter, value: relax.Expr) -> relax.Call
         return None
     vectors = [constant(v.reshape(-1)) for v in (bias, scale, shift, np.broadcast_to(slope.reshape(-1), concat_channels(concat)))]
     data = rewriter.mapped(convolution.args[0])
-    return ops.initial_block(ops.InitialBlockAttrs(), data, convolution.args[1], *vectors)
+    layers = tuple(dict.fromkeys(layer_of(var) for var in (filtered, pooled, value.args[0], binding.var)))
+    return ops.initial_block(ops.InitialBlockAttrs(layers=layers), data, convolution.args[1], *vectors)
 
 
 def concat_channels(concat: relax.Call) -> int:

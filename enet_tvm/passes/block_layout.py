@@ -1,0 +1,175 @@
+"""Choose how every tensor lies in memory: channel-blocked throughout, entered and left once.
+
+TVM's ``ConvertLayout`` leaves a transpose around every PReLU (its slope is a constant of rank 3) and gives the
+transposed convolution a layout that the code generator rejects. Here each operator of the `enet` dialect says what
+it needs, and a producer also writes the zero columns that the convolution after it will read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import tvm
+from tvm import relax
+
+from enet_tvm import ops
+from enet_tvm.dataflow import Dataflow, Rewriter, is_call, is_result
+from enet_tvm.kernels.conv2d import column_reach
+from enet_tvm.ops import PLANAR, FusedConv2D, Layout
+
+SMALLEST_BLOCK = 4
+
+
+def channel_block(channels: int, lanes: int) -> int:
+    """Return the block for this many channels: a whole vector if it divides them, else the largest part of one.
+
+    0 when not even `SMALLEST_BLOCK` divides them: such a tensor stays planar.
+    """
+    block = lanes
+    while block >= SMALLEST_BLOCK and channels % block:
+        block //= 2
+    return block if block >= SMALLEST_BLOCK else 0
+
+
+@tvm.ir.transform.module_pass(opt_level=0, name="BlockLayout")
+class BlockLayout:
+    """Give each tensor between operators of the `enet` dialect a blocked layout; other operators see NCHW.
+
+    Parameters
+    ----------
+    lanes : int
+        float32 values in a vector register of the target.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+
+    def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        """Return the module with layouts chosen and ``enet.pack`` / ``enet.unpack`` where they change."""
+        graph = Dataflow(mod)
+        return _Assignment(graph, self.lanes).run()
+
+
+class _Assignment:
+    def __init__(self, graph: Dataflow, lanes: int) -> None:
+        self.graph = graph
+        self.lanes = lanes
+        self.rewriter = Rewriter()
+        self.layouts: dict[relax.Var, Layout] = {}
+        self.pads: dict[relax.Var, int] = {}
+        for binding in graph.bindings:
+            if is_call(binding.value, "enet.fused_conv2d"):
+                data, reach = binding.value.args[0], column_reach(FusedConv2D.from_call(binding.value))
+                self.pads[data] = max(self.pads.get(data, 0), reach)
+
+    def run(self) -> tvm.IRModule:
+        for binding in self.graph.bindings:
+            value = binding.value
+            if is_call(value, "enet.fused_conv2d"):
+                self._conv2d(binding)
+            elif is_call(value, "enet.initial_block"):
+                self._initial_block(binding)
+            elif is_call(value, "enet.max_pool2d_with_window") and self._can_pool(value):
+                layout = self.layouts[value.args[0]]
+                self._bind(binding, ops.max_pool2d_with_window(self.rewriter.mapped(value.args[0]), layout), PLANAR)
+            elif isinstance(value, relax.TupleGetItem) and self._is_blocked_pool(value.tuple_value):
+                pool = self.graph.value(value.tuple_value)
+                self._bind(binding, self.rewriter.mapped(value), Layout(self.layouts[pool.args[0]].block))
+            else:
+                self._foreign(binding)
+        return self.graph.rebuilt(self.rewriter)
+
+    def _bind(self, binding: relax.VarBinding, value: relax.Expr, layout: Layout) -> None:
+        self.rewriter.replace(binding.var, self.rewriter.emit(value, binding.var))
+        if layout != PLANAR:
+            self.layouts[binding.var] = layout
+
+    def _out_layout(self, var: relax.Var, channels: int) -> Layout:
+        block = channel_block(channels, self.lanes)
+        return Layout(block, self.pads.get(var, 0)) if block else PLANAR
+
+    def _conv2d(self, binding: relax.VarBinding) -> None:
+        attrs = FusedConv2D.from_call(binding.value)
+        data, weight, bias, *rest = binding.value.args
+        out = self._out_layout(binding.var, attrs.out_shape[1])
+        if not runs_blocked(attrs, out) and not runs_planar(attrs):
+            raise ValueError(f"no kernel for the convolution of '{binding.var.name}': {attrs}")
+        if runs_planar(attrs) and (self._leaves(binding.var) or not runs_blocked(attrs, out)):
+            out = PLANAR
+        slope = [rest.pop(0)] if attrs.activation == "prelu" else []
+        block = channel_block(attrs.data_shape[1], self.lanes) or 1
+        data, data_layout = self._stored(data, Layout(block, column_reach(attrs)), exact=False)
+        attrs = replace(attrs, data_layout=data_layout, out_layout=out)
+        if rest:
+            residual, residual_layout = self._stored(rest[0], Layout(out.block), exact=False)
+            windows = [self._stored(window, Layout(out.block), exact=True)[0] for window in rest[1:]]
+            attrs, rest = replace(attrs, residual_layout=residual_layout), [residual, *windows]
+        self._bind(binding, relax.Call(binding.value.op, [data, weight, bias, *slope, *rest], attrs.to_attrs()), out)
+
+    def _initial_block(self, binding: relax.VarBinding) -> None:
+        attrs = ops.InitialBlockAttrs.from_call(binding.value)
+        data, weight, *vectors = binding.value.args
+        channels = int(binding.var.ty.shape.values[1])
+        layout = self._out_layout(binding.var, channels)
+        if layout == PLANAR:
+            raise ValueError(f"no kernel for an initial block with {channels} channels; they must be divisible by {SMALLEST_BLOCK}")
+        data, _ = self._stored(data, PLANAR, exact=True)
+        self._bind(binding, ops.initial_block(replace(attrs, out_layout=layout), data, weight, *vectors), layout)
+
+    def _can_pool(self, value: relax.Call) -> bool:
+        height, width = (int(s) for s in value.args[0].ty.shape.values[2:])
+        return value.args[0] in self.layouts and height % 2 == 0 and width % 2 == 0
+
+    def _is_blocked_pool(self, var: relax.Expr) -> bool:
+        value = self.graph.value(var)
+        return is_call(value, "enet.max_pool2d_with_window") and self._can_pool(value)
+
+    def _foreign(self, binding: relax.VarBinding) -> None:
+        """Keep an operator of TVM's, which knows NCHW only."""
+        for var in self.graph.reads(binding):
+            if var in self.layouts:
+                plain, _ = self._stored(var, PLANAR, exact=True)
+                self.rewriter.replace(var, plain)
+                del self.layouts[var]
+        self.rewriter.keep(binding)
+
+    def _stored(self, var: relax.Expr, wanted: Layout, *, exact: bool) -> tuple[relax.Expr, Layout]:
+        """Return `var` and its layout, converted if it is not as wanted; a wider padding will do unless `exact`."""
+        have = self.layouts.get(var, PLANAR)
+        same = have == wanted or (not exact and have.block == wanted.block and have.pad >= wanted.pad)
+        value = self.rewriter.mapped(var)
+        if same:
+            return value, have
+        inner = self.graph.bindings[0].var if not isinstance(var, relax.DataflowVar) else var
+        name = getattr(var, "name", "constant")
+        if have != PLANAR:
+            value = self.rewriter.emit(ops.unpack(value, have), inner, f"{name}#nchw")
+        if wanted != PLANAR:
+            value = self.rewriter.emit(ops.pack(value, wanted), inner, f"{name}#packed")
+        return value, wanted
+
+    def _leaves(self, var: relax.Var) -> bool:
+        """Whether nothing of the `enet` dialect reads `var`: then it had better be NCHW at once."""
+        users = self.graph.users.get(var, [])
+        inside = ("enet.fused_conv2d", "enet.max_pool2d_with_window")
+        return is_result(self.graph, var) or not any(is_call(self.graph.value(u), name) for u in users for name in inside)
+
+
+def runs_blocked(attrs: FusedConv2D, out: Layout) -> bool:
+    """Whether the register-tile template covers this convolution."""
+    if out.block == 0 or (attrs.residual_channels % max(out.block, 1)):
+        return False
+    return not attrs.transposed or (_doubles(attrs) and attrs.residual == "none")
+
+
+def runs_planar(attrs: FusedConv2D) -> bool:
+    """Whether the kernel with NCHW output covers this convolution."""
+    if attrs.residual != "none":
+        return False
+    if attrs.transposed:
+        return _doubles(attrs)
+    return attrs.strides == (1, 1) and attrs.out_shape[2:] == attrs.data_shape[2:]
+
+
+def _doubles(attrs: FusedConv2D) -> bool:
+    return attrs.strides == (2, 2) and attrs.out_shape[2:] == tuple(2 * side for side in attrs.data_shape[2:])

@@ -1,0 +1,146 @@
+"""Lower the `enet` dialect to calls of generated kernels, with constant weights packed as they are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from enet_tvm import ops
+from enet_tvm.dataflow import Dataflow, Rewriter, constant, constant_value, is_call, layer_of
+from enet_tvm.kernels import conv2d, initial_block, planar, pooling
+from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.ops import FusedConv2D, Layout
+
+LAUNCHES = "enet.launches"
+"""Attribute of main: variable -> JSON of what its kernel computes (see `describe`)."""
+
+
+@tvm.ir.transform.module_pass(opt_level=0, name="LowerKernels")
+class LowerKernels:
+    """Replace each operator of the `enet` dialect by ``call_tir`` of a kernel; equal kernels are made once.
+
+    Parameters
+    ----------
+    unit : VectorUnit
+        The target's vector registers, which decide the register tiles.
+    """
+
+    def __init__(self, unit: VectorUnit) -> None:
+        self.unit = unit
+
+    def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        """Return the module with kernels; layout conversions are left to ``LegalizeOps``."""
+        graph = Dataflow(mod)
+        lowering = _Lowering(graph, self.unit)
+        for binding in graph.bindings:
+            lowering.visit(binding)
+        mod = graph.rebuilt(lowering.rewriter)
+        described = {name: json.dumps(launch) for name, launch in lowering.launches.items()}
+        mod.update_func(mod.get_global_var("main"), mod["main"].with_attr(LAUNCHES, described))
+        return mod
+
+
+def describe(ops_fused: list[str], layers: tuple[str, ...], shape: tuple[int, ...], layout: Layout) -> dict[str, Any]:
+    """Return what a kernel's launch computes: operators, sub-modules, and its output's logical shape and layout."""
+    return {"ops": ops_fused, "layers": list(layers), "shape": list(shape), "block": layout.block, "pad": layout.pad}
+
+
+class _Lowering:
+    def __init__(self, graph: Dataflow, unit: VectorUnit) -> None:
+        self.graph = graph
+        self.unit = unit
+        self.rewriter = Rewriter()
+        self.launches: dict[str, dict[str, Any]] = {}
+        self._kernels: dict[Any, tvm.ir.GlobalVar] = {}
+
+    def visit(self, binding: relax.VarBinding) -> None:
+        if is_call(binding.value, "enet.fused_conv2d"):
+            self._conv2d(binding)
+        elif is_call(binding.value, "enet.initial_block"):
+            self._initial_block(binding)
+        elif is_call(binding.value, "enet.max_pool2d_with_window") and int(binding.value.attrs["block"]):
+            self._pool(binding)
+        else:
+            self.rewriter.keep(binding)
+
+    def _kernel(self, key: Any, name: str, make: Callable[[], tvm.tirx.PrimFunc]) -> tvm.ir.GlobalVar:
+        if key not in self._kernels:
+            self._kernels[key] = self.rewriter.add_kernel(make(), name)
+        return self._kernels[key]
+
+    def _launch(self, binding: relax.VarBinding, kernel: tvm.ir.GlobalVar, arguments: list[relax.Expr]) -> None:
+        out = binding.var.ty
+        types = list(out.fields) if isinstance(out, relax.TupleType) else out
+        call = relax.op.call_tir(kernel, [self.rewriter.mapped(a) for a in arguments], types)
+        self.rewriter.replace(binding.var, self.rewriter.emit(call, binding.var))
+
+    def _conv2d(self, binding: relax.VarBinding) -> None:
+        attrs = FusedConv2D.from_call(binding.value)
+        data, weight, *rest = binding.value.args
+        values = _known(weight)
+        spec = replace(attrs, layers=())
+        if attrs.out_layout.block:
+            tile = conv2d.tile_of(attrs, self.unit)
+            packed = conv2d.pack_weight(values, attrs, tile)
+            kernel = self._kernel((spec, tile), _name(attrs), lambda: conv2d.conv2d(spec, tile))
+        else:
+            packed = planar.pack_planar_weight(values, attrs)
+            kernel = self._kernel(spec, _name(attrs), lambda: planar.planar_conv2d(spec, self.unit))
+        self._launch(binding, kernel, [data, constant(packed), *rest])
+        self.launches[binding.var.name] = describe(attrs.operators, attrs.layers, attrs.out_shape, attrs.out_layout)
+
+    def _initial_block(self, binding: relax.VarBinding) -> None:
+        attrs = ops.InitialBlockAttrs.from_call(binding.value)
+        data, weight, bias, scale, shift, slope = binding.value.args
+        shape = tuple(int(s) for s in data.ty.shape.values)
+        values, layout = _known(weight), attrs.out_layout
+        channels = values.shape[0] + shape[1]
+        tile = initial_block.initial_tile(shape, layout, channels, self.unit)
+        packed = initial_block.pack_initial_weight(values, channels, layout, tile)
+        padded_bias = constant(np.concatenate([_known(bias), np.zeros(shape[1], "float32")]))
+        kernel = self._kernel(
+            (shape, layout, tile), "initial_block", lambda: initial_block.initial_block(shape, values.shape[0], layout, tile)
+        )
+        self._launch(binding, kernel, [data, constant(packed), padded_bias, scale, shift, slope])
+        fused = ["conv2d", "bias_add", "max_pool2d", "multiply", "add", "concat", "prelu"]
+        out_shape = (shape[0], channels, shape[2] // 2, shape[3] // 2)
+        self.launches[binding.var.name] = describe(fused, attrs.layers, out_shape, layout)
+
+    def _pool(self, binding: relax.VarBinding) -> None:
+        layout = Layout(int(binding.value.attrs["block"]), int(binding.value.attrs["pad"]))
+        data = binding.value.args[0]
+        n, blocks, height, width, block = (int(s) for s in data.ty.shape.values)
+        shape = (n, blocks * block, height, width - 2 * layout.pad)
+        kernel = self._kernel(
+            (shape, layout), "max_pool2d_with_window", lambda: pooling.max_pool2d_with_window(shape, layout)
+        )
+        self._launch(binding, kernel, [data])
+        out_shape = (n, shape[1], height // 2, shape[3] // 2)
+        self.launches[binding.var.name] = describe(
+            ["max_pool2d_with_window"], (layer_of(binding.var),), out_shape, Layout(block)
+        )
+
+
+def _known(expr: relax.Expr) -> np.ndarray:
+    value = constant_value(expr)
+    if value is None:
+        raise ValueError("a convolution's weights must be constants")
+    return value
+
+
+def _name(attrs: FusedConv2D) -> str:
+    """Return a kernel's name: what it computes and on what shape."""
+    kernel, shape = attrs.kernel, attrs.out_shape
+    parts = [f"{attrs.operators[0]}_{kernel[0]}x{kernel[1]}"]
+    if attrs.strides != (1, 1) and not attrs.transposed:
+        parts.append(f"s{attrs.strides[0]}")
+    if attrs.dilation != (1, 1):
+        parts.append(f"d{attrs.dilation[0]}")
+    parts += [f"{attrs.data_shape[1]}to{shape[1]}", f"{shape[3]}x{shape[2]}", *attrs.operators[2:]]
+    return "_".join(parts)
