@@ -33,7 +33,8 @@ format: $(INSTALLED)
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
-	TORCH_INDEX='$(TORCH_INDEX)' tools/install '$(PYTHON)' $(VENV) $(CONSTRAINTS)
+	@echo 'setting up $(VENV): once, and again when pyproject.toml or $(CONSTRAINTS) change'
+	@TORCH_INDEX='$(TORCH_INDEX)' tools/install '$(PYTHON)' $(VENV) $(CONSTRAINTS)
 	@touch $@
 
 # Resolves the newest versions that pyproject.toml allows and pins all of them; run `make test` before committing the result.
