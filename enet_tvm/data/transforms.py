@@ -33,7 +33,8 @@ def normalise(picture: np.ndarray, mean: tuple[float, ...] = MEAN, std: tuple[fl
         1 x 3 x H x W float32, contiguous.
     """
     scaled = picture.astype(np.float32) / np.float32(255)
-    scaled = (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    scaled -= np.asarray(mean, np.float32)
+    scaled /= np.asarray(std, np.float32)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None])
 
 

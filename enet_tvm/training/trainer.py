@@ -83,6 +83,11 @@ class Trainer:
     fresh : bool
         Start over even if there is a checkpoint.
 
+    Attributes
+    ----------
+    saved_epochs : int
+        Epochs that are safe on disk.
+
     Raises
     ------
     UserError
@@ -97,6 +102,8 @@ class Trainer:
         checkpoint = None if fresh else self._find_checkpoint()
         self.samples = PackedSamples(train, self.class_set)
         self.val = [val[i] for i in range(len(val))]
+        if not any((labels != self.class_set.ignore_index).any() for _, labels in self.val):
+            raise UserError("the val split has no labelled pixel, so no weights could be called best; check its label files")
         torch.manual_seed(recipe.seed)
         self.network = ENet(len(self.class_set))
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -106,7 +113,7 @@ class Trainer:
         self.average = WeightAverage(self.network, recipe.average_decay)
         self.optimiser = _optimiser(self.network, recipe)
         self.loss = SegmentationLoss(recipe.loss, self.samples.histogram, self.class_set.ignore_index)
-        self.epoch = 0
+        self.epoch = self.saved_epochs = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
         if checkpoint is not None:
@@ -118,13 +125,9 @@ class Trainer:
         rated = [row for row in self.history if row["val_miou"] is not None]
         return max(rated, key=lambda row: row["val_miou"]) if rated else None
 
-    @property
-    def saved_epochs(self) -> int:
-        """Epochs that are safe on disk."""
-        return len(self.history)
-
     def run(self, observer: Observer | None = None) -> dict[str, Any]:
         """Train to the recipe's last epoch and return the best row of the log."""
+        write_json(self.directory / "recipe.json", self.recipe.model_dump(mode="json"))
         steps = batches_per_epoch(len(self.samples), self.recipe.batch_size)
         if observer:
             observer.started(
@@ -150,18 +153,15 @@ class Trainer:
         torch.manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
         self.network.train()
         losses = []
+        step_started = started
         for number, (pictures, labels) in enumerate(epoch_batches(self.samples, self.recipe, self.epoch)):
-            step_started = time.monotonic()
             done = self.epoch * steps + number
             rate = learning_rate(self.recipe, done / steps, self.recipe.epochs)
             losses.append(self._step(pictures, labels, rate))
-            if not math.isfinite(losses[-1]):
-                raise UserError(
-                    f"the loss became {losses[-1]} in epoch {self.epoch + 1}; the checkpoint of epoch {self.epoch} is intact: "
-                    "lower the learning rate of the recipe and start over with --fresh"
-                )
             if observer:
-                speed = len(labels) / max(1e-9, time.monotonic() - step_started)
+                now = time.monotonic()
+                speed = len(labels) / max(1e-9, now - step_started)
+                step_started = now
                 observer.stepped(Step(self.epoch, done + 1, steps * self.recipe.epochs, losses[-1], rate, speed))
         self.epoch += 1
         metrics = None
@@ -188,7 +188,13 @@ class Trainer:
         loss = self.loss(logits, labels)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimiser.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimiser.clip_norm)
+        if not (loss.isfinite() and norm.isfinite()):
+            kept = f"the checkpoint of epoch {self.epoch} is intact" if self.epoch else "nothing was written"
+            raise UserError(
+                f"the loss or its gradient is no longer finite in epoch {self.epoch + 1} ({kept}); "
+                "lower the recipe's learning rate and start over with --fresh"
+            )
         self.optimiser.step()
         self.average.update(self.network)
         return float(loss.detach())
@@ -216,7 +222,6 @@ class Trainer:
             writer = csv.DictWriter(file, row.keys())
             writer.writeheader()
             writer.writerows(self.history)
-        write_json(self.directory / "recipe.json", self.recipe.model_dump(mode="json"))
         save_checkpoint(
             Checkpoint(
                 recipe=self.recipe.to_json(),
@@ -231,6 +236,7 @@ class Trainer:
             ),
             self.directory / "checkpoint.pt",
         )
+        self.saved_epochs = self.epoch
 
     def _find_checkpoint(self) -> Checkpoint | None:
         path = self.directory / "checkpoint.pt"
@@ -248,7 +254,8 @@ class Trainer:
         self.average.network.load_state_dict(checkpoint.average)
         self.average.updates = checkpoint.updates
         self.optimiser.load_state_dict(checkpoint.optimiser)
-        self.epoch, self.seconds, self.history = checkpoint.epoch, checkpoint.seconds, checkpoint.history
+        self.epoch = self.saved_epochs = checkpoint.epoch
+        self.seconds, self.history = checkpoint.seconds, checkpoint.history
 
 
 def learning_rate(recipe: Recipe, epoch: float, epochs: int) -> float:

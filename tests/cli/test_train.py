@@ -1,0 +1,91 @@
+"""`enet-tvm train` and `enet-tvm evaluate` on a tiny data set in CamVid's layout."""
+
+import json
+
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from enet_tvm.cli import evaluate, train
+from enet_tvm.data.source import LabelledStreet
+from enet_tvm.errors import UserError
+from enet_tvm.networks import ENet, WeightsInfo, save_network
+from enet_tvm.size import Size
+
+
+def run(command, *arguments):
+    app = typer.Typer()
+    app.command()(command)
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    for split, count, seed in (("train", 4, 1), ("val", 2, 2)):
+        (root / split).mkdir()
+        (root / f"{split}annot").mkdir()
+        for i, (picture, labels) in enumerate(LabelledStreet(Size(96, 64), count, seed)):
+            picture.save(root / split / f"{i}.png")
+            Image.fromarray(labels).save(root / f"{split}annot" / f"{i}.png")
+        (root / f"{split}.txt").write_text("".join(f"{split}/{i}.png {split}annot/{i}.png\n" for i in range(count)))
+    return root
+
+
+def test_train_then_evaluate(data, tmp_path):
+    out = tmp_path / "run"
+    arguments = ("--data", data, "--out", out, "--epochs", 2, "--size", "64x48", "--json", tmp_path / "train.json")
+    result = run(train.command, *arguments)
+    assert result.exit_code == 0
+    assert "4 pictures to train on" in result.output
+    assert "2 epochs of 1 steps" in result.output
+    trained = json.loads((tmp_path / "train.json").read_text())
+    assert trained["epochs"] == trained["best"]["epoch"] == 2
+    assert trained["recipe"]["crop"] == "64x48"
+
+    again = run(train.command, *arguments)
+    assert again.exit_code == 0
+    assert "resumed after epoch 2" in again.output
+    with pytest.raises(UserError, match="another recipe"):
+        run(train.command, "--data", data, "--out", out, "--epochs", 3)
+
+    result = run(evaluate.command, "--data", data, "--weights", trained["weights"], "--json", tmp_path / "evaluate.json")
+    assert result.exit_code == 0
+    assert all(name in result.output for name in ("bicyclist", "mean", "global"))
+    figures = json.loads((tmp_path / "evaluate.json").read_text())
+    assert figures["miou"] == pytest.approx(trained["best"]["val_miou"], abs=1e-6)
+    assert figures["pictures"] == 2
+
+
+def test_weights_of_another_class_count_are_refused(data, tmp_path):
+    info = WeightsInfo("enet", ("a", "b"), ((0, 0, 0), (1, 1, 1)), (0.5,) * 3, (0.5,) * 3)
+    save_network(ENet(2), info, tmp_path / "two.safetensors")
+    with pytest.raises(UserError, match="2 classes and the data set camvid has 11"):
+        run(evaluate.command, "--data", data, "--weights", tmp_path / "two.safetensors")
+
+
+def test_weights_and_artifact_exclude_each_other(data, tmp_path):
+    with pytest.raises(UserError, match="both"):
+        run(evaluate.command, "--data", data, "--weights", tmp_path / "w", "--artifact", tmp_path)
+
+
+def test_ctrl_c_says_how_to_go_on(data, tmp_path, monkeypatch):
+    from enet_tvm.training.progress import ConsoleObserver
+
+    def interrupt(self, step):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ConsoleObserver, "stepped", interrupt)
+    result = run(train.command, "--data", data, "--out", tmp_path, "--epochs", 1, "--size", "64x48")
+    assert result.exit_code == 130
+    assert "run the same command again" in result.output
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_training(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        run(train.command, "--data", data, "--out", tmp_path / "file", "--epochs", 1, "--size", "64x48")

@@ -1,0 +1,41 @@
+"""Checkpoints: what comes back, and what is refused."""
+
+import pickle
+
+import pytest
+import torch
+
+from enet_tvm.errors import UserError
+from enet_tvm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+
+
+def test_round_trip(tmp_path):
+    weights = {"w": torch.arange(3.0)}
+    history = [{"epoch": 1, "val_miou": None}, {"epoch": 2, "val_miou": 0.5}]
+    before = Checkpoint("{}", ["a", "b"], 2, weights, weights, {"state": {0: {"step": torch.tensor(4.0)}}}, 7, 1.5, history)
+    save_checkpoint(before, tmp_path / "new" / "c.pt")
+    after = load_checkpoint(tmp_path / "new" / "c.pt")
+    assert torch.equal(after.network.pop("w"), torch.arange(3.0))
+    assert after.history == history
+    assert (after.epoch, after.updates, after.seconds, after.classes) == (2, 7, 1.5, ["a", "b"])
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", pickle.dumps({"format": 1})])
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "c.pt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"not a usable checkpoint.*--fresh"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [{"format": 2}, {"format": 1, "epoch": 3}, [1, 2], {"format": Evil()}])
+def test_other_contents_are_refused(tmp_path, capsys, content):
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(UserError, match="not a usable checkpoint"):
+        load_checkpoint(tmp_path / "c.pt")
+    assert "executed" not in capsys.readouterr().out

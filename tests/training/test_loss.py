@@ -1,0 +1,86 @@
+"""The loss: void counts nowhere, class weights are the paper's, Lovasz is the IoU at its corners."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from enet_tvm.training.loss import SegmentationLoss, class_weights, lovasz_softmax
+from enet_tvm.training.recipe import LossRecipe
+
+VOID = 11
+HISTOGRAM = np.arange(1, 12)
+
+
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 11, 12, 9, generator=generator)
+    return logits, torch.randint(0, 11, (2, 12, 9), generator=generator, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "recipe", [LossRecipe(), LossRecipe(cross_entropy=0, lovasz=1, lovasz_stride=1), LossRecipe(lovasz=0.5)]
+)
+def test_void_pixels_change_neither_loss_nor_gradient(recipe):
+    loss = SegmentationLoss(recipe, HISTOGRAM, VOID)
+    logits, labels = batch()
+    labels[:, :5] = VOID
+    other = logits.clone()
+    other[:, :, :5] = 50 * torch.randn(2, 11, 5, 9)
+    results = []
+    for tensor in (logits, other):
+        tensor.requires_grad_()
+        value = loss(tensor, labels)
+        value.backward()
+        results.append(value.item())
+        assert not tensor.grad[:, :, :5].any()
+        assert tensor.grad[:, :, 5:].any()
+    assert results[0] == pytest.approx(results[1], abs=1e-6)
+
+
+def test_all_void_is_zero_and_differentiable():
+    logits, labels = batch()
+    logits.requires_grad_()
+    value = SegmentationLoss(LossRecipe(lovasz=1.0), HISTOGRAM, VOID)(logits, torch.full_like(labels, VOID))
+    value.backward()
+    assert value.item() == 0
+    assert not logits.grad.any()
+
+
+def test_class_weights_are_the_papers_up_to_a_factor():
+    weights = class_weights(np.array([900, 90, 10]))
+    paper = 1 / np.log(1.02 + np.array([0.9, 0.09, 0.01]))
+    np.testing.assert_allclose(weights / weights[0], paper / paper[0])
+    assert (weights * [0.9, 0.09, 0.01]).sum() == pytest.approx(1)
+    assert np.isfinite(class_weights(np.array([5, 0]))).all()
+
+
+def test_cross_entropy_alone_is_pytorchs():
+    logits, labels = batch()
+    ours = SegmentationLoss(LossRecipe(class_weight_constant=0), HISTOGRAM, VOID)(logits, labels)
+    assert ours.item() == pytest.approx(F.cross_entropy(logits, labels.long()).item(), rel=1e-6)
+
+
+def test_bfloat16_logits_are_judged_in_float32():
+    logits, labels = batch()
+    loss = SegmentationLoss(LossRecipe(lovasz=1.0), HISTOGRAM, VOID)
+    half = logits.bfloat16()
+    assert loss(half, labels).dtype == torch.float32
+    assert loss(half, labels).item() == loss(half.float(), labels).item()
+
+
+def test_lovasz_of_hard_predictions_is_one_minus_the_iou():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (200,), generator=generator)
+    prediction = torch.randint(0, 3, (200,), generator=generator)
+    ious = []
+    for c in range(3):
+        ious.append(((labels == c) & (prediction == c)).sum() / ((labels == c) | (prediction == c)).sum())
+    value = lovasz_softmax(F.one_hot(prediction, 3).T.float(), labels)
+    assert value.item() == pytest.approx(1 - torch.stack(ious).mean().item(), abs=1e-5)
+
+
+def test_lovasz_leaves_absent_classes_out():
+    labels = torch.zeros(4, dtype=torch.long)
+    perfect = F.one_hot(labels, 3).T.float()
+    assert lovasz_softmax(perfect, labels).item() == 0
