@@ -1,5 +1,8 @@
 """Data sets by name."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -25,3 +28,8 @@ def test_no_such_synthetic_split():
 def test_a_directory_is_camvid(tmp_path):
     with pytest.raises(UserError, match="no data set directory"):
         open_samples(str(tmp_path / "nowhere"), "train")
+
+
+def test_class_sets_do_without_torch():
+    program = "import sys, enet_tvm.data.classes; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
