@@ -9,10 +9,12 @@ The result depends on the objects and the linker alone, so the same kernels make
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -59,6 +61,8 @@ class Linker:
         ------
         UserError
             When the driver cannot be run, or refuses.
+        OSError
+            When there is no room for the library.
         """
         inputs = [objects] if isinstance(objects, (str, Path)) else list(objects)
         command = [*self.command, *_SHARED, "-o", str(output), *map(str, inputs), *(options or ()), "-lm"]
@@ -75,9 +79,10 @@ class Linker:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UserError(f"cannot link with '{self}' ({error}); set CC to a C compiler that works here") from error
         if result.returncode:
-            said = result.stdout.decode("utf-8", errors="replace").split("\n")
-            reason = next((line.strip() for line in said if "error" in line or "cannot" in line), "it gave no reason")
-            raise UserError(f"'{self}' failed to link {output} ({reason}); set CC to a C compiler that works here")
+            said = result.stdout.decode("utf-8", errors="replace")
+            if re.search("no space left", said, flags=re.IGNORECASE) or not _fits(inputs, Path(output)):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output))
+            raise UserError(f"'{self}' failed to link {output} ({_reason(said)}); set CC to a C compiler that works here")
 
     def __str__(self) -> str:
         return shlex.join(self.command)
@@ -126,6 +131,20 @@ def zig_linker(machine: str) -> Linker:
     command = (sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-gnu.{GLIBC}", "-s")
     environment = {"ZIG_GLOBAL_CACHE_DIR": str(cache), "ZIG_LOCAL_CACHE_DIR": str(cache)}
     return Linker(command, f"{machine}-unknown-linux-gnu", environment)
+
+
+def _fits(inputs: Sequence[str], output: Path) -> bool:
+    """Return whether there is still room for a library: Zig's linker dies of a full disk without a word."""
+    size = sum(Path(file).stat().st_size for file in inputs)
+    return not output.parent.is_dir() or shutil.disk_usage(output.parent).free > size
+
+
+def _reason(said: str) -> str:
+    """Return the line of a linker's output that says what went wrong."""
+    # collect2 is what gcc calls the linker through: it says no more than that the linker failed.
+    lines = [line.strip() for line in said.splitlines() if not line.startswith("collect2")]
+    telling = [line for line in lines if re.search("error|cannot|failed|not found", line, flags=re.IGNORECASE)]
+    return (telling or [line for line in lines if line] or ["it gave no reason"])[0]
 
 
 def _system_driver() -> tuple[str, ...] | None:

@@ -99,6 +99,41 @@ def test_refused_objects_make_one_sentence(linker: Linker, tmp_path: Path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "error", "match"),
+    [
+        (
+            "ld: final link failed: No space left on device\\ncollect2: error: ld returned 1 exit status",
+            OSError,
+            "No space left",
+        ),
+        ("error: NoSpaceLeft", OSError, "No space left"),
+        (
+            "lib0.o: in function f\\nld: cannot find -lm\\ncollect2: error: ld returned 1 exit status",
+            UserError,
+            "cannot find -lm",
+        ),
+        ("", UserError, "no reason"),
+    ],
+)
+def test_what_the_driver_said(said: str, error: type[Exception], match: str, tmp_path: Path):
+    driver = tmp_path / "cc"
+    driver.write_text(f"#!/bin/sh\nprintf '{said}' >&2\nexit 1\n")
+    driver.chmod(0o755)
+    with pytest.raises(error, match=match):
+        Linker((str(driver),), f"{MACHINE}-unknown-linux-gnu")(tmp_path / "out.so", [])
+
+
+def test_a_full_disk_is_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A linker that says nothing, on a disk with less room than the objects are large."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(toolchain.shutil, "disk_usage", lambda path: usage._replace(free=10))
+    junk = tmp_path / "junk.o"
+    junk.write_bytes(bytes(100))
+    with pytest.raises(OSError, match="No space left"):
+        Linker(("false",), f"{MACHINE}-unknown-linux-gnu")(tmp_path / "out.so", [str(junk)])
+
+
 def test_missing_driver_makes_one_sentence(tmp_path: Path):
     with pytest.raises(UserError, match="cannot link"):
         Linker(("no-such-compiler",), f"{MACHINE}-unknown-linux-gnu")(tmp_path / "out.so", [])
