@@ -14,7 +14,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from enet_tvm import ops
 from enet_tvm.errors import UserError
-from enet_tvm.dataflow import Dataflow, Rewriter
+from enet_tvm.frontend.layer_names import named_after_layers
 
 
 def from_torch(network: nn.Module, input_shape: tuple[int, int, int, int]) -> tvm.IRModule:
@@ -40,7 +40,7 @@ def from_torch(network: nn.Module, input_shape: tuple[int, int, int, int]) -> tv
     exported = torch.export.export(network.eval(), (torch.zeros(input_shape),))
     importer = _Importer()
     mod = _import(importer, exported)
-    return _named_after_layers(mod, importer.layers)
+    return named_after_layers(mod, importer.layers)
 
 
 def _import(importer: _Importer, exported: torch.export.ExportedProgram) -> tvm.IRModule:
@@ -83,20 +83,6 @@ class _Importer(ExportedProgramImporter):
             return result
 
         return converted
-
-
-def _named_after_layers(mod: tvm.IRModule, layers: dict[str, str]) -> tvm.IRModule:
-    """Name each variable after its layer; where a layer makes several, the last has the plain name."""
-    graph, rewriter = Dataflow(mod), Rewriter()
-    seen: dict[str, int] = {}
-    names: dict[relax.Var, str] = {}
-    for binding in reversed(graph.bindings):
-        layer = layers.get(binding.var.name, binding.var.name)
-        names[binding.var] = f"{layer}#{seen[layer]}" if layer in seen else layer
-        seen[layer] = seen.get(layer, 0) + 1
-    for binding in graph.bindings:
-        rewriter.replace(binding.var, rewriter.emit(rewriter.mapped(binding.value), binding.var, names[binding.var]))
-    return graph.rebuilt(rewriter)
 
 
 def _batch_norm(node: fx.Node, importer: _Importer) -> relax.Var:

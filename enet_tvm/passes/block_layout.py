@@ -15,21 +15,8 @@ from tvm import relax
 from enet_tvm import ops
 from enet_tvm.dataflow import Dataflow, Rewriter, is_call, is_result
 from enet_tvm.kernels.conv2d import column_reach
+from enet_tvm.kernels.coverage import channel_block, out_block, runs_blocked, runs_planar
 from enet_tvm.ops import PLANAR, FusedConv2D, Layout
-
-SMALLEST_BLOCK = 4
-
-
-def channel_block(channels: int, lanes: int) -> int:
-    """Return the block for this many channels: a whole vector if it divides them, else the largest part of one.
-
-    0 when not even `SMALLEST_BLOCK` divides them: such a tensor stays planar.
-    """
-    block = lanes
-    while block >= SMALLEST_BLOCK and channels % block:
-        block //= 2
-    return block if block >= SMALLEST_BLOCK else 0
-
 
 @tvm.ir.transform.module_pass(opt_level=0, name="BlockLayout")
 class BlockLayout:
@@ -84,18 +71,11 @@ class _Assignment:
         if layout != PLANAR:
             self.layouts[binding.var] = layout
 
-    def _out_layout(self, var: relax.Var, channels: int) -> Layout:
-        block = channel_block(channels, self.lanes)
-        return Layout(block, self.pads.get(var, 0)) if block else PLANAR
-
     def _conv2d(self, binding: relax.VarBinding) -> None:
         attrs = FusedConv2D.from_call(binding.value)
         data, weight, bias, *rest = binding.value.args
-        out = self._out_layout(binding.var, attrs.out_shape[1])
-        if not runs_blocked(attrs, out) and not runs_planar(attrs):
-            raise ValueError(f"no kernel for the convolution of '{binding.var.name}': {attrs}")
-        if runs_planar(attrs) and (self._leaves(binding.var) or not runs_blocked(attrs, out)):
-            out = PLANAR
+        planar = runs_planar(attrs) and (self._leaves(binding.var) or not runs_blocked(attrs))
+        out = PLANAR if planar else Layout(out_block(attrs, self.lanes), self.pads.get(binding.var, 0))
         slope = [rest.pop(0)] if attrs.activation == "prelu" else []
         block = channel_block(attrs.data_shape[1], self.lanes) or 1
         data, data_layout = self._stored(data, Layout(block, column_reach(attrs)), exact=False)
@@ -109,10 +89,8 @@ class _Assignment:
     def _initial_block(self, binding: relax.VarBinding) -> None:
         attrs = ops.InitialBlockAttrs.from_call(binding.value)
         data, weight, *vectors = binding.value.args
-        channels = int(binding.var.ty.shape.values[1])
-        layout = self._out_layout(binding.var, channels)
-        if layout == PLANAR:
-            raise ValueError(f"no kernel for an initial block with {channels} channels; they must be divisible by {SMALLEST_BLOCK}")
+        block = channel_block(int(binding.var.ty.shape.values[1]), self.lanes)
+        layout = Layout(block, self.pads.get(binding.var, 0))
         data, _ = self._stored(data, PLANAR, exact=True)
         self._bind(binding, ops.initial_block(replace(attrs, out_layout=layout), data, weight, *vectors), layout)
 
@@ -153,23 +131,3 @@ class _Assignment:
         users = self.graph.users.get(var, [])
         inside = ("enet.fused_conv2d", "enet.max_pool2d_with_window")
         return is_result(self.graph, var) or not any(is_call(self.graph.value(u), name) for u in users for name in inside)
-
-
-def runs_blocked(attrs: FusedConv2D, out: Layout) -> bool:
-    """Whether the register-tile template covers this convolution."""
-    if out.block == 0 or (attrs.residual_channels % max(out.block, 1)):
-        return False
-    return not attrs.transposed or (_doubles(attrs) and attrs.residual == "none")
-
-
-def runs_planar(attrs: FusedConv2D) -> bool:
-    """Whether the kernel with NCHW output covers this convolution."""
-    if attrs.residual != "none":
-        return False
-    if attrs.transposed:
-        return _doubles(attrs)
-    return attrs.strides == (1, 1) and attrs.out_shape[2:] == attrs.data_shape[2:]
-
-
-def _doubles(attrs: FusedConv2D) -> bool:
-    return attrs.strides == (2, 2) and attrs.out_shape[2:] == tuple(2 * side for side in attrs.data_shape[2:])

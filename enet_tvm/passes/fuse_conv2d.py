@@ -15,13 +15,14 @@ from tvm import relax
 
 from enet_tvm import ops
 from enet_tvm.dataflow import Dataflow, Rewriter, constant, constant_value, is_call, layer_of
+from enet_tvm.kernels.coverage import covered
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="FuseConv2D")
 class FuseConv2D:
     """Replace every plain and transposed convolution by ``enet.fused_conv2d`` with its epilogue.
 
-    Grouped convolutions and asymmetric padding are left to TVM.
+    What no template covers (groups, asymmetric padding, odd strides) is left to TVM.
     """
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
@@ -86,7 +87,7 @@ def _start(binding: relax.VarBinding, graph: Dataflow) -> _Chain | None:
         transposed=transposed,
         layers=(layer_of(binding.var),),
     )
-    return _Chain(attrs, value.args[0], value.args[1], binding.var)
+    return _Chain(attrs, value.args[0], value.args[1], binding.var) if covered(attrs) else None
 
 
 def _extend(chain: _Chain, graph: Dataflow, taken: set[relax.Var]) -> None:
@@ -131,10 +132,11 @@ def _take_add(chain: _Chain, graph: Dataflow, value: relax.Call) -> bool:
             kind, (residual, window) = "unpool", made_by.args
     elif is_call(made_by, "relax.nn.pad") and _pads_only_channels(made_by):
         kind, residual = "pad", made_by.args[0]
-    if kind != "add":
-        chain.attrs = replace(chain.attrs, layers=(*chain.attrs.layers, layer_of(other)))
+    longer = replace(chain.attrs, residual=kind, residual_channels=shape(residual)[1])
+    if not covered(longer):
+        return False
+    chain.attrs = replace(longer, layers=longer.layers if kind == "add" else (*longer.layers, layer_of(other)))
     chain.residual, chain.window = residual, window
-    chain.attrs = replace(chain.attrs, residual=kind, residual_channels=shape(residual)[1])
     return True
 
 

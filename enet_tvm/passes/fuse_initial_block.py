@@ -8,6 +8,7 @@ from tvm import relax
 
 from enet_tvm import ops
 from enet_tvm.dataflow import Dataflow, Rewriter, constant, constant_value, is_call, layer_of
+from enet_tvm.kernels.coverage import SMALLEST_BLOCK, channel_block
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="FuseInitialBlock")
@@ -58,6 +59,7 @@ def _match(graph: Dataflow, rewriter: Rewriter, binding: relax.VarBinding) -> re
         or _ints(pool, "pool_size") != [2, 2]
         or _ints(pool, "strides") != [2, 2]
         or any(_ints(pool, "padding"))
+        or channel_block(concat_channels(concat), SMALLEST_BLOCK) == 0
         or height % 2
         or width % 2
     ):

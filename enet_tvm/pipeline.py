@@ -1,0 +1,170 @@
+"""The way of a network through the compiler, phase by phase.
+
+    0  import               enet_tvm.frontend: torch.export or ONNX to Relax, layer names kept
+    1  fold-batch-norm      into weights and biases
+    2  fuse-initial-block   convolution | pooling, concatenation and PReLU as one operator
+    3  fuse-conv2d          bias, shortcut (padded, unpooled) and activation into each convolution
+    4  block-layout         channel-blocked tensors throughout, with the padding their readers need
+    5  lower-kernels        the project's register-tile kernels, weights packed
+    6  legalize             what is left, by TVM's own operators
+    7  fuse-remaining       TVM's generic fusion of that
+    8  schedule-remaining   parallel and vectorised
+    9  virtual-machine      memory plan and bytecode of the Relax virtual machine
+"""  # noqa: D214, D405
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.relax import transform
+
+from enet_tvm.dataflow import Dataflow, is_call, layer_of
+from enet_tvm.files import atomic_file
+from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.passes.block_layout import BlockLayout
+from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
+from enet_tvm.passes.fuse_conv2d import FuseConv2D
+from enet_tvm.passes.fuse_initial_block import FuseInitialBlock
+from enet_tvm.passes.lower_kernels import LAUNCHES, LowerKernels
+from enet_tvm.passes.schedule_remaining import ScheduleRemaining
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A named step of the pipeline."""
+
+    name: str
+    passes: Sequence[tvm.transform.Pass]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch of a forward pass.
+
+    Attributes
+    ----------
+    kernel : str
+        Name of the function in the module.
+    ops : tuple of str
+        Operators fused into it.
+    layers : tuple of str
+        Sub-modules of the network that it computes; the last one's result is the kernel's output.
+    shape : tuple of int
+        Of the output as it is stored.
+    block, pad : int
+        Channels stored innermost (0 for NCHW), and columns of zeros at either end of a row.
+    """
+
+    kernel: str
+    ops: tuple[str, ...]
+    layers: tuple[str, ...]
+    shape: tuple[int, ...]
+    block: int
+    pad: int
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A network compiled for a target: the executable and the launches of one forward pass, in order."""
+
+    executable: relax.VMExecutable
+    launches: tuple[Launch, ...]
+
+
+def graph_phases(target: tvm.target.Target) -> list[Phase]:
+    """Return the phases from an imported network to scheduled kernels."""
+    unit = VectorUnit.of(target)
+    return [
+        Phase("fold-batch-norm", [FoldBatchNorm()]),
+        Phase("fuse-initial-block", [FuseInitialBlock()]),
+        Phase("fuse-conv2d", [FuseConv2D()]),
+        Phase("block-layout", [BlockLayout(unit.lanes)]),
+        Phase("lower-kernels", [LowerKernels(unit)]),
+        Phase("legalize", [transform.LegalizeOps(), transform.FoldConstant()]),
+        Phase(
+            "fuse-remaining",
+            [transform.AnnotateTIROpPattern(), transform.FuseOps(), transform.FuseTIR(), transform.DeadCodeElimination()],
+        ),
+        Phase("schedule-remaining", [ScheduleRemaining(unit.lanes)]),
+    ]
+
+
+def machine_phase() -> Phase:
+    """Return the phase that makes code of the Relax virtual machine.
+
+    TVM's default pipeline (``relax/pipeline.py``) without ``RewriteDataflowReshape``, which takes every kernel for a
+    TE-made one and stops at ours; reshapes among a network's layers do not occur here.
+    """
+    return Phase(
+        "virtual-machine",
+        [
+            transform.ToNonDataflow(),
+            transform.RemovePurityChecking(),
+            transform.CallTIRRewrite(),
+            transform.StaticPlanBlockMemory(),
+            transform.LowerAllocTensor(),
+            transform.KillAfterLastUse(),
+            transform.LowerRuntimeBuiltin(),
+            transform.ComputePrimValue(),
+            transform.VMShapeLower(),
+            transform.AttachGlobalSymbol(),
+        ],
+    )
+
+
+def compile_module(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None = None) -> Compiled:
+    """Compile an imported network.
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        From `enet_tvm.frontend`.
+    target : tvm.target.Target
+        An LLVM target.
+    dump_ir : Path, optional
+        A directory to write the module into after each phase, as TVMScript.
+    """
+    phases = graph_phases(target)
+    _dump(mod, dump_ir, 0, "import")
+    with target:
+        for number, phase in enumerate(phases, start=1):
+            mod = tvm.transform.Sequential(phase.passes)(mod)
+            _dump(mod, dump_ir, number, phase.name)
+        launches = tuple(_launches(mod))
+        machine = machine_phase()
+        mod = tvm.transform.Sequential(machine.passes)(mod)
+        _dump(mod, dump_ir, len(phases) + 1, machine.name)
+        executable = tvm.compile(mod, target, relax_pipeline=None)
+    return Compiled(executable, launches)
+
+
+def _dump(mod: tvm.IRModule, directory: Path | None, number: int, name: str) -> None:
+    if directory is not None:
+        with atomic_file(directory / f"{number:02d}-{name}.py") as path:
+            path.write_text(mod.script(), encoding="utf-8")
+
+
+def _launches(mod: tvm.IRModule) -> list[Launch]:
+    """Return the kernel launches of main, described by the pass that made them or, for TVM's own, by their names."""
+    described: dict[str, Any] = dict(mod["main"].attrs.get(LAUNCHES, {}) if mod["main"].attrs else {})
+    launches = []
+    for binding in Dataflow(mod).bindings:
+        if not is_call(binding.value, "relax.call_tir"):
+            continue
+        kernel = binding.value.args[0].name_hint
+        out = binding.var.ty
+        stored = tuple(int(s) for s in (out.fields[0] if isinstance(out, relax.TupleType) else out).shape.values)
+        known = described.get(binding.var.name)
+        if known is None:
+            launches.append(Launch(kernel, (kernel.rstrip("0123456789"),), (), stored, 0, 0))
+            continue
+        facts = json.loads(str(known))
+        layers = tuple(facts["layers"]) or (layer_of(binding.var),)
+        launches.append(Launch(kernel, tuple(facts["ops"]), layers, stored, facts["block"], facts["pad"]))
+    return launches
