@@ -107,7 +107,6 @@ def test_refused_objects_make_one_sentence(linker: Linker, tmp_path: Path):
             OSError,
             "No space left",
         ),
-        ("error: NoSpaceLeft", OSError, "No space left"),
         (
             "lib0.o: in function f\\nld: cannot find -lm\\ncollect2: error: ld returned 1 exit status",
             UserError,
