@@ -18,13 +18,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tvm
 from tvm import relax
 from tvm.relax import transform
 
-from enet_tvm.dataflow import Dataflow, is_call, layer_of
+from enet_tvm.dataflow import Dataflow, is_call
 from enet_tvm.files import atomic_file
 from enet_tvm.kernels.register_tile import VectorUnit
 from enet_tvm.passes.block_layout import BlockLayout
@@ -152,19 +151,19 @@ def _dump(mod: tvm.IRModule, directory: Path | None, number: int, name: str) -> 
 
 def _launches(mod: tvm.IRModule) -> list[Launch]:
     """Return the kernel launches of main, described by the pass that made them or, for TVM's own, by their names."""
-    described: dict[str, Any] = dict(mod["main"].attrs.get(LAUNCHES, {}) if mod["main"].attrs else {})
+    described = [json.loads(str(text)) for text in mod["main"].attrs[LAUNCHES]]
     launches = []
     for binding in Dataflow(mod).bindings:
         if not is_call(binding.value, "relax.call_tir"):
             continue
-        kernel = binding.value.args[0].name_hint
+        kernel = str(binding.value.args[0].name_hint)
         out = binding.var.ty
         stored = tuple(int(s) for s in (out.fields[0] if isinstance(out, relax.TupleType) else out).shape.values)
-        known = described.get(binding.var.name)
-        if known is None:
-            launches.append(Launch(kernel, (kernel.rstrip("0123456789"),), (), stored, 0, 0))
-            continue
-        facts = json.loads(str(known))
-        layers = tuple(facts["layers"]) or (layer_of(binding.var),)
-        launches.append(Launch(kernel, tuple(facts["ops"]), layers, stored, facts["block"], facts["pad"]))
+        if described and described[0]["kernel"] == kernel:
+            facts = described.pop(0)
+            launches.append(Launch(kernel, tuple(facts["ops"]), tuple(facts["layers"]), stored, facts["block"], facts["pad"]))
+        else:
+            launches.append(Launch(kernel, tuple(kernel.strip("0123456789").split("_")), (), stored, 0, 0))
+    if described:
+        raise ValueError(f"the launch of {described[0]['kernel']} got lost on the way through the pipeline")
     return launches

@@ -18,7 +18,7 @@ from enet_tvm.kernels.register_tile import VectorUnit
 from enet_tvm.ops import FusedConv2D, Layout
 
 LAUNCHES = "enet.launches"
-"""Attribute of main: variable -> JSON of what its kernel computes (see `describe`)."""
+"""Attribute of main: for each kernel launch of the templates, in order, the JSON of what it computes (see `describe`)."""
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="LowerKernels")
@@ -41,14 +41,14 @@ class LowerKernels:
         for binding in graph.bindings:
             lowering.visit(binding)
         mod = graph.rebuilt(lowering.rewriter)
-        described = {name: json.dumps(launch) for name, launch in lowering.launches.items()}
+        described = [json.dumps(launch) for launch in lowering.launches]
         mod.update_func(mod.get_global_var("main"), mod["main"].with_attr(LAUNCHES, described))
         return mod
 
 
-def describe(ops_fused: list[str], layers: tuple[str, ...], shape: tuple[int, ...], layout: Layout) -> dict[str, Any]:
-    """Return what a kernel's launch computes: operators, sub-modules, and its output's logical shape and layout."""
-    return {"ops": ops_fused, "layers": list(layers), "shape": list(shape), "block": layout.block, "pad": layout.pad}
+def describe(kernel: str, ops_fused: list[str], layers: tuple[str, ...], shape: tuple[int, ...], layout: Layout) -> dict[str, Any]:
+    """Return what a launch computes: kernel, operators, sub-modules, and its output's logical shape and layout."""
+    return {"kernel": kernel, "ops": ops_fused, "layers": list(layers), "shape": list(shape), "block": layout.block, "pad": layout.pad}
 
 
 class _Lowering:
@@ -56,7 +56,7 @@ class _Lowering:
         self.graph = graph
         self.unit = unit
         self.rewriter = Rewriter()
-        self.launches: dict[str, dict[str, Any]] = {}
+        self.launches: list[dict[str, Any]] = []
         self._kernels: dict[Any, tvm.ir.GlobalVar] = {}
 
     def visit(self, binding: relax.VarBinding) -> None:
@@ -93,7 +93,9 @@ class _Lowering:
             packed = planar.pack_planar_weight(values, attrs)
             kernel = self._kernel(spec, _name(attrs), lambda: planar.planar_conv2d(spec, self.unit))
         self._launch(binding, kernel, [data, constant(packed), *rest])
-        self.launches[binding.var.name] = describe(attrs.operators, attrs.layers, attrs.out_shape, attrs.out_layout)
+        self.launches.append(
+            describe(kernel.name_hint, attrs.operators, attrs.layers, attrs.out_shape, attrs.out_layout)
+        )
 
     def _initial_block(self, binding: relax.VarBinding) -> None:
         attrs = ops.InitialBlockAttrs.from_call(binding.value)
@@ -110,7 +112,7 @@ class _Lowering:
         self._launch(binding, kernel, [data, constant(packed), padded_bias, scale, shift, slope])
         fused = ["conv2d", "bias_add", "max_pool2d", "multiply", "add", "concat", "prelu"]
         out_shape = (shape[0], channels, shape[2] // 2, shape[3] // 2)
-        self.launches[binding.var.name] = describe(fused, attrs.layers, out_shape, layout)
+        self.launches.append(describe(kernel.name_hint, fused, attrs.layers, out_shape, layout))
 
     def _pool(self, binding: relax.VarBinding) -> None:
         layout = Layout(int(binding.value.attrs["block"]), int(binding.value.attrs["pad"]))
@@ -122,9 +124,8 @@ class _Lowering:
         )
         self._launch(binding, kernel, [data])
         out_shape = (n, shape[1], height // 2, shape[3] // 2)
-        self.launches[binding.var.name] = describe(
-            ["max_pool2d_with_window"], (layer_of(binding.var),), out_shape, Layout(block)
-        )
+        layers = (layer_of(binding.var),)
+        self.launches.append(describe(kernel.name_hint, ["max_pool2d_with_window"], layers, out_shape, Layout(block)))
 
 
 def _known(expr: relax.Expr) -> np.ndarray:

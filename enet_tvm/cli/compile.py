@@ -1,0 +1,66 @@
+"""`enet-tvm compile`: from weights to an artifact that a device loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from enet_tvm.artifact import Manifest
+
+
+def command(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory of the artifact; an old one is replaced.")],
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights; those shipped, by default.")] = None,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Size of the input; both sides divisible by 8.")] = "640x360",
+    target: Annotated[str, typer.Option(help="What to compile for: a target's name, 'native', or a .toml file.")] = "native",
+    batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures that go through the network at once.")] = 1,
+    untuned: Annotated[bool, typer.Option("--untuned", help="Ignore tuning logs; there are none yet.")] = False,
+    dump_ir: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the module after each phase here.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Compile a network for a processor: no tuning, no compiler on the device.
+
+    The artifact is a directory with a shared library and a manifest that says what it is of; 'enet-tvm run' uses it.
+    """
+    import shlex
+    import sys
+    import time
+
+    from rich.console import Console
+
+    from enet_tvm.files import write_json
+    from enet_tvm.size import parse_size
+    from enet_tvm.targets import load_target
+
+    console = Console(soft_wrap=True, highlight=False)
+    wanted, spec = parse_size(size), load_target(target)
+    with console.status(f"compiling for {spec.name} ({spec.mcpu}); this takes about half a minute"):
+        from enet_tvm.compiler import CompileRequest, compile_artifact
+        from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+
+        line = shlex.join(["enet-tvm", *sys.argv[1:]])
+        request = CompileRequest(weights or Path(DEFAULT_WEIGHTS), wanted, spec, batch, dump_ir, line)
+        start = time.perf_counter()
+        manifest = compile_artifact(request, out)
+        seconds = time.perf_counter() - start
+    library = out / manifest.library
+    console.print(
+        f"{out}: {manifest.network} with {len(manifest.classes)} classes at {wanted} for {spec.name} ({spec.mcpu}), "
+        f"{manifest.kernel_count} kernels, {library.stat().st_size / 1e6:.1f} MB, in {seconds:.0f} s",
+        markup=False,
+    )
+    if json is not None:
+        write_json(json, _figures(manifest, library, seconds))
+
+
+def _figures(manifest: Manifest, library: Path, seconds: float) -> dict[str, object]:
+    return {
+        "kernel_count": manifest.kernel_count,
+        "library_bytes": library.stat().st_size,
+        "seconds": seconds,
+        "target": manifest.target.model_dump(),
+        "hashes": manifest.hashes.model_dump(),
+    }
