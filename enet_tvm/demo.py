@@ -1,0 +1,154 @@
+"""The main job from end to end, as `make demo` runs it: compile ENet for this machine, segment a picture, prove and time it."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from enet_tvm.bench.inputs import open_inputs
+from enet_tvm.bench.latency import Latency, alternate
+from enet_tvm.bench.parity import ParityReport, load_reference, reference_logits, verify
+from enet_tvm.compiler import CompileRequest, compile_artifact
+from enet_tvm.data.synthetic import SyntheticStreet
+from enet_tvm.errors import UserError
+from enet_tvm.files import atomic_file, write_json
+from enet_tvm.machine import usable_cpus
+from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+from enet_tvm.runtime import Segmenter
+from enet_tvm.runtime.overlay import overlay
+from enet_tvm.runtime.pictures import load_picture
+from enet_tvm.size import Size, parse_size
+from enet_tvm.targets import load_target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STREETS = 8
+"""Drawn streets on which parity is proven."""
+
+_STREET = 6
+"""The drawn street that is segmented for people to look at: it has something of most classes."""
+
+
+def run(weights: Path, size: Size, output: Path, picture: Path | None, seconds: float, console: Console) -> bool:
+    """Do the main job, saying what is done.
+
+    Parameters
+    ----------
+    weights : Path
+        Weights file.
+    size : Size
+        Of the network's input.
+    output : Path
+        Directory for the artifact, ``overlay.png`` and ``verify.json``.
+    picture : Path or None
+        What to segment; None for a drawn street.
+    seconds : float
+        How long to measure.
+
+    Returns
+    -------
+    bool
+        Whether the compiled network agrees with PyTorch.
+
+    Raises
+    ------
+    UserError
+        When a file cannot be read or written.
+    """
+    image = load_picture(picture) if picture else SyntheticStreet(Size(2 * size.width, 2 * size.height), STREETS)[_STREET][0]
+    threads = len(usable_cpus())
+    torch.set_num_threads(threads)
+
+    start = time.perf_counter()
+    request = CompileRequest(weights=weights, size=size, target=load_target("native"), command=shlex.join(sys.argv))
+    manifest = compile_artifact(request, artifact := output / "artifact")
+    took = time.perf_counter() - start
+    console.print(f"compiled for {manifest.target.mcpu} in {took:.0f} s: {manifest.kernel_count} kernels, in {artifact}")
+
+    with Segmenter.load(artifact, threads) as segmenter:
+        labels = segmenter.segment(image)
+        shown = overlay(image, labels, segmenter.manifest.palette, 0.55, segmenter.manifest.classes)
+        with atomic_file(output / "overlay.png") as path:
+            beside(image, shown).save(path, format="PNG")
+        console.print(f"segmented {picture or 'a drawn street'}: {output / 'overlay.png'}")
+
+        network = load_reference(segmenter, weights)
+        report = verify(segmenter, network, inputs := open_inputs(segmenter, synthetic=STREETS), inputs.class_set)
+        passed = report.passes()
+        write_json(output / "verify.json", {"passed": passed, "inputs": inputs.description, **report.to_dict()})
+        console.print(_parity(report, passed, inputs.description))
+
+        latencies = time_both(segmenter, network, image, seconds)
+    console.print(_speed(latencies, f"{size}, batch 1, float32, {threads} threads"))
+    if not all(latency.steady for latency in latencies.values()):
+        console.print("the times vary a lot: something else is running, so take the ratio with care", style="yellow")
+    return passed
+
+
+def beside(picture: Image.Image, result: Image.Image) -> Image.Image:
+    """Return two pictures of one size next to each other."""
+    both = Image.new("RGB", (2 * picture.width, picture.height))
+    both.paste(picture, (0, 0))
+    both.paste(result, (picture.width, 0))
+    return both
+
+
+def time_both(segmenter: Segmenter, network: nn.Module, picture: Image.Image, seconds: float) -> dict[str, Latency]:
+    """Time a forward pass of PyTorch (eager, NCHW) and of the compiled network in turns, on the same input."""
+    x = segmenter.preprocess(picture)
+    return alternate(
+        {"PyTorch eager": lambda: reference_logits(network, x), "compiled": lambda: segmenter.forward(x)},
+        min_rounds=12,
+        seconds=seconds,
+    )
+
+
+def _parity(report: ParityReport, passed: bool, inputs: str) -> Table:
+    table = Table(title=f"The compiled network against PyTorch on {inputs}", show_header=False, title_justify="left")
+    table.add_row("pixels with the same label", f"{report.label_agreement:.4%}", "[green]passed" if passed else "[red]failed")
+    table.add_row("largest difference of logits", f"{report.max_abs_logit_diff:.2g}", "")
+    table.add_row("difference of mIoU", "none" if report.miou_diff is None else f"{report.miou_diff:.2g}", "")
+    return table
+
+
+def _speed(latencies: dict[str, Latency], how: str) -> Table:
+    table = Table(title=f"A forward pass, {how}", title_justify="left")
+    for heading in ("", "median, ms", "10 to 90 %, ms", "of PyTorch's time"):
+        table.add_column(heading, justify="right" if heading else "left")
+    reference = next(iter(latencies.values())).median
+    for name, latency in latencies.items():
+        spread = f"{1e3 * latency.percentile(10):.1f} to {1e3 * latency.percentile(90):.1f}"
+        table.add_row(name, f"{1e3 * latency.median:.1f}", spread, f"{latency.median / reference:.2f}")
+    return table
+
+
+def main() -> None:
+    """Run the demo from the command line: exit code 0, 1 when parity fails, 2 on bad input."""
+    parser = argparse.ArgumentParser(prog="python -m enet_tvm.demo", description="Compile, segment, verify and time ENet.")
+    parser.add_argument("--picture", type=Path, help="a picture to segment instead of a drawn street")
+    parser.add_argument("--weights", type=Path, default=Path(DEFAULT_WEIGHTS), help="weights (default: %(default)s)")
+    parser.add_argument("--size", default="480x360", help="WIDTHxHEIGHT of the network's input (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("build/demo"), help="directory for results (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="how long to measure (default: %(default)s)")
+    options = parser.parse_args()
+    console = Console(soft_wrap=True, highlight=False)
+    try:
+        passed = run(options.weights, parse_size(options.size), options.output, options.picture, options.seconds, console)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0 if passed else 1)
+
+
+if __name__ == "__main__":
+    main()
