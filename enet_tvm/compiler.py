@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-
-import tvm
-from torch import nn
 
 from enet_tvm.artifact import (
     Hashes,
@@ -21,7 +17,6 @@ from enet_tvm.artifact import (
     check_destination,
     write_artifact,
 )
-from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
 from enet_tvm.frontend.torch_import import from_torch
 from enet_tvm.networks import WeightsInfo, load_network, read_info
@@ -98,9 +93,7 @@ def _manifest(
             cpu_features=target.cpu_features,
             architecture=target.architecture,
         ),
-        versions=Versions(
-            enet_tvm=__version__, apache_tvm=stack["apache-tvm"], apache_tvm_ffi=stack["apache-tvm-ffi"]
-        ),
+        versions=Versions(enet_tvm=__version__, apache_tvm=stack["apache-tvm"], apache_tvm_ffi=stack["apache-tvm-ffi"]),
         hashes=Hashes(weights=sha256(find_file(request.weights))),
         kernels=tuple(_kernel(launch) for launch in launches),
         kernel_count=len(launches),

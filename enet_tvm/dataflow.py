@@ -7,6 +7,7 @@ is (``frontend``), and the artifact's kernel list, the profile and the parity bi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, TypeGuard
 
 import numpy as np
 import tvm
@@ -25,7 +26,7 @@ def constant_value(expr: relax.Expr) -> np.ndarray | None:
     return value.numpy() if isinstance(value, tvm.runtime.Tensor) else None
 
 
-def is_call(expr: relax.Expr | None, name: str) -> bool:
+def is_call(expr: Any, name: str) -> TypeGuard[Any]:
     """Whether `expr` is a call of the operator called `name`."""
     return isinstance(expr, Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name == name
 

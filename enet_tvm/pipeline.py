@@ -1,16 +1,16 @@
 """The way of a network through the compiler, phase by phase.
 
-    0  import               enet_tvm.frontend: torch.export or ONNX to Relax, layer names kept
-    1  fold-batch-norm      into weights and biases
-    2  fuse-initial-block   convolution | pooling, concatenation and PReLU as one operator
-    3  fuse-conv2d          bias, shortcut (padded, unpooled) and activation into each convolution
-    4  block-layout         channel-blocked tensors throughout, with the padding their readers need
-    5  lower-kernels        the project's register-tile kernels, weights packed
-    6  legalize             what is left, by TVM's own operators
-    7  fuse-remaining       TVM's generic fusion of that
-    8  schedule-remaining   parallel and vectorised
-    9  virtual-machine      memory plan and bytecode of the Relax virtual machine
-"""  # noqa: D214, D405
+0  import               enet_tvm.frontend: torch.export or ONNX to Relax, layer names kept
+1  fold-batch-norm      into weights and biases
+2  fuse-initial-block   convolution | pooling, concatenation and PReLU as one operator
+3  fuse-conv2d          bias, shortcut (padded, unpooled) and activation into each convolution
+4  block-layout         channel-blocked tensors throughout, with the padding their readers need
+5  lower-kernels        the project's register-tile kernels, weights packed
+6  legalize             what is left, by TVM's own operators
+7  fuse-remaining       TVM's generic fusion of that
+8  schedule-remaining   parallel and vectorised
+9  virtual-machine      memory plan and bytecode of the Relax virtual machine
+"""
 
 from __future__ import annotations
 

@@ -91,7 +91,8 @@ def _batch_norm(node: fx.Node, importer: _Importer) -> relax.Var:
     ``aten::batch_norm(input, weight, bias, mean, var, training, momentum, eps, cudnn)`` is taken for its decomposed
     form there: the momentum becomes epsilon, and the statistics become those of the batch.
     """
-    data, weight, bias, mean, variance, training, momentum, epsilon = node.args[:8]
+    arguments: Any = node.args
+    data, weight, bias, mean, variance, training, momentum, epsilon = arguments[:8]
     if training or mean is None or variance is None:
         raise UserError(f"'{node.name}' is a batch norm without fixed statistics; call network.eval() before the import")
     x = importer.env[data]
@@ -116,7 +117,7 @@ def _inference_dropout(node: fx.Node, importer: _Importer) -> relax.Var:
 
 def _max_pool2d_with_window(node: fx.Node, importer: _Importer) -> relax.Var:
     """Convert a max pooling whose indices are used: 2x2 windows, stride 2, nothing else."""
-    values = [2, None, 0, 1, False]
+    values: list[Any] = [2, None, 0, 1, False]
     values[: len(node.args) - 1] = node.args[1:]
     kernel, stride, padding, dilation, ceil_mode = values
     if not (_is(kernel, 2) and _is(stride or kernel, 2) and _is(padding, 0) and _is(dilation, 1)) or ceil_mode:
@@ -126,7 +127,8 @@ def _max_pool2d_with_window(node: fx.Node, importer: _Importer) -> relax.Var:
 
 def _max_unpool2d(node: fx.Node, importer: _Importer) -> relax.Var:
     """Convert an unpooling by the window indices of the pooling it undoes."""
-    data, indices, size = node.args[:3]
+    arguments: Any = node.args
+    data, indices, size = arguments[:3]
     source = indices.args[0] if isinstance(indices, fx.Node) and indices.args else None
     if not isinstance(source, fx.Node) or str(source.target) != "aten.max_pool2d_with_indices.default":
         raise UserError(f"'{node.name}' takes indices that no max pooling of this network made; it cannot be imported")

@@ -120,9 +120,11 @@ class _Body:
         self.lanes = attrs.out_layout.block
 
     def __call__(self, *buffers: Any) -> None:
-        named = dict(zip(_arguments(self.attrs, self.tile), buffers, strict=True))
+        named: dict[str, Any] = dict(zip(_arguments(self.attrs, self.tile), buffers, strict=True))
         self.data, self.weight, self.bias, self.out = (named[k] for k in ("data", "weight", "bias", "out"))
-        self.slope, self.residual, self.window = (named.get(k) for k in ("slope", "residual", "window"))
+        self.slope: Any = named.get("slope")
+        self.residual: Any = named.get("residual")
+        self.window: Any = named.get("window")
         if self.attrs.transposed:
             self._transposed()
         else:
@@ -141,9 +143,10 @@ class _Body:
 
     def _accumulate(self, acc: Any, picture: Any, row: Any, start: Any, group: Any) -> None:
         attrs, block = self.attrs, self.attrs.data_layout.block
-        vertical = attrs.padding[0] > 0 or (attrs.out_shape[2] - 1) * attrs.strides[0] + (
-            attrs.kernel[0] - 1
-        ) * attrs.dilation[0] >= attrs.data_shape[2]
+        vertical = (
+            attrs.padding[0] > 0
+            or (attrs.out_shape[2] - 1) * attrs.strides[0] + (attrs.kernel[0] - 1) * attrs.dilation[0] >= attrs.data_shape[2]
+        )
         shift = attrs.data_layout.pad - attrs.padding[1]
         with T.serial(attrs.kernel[0]) as kh:
             source = row * attrs.strides[0] + kh * attrs.dilation[0] - attrs.padding[0]

@@ -40,6 +40,7 @@ class InitialBlock(nn.Module):
         self.act = nn.PReLU(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output, at half the height and width."""
         return self.act(self.norm(torch.cat([self.conv(x), self.pool(x)], dim=1)))
 
 
@@ -115,6 +116,7 @@ class DecoderBottleneck(nn.Module):
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output, of its input's shape."""
         return self.act(self.expand(self.conv(self.project(x))) + x)
 
 
@@ -134,6 +136,7 @@ class UpsamplingBottleneck(nn.Module):
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor, indices: Tensor) -> Tensor:
+        """Return the block's output at twice the height and width, unpooled by the encoder's `indices`."""
         return self.act(self.expand(self.conv(self.project(x))) + self.unpool(self.shortcut(x), indices))
 
 

@@ -66,7 +66,9 @@ def read_info(weights: str | Path = DEFAULT_WEIGHTS) -> WeightsInfo:
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}); give weights made by 'enet-tvm train'") from error
+        raise UserError(
+            f"{path} is not a readable safetensors file ({error}); give weights made by 'enet-tvm train'"
+        ) from error
     try:
         raw = json.loads(metadata["enet-tvm"])
         return WeightsInfo(
@@ -78,7 +80,9 @@ def read_info(weights: str | Path = DEFAULT_WEIGHTS) -> WeightsInfo:
             notes=raw.get("notes", {}),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} does not say which network and classes it is of; give weights made by 'enet-tvm train'") from error
+        raise UserError(
+            f"{path} does not say which network and classes it is of; give weights made by 'enet-tvm train'"
+        ) from error
 
 
 def load_network(weights: str | Path = DEFAULT_WEIGHTS) -> nn.Module:
@@ -102,7 +106,10 @@ def load_network(weights: str | Path = DEFAULT_WEIGHTS) -> nn.Module:
     state = safetensors.torch.load_file(path)
     expected = network.state_dict()
     if wrong := sorted(state.keys() ^ expected.keys()):
-        raise UserError(f"{path} does not hold the tensors of {info.network} ('{wrong[0]}' is on one side only); was it made for another network?")
+        raise UserError(
+            f"{path} does not hold the tensors of {info.network} ('{wrong[0]}' is on one side only); "
+            "give weights of that network"
+        )
     for key, value in expected.items():
         if state[key].shape != value.shape:
             raise UserError(

@@ -69,7 +69,7 @@ class FusedConv2D:
             if item.name.endswith("_layout"):
                 values[item.name] = Layout(int(raw[0]), int(raw[1]))
             elif item.name in ("transposed", "residual_channels"):
-                values[item.name] = type(item.default)(raw)
+                values[item.name] = int(raw)
             elif item.name in ("activation", "residual"):
                 values[item.name] = str(raw)
             elif item.name == "layers":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import tvm
 from tvm import relax, te
@@ -59,7 +60,7 @@ def _legalize_pack(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     def compute(x: te.Tensor) -> te.Tensor:
         width = int(x.shape[3])
 
-        def element(n, q, h, w, v):  # noqa: ANN001, ANN202
+        def element(n: Any, q: Any, h: Any, w: Any, v: Any) -> Any:
             inside = tvm.tirx.all(w >= layout.pad, w < width + layout.pad)
             zero = tvm.tirx.const(0, x.dtype)
             return tvm.tirx.if_then_else(inside, x[n, q * layout.block + v, h, w - layout.pad], zero)

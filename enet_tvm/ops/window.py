@@ -8,6 +8,8 @@ without an error; nothing here goes through it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import tvm
 from tvm import relax, te
 from tvm.tirx import Select, const
@@ -36,7 +38,7 @@ def te_max_pool2d_with_window(x: te.Tensor) -> tuple[te.Tensor, te.Tensor]:
     """Return the 2x2 stride-2 maxima (N x C x H/2 x W/2) and their window indices (uint8, same shape)."""
     n, c, h, w = (int(s) for s in x.shape)
 
-    def body(i, q, y, z):  # noqa: ANN001, ANN202
+    def body(i: Any, q: Any, y: Any, z: Any) -> tuple[Any, Any]:
         best, place = x[i, q, 2 * y, 2 * z], const(0, "uint8")
         for position in (1, 2, 3):
             candidate = x[i, q, 2 * y + position // 2, 2 * z + position % 2]
@@ -51,12 +53,10 @@ def te_max_unpool2d(x: te.Tensor, window: te.Tensor, output_size: tuple[int, int
     """Return `x` (N x C x H x W) spread over `output_size`, zero except where `window` points."""
     n, c, h, w = (int(s) for s in x.shape)
 
-    def element(i, q, y, z):  # noqa: ANN001, ANN202
+    def element(i: Any, q: Any, y: Any, z: Any) -> Any:
         row, column = tvm.tirx.floordiv(y, 2), tvm.tirx.floordiv(z, 2)
         position = (tvm.tirx.floormod(y, 2) * 2 + tvm.tirx.floormod(z, 2)).astype("uint8")
-        value = tvm.tirx.if_then_else(
-            window[i, q, row, column] == position, x[i, q, row, column], const(0, x.dtype)
-        )
+        value = tvm.tirx.if_then_else(window[i, q, row, column] == position, x[i, q, row, column], const(0, x.dtype))
         if output_size == (2 * h, 2 * w):
             return value
         # An odd plane's last row or column belongs to no window.

@@ -18,6 +18,7 @@ from enet_tvm.kernels.conv2d import column_reach
 from enet_tvm.kernels.coverage import channel_block, out_block, runs_blocked, runs_planar
 from enet_tvm.ops import PLANAR, FusedConv2D, Layout
 
+
 @tvm.ir.transform.module_pass(opt_level=0, name="BlockLayout")
 class BlockLayout:
     """Give each tensor between operators of the `enet` dialect a blocked layout; other operators see NCHW.
@@ -59,9 +60,8 @@ class _Assignment:
             elif is_call(value, "enet.max_pool2d_with_window") and self._can_pool(value):
                 layout = self.layouts[value.args[0]]
                 self._bind(binding, ops.max_pool2d_with_window(self.rewriter.mapped(value.args[0]), layout), PLANAR)
-            elif isinstance(value, relax.TupleGetItem) and self._is_blocked_pool(value.tuple_value):
-                pool = self.graph.value(value.tuple_value)
-                self._bind(binding, self.rewriter.mapped(value), Layout(self.layouts[pool.args[0]].block))
+            elif isinstance(value, relax.TupleGetItem) and (block := self._block_of_pool(value.tuple_value)):
+                self._bind(binding, self.rewriter.mapped(value), Layout(block))
             else:
                 self._foreign(binding)
         return self.graph.rebuilt(self.rewriter)
@@ -98,9 +98,12 @@ class _Assignment:
         height, width = (int(s) for s in value.args[0].ty.shape.values[2:])
         return value.args[0] in self.layouts and height % 2 == 0 and width % 2 == 0
 
-    def _is_blocked_pool(self, var: relax.Expr) -> bool:
+    def _block_of_pool(self, var: relax.Expr) -> int:
+        """Return the block of the tensors that `var` is the pair of, 0 if it is no blocked pooling's."""
         value = self.graph.value(var)
-        return is_call(value, "enet.max_pool2d_with_window") and self._can_pool(value)
+        if is_call(value, "enet.max_pool2d_with_window") and self._can_pool(value):
+            return self.layouts[value.args[0]].block
+        return 0
 
     def _foreign(self, binding: relax.VarBinding) -> None:
         """Keep an operator of TVM's, which knows NCHW only."""

@@ -8,6 +8,7 @@ channels or max-unpooled on the way) and activation all go into the epilogue of 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import tvm
@@ -72,16 +73,17 @@ def _start(binding: relax.VarBinding, graph: Dataflow) -> _Chain | None:
     if not transposed and not is_call(value, "relax.nn.conv2d"):
         return None
     weight = constant_value(value.args[1])
+    if weight is None or weight.dtype != np.float32 or int(value.attrs["groups"]) != 1:
+        return None
     top, left, bottom, right = (int(p) for p in value.attrs["padding"])
-    dilation = tuple(int(d) for d in value.attrs["dilation"])
-    supported = weight is not None and weight.dtype == np.float32 and int(value.attrs["groups"]) == 1
-    if not supported or (top, left) != (bottom, right) or (transposed and dilation != (1, 1)):
+    dilation = _pair(value.attrs["dilation"])
+    if (top, left) != (bottom, right) or (transposed and dilation != (1, 1)):
         return None
     attrs = ops.FusedConv2D(
         data_shape=shape(value.args[0]),
         out_shape=shape(binding.var),
         kernel=(weight.shape[2], weight.shape[3]),
-        strides=tuple(int(s) for s in value.attrs["strides"]),
+        strides=_pair(value.attrs["strides"]),
         padding=(top, left),
         dilation=dilation,
         transposed=transposed,
@@ -125,7 +127,8 @@ def _take_add(chain: _Chain, graph: Dataflow, value: relax.Call) -> bool:
     if chain.residual is not None or other.same_as(chain.end) or shape(other) != chain.attrs.out_shape:
         return False
     made_by = graph.value(other) if graph.only_user(other) is not None else None
-    kind, residual, window = "add", other, None
+    kind: Literal["add", "pad", "unpool"] = "add"
+    residual, window = other, None
     if is_call(made_by, "enet.max_unpool2d"):
         n, channels, height, width = shape(made_by.args[0])
         if chain.attrs.out_shape == (n, channels, 2 * height, 2 * width):
@@ -138,6 +141,11 @@ def _take_add(chain: _Chain, graph: Dataflow, value: relax.Call) -> bool:
     chain.attrs = replace(longer, layers=longer.layers if kind == "add" else (*longer.layers, layer_of(other)))
     chain.residual, chain.window = residual, window
     return True
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    first, second = (int(v) for v in values)
+    return first, second
 
 
 def _pads_only_channels(pad: relax.Call) -> bool:

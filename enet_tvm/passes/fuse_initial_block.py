@@ -64,7 +64,9 @@ def _match(graph: Dataflow, rewriter: Rewriter, binding: relax.VarBinding) -> re
         or width % 2
     ):
         return None
-    vectors = [constant(v.reshape(-1)) for v in (bias, scale, shift, np.broadcast_to(slope.reshape(-1), concat_channels(concat)))]
+    vectors = [
+        constant(v.reshape(-1)) for v in (bias, scale, shift, np.broadcast_to(slope.reshape(-1), concat_channels(concat)))
+    ]
     data = rewriter.mapped(convolution.args[0])
     layers = tuple(dict.fromkeys(layer_of(var) for var in (filtered, pooled, value.args[0], binding.var)))
     return ops.initial_block(ops.InitialBlockAttrs(layers=layers), data, convolution.args[1], *vectors)

@@ -46,9 +46,18 @@ class LowerKernels:
         return mod
 
 
-def describe(kernel: str, ops_fused: list[str], layers: tuple[str, ...], shape: tuple[int, ...], layout: Layout) -> dict[str, Any]:
+def describe(
+    kernel: str, ops_fused: list[str], layers: tuple[str, ...], shape: tuple[int, ...], layout: Layout
+) -> dict[str, Any]:
     """Return what a launch computes: kernel, operators, sub-modules, and its output's logical shape and layout."""
-    return {"kernel": kernel, "ops": ops_fused, "layers": list(layers), "shape": list(shape), "block": layout.block, "pad": layout.pad}
+    return {
+        "kernel": kernel,
+        "ops": ops_fused,
+        "layers": list(layers),
+        "shape": list(shape),
+        "block": layout.block,
+        "pad": layout.pad,
+    }
 
 
 class _Lowering:
@@ -93,14 +102,13 @@ class _Lowering:
             packed = planar.pack_planar_weight(values, attrs)
             kernel = self._kernel(spec, _name(attrs), lambda: planar.planar_conv2d(spec, self.unit))
         self._launch(binding, kernel, [data, constant(packed), *rest])
-        self.launches.append(
-            describe(kernel.name_hint, attrs.operators, attrs.layers, attrs.out_shape, attrs.out_layout)
-        )
+        self.launches.append(describe(kernel.name_hint, attrs.operators, attrs.layers, attrs.out_shape, attrs.out_layout))
 
     def _initial_block(self, binding: relax.VarBinding) -> None:
         attrs = ops.InitialBlockAttrs.from_call(binding.value)
         data, weight, bias, scale, shift, slope = binding.value.args
-        shape = tuple(int(s) for s in data.ty.shape.values)
+        n, c, h, w = (int(s) for s in data.ty.shape.values)
+        shape = (n, c, h, w)
         values, layout = _known(weight), attrs.out_layout
         channels = values.shape[0] + shape[1]
         tile = initial_block.initial_tile(shape, layout, channels, self.unit)
@@ -119,9 +127,7 @@ class _Lowering:
         data = binding.value.args[0]
         n, blocks, height, width, block = (int(s) for s in data.ty.shape.values)
         shape = (n, blocks * block, height, width - 2 * layout.pad)
-        kernel = self._kernel(
-            (shape, layout), "max_pool2d_with_window", lambda: pooling.max_pool2d_with_window(shape, layout)
-        )
+        kernel = self._kernel((shape, layout), "max_pool2d_with_window", lambda: pooling.max_pool2d_with_window(shape, layout))
         self._launch(binding, kernel, [data])
         out_shape = (n, shape[1], height // 2, shape[3] // 2)
         layers = (layer_of(binding.var),)
