@@ -1,0 +1,37 @@
+"""`enet-tvm export`: a network as an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="ONNX file to write.")],
+    weights: Annotated[Path | None, typer.Option(help="Weights to export; by default those in model/.")] = None,
+    size: Annotated[str, typer.Option(help="Size of the input, WIDTHxHEIGHT.")] = "640x360",
+    opset: Annotated[int, typer.Option(help="Version of the ONNX operators, 18 to 23.")] = 18,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Write a network as ONNX, checked by ONNX Runtime against PyTorch.
+
+    Pooling and unpooling exchange the place inside each 2x2 window, so no runtime has to scatter.
+    """
+    from rich.console import Console
+
+    from enet_tvm.files import write_json
+    from enet_tvm.frontend.onnx_export import export_onnx
+    from enet_tvm.networks import load_network, read_info
+    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+    from enet_tvm.size import parse_size
+
+    source = weights or DEFAULT_WEIGHTS
+    report = export_onnx(load_network(source), read_info(source), parse_size(size), output, opset)
+    Console(soft_wrap=True, highlight=False).print(
+        f"{output}: opset {report.opset}, {report.nodes} nodes; in ONNX Runtime {report.agreement:.3%} of the pixels have "
+        f"PyTorch's logits, which differ by at most {report.max_abs_logit_diff:.2g}"
+    )
+    if json is not None:
+        write_json(json, report.to_json())
