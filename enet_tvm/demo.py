@@ -108,7 +108,7 @@ def time_both(segmenter: Segmenter, network: nn.Module, picture: Image.Image, se
     x = segmenter.preprocess(picture)
     return alternate(
         {"PyTorch eager": lambda: reference_logits(network, x), "compiled": lambda: segmenter.forward(x)},
-        min_rounds=12,
+        min_rounds=5,
         seconds=seconds,
     )
 

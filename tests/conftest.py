@@ -100,3 +100,31 @@ def spoilt_artifact(tiny_artifact: TinyArtifact, tmp_path: Path) -> Iterator[Pat
     shutil.copytree(tiny_artifact.directory, copy)
     yield copy
     shutil.rmtree(copy, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class CompiledENet:
+    """ENet with random weights, compiled for this machine at a small size."""
+
+    directory: Path
+    weights: Path
+
+
+@pytest.fixture(scope="session")
+def compiled_enet(tmp_path_factory: pytest.TempPathFactory) -> CompiledENet:
+    """Not to be changed by a test."""
+    import torch
+
+    from enet_tvm.compiler import CompileRequest, compile_artifact
+    from enet_tvm.data.classes import CAMVID
+    from enet_tvm.networks import ENet, WeightsInfo, save_network
+    from enet_tvm.size import Size
+    from enet_tvm.targets import load_target
+
+    root = tmp_path_factory.mktemp("enet")
+    weights = root / "weights.safetensors"
+    torch.manual_seed(0)
+    network = ENet(len(CAMVID)).eval()
+    save_network(network, WeightsInfo("enet", CAMVID.names, CAMVID.palette, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)), weights)
+    compile_artifact(CompileRequest(weights, Size(64, 48), load_target("native"), command="pytest"), root / "artifact")
+    return CompiledENet(root / "artifact", weights)

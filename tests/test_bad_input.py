@@ -47,6 +47,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (shelf / "occupied" / "thesis.tex").write_text("years of work")
     (shelf / "empty").mkdir()
     (shelf / "broken.toml").write_text("epochs = many")
+    (shelf / "no-target.toml").write_text('mcpu = "x86-64-v3"')
     return shelf
 
 
@@ -110,8 +111,12 @@ BAD_WEIGHTS = {
     "other-layers.safetensors": "bottleneck4_1",
 }
 BAD_SIZES = {"500x360": "try 496x360", "0x8": "divisible by 8", "big": "WIDTHxHEIGHT", "-8x8": "WIDTHxHEIGHT"}
-READS_WEIGHTS = ("info", "evaluate --data synthetic")
-TAKES_SIZE = ("info --weights good.safetensors",)
+READS_WEIGHTS = ("info", "evaluate --data synthetic", "compile --target x86-64-v3 -o out", "export -o out.onnx")
+TAKES_SIZE = (
+    "info --network enet --classes 2",
+    "compile --target x86-64-v3 -o out",
+    "export --weights good.safetensors -o o.onnx",
+)
 RUN = "run artifact good.png -o out"
 
 CASES = [
@@ -130,6 +135,16 @@ CASES = [
     Case("train --data synthetic --out runs --recipe broken.toml", "broken.toml"),
     Case("train --data nowhere --out runs", "no data set"),
     Case("train --data synthetic --out file/runs", "cannot write"),
+    Case("compile --weights good.safetensors -o out --target pentium", "no target 'pentium'"),
+    Case("compile --weights good.safetensors -o out --target nowhere.toml", "no target 'nowhere.toml'"),
+    Case("compile --weights good.safetensors -o out --target broken.toml", "not readable TOML"),
+    Case("compile --weights good.safetensors -o out --target no-target.toml", "no-target.toml: description"),
+    Case("compile --weights good.safetensors -o file", "is a file"),
+    Case("compile --weights good.safetensors -o file/out", "cannot write"),
+    Case("compile --weights good.safetensors -o /proc/out", "cannot write"),
+    Case("compile --weights good.safetensors -o occupied", "holds something else"),
+    Case("export --weights good.safetensors -o file/enet.onnx", "cannot write"),
+    Case("export --weights good.safetensors -o enet.onnx --opset 3", "opset"),
     Case("run nowhere good.png -o out", "no directory"),
     Case("run occupied good.png -o out", "is not an artifact"),
     Case(RUN, "truncated or edited", edit_library(lambda library: library[: len(library) // 2]), "truncated library"),

@@ -75,7 +75,7 @@ def alternate(
         Least number of rounds.
     seconds : float
         After the least number of rounds, go on until the measurement has taken this long. The warm-up before it ends
-        when no function gets faster any more, at the latest after half that time and `min_rounds` rounds.
+        when no function gets faster any more, at the latest after half that time.
     pause : float
         Seconds between two calls: a thread pool keeps its threads spinning for a moment after its work is done, which
         would slow down the next function.
@@ -100,7 +100,7 @@ def alternate(
             times[name] = clock() - start
         return times
 
-    _warm_up(one_round, seconds / 2, min_rounds, clock)
+    _warm_up(one_round, seconds / 2, clock)
     end = clock() + seconds
     rounds: list[dict[str, float]] = []
     while len(rounds) < min_rounds or clock() < end:
@@ -108,11 +108,11 @@ def alternate(
     return {name: Latency(tuple(times[name] for times in rounds)) for name in names}
 
 
-def _warm_up(one_round: Callable[[int], dict[str, float]], seconds: float, rounds: int, clock: Callable[[], float]) -> None:
-    """Run rounds until the times have settled, or so many rounds and seconds have passed."""
+def _warm_up(one_round: Callable[[int], dict[str, float]], seconds: float, clock: Callable[[], float]) -> None:
+    """Run rounds, at least one, until the times have settled or so many seconds have passed."""
     end = clock() + seconds
-    history: list[dict[str, float]] = []
-    while len(history) < rounds or clock() < end:
+    history = [one_round(0)]
+    while clock() < end:
         history.append(one_round(len(history)))
         if len(history) >= 2 * _WINDOW and all(_settled([times[name] for times in history]) for name in history[0]):
             return
