@@ -63,7 +63,7 @@ def test_wrong_class_count(tmp_path):
 
 def test_tensors_of_another_network(tmp_path):
     path = write(tmp_path / "w.safetensors", torch.nn.Conv2d(3, 3, 1).state_dict())
-    with pytest.raises(UserError, match="another network"):
+    with pytest.raises(UserError, match="does not hold the tensors of enet"):
         load_network(path)
 
 
