@@ -34,7 +34,10 @@ def command(
     from enet_tvm.files import write_json
     from enet_tvm.size import parse_size
 
-    console = Console()
+    console = Console(soft_wrap=False)
+    if not console.is_terminal:
+        # A file or a pipe has no edge to keep to.
+        console = Console(width=160)
     if compiled is not None:
         from enet_tvm.artifact import read_manifest
 
@@ -59,26 +62,34 @@ def command(
         summary = summarise(NETWORKS[network or "enet"](classes), parse_size(size))
     else:
         summary = summarise(load_network(weights or DEFAULT_WEIGHTS), parse_size(size))
-    console.print(_cost_table(summary, summary.layers if by_layer else summary.blocks))
+    console.print(_cost_table(summary, summary.layers if by_layer else summary.blocks, with_kind=console.width >= 100))
     console.print("One multiply-add is two FLOPs; only convolutions count, transposed ones without inserted zeros.")
     if json is not None:
         write_json(json, summary.to_json())
 
 
-def _cost_table(summary: Summary, rows: tuple[Cost, ...]) -> Table:
+def _cost_table(summary: Summary, rows: tuple[Cost, ...], with_kind: bool) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=f"{summary.network} at {summary.size}, batch 1, float32", show_footer=False)
+    table = Table(
+        title=f"{summary.network} at {summary.size}, batch 1, float32",
+        caption="M MAC: millions of multiply-adds; MB: activations written",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("layer", no_wrap=True)
-    table.add_column("kind")
-    for heading in ("output", "parameters", "M multiply-adds", "MFLOPs", "activations, MB"):
+    if with_kind:
+        table.add_column("kind", no_wrap=True)
+    for heading in ("output", "params", "M MAC", "MFLOP", "MB"):
         table.add_column(heading, justify="right", no_wrap=True)
 
     def add(cost: Cost, style: str | None = None) -> None:
         shape = "x".join(map(str, cost.output_shape[1:]))
         work = (f"{cost.macs / 1e6:,.2f}", f"{cost.flops / 1e6:,.2f}") if cost.macs else ("", "")
         parameters = f"{cost.parameters:,}" if cost.parameters else ""
-        table.add_row(cost.name, cost.kind, shape, parameters, *work, f"{cost.activation_bytes / 1e6:,.2f}", style=style)
+        kind = (cost.kind,) if with_kind else ()
+        table.add_row(cost.name, *kind, shape, parameters, *work, f"{cost.activation_bytes / 1e6:,.2f}", style=style)
 
     for row in rows:
         add(row)
@@ -86,20 +97,30 @@ def _cost_table(summary: Summary, rows: tuple[Cost, ...]) -> Table:
     add(summary.total, "bold")
     if paper := summary.paper:
         flops = f"{paper['flops'] / 1e6:,.0f}" if "flops" in paper else ""
-        table.add_row("the paper", "", "", f"{paper['parameters']:,}", "", flops, "", style="dim")
+        kind = ("",) if with_kind else ()
+        table.add_row("the paper", *kind, "", f"{paper['parameters']:,}", "", flops, "", style="dim")
     return table
 
 
 def _kernel_table(kernels: Sequence[Kernel]) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="Kernel launches of a forward pass")
-    table.add_column("#", justify="right")
-    table.add_column("kernel")
+    table = Table(title="Kernel launches of a forward pass", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("kernel", overflow="fold")
     table.add_column("fused in it")
-    table.add_column("layers")
-    table.add_column("output", justify="right", no_wrap=True)
+    table.add_column("computes", overflow="fold")
     for number, kernel in enumerate(kernels, start=1):
-        shape = "x".join(map(str, kernel.output_layout.shape)) if kernel.output_layout else "?"
-        table.add_row(str(number), kernel.name, " + ".join(kernel.ops), ", ".join(kernel.layers), shape)
+        table.add_row(str(number), kernel.name, " + ".join(kernel.ops), _common_layer(kernel.layers))
     return table
+
+
+def _common_layer(layers: Sequence[str]) -> str:
+    """Return the innermost block that holds all of a kernel's layers, and the last of them."""
+    if not layers:
+        return ""
+    paths = [layer.split(".") for layer in layers]
+    depth = next((i for i, names in enumerate(zip(*paths, strict=False)) if len(set(names)) > 1), min(map(len, paths)))
+    block, last = ".".join(paths[0][:depth]), ".".join(paths[-1][depth:])
+    return f"{block} (to {last})" if block and last else block or layers[-1]
