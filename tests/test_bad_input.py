@@ -20,7 +20,9 @@ from PIL import Image
 from enet_tvm.artifact import LIBRARY_NAME, MANIFEST_NAME
 from enet_tvm.cli.main import main
 from enet_tvm.data.classes import CAMVID
+from enet_tvm.errors import UserError
 from enet_tvm.networks import ENet, WeightsInfo, save_network
+from enet_tvm.training.checkpoint import Checkpoint, save_checkpoint
 
 INFO = WeightsInfo("enet", CAMVID.names, CAMVID.palette, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 TWO = dataclasses.replace(INFO, classes=("a", "b"), palette=((0, 0, 0), (1, 1, 1)))
@@ -225,6 +227,21 @@ def test_no_room(command: str, world: Path, capsys: pytest.CaptureFixture[str]):
     assert len(lines) == 1, lines
     assert "cannot write" in lines[0]
     assert tree(world) == before
+
+
+def test_no_room_for_weights_and_checkpoints(tmp_path: Path):
+    """Both are written by other libraries, whose own errors are no sentences."""
+    checkpoint = Checkpoint("{}", ["a", "b"], 1, ENet(2).state_dict(), {}, {}, 0, 0.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(UserError, match="cannot write"):
+            save_network(ENet(2), TWO, tmp_path / "weights.safetensors")
+        with pytest.raises(UserError, match="cannot write"):
+            save_checkpoint(checkpoint, tmp_path / "checkpoint.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_itself(world: Path):

@@ -14,9 +14,10 @@ from torch import nn
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
 from enet_tvm.networks.enet import ENet
+from enet_tvm.networks.segnet import SegNet
 from enet_tvm.places import find_file
 
-NETWORKS: dict[str, type[ENet]] = {"enet": ENet}
+NETWORKS: dict[str, type[ENet] | type[SegNet]] = {"enet": ENet, "segnet": SegNet}
 DEFAULT_WEIGHTS = "model/enet-camvid.safetensors"
 
 
@@ -50,7 +51,8 @@ def save_network(network: nn.Module, info: WeightsInfo, path: str | Path) -> Non
     """Write a network's parameters and buffers with what they are of, atomically."""
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with atomic_file(path) as temporary:
-        safetensors.torch.save_file(state, temporary, metadata={"enet-tvm": json.dumps(asdict(info))})
+        # Written by Python, whose errors of a full disk `atomic_file` knows, and not by the library.
+        temporary.write_bytes(safetensors.torch.save(state, metadata={"enet-tvm": json.dumps(asdict(info))}))
 
 
 def read_info(weights: str | Path = DEFAULT_WEIGHTS) -> WeightsInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ class Checkpoint:
         Training time so far.
     history : list of dict
         One row per epoch: the log.
+    network_name : str
+        Which network it is.
     """
 
     recipe: str
@@ -48,13 +51,17 @@ class Checkpoint:
     updates: int
     seconds: float
     history: list[dict[str, Any]] = field(default_factory=list)
+    network_name: str = "enet"
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write a checkpoint atomically: an interruption leaves the previous one."""
     content = {"format": _FORMAT} | {key: getattr(checkpoint, key) for key in Checkpoint.__dataclass_fields__}
+    serialised = io.BytesIO()
+    torch.save(content, serialised)
     with atomic_file(path) as temporary:
-        torch.save(content, temporary)
+        # Written by Python, whose errors of a full disk `atomic_file` knows, and not by PyTorch.
+        temporary.write_bytes(serialised.getbuffer())
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
