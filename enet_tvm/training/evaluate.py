@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from enet_tvm.data.classes import ClassSet
 from enet_tvm.data.transforms import normalise
 from enet_tvm.errors import UserError
 from enet_tvm.size import MULTIPLE, Size
+from enet_tvm.training.instance_iou import InstanceIou
 from enet_tvm.training.metrics import ConfusionMatrix, SegmentationMetrics
 
 Forward = Callable[[np.ndarray], np.ndarray]
@@ -37,6 +39,7 @@ def evaluate(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     size: Size | None = None,
+    instances: Callable[[int], np.ndarray | None] | None = None,
 ) -> SegmentationMetrics:
     """Segment labelled pictures one by one and compare.
 
@@ -53,6 +56,9 @@ def evaluate(
     size : Size, optional
         Size to which pictures are resized (bilinear); predictions are brought back to the labels' size (nearest), so
         that the figures always are of the labels as they come. By default pictures are taken as they are.
+    instances : callable, optional
+        Returns the map of instances of picture `i`, as `Cityscapes.instances` does, for the instance-weighted IoU; it is
+        left out if a picture has none.
 
     Raises
     ------
@@ -61,7 +67,8 @@ def evaluate(
         of the classes.
     """
     confusion = ConfusionMatrix(class_set)
-    for picture, labels in samples:
+    weighted = InstanceIou(class_set) if instances and class_set.instance_shares else None
+    for index, (picture, labels) in enumerate(samples):
         own = Size(*picture.size)
         if size is None and (own.width % MULTIPLE or own.height % MULTIPLE):
             raise UserError(f"a picture is {own}, whose sides are not divisible by {MULTIPLE}; give a --size, such as 480x360")
@@ -77,4 +84,9 @@ def evaluate(
             whole = Image.fromarray(prediction).resize((labels.shape[1], labels.shape[0]), Image.Resampling.NEAREST)
             prediction = np.asarray(whole)
         confusion.update(prediction, labels)
-    return confusion.metrics()
+        if weighted and instances:
+            if (known := instances(index)) is None:
+                weighted = None
+            else:
+                weighted.update(prediction, known)
+    return replace(confusion.metrics(), instance=weighted.metrics(confusion) if weighted else None)

@@ -12,6 +12,27 @@ from enet_tvm.data.classes import ClassSet
 
 
 @dataclass(frozen=True)
+class InstanceMetrics:
+    """Instance-weighted IoU, each in 0..1, and NaN where there are no instances.
+
+    Attributes
+    ----------
+    class_iou, category_iou : tuple of float
+        Per class and per category.
+    class_mean, category_mean : float
+        Their means over what has instances.
+    instances : int
+        Instances that were counted.
+    """
+
+    class_iou: tuple[float, ...]
+    category_iou: tuple[float, ...]
+    class_mean: float
+    category_mean: float
+    instances: int
+
+
+@dataclass(frozen=True)
 class SegmentationMetrics:
     """Figures of one evaluation, each in 0..1.
 
@@ -26,6 +47,14 @@ class SegmentationMetrics:
         Mean of `class_iou`, mean of `class_accuracy`, and the share of labelled pixels that are right.
     pixels : int
         Labelled pixels.
+    categories : tuple of str
+        Category names; empty if the class set has none.
+    category_iou : tuple of float
+        IoU when the classes of a category count as one; NaN as in `class_iou`.
+    category_miou : float
+        Mean of `category_iou`.
+    instance : InstanceMetrics or None
+        The instance-weighted figures, if the data have instances.
     """
 
     classes: tuple[str, ...]
@@ -35,20 +64,35 @@ class SegmentationMetrics:
     class_average: float
     global_accuracy: float
     pixels: int
+    categories: tuple[str, ...] = ()
+    category_iou: tuple[float, ...] = ()
+    category_miou: float = math.nan
+    instance: InstanceMetrics | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON takes them (NaN becomes null)."""
-        per_class = {
+        """Return the figures as JSON takes them (NaN becomes null); those that the data do not have are left out."""
+        classes: dict[str, dict[str, float | None]] = {
             name: {"iou": _json(iou), "accuracy": _json(accuracy)}
             for name, iou, accuracy in zip(self.classes, self.class_iou, self.class_accuracy, strict=True)
         }
-        return {
+        categories = {name: {"iou": _json(iou)} for name, iou in zip(self.categories, self.category_iou, strict=True)}
+        figures: dict[str, Any] = {
             "miou": _json(self.miou),
             "class_average": _json(self.class_average),
             "global_accuracy": _json(self.global_accuracy),
             "pixels": self.pixels,
-            "classes": per_class,
+            "classes": classes,
         }
+        if self.categories:
+            figures |= {"category_miou": _json(self.category_miou), "categories": categories}
+        if self.instance is not None:
+            figures["class_iiou"] = _json(self.instance.class_mean)
+            figures["category_iiou"] = _json(self.instance.category_mean)
+            figures["instances"] = self.instance.instances
+            for rows, weighted in ((classes, self.instance.class_iou), (categories, self.instance.category_iou)):
+                for row, iou in zip(rows.values(), weighted, strict=True):
+                    row["iiou"] = _json(iou)
+        return figures
 
 
 class ConfusionMatrix:
@@ -66,35 +110,63 @@ class ConfusionMatrix:
 
     def update(self, prediction: np.ndarray, labels: np.ndarray) -> None:
         """Count one label map (any shape, integers) against another of the same shape."""
+        import torch
+        from torchmetrics.functional.classification import multiclass_confusion_matrix
+
         if prediction.shape != labels.shape:
             raise ValueError(f"prediction {prediction.shape} and labels {labels.shape} differ in shape")
-        classes = len(self.class_set)
-        known = labels != self.class_set.ignore_index
-        pairs = labels[known].astype(np.int64) * classes + prediction[known]
-        self.counts += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+        if not labels.size:
+            return
+        counts = multiclass_confusion_matrix(
+            torch.tensor(prediction),
+            torch.tensor(labels),
+            num_classes=len(self.class_set),
+            ignore_index=self.class_set.ignore_index,
+            validate_args=False,
+        )
+        self.counts += counts.numpy()
+
+    def by_category(self) -> np.ndarray:
+        """Return the counts with the classes of each category taken together, in the order of `category_names`."""
+        member = np.array([[name == own for own in self.class_set.categories] for name in self.class_set.category_names])
+        member = member.reshape(-1, len(self.class_set)).astype(np.int64)
+        return member @ self.counts @ member.T
 
     def metrics(self) -> SegmentationMetrics:
         """Return the figures of everything counted so far."""
         right = np.diag(self.counts).astype(float)
-        labelled, predicted = self.counts.sum(axis=1), self.counts.sum(axis=0)
         total = int(self.counts.sum())
-        with np.errstate(invalid="ignore", divide="ignore"):
-            iou = right / (labelled + predicted - right)
-            accuracy = right / labelled
+        with np.errstate(invalid="ignore"):
+            accuracy = right / self.counts.sum(axis=1)
+        iou, category_iou = (_iou(counts) for counts in (self.counts, self.by_category()))
         return SegmentationMetrics(
             classes=self.class_set.names,
             class_iou=tuple(map(float, iou)),
             class_accuracy=tuple(map(float, accuracy)),
-            miou=_mean(iou),
-            class_average=_mean(accuracy),
+            miou=known_mean(iou),
+            class_average=known_mean(accuracy),
             global_accuracy=float(right.sum() / total) if total else math.nan,
             pixels=total,
+            categories=self.class_set.category_names,
+            category_iou=tuple(map(float, category_iou)),
+            category_miou=known_mean(category_iou),
         )
 
 
-def _mean(values: np.ndarray) -> float:
+def false_positives(counts: np.ndarray) -> np.ndarray:
+    """Return the pixels that were wrongly taken for each class of a confusion matrix."""
+    return counts.sum(axis=0) - np.diag(counts)
+
+
+def known_mean(values: np.ndarray) -> float:
+    """Return the mean of what is not NaN; NaN if nothing is."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else math.nan
+
+
+def _iou(counts: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.diag(counts) / (counts.sum(axis=1) + false_positives(counts))
 
 
 def _json(value: float) -> float | None:
