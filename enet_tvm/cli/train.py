@@ -11,6 +11,7 @@ import typer
 def command(
     data: Annotated[str, typer.Option(metavar="DIR|synthetic", help="CamVid directory, or 'synthetic' for the drawn street.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where checkpoints, weights and the log go.")],
+    network: Annotated[str, typer.Option(help="What to train: enet or segnet.")] = "enet",
     recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="Built-in recipe, or a .toml file.")] = "default",
     epochs: Annotated[int | None, typer.Option(help="Replaces the recipe's number of epochs.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Replaces the recipe's size of the training windows.")] = None,
@@ -18,7 +19,7 @@ def command(
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or go on from the checkpoint in DIR.")] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results to this file.")] = None,
 ) -> None:
-    """Train ENet; go on from where an interrupted training of the same recipe stopped."""
+    """Train a network; go on from where an interrupted training of the same recipe stopped."""
     import torch
     from rich.console import Console
 
@@ -33,7 +34,7 @@ def command(
     console = Console(soft_wrap=True, highlight=False)
     chosen = load_recipe(recipe, epochs=epochs, crop=str(parse_size(size)) if size else None)
     torch.set_num_threads(threads or len(usable_cpus()))
-    trainer = Trainer(chosen, open_samples(data, "train"), open_samples(data, "val"), out, fresh=fresh)
+    trainer = Trainer(chosen, open_samples(data, "train"), open_samples(data, "val"), out, fresh=fresh, network=network)
     try:
         with ConsoleObserver(console) as observer:
             best = trainer.run(observer)

@@ -1,6 +1,7 @@
 """Networks as plain PyTorch modules; nothing here knows TVM."""
 
 from enet_tvm.networks.enet import ENet
+from enet_tvm.networks.segnet import SegNet
 from enet_tvm.networks.weights import WeightsInfo, load_network, read_info, save_network
 
-__all__ = ["ENet", "WeightsInfo", "load_network", "read_info", "save_network"]
+__all__ = ["ENet", "SegNet", "WeightsInfo", "load_network", "read_info", "save_network"]

@@ -17,7 +17,8 @@ from enet_tvm.data.source import Samples
 from enet_tvm.data.transforms import MEAN, STD
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, write_json
-from enet_tvm.networks import ENet, WeightsInfo, save_network
+from enet_tvm.networks import WeightsInfo, save_network
+from enet_tvm.networks.weights import NETWORKS
 from enet_tvm.training.average import WeightAverage
 from enet_tvm.training.batches import PackedSamples, batches_per_epoch, epoch_batches
 from enet_tvm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -66,7 +67,7 @@ class Observer(Protocol):
 
 
 class Trainer:
-    """Trains ENet end to end and keeps everything under one directory.
+    """Trains a network end to end and keeps everything under one directory.
 
     Writes ``checkpoint.pt`` after every epoch, ``log.csv``, ``recipe.json``, ``last.safetensors`` at each evaluation and
     ``best.safetensors`` when the val mIoU of the averaged weights is the best so far. All writes are atomic, and
@@ -82,6 +83,8 @@ class Trainer:
         Where everything is kept.
     fresh : bool
         Start over even if there is a checkpoint.
+    network : str
+        Which network, a key of `enet_tvm.networks.weights.NETWORKS`.
 
     Attributes
     ----------
@@ -91,11 +94,23 @@ class Trainer:
     Raises
     ------
     UserError
-        When the checkpoint there is broken or of another recipe or class set; from `run`, when the loss is no longer
-        finite (the last checkpoint stays) or the directory cannot be written.
+        When there is no such network, or the checkpoint there is broken or of another recipe, class set or network;
+        from `run`, when the loss is no longer finite (the last checkpoint stays) or the directory cannot be written.
     """
 
-    def __init__(self, recipe: Recipe, train: Samples, val: Samples, directory: str | Path, *, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: Samples,
+        val: Samples,
+        directory: str | Path,
+        *,
+        fresh: bool = False,
+        network: str = "enet",
+    ) -> None:
+        if network not in NETWORKS:
+            raise UserError(f"there is no network '{network}'; choose one of {', '.join(sorted(NETWORKS))}")
+        self.network_name = network
         self.recipe = recipe
         self.directory = Path(directory)
         self.class_set = train.class_set
@@ -105,7 +120,7 @@ class Trainer:
         if not any((labels != self.class_set.ignore_index).any() for _, labels in self.val):
             raise UserError("the val split has no labelled pixel, so no weights could be called best; check its label files")
         torch.manual_seed(recipe.seed)
-        self.network = ENet(len(self.class_set))
+        self.network: nn.Module = NETWORKS[network](len(self.class_set))
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for module in self.network.modules():
             if isinstance(module, nn.Dropout2d):
@@ -208,7 +223,7 @@ class Trainer:
         self.history.append(row)
         if metrics is not None:
             info = WeightsInfo(
-                network=self.network.name,
+                network=self.network_name,
                 classes=self.class_set.names,
                 palette=self.class_set.palette,
                 mean=MEAN,
@@ -233,6 +248,7 @@ class Trainer:
                 updates=self.average.updates,
                 seconds=self.seconds,
                 history=self.history,
+                network_name=self.network_name,
             ),
             self.directory / "checkpoint.pt",
         )
@@ -245,6 +261,8 @@ class Trainer:
         checkpoint = load_checkpoint(path)
         if checkpoint.recipe != self.recipe.to_json():
             raise UserError(f"{path} was trained with another recipe; give that one, another --out, or --fresh to start over")
+        if checkpoint.network_name != self.network_name:
+            raise UserError(f"{path} is a training of {checkpoint.network_name}; give another --out, or --fresh to start over")
         if checkpoint.classes != list(self.class_set.names):
             raise UserError(f"{path} was trained on other classes; give that data set, another --out, or --fresh to start over")
         return checkpoint

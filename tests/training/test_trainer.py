@@ -173,3 +173,18 @@ def test_a_val_split_without_labels_is_refused(tmp_path):
     empty = [(picture, labels * 0 + 11) for picture, labels in train]
     with pytest.raises(UserError, match="val split has no labelled pixel"):
         Trainer(Recipe.model_validate(TINY), train, empty, tmp_path)
+
+
+def test_segnet_takes_a_step(tmp_path):
+    started = trainer(tmp_path, TINY | {"crop": "32x32", "batch_size": 2}, network="segnet")
+    before = {key: value.clone() for key, value in started.network.state_dict().items() if key.startswith("classifier")}
+    pictures, labels = torch.randn(2, 3, 32, 32), torch.zeros(2, 32, 32, dtype=torch.long)
+    assert started._step(pictures, labels, 1e-3) > 0
+    assert all(not torch.equal(value, started.network.state_dict()[key]) for key, value in before.items())
+
+
+def test_another_network_is_not_resumed_nor_made_up(uninterrupted, tmp_path):
+    with pytest.raises(UserError, match="is a training of enet"):
+        trainer(uninterrupted, network="segnet")
+    with pytest.raises(UserError, match="no network 'unet'"):
+        trainer(tmp_path, network="unet")
