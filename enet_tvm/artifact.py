@@ -164,6 +164,8 @@ class Manifest(_Part):
         Their number.
     command : str
         Command line that made the artifact.
+    weights : str
+        The weights file as the command named it; what counts is its hash.
     library : str
         File name of the library in the artifact's directory.
     """
@@ -180,6 +182,7 @@ class Manifest(_Part):
     kernels: tuple[Kernel, ...]
     kernel_count: int
     command: str
+    weights: str = ""
     library: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = LIBRARY_NAME
 
     @model_validator(mode="after")

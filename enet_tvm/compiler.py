@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import tvm
+
 from enet_tvm.artifact import (
     Hashes,
     InputInfo,
@@ -17,7 +19,9 @@ from enet_tvm.artifact import (
     check_destination,
     write_artifact,
 )
+from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
+from enet_tvm.frontend.onnx_import import from_onnx, read_onnx_info, read_onnx_source
 from enet_tvm.frontend.torch_import import from_torch
 from enet_tvm.networks import WeightsInfo, load_network, read_info
 from enet_tvm.pipeline import Launch, compile_module
@@ -27,6 +31,8 @@ from enet_tvm.targets import TargetSpec
 from enet_tvm.toolchain import host_linker
 from enet_tvm.version import __version__, check_stack, stack_versions
 
+DEFAULT_SIZE = Size(640, 360)
+
 
 @dataclass(frozen=True)
 class CompileRequest:
@@ -35,13 +41,13 @@ class CompileRequest:
     Attributes
     ----------
     weights : Path
-        A safetensors file of `enet_tvm.networks.save_network`.
-    size : Size
-        Of the input.
+        A safetensors file of `enet_tvm.networks.save_network`, or an ONNX file of ``enet-tvm export``.
+    size : Size or None
+        Of the input; None for the size of the ONNX file, or 640x360.
     target : TargetSpec
         What to compile for.
     batch : int
-        Pictures that go through the network at once.
+        Pictures that go through the network at once; an ONNX file has its own.
     dump_ir : Path or None
         A directory for the module after each phase.
     command : str
@@ -49,7 +55,7 @@ class CompileRequest:
     """
 
     weights: Path
-    size: Size
+    size: Size | None
     target: TargetSpec
     batch: int = 1
     dump_ir: Path | None = None
@@ -68,18 +74,38 @@ def compile_artifact(request: CompileRequest, directory: Path) -> Manifest:
     """
     check_stack()
     check_destination(directory)
-    info, network = read_info(request.weights), load_network(request.weights)
-    shape = (request.batch, 3, request.size.height, request.size.width)
-    compiled = compile_module(from_torch(network, shape), request.target.to_tvm(), request.dump_ir)
+    source = _import(request)
+    compiled = compile_module(source.mod, request.target.to_tvm(), request.dump_ir)
     linker = host_linker(request.target.triple)
-    manifest = _manifest(request, info, shape, compiled.launches)
+    manifest = _manifest(request, source, compiled.launches)
     return write_artifact(directory, manifest, lambda path: compiled.executable.export_library(str(path), fcompile=linker))
 
 
-def _manifest(
-    request: CompileRequest, info: WeightsInfo, shape: tuple[int, int, int, int], launches: tuple[Launch, ...]
-) -> Manifest:
+@dataclass(frozen=True)
+class _Source:
+    """An imported network and what it says of itself."""
+
+    mod: tvm.IRModule
+    info: WeightsInfo
+    shape: tuple[int, int, int, int]
+    weights_sha256: str
+
+
+def _import(request: CompileRequest) -> _Source:
+    path = find_file(request.weights)
+    if path.suffix == ".onnx":
+        shape, weights_sha256 = read_onnx_source(path)
+        if request.size is not None and request.size != (shape[3], shape[2]):
+            raise UserError(f"{path} is of size {shape[3]}x{shape[2]}; leave --size out, or export it at {request.size}")
+        return _Source(from_onnx(path), read_onnx_info(path), shape, weights_sha256)
+    size = request.size or DEFAULT_SIZE
+    shape = (request.batch, 3, size.height, size.width)
+    return _Source(from_torch(load_network(path), shape), read_info(path), shape, sha256(path))
+
+
+def _manifest(request: CompileRequest, source: _Source, launches: tuple[Launch, ...]) -> Manifest:
     target, stack = request.target, stack_versions()
+    info, shape = source.info, source.shape
     return Manifest(
         network=info.network,
         classes=info.classes,
@@ -94,7 +120,8 @@ def _manifest(
             architecture=target.architecture,
         ),
         versions=Versions(enet_tvm=__version__, apache_tvm=stack["apache-tvm"], apache_tvm_ffi=stack["apache-tvm-ffi"]),
-        hashes=Hashes(weights=sha256(find_file(request.weights))),
+        hashes=Hashes(weights=source.weights_sha256),
+        weights=str(request.weights),
         kernels=tuple(_kernel(launch) for launch in launches),
         kernel_count=len(launches),
         command=request.command,

@@ -79,18 +79,30 @@ def load_reference(segmenter: Segmenter, weights: str | Path | None = None) -> n
     segmenter : Segmenter
         The loaded artifact.
     weights : str or Path, optional
-        Weights file; the shipped one by default.
+        Weights file; by default the one that the manifest names, if it is still there, else the shipped one.
 
     Raises
     ------
     UserError
         When the file is missing or broken, or the artifact was compiled from another one.
     """
-    path = find_file(weights or DEFAULT_WEIGHTS)
+    path = find_file(weights or _recorded_weights(segmenter) or DEFAULT_WEIGHTS)
     if sha256(path) != segmenter.manifest.hashes.weights:
         remedy = "give --weights with the file that" if weights is None else "give the file that"
         raise UserError(f"the artifact was not compiled from {path}; {remedy} it was compiled from, or compile it again")
     return load_network(path)
+
+
+def _recorded_weights(segmenter: Segmenter) -> Path | None:
+    """Return the file that the artifact was compiled from, None when it is gone or has changed."""
+    manifest = segmenter.manifest
+    if not manifest.weights:
+        return None
+    try:
+        path = find_file(manifest.weights)
+    except UserError:
+        return None
+    return path if sha256(path) == manifest.hashes.weights else None
 
 
 @torch.inference_mode()

@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 
 def command(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory of the artifact; an old one is replaced.")],
-    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights; those shipped, by default.")] = None,
-    size: Annotated[str, typer.Option(metavar="WxH", help="Size of the input; both sides divisible by 8.")] = "640x360",
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights, or an ONNX file of 'export'; by default those shipped.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Size of the input, both sides divisible by 8; by default 640x360.")
+    ] = None,
     target: Annotated[str, typer.Option(help="What to compile for: a target's name, 'native', or a .toml file.")] = "native",
     batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures that go through the network at once.")] = 1,
     untuned: Annotated[bool, typer.Option("--untuned", help="Ignore tuning logs; there are none yet.")] = False,
@@ -36,7 +40,7 @@ def command(
     from enet_tvm.targets import load_target
 
     console = Console(soft_wrap=True, highlight=False)
-    wanted, spec = parse_size(size), load_target(target)
+    wanted, spec = parse_size(size) if size else None, load_target(target)
     with console.status(f"compiling for {spec.name} ({spec.mcpu}); this takes about half a minute"):
         from enet_tvm.compiler import CompileRequest, compile_artifact
         from enet_tvm.networks.weights import DEFAULT_WEIGHTS
@@ -48,12 +52,16 @@ def command(
         seconds = time.perf_counter() - start
     library = out / manifest.library
     console.print(
-        f"{out}: {manifest.network} with {len(manifest.classes)} classes at {wanted} for {spec.name} ({spec.mcpu}), "
+        f"{out}: {manifest.network} with {len(manifest.classes)} classes at {_size(manifest)} for {spec.name} ({spec.mcpu}), "
         f"{manifest.kernel_count} kernels, {library.stat().st_size / 1e6:.1f} MB, in {seconds:.0f} s",
         markup=False,
     )
     if json is not None:
         write_json(json, _figures(manifest, library, seconds))
+
+
+def _size(manifest: Manifest) -> str:
+    return f"{manifest.input.shape[3]}x{manifest.input.shape[2]}"
 
 
 def _figures(manifest: Manifest, library: Path, seconds: float) -> dict[str, object]:

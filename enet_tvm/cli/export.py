@@ -21,14 +21,15 @@ def command(
     """
     from rich.console import Console
 
-    from enet_tvm.files import write_json
+    from enet_tvm.files import sha256, write_json
     from enet_tvm.frontend.onnx_export import export_onnx
     from enet_tvm.networks import load_network, read_info
     from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+    from enet_tvm.places import find_file
     from enet_tvm.size import parse_size
 
-    source = weights or DEFAULT_WEIGHTS
-    report = export_onnx(load_network(source), read_info(source), parse_size(size), output, opset)
+    source = find_file(weights or DEFAULT_WEIGHTS)
+    report = export_onnx(load_network(source), read_info(source), parse_size(size), output, opset, sha256(source))
     Console(soft_wrap=True, highlight=False).print(
         f"{output}: opset {report.opset}, {report.nodes} nodes; in ONNX Runtime {report.agreement:.3%} of the pixels have "
         f"PyTorch's logits, which differ by at most {report.max_abs_logit_diff:.2g}"

@@ -63,7 +63,14 @@ class ExportReport:
         return asdict(self)
 
 
-def export_onnx(network: nn.Module, info: WeightsInfo, size: Size, path: str | Path, opset: int = OPSETS[0]) -> ExportReport:
+def export_onnx(
+    network: nn.Module,
+    info: WeightsInfo,
+    size: Size,
+    path: str | Path,
+    opset: int = OPSETS[0],
+    weights_sha256: str | None = None,
+) -> ExportReport:
     """Write a network as an ONNX file of fixed input size.
 
     Parameters
@@ -78,6 +85,9 @@ def export_onnx(network: nn.Module, info: WeightsInfo, size: Size, path: str | P
         Where to write.
     opset : int
         One of `OPSETS`.
+    weights_sha256 : str, optional
+        Hash of the weights file that `network` came from: what is compiled from the ONNX file can then be verified
+        against these weights.
 
     Raises
     ------
@@ -93,6 +103,8 @@ def export_onnx(network: nn.Module, info: WeightsInfo, size: Size, path: str | P
         for key in ("network", "classes", "palette", "mean", "std"):
             value = asdict(info)[key]
             model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+        if weights_sha256 is not None:
+            model.metadata_props.add(key="weights_sha256", value=weights_sha256)
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, temporary)
         difference, agreement = _compare(temporary, network, size)

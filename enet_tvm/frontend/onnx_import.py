@@ -26,6 +26,7 @@ from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 from enet_tvm import ops
 from enet_tvm.dataflow import constant_value
 from enet_tvm.errors import UserError
+from enet_tvm.files import sha256
 from enet_tvm.frontend.layer_names import named_after_layers
 from enet_tvm.frontend.onnx_window import DOMAIN, POOL, UNPOOL, collapse_window_calls
 from enet_tvm.networks.weights import WeightsInfo
@@ -89,6 +90,25 @@ def read_onnx_info(path: str | Path) -> WeightsInfo:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not say which network and classes it is of; {_AGAIN}") from error
+
+
+def read_onnx_source(path: str | Path) -> tuple[tuple[int, int, int, int], str]:
+    """Return the input shape (N, C, H, W) of an ONNX file made here, and the SHA-256 of the weights it was made from.
+
+    Where the file does not say the latter, it is the file's own hash.
+
+    Raises
+    ------
+    UserError
+        When the file is missing or broken, or its input has no fixed shape of four extents.
+    """
+    model = _load(path)
+    extents = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] if model.graph.input else []
+    if len(extents) != 4 or not all(extents):
+        raise UserError(f"{path} has no input of fixed shape N x C x H x W; {_AGAIN}")
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    n, c, h, w = extents
+    return (n, c, h, w), said.get("weights_sha256") or sha256(Path(path).expanduser())
 
 
 def _load(path: str | Path) -> onnx.ModelProto:
