@@ -142,3 +142,14 @@ def test_missing_file_and_missing_info(tmp_path):
         from_onnx(tmp_path / "none.onnx")
     with pytest.raises(UserError, match="does not say which network"):
         read_onnx_info(write(tmp_path / "f.onnx", [oh.make_node("Relu", ["x"], ["y"])], ["y"]))
+
+
+def test_source_of_an_export(tmp_path):
+    from enet_tvm.frontend.onnx_export import export_onnx
+    from enet_tvm.frontend.onnx_import import read_onnx_source
+    from enet_tvm.networks.weights import DEFAULT_WEIGHTS, load_network, read_info
+    from enet_tvm.size import Size
+
+    path, digest = tmp_path / "enet.onnx", "ab" * 32
+    export_onnx(load_network(DEFAULT_WEIGHTS), read_info(DEFAULT_WEIGHTS), Size(64, 32), path, weights_sha256=digest)
+    assert read_onnx_source(path) == ((1, 3, 32, 64), digest)
