@@ -14,17 +14,27 @@ if TYPE_CHECKING:
 
 
 def command(
-    data: Annotated[str, typer.Option(metavar="DIR|synthetic", help="CamVid directory, or 'synthetic' for the drawn street.")],
+    data: Annotated[
+        str, typer.Option(metavar="DIR|synthetic", help="Data set directory, or 'synthetic' for the drawn street.")
+    ],
     weights: Annotated[Path | None, typer.Option(help="Weights to evaluate; those shipped, by default.")] = None,
     artifact: Annotated[Path | None, typer.Option(metavar="DIR", help="Evaluate this compiled network instead.")] = None,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "val",
+    dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Which data set DIR is; its layout says it.")] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Resize pictures to this; results are judged at the labels' size.")
+        str | None,
+        typer.Option(
+            metavar="WxH", help="Resize pictures to this; results are judged at the labels' size. By default the paper's."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all available by default.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
 ) -> None:
-    """Print class IoU, mean IoU, class average and global accuracy on a split of a data set; void pixels do not count."""
+    """Print the metrics of the paper on a split of a data set; void pixels do not count.
+
+    Always class IoU, class average and global accuracy; for Cityscapes also category IoU and, where its instanceIds are,
+    the instance-weighted IoU (iIoU).
+    """
     from rich.console import Console
     from rich.progress import track
 
@@ -39,12 +49,15 @@ def command(
         raise UserError("both --weights and --artifact were given; give the one to evaluate")
     console = Console()
     model = artifact_model(artifact, threads) if artifact is not None else weights_model(weights, threads)
-    chosen = parse_size(size) if size else model.size
-    samples = open_samples(data, split)
+    samples = open_samples(data, split, dataset=dataset)
+    chosen = parse_size(size) if size else model.size or samples.paper_size
     model.check(samples.class_set, chosen)
     pictures = track(samples, description="segmenting", total=len(samples), console=console, disable=not console.is_terminal)
-    metrics = evaluate(model.forward, pictures, samples.class_set, model.mean, model.std, chosen)
+    instances = getattr(samples, "instances", None)
+    metrics = evaluate(model.forward, pictures, samples.class_set, model.mean, model.std, chosen, instances)
     console.print(_table(metrics, f"{model.name} on {len(samples)} pictures of {data} ({split})"))
+    if metrics.categories:
+        console.print(_category_table(metrics))
     if json is not None:
         origin = {
             "model": model.name,
@@ -60,12 +73,32 @@ def _table(metrics: SegmentationMetrics, title: str) -> Table:
     from rich.table import Table
 
     table = Table(title=title)
-    table.add_column("class")
-    table.add_column("IoU, %", justify="right")
-    table.add_column("accuracy, %", justify="right")
-    for name, iou, accuracy in zip(metrics.classes, metrics.class_iou, metrics.class_accuracy, strict=True):
-        table.add_row(name, f"{iou:.2%}"[:-1], f"{accuracy:.2%}"[:-1])
+    weighted = metrics.instance.class_iou if metrics.instance else ()
+    for column in ("class", "IoU, %", "accuracy, %", *(["iIoU, %"] if metrics.instance else [])):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for i, name in enumerate(metrics.classes):
+        table.add_row(name, *map(_percent, (metrics.class_iou[i], metrics.class_accuracy[i], *weighted[i : i + 1])))
     table.add_section()
-    table.add_row("mean", f"{metrics.miou:.2%}"[:-1], f"{metrics.class_average:.2%}"[:-1], style="bold")
-    table.add_row("global", "", f"{metrics.global_accuracy:.2%}"[:-1], style="bold")
+    mean = [metrics.instance.class_mean] if metrics.instance else []
+    table.add_row("mean", *map(_percent, (metrics.miou, metrics.class_average, *mean)), style="bold")
+    table.add_row("global", "", _percent(metrics.global_accuracy), style="bold")
     return table
+
+
+def _category_table(metrics: SegmentationMetrics) -> Table:
+    from rich.table import Table
+
+    table = Table()
+    weighted = metrics.instance.category_iou if metrics.instance else ()
+    for column in ("category", "IoU, %", *(["iIoU, %"] if metrics.instance else [])):
+        table.add_column(column, justify="left" if column == "category" else "right")
+    for i, name in enumerate(metrics.categories):
+        table.add_row(name, *map(_percent, (metrics.category_iou[i], *weighted[i : i + 1])))
+    table.add_section()
+    mean = [metrics.instance.category_mean] if metrics.instance else []
+    table.add_row("mean", *map(_percent, (metrics.category_miou, *mean)), style="bold")
+    return table
+
+
+def _percent(value: float) -> str:
+    return "" if value != value else f"{100 * value:.2f}"

@@ -12,8 +12,8 @@ from typer.exceptions import TyperException
 from enet_tvm.errors import UserError
 from enet_tvm.version import __version__
 
-VERBS = ("info", "train", "evaluate", "export", "compile", "run", "verify")
-"""Each names a module of this package with a function `command`; heavy imports happen inside it."""
+VERBS = ("info", "data", "train", "evaluate", "export", "compile", "run", "verify")
+"""Each names a module of this package with a function `command`, or an `app` of several; heavy imports happen inside."""
 
 
 def _version(value: bool) -> None:
@@ -38,7 +38,10 @@ def build_app() -> typer.Typer:
 
     for verb in VERBS:
         module = importlib.import_module(f"enet_tvm.cli.{verb}")
-        app.command(verb)(module.command)
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=verb)
+        else:
+            app.command(verb)(module.command)
     return app
 
 

@@ -15,6 +15,9 @@ from enet_tvm.data.classes import ClassSet
 from enet_tvm.errors import UserError
 from enet_tvm.size import Size
 
+_LABEL_MODES = ("L", "P", "I", "I;16", "I;16B")
+"""Modes of pictures that hold one integer a pixel."""
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -102,8 +105,10 @@ class PairedFiles(ABC):
             try:
                 image = read_image(path, decode=thorough)
                 sizes.append(image.size)
-                if path == labels and thorough:
-                    cls.to_classes(label_map(image, path), path)
+                if path == labels:
+                    require_labels(image, path)
+                    if thorough:
+                        cls.to_classes(label_map(image, path), path)
             except UserError as error:
                 yield str(error)
         if len(sizes) == 2 and sizes[0] != sizes[1]:
@@ -148,6 +153,12 @@ def read_image(path: Path, *, decode: bool = True) -> Image.Image:
         raise UserError(f"{path} is not a readable picture ({error}); restore it from the data set") from error
 
 
+def require_labels(image: Image.Image, path: Path) -> None:
+    """Raise UserError when a picture has colours instead of one number a pixel; its header is enough."""
+    if image.mode not in _LABEL_MODES:
+        raise UserError(f"{path} is not a map of one label a pixel; give the label files, not the coloured ones")
+
+
 def label_map(image: Image.Image, path: Path) -> np.ndarray:
     """Return the stored H x W integer labels.
 
@@ -156,10 +167,8 @@ def label_map(image: Image.Image, path: Path) -> np.ndarray:
     UserError
         When the picture has colours instead of labels.
     """
-    labels = np.asarray(image)
-    if labels.ndim != 2 or labels.dtype.kind not in "ui":
-        raise UserError(f"{path} is not a map of one 8-bit label a pixel; give the label files, not the coloured ones")
-    return labels
+    require_labels(image, path)
+    return np.asarray(image)
 
 
 def largest_checked(stored: np.ndarray, largest: int, path: Path) -> np.ndarray:

@@ -58,7 +58,7 @@ def _save(path: Path, pixels: np.ndarray) -> None:
         (lambda root: (root / "trainannot" / "a.png").write_text("no picture"), "not a readable picture"),
         (lambda root: _save(root / "trainannot" / "a.png", np.full((16, 24), 12, np.uint8)), "holds label 12"),
         (lambda root: _save(root / "trainannot" / "a.png", np.zeros((16, 16), np.uint8)), "24x16 but its labels are 16x16"),
-        (lambda root: _save(root / "trainannot" / "a.png", np.zeros((16, 24, 3), np.uint8)), "not a map of one 8-bit label"),
+        (lambda root: _save(root / "trainannot" / "a.png", np.zeros((16, 24, 3), np.uint8)), "not a map of one label"),
     ],
 )
 def test_broken_data_sets_are_refused_with_a_sentence(root, spoil, message):

@@ -1,0 +1,118 @@
+"""What is wrong with a data set, all of it, told before a training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from enet_tvm.data.folder import PairedFiles, in_short, label_map, read_image
+from enet_tvm.data.source import SYNTHETIC, find_data_set
+from enet_tvm.errors import UserError
+
+REQUIRED = ("train", "val")
+"""Splits without which nothing can be trained."""
+Pair = tuple[Path, Path]
+Track = Callable[[Sequence[Pair], str], Iterable[Pair]]
+"""Passes through the pairs of a split, whose name comes second, and may show how far it is."""
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found.
+
+    Attributes
+    ----------
+    dataset : str
+        Name of the data set.
+    pictures : dict of str to int
+        Whole pairs in each split.
+    problems : tuple of str
+        A sentence each; none if all is well.
+    """
+
+    dataset: str
+    pictures: dict[str, int]
+    problems: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON takes it."""
+        return {"dataset": self.dataset, "pictures": self.pictures, "problems": list(self.problems)}
+
+
+def check_data_set(
+    where: str | Path,
+    splits: Sequence[str] = (),
+    *,
+    dataset: str | None = None,
+    thorough: bool = True,
+    track: Track | None = None,
+) -> CheckReport:
+    """Look for everything that would end a training: missing, unreadable or mismatched files, labels out of range.
+
+    Parameters
+    ----------
+    where : str or Path
+        Directory of the data set.
+    splits : sequence of str, optional
+        Splits to look at; by default train, val and whatever others are there.
+    dataset : str, optional
+        Name of the data set; by default the layout of the directory decides.
+    thorough : bool
+        Decode every file. Otherwise only headers are read: quick, but blind to damaged pixels and to labels.
+    track : callable, optional
+        Shows progress.
+
+    Raises
+    ------
+    UserError
+        When there is no such directory or data set.
+    """
+    root = Path(where).expanduser()
+    kind = find_data_set(root, dataset)
+    pictures: dict[str, int] = {}
+    problems: list[str] = []
+    for split in splits or tuple(dict.fromkeys((*REQUIRED, *_distinct(kind, root)))):
+        listing = kind.list_files(root, split)
+        problems += listing.problems
+        pictures[split] = len(listing.pairs)
+        for picture, labels in track(listing.pairs, split) if track else listing.pairs:
+            problems += kind.problems(picture, labels, thorough=thorough)
+        if thorough and split in REQUIRED and listing.pairs and not _any_label(kind, listing.pairs):
+            problems.append(f"the split '{split}' of {root} has no labelled pixel; restore its label files")
+    return CheckReport(kind.class_set.name, pictures, tuple(problems))
+
+
+def require_sound(where: str | Path, *, dataset: str | None = None) -> None:
+    """Refuse a data set whose files are visibly not in order; nothing is decoded, so that it costs a moment.
+
+    Raises
+    ------
+    UserError
+        With the first problem, and how to see the others.
+    """
+    if str(where) == SYNTHETIC:
+        return
+    report = check_data_set(where, REQUIRED, dataset=dataset, thorough=False)
+    if report.problems:
+        raise UserError(in_short(report.problems, Path(where)))
+
+
+def _distinct(kind: type[PairedFiles], root: Path) -> tuple[str, ...]:
+    """Return the splits that are there, without those that repeat the pictures of train and val."""
+    return tuple(split for split in kind.splits(root) if split != "trainval")
+
+
+def _any_label(kind: type[PairedFiles], pairs: Sequence[Pair]) -> bool:
+    """Return whether any pixel has a class; files that cannot be read are the matter of another sentence."""
+    return any(_has_label(kind, labels) for _, labels in pairs)
+
+
+def _has_label(kind: type[PairedFiles], path: Path) -> bool:
+    try:
+        return bool(np.any(kind.to_classes(label_map(read_image(path), path), path) != kind.class_set.ignore_index))
+    except UserError:
+        return True
