@@ -60,7 +60,7 @@ def _fold(
             return rewriter.emit(relax.op.add(product, per_channel(shift, weight.dtype)), like)
     if is_call(value, "relax.add"):
         bias = constant_value(value.args[1])
-        if bias is not None and bias.size == scale.size == bias.shape[1]:
+        if bias is not None and bias.shape == (1, scale.size, 1, 1):
             return _fold(graph, rewriter, value.args[0], scale, bias.reshape(-1) * scale + shift, like)
     if is_call(value, "relax.concat") and int(value.attrs["axis"]) == 1:
         parts, start = [], 0
