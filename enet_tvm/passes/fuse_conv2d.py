@@ -124,7 +124,8 @@ def _take_add(chain: _Chain, graph: Dataflow, value: relax.Call) -> bool:
             return False
         chain.bias = known
         return True
-    if chain.residual is not None or other.same_as(chain.end) or shape(other) != chain.attrs.out_shape:
+    extents = tuple(int(extent) for extent in other.ty.shape.values)
+    if chain.residual is not None or other.same_as(chain.end) or extents != chain.attrs.out_shape:
         return False
     made_by = graph.value(other) if graph.only_user(other) is not None else None
     kind: Literal["add", "pad", "unpool"] = "add"
