@@ -13,7 +13,7 @@ import tvm
 from tvm import relax
 
 from enet_tvm import ops
-from enet_tvm.dataflow import Dataflow, Rewriter, is_call, is_result
+from enet_tvm.dataflow import Dataflow, Rewriter, is_call, is_result, variables
 from enet_tvm.kernels.conv2d import column_reach
 from enet_tvm.kernels.coverage import channel_block, out_block, runs_blocked, runs_planar
 from enet_tvm.ops import PLANAR, FusedConv2D, Layout
@@ -45,6 +45,7 @@ class _Assignment:
         self.rewriter = Rewriter()
         self.layouts: dict[relax.Var, Layout] = {}
         self.pads: dict[relax.Var, int] = {}
+        self.converted: dict[relax.Expr, list[tuple[Layout, relax.Var]]] = {}
         for binding in graph.bindings:
             if is_call(binding.value, "enet.fused_conv2d"):
                 data, reach = binding.value.args[0], column_reach(FusedConv2D.from_call(binding.value))
@@ -64,6 +65,11 @@ class _Assignment:
                 self._bind(binding, self.rewriter.mapped(value), Layout(block))
             else:
                 self._foreign(binding)
+        for var in dict.fromkeys(variables(self.graph.result)):
+            if var not in self.layouts:
+                continue
+            plain = ops.unpack(self.rewriter.mapped(var), self.layouts[var])
+            self.rewriter.replace(var, self.rewriter.emit(plain, var, f"{var.name}#nchw"))
         return self.graph.rebuilt(self.rewriter)
 
     def _bind(self, binding: relax.VarBinding, value: relax.Expr, layout: Layout) -> None:
@@ -78,7 +84,7 @@ class _Assignment:
         out = PLANAR if planar else Layout(out_block(attrs, self.lanes), self.pads.get(binding.var, 0))
         slope = [rest.pop(0)] if attrs.activation == "prelu" else []
         block = channel_block(attrs.data_shape[1], self.lanes) or 1
-        data, data_layout = self._stored(data, Layout(block, column_reach(attrs)), exact=False)
+        data, data_layout = self._stored(data, Layout(block, self.pads[data]), exact=False)
         attrs = replace(attrs, data_layout=data_layout, out_layout=out)
         if rest:
             residual, residual_layout = self._stored(rest[0], Layout(out.block), exact=False)
@@ -107,26 +113,27 @@ class _Assignment:
 
     def _foreign(self, binding: relax.VarBinding) -> None:
         """Keep an operator of TVM's, which knows NCHW only."""
-        for var in self.graph.reads(binding):
-            if var in self.layouts:
-                plain, _ = self._stored(var, PLANAR, exact=True)
-                self.rewriter.replace(var, plain)
-                del self.layouts[var]
+        blocked = {var: self.rewriter.mapped(var) for var in self.graph.reads(binding) if var in self.layouts}
+        for var in blocked:
+            self.rewriter.replace(var, self._stored(var, PLANAR, exact=True)[0])
         self.rewriter.keep(binding)
+        for var, value in blocked.items():
+            self.rewriter.replace(var, value)
 
     def _stored(self, var: relax.Expr, wanted: Layout, *, exact: bool) -> tuple[relax.Expr, Layout]:
         """Return `var` and its layout, converted if it is not as wanted; a wider padding will do unless `exact`."""
-        have = self.layouts.get(var, PLANAR)
-        same = have == wanted or (not exact and have.block == wanted.block and have.pad >= wanted.pad)
-        value = self.rewriter.mapped(var)
-        if same:
-            return value, have
+        forms = [(self.layouts.get(var, PLANAR), self.rewriter.mapped(var)), *self.converted.get(var, [])]
+        for have, value in forms:
+            if have == wanted or (not exact and have.block == wanted.block and have.pad >= wanted.pad):
+                return value, have
+        have, value = forms[0]
         inner = self.graph.bindings[0].var if not isinstance(var, relax.DataflowVar) else var
         name = getattr(var, "name", "constant")
         if have != PLANAR:
             value = self.rewriter.emit(ops.unpack(value, have), inner, f"{name}#nchw")
         if wanted != PLANAR:
             value = self.rewriter.emit(ops.pack(value, wanted), inner, f"{name}#packed")
+        self.converted.setdefault(var, []).append((wanted, value))
         return value, wanted
 
     def _leaves(self, var: relax.Var) -> bool:
