@@ -9,6 +9,8 @@ from tvm import s_tir
 
 SCHEDULED = "tirx.is_scheduled"
 
+_MOST_PARTS = 64
+
 
 @tvm.ir.transform.module_pass(opt_level=0, name="ScheduleRemaining")
 class ScheduleRemaining:
@@ -36,36 +38,69 @@ class ScheduleRemaining:
 
 
 def schedule_for_cpu(function: tvm.tirx.PrimFunc, lanes: int) -> tvm.tirx.PrimFunc:
-    """Return the function with every block parallel and vectorised."""
+    """Return the function with every block parallel and vectorised; hand-written loops stay as they are."""
+    if not _is_blocks(function):
+        return function.with_attr(SCHEDULED, True)
     schedule = s_tir.Schedule(function)
-    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+    for block in blocks:
+        if not schedule.get_loops(block):
+            schedule.add_unit_loop(block)  # rfactor fails beside a block without loops.
+    for block in blocks:
         _schedule_block(schedule, block, lanes)
     return schedule.mod["main"].with_attr(SCHEDULED, True)
+
+
+def _is_blocks(function: tvm.tirx.PrimFunc) -> bool:
+    """Whether a function is made of blocks under a root, as tensor expressions are; TOPI's IR builder makes others."""
+    body = function.body
+    return isinstance(body, s_tir.SBlockRealize) and str(body.block.name_hint) == "root"
 
 
 def _schedule_block(schedule: s_tir.Schedule, block: s_tir.schedule.SBlockRV, lanes: int) -> None:
     loops = schedule.get_loops(block)
     kinds = [int(iteration.iter_type) for iteration in schedule.get(block).iter_vars]
-    if len(kinds) != len(loops) or not loops:
-        # Loops that are no axes of the block, as in hand-written TIR: there is nothing to reorder, only to split.
-        if loops:
-            schedule.parallel(loops[0])
-        return
+    if len(kinds) != len(loops):
+        return  # Loops that are no axes of the block, as in hand-written TIR, or that of a single value.
     data_parallel, reduction = tvm.tirx.IterVar.DataPar, tvm.tirx.IterVar.CommReduce
     spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == data_parallel]
     reductions = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == reduction]
-    if not spatial or len(spatial) + len(reductions) != len(loops):
+    if len(spatial) + len(reductions) != len(loops):
         return
-    extent = schedule.get(spatial[-1]).extent
-    width = math.gcd(int(extent), lanes) if isinstance(extent, tvm.tirx.IntImm) else 1
-    outer, vector = spatial, None
+    if not spatial:
+        _schedule_full_reduction(schedule, block, reductions, lanes)
+        return
+    *outer, last = spatial
+    width = math.gcd(_extent(schedule, last), lanes)
     if width > 1:
-        *first, last = spatial
-        head, vector = schedule.split(last, factors=[None, width])
-        outer = [*first, head]
-    schedule.reorder(*outer, *reductions, *([vector] if vector is not None else []))
+        head, inner = schedule.split(last, factors=[None, width])
+        schedule.vectorize(inner)
+        outer.append(head)
+    elif outer:
+        # Rows of a length that no vector divides are left whole: LLVM makes vectors and a remainder of them.
+        inner = last
+    else:
+        outer, inner = [last], None
+    schedule.reorder(*outer, *reductions, *([] if inner is None else [inner]))
     schedule.parallel(schedule.fuse(*outer))
-    if vector is not None:
-        schedule.vectorize(vector)
     if reductions:
         schedule.decompose_reduction(block, reductions[0])
+
+
+def _schedule_full_reduction(
+    schedule: s_tir.Schedule, block: s_tir.schedule.SBlockRV, loops: list[s_tir.schedule.LoopRV], lanes: int
+) -> None:
+    """Reduce to a single value by way of vectors of partial results, which are computed in parallel."""
+    fused = schedule.fuse(*loops)
+    width = math.gcd(_extent(schedule, fused), lanes)
+    parts = max(d for d in range(1, _MOST_PARTS + 1) if _extent(schedule, fused) // width % d == 0)
+    part, rest, lane = schedule.split(fused, factors=[parts, None, width])
+    schedule.reorder(part, lane, rest)
+    partial = schedule.rfactor(schedule.fuse(part, lane), factor_axis=0)
+    _schedule_block(schedule, partial, lanes)
+
+
+def _extent(schedule: s_tir.Schedule, loop: s_tir.schedule.LoopRV) -> int:
+    """Return a loop's extent, 1 when it is not constant."""
+    extent = schedule.get(loop).extent
+    return int(extent) if isinstance(extent, tvm.tirx.IntImm) else 1
