@@ -53,8 +53,12 @@ def _import(importer: _Importer, exported: torch.export.ExportedProgram) -> tvm.
         custom_convert_map={
             "batch_norm.default": _batch_norm,
             "feature_dropout.default": _inference_dropout,
+            "feature_dropout_.default": _inference_dropout,
             "dropout.default": _inference_dropout,
+            "dropout_.default": _inference_dropout,
+            "native_dropout.default": _refused,
             "max_pool2d_with_indices.default": _max_pool2d_with_window,
+            "max_pool3d_with_indices.default": _refused,
             "max_unpool2d.default": _max_unpool2d,
         },
     )
@@ -73,6 +77,12 @@ class _Importer(ExportedProgramImporter):
         for name, convert in list(self.convert_map.items()):
             self.convert_map[name] = self._remembering(convert)
         return super()._translate_fx_graph(graph_module, nodes, inputs_vars, custom_ops)
+
+    def _check_unsupported_func_type(self, nodes: list[fx.Node]) -> None:
+        try:
+            super()._check_unsupported_func_type(nodes)
+        except AssertionError as error:
+            raise UserError(f"TVM cannot import this network ({error}); replace these operators by others") from error
 
     def _remembering(self, convert: Any) -> Any:
         def converted(node: fx.Node, *importer: Any) -> Any:
@@ -122,6 +132,10 @@ def _max_pool2d_with_window(node: fx.Node, importer: _Importer) -> relax.Var:
     kernel, stride, padding, dilation, ceil_mode = values
     if not (_is(kernel, 2) and _is(stride or kernel, 2) and _is(padding, 0) and _is(dilation, 1)) or ceil_mode:
         raise UserError(f"'{node.name}' pools with indices in windows other than 2x2 with stride 2; use nn.MaxPool2d(2)")
+    for item in node.users:
+        # A window index is not PyTorch's index into the plane: it must not reach anything else.
+        if item.args[1] == 1 and not all(_is_call(user, "max_unpool2d") and user.args[1] is item for user in item.users):
+            raise UserError(f"the indices of '{node.name}' go elsewhere than to a max unpooling; that cannot be imported")
     return importer.block_builder.emit(ops.max_pool2d_with_window(importer.env[node.args[0]]))
 
 
@@ -130,10 +144,24 @@ def _max_unpool2d(node: fx.Node, importer: _Importer) -> relax.Var:
     arguments: Any = node.args
     data, indices, size = arguments[:3]
     source = indices.args[0] if isinstance(indices, fx.Node) and indices.args else None
-    if not isinstance(source, fx.Node) or str(source.target) != "aten.max_pool2d_with_indices.default":
+    if not isinstance(source, fx.Node) or not _is_call(source, "max_pool2d_with_indices"):
         raise UserError(f"'{node.name}' takes indices that no max pooling of this network made; it cannot be imported")
     height, width = (int(extent) for extent in size)
+    pooled = tuple(int(extent) for extent in importer.env[source.args[0]].ty.shape.values[2:])
+    if (height, width) != pooled:
+        raise UserError(
+            f"'{node.name}' unpools to {width}x{height} what was pooled from {pooled[1]}x{pooled[0]}; give that as output_size"
+        )
     return importer.block_builder.emit(ops.max_unpool2d(importer.env[data], importer.env[indices], (height, width)))
+
+
+def _refused(node: fx.Node, _importer: _Importer) -> relax.Var:
+    """Refuse what TVM 0.27 would replace by something else without a word: a training dropout, indices of zeros."""
+    raise UserError(f"'{node.name}' ({node.target}) cannot be imported rightly; replace it")
+
+
+def _is_call(node: fx.Node, operator: str) -> bool:
+    return str(node.target) == f"aten.{operator}.default"
 
 
 def _is(value: Any, expected: int) -> bool:
