@@ -15,13 +15,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tvm
 from tvm import relax
-from tvm.relax import transform
+from tvm.relax import backend, transform
 
 from enet_tvm.dataflow import Dataflow, is_call
 from enet_tvm.files import atomic_file
@@ -58,6 +60,10 @@ class Launch:
         Of the output as it is stored.
     block, pad : int
         Channels stored innermost (0 for NCHW), and columns of zeros at either end of a row.
+    flops : int
+        Of its convolution, two for each multiply-add; 0 where it has none.
+    bytes : int
+        Of all its arguments: what it must at least read and write.
     """
 
     kernel: str
@@ -66,6 +72,8 @@ class Launch:
     shape: tuple[int, ...]
     block: int
     pad: int
+    flops: int
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def graph_phases(target: tvm.target.Target) -> list[Phase]:
         Phase("fuse-conv2d", [FuseConv2D()]),
         Phase("block-layout", [BlockLayout(unit.lanes)]),
         Phase("lower-kernels", [LowerKernels(unit)]),
-        Phase("legalize", [transform.LegalizeOps(), transform.FoldConstant()]),
+        Phase("legalize", [backend.DispatchSortScan(), transform.LegalizeOps(), transform.FoldConstant()]),
         Phase(
             "fuse-remaining",
             [transform.AnnotateTIROpPattern(), transform.FuseOps(), transform.FuseTIR(), transform.DeadCodeElimination()],
@@ -158,12 +166,19 @@ def _launches(mod: tvm.IRModule) -> list[Launch]:
             continue
         kernel = str(binding.value.args[0].name_hint)
         out = binding.var.ty
-        stored = tuple(int(s) for s in (out.fields[0] if isinstance(out, relax.TupleType) else out).shape.values)
+        outs = list(out.fields) if isinstance(out, relax.TupleType) else [out]
+        stored = tuple(int(s) for s in outs[0].shape.values)
+        size = sum(_bytes(argument.ty) for argument in binding.value.args[1].fields) + sum(map(_bytes, outs))
         if described and described[0]["kernel"] == kernel:
             facts = described.pop(0)
-            launches.append(Launch(kernel, tuple(facts["ops"]), tuple(facts["layers"]), stored, facts["block"], facts["pad"]))
+            ops, layers = tuple(facts["ops"]), tuple(facts["layers"])
+            launches.append(Launch(kernel, ops, layers, stored, facts["block"], facts["pad"], facts["flops"], size))
         else:
-            launches.append(Launch(kernel, tuple(kernel.strip("0123456789").split("_")), (), stored, 0, 0))
+            launches.append(Launch(kernel, tuple(kernel.strip("0123456789").split("_")), (), stored, 0, 0, 0, size))
     if described:
         raise ValueError(f"the launch of {described[0]['kernel']} got lost on the way through the pipeline")
     return launches
+
+
+def _bytes(kind: relax.TensorType) -> int:
+    return math.prod(int(s) for s in kind.shape.values) * np.dtype(str(kind.dtype)).itemsize
