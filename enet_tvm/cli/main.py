@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 from enet_tvm.errors import UserError
 from enet_tvm.version import __version__
 
-VERBS = ("info", "data", "train", "evaluate", "export", "compile", "run", "verify")
+VERBS = ("info", "data", "train", "evaluate", "export", "compile", "run", "verify", "profile")
 """Each names a module of this package with a function `command`, or an `app` of several; heavy imports happen inside."""
 
 
@@ -52,7 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         _fail(str(error))
     except TyperException as error:
-        _fail(error.format_message())
+        if not (message := error.format_message()):
+            sys.exit(2)  # no arguments: the help was printed instead
+        _fail(message)
     except (typer.Abort, KeyboardInterrupt):
         Console(stderr=True).print("interrupted", style="yellow")
         sys.exit(130)

@@ -9,21 +9,29 @@ import typer
 
 
 def command(
-    data: Annotated[str, typer.Option(metavar="DIR|synthetic", help="CamVid directory, or 'synthetic' for the drawn street.")],
+    data: Annotated[
+        str, typer.Option(metavar="DIR|synthetic", help="Data set directory, or 'synthetic' for the drawn street.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where checkpoints, weights and the log go.")],
     network: Annotated[str, typer.Option(help="What to train: enet or segnet.")] = "enet",
     recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="Built-in recipe, or a .toml file.")] = "default",
+    dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Which data set DIR is; its layout says it.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Replaces the recipe's number of epochs.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Replaces the recipe's size of the training windows.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all available by default.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or go on from the checkpoint in DIR.")] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results to this file.")] = None,
 ) -> None:
-    """Train a network; go on from where an interrupted training of the same recipe stopped."""
+    """Train a network; go on from where an interrupted training of the same recipe stopped.
+
+    Cityscapes is brought to 1024x512 and SUN RGB-D to 256x200, as in the paper; --size, or the recipe, sets the windows
+    that are cut from that.
+    """
     import torch
     from rich.console import Console
 
-    from enet_tvm.data.source import open_samples
+    from enet_tvm.data.check import require_sound
+    from enet_tvm.data.source import at_paper_size, open_samples
     from enet_tvm.files import write_json
     from enet_tvm.machine import usable_cpus
     from enet_tvm.size import parse_size
@@ -34,7 +42,13 @@ def command(
     console = Console(soft_wrap=True, highlight=False)
     chosen = load_recipe(recipe, epochs=epochs, crop=str(parse_size(size)) if size else None)
     torch.set_num_threads(threads or len(usable_cpus()))
-    trainer = Trainer(chosen, open_samples(data, "train"), open_samples(data, "val"), out, fresh=fresh, network=network)
+    require_sound(data, dataset=dataset)
+    train, val = (at_paper_size(open_samples(data, split, dataset=dataset)) for split in ("train", "val"))
+    if (whole := train.paper_size) and (chosen.crop_size.width > whole.width or chosen.crop_size.height > whole.height):
+        console.print(
+            f"windows of {chosen.crop_size} are larger than the pictures, {whole}; try --size {whole}", style="yellow"
+        )
+    trainer = Trainer(chosen, train, val, out, fresh=fresh, network=network)
     try:
         with ConsoleObserver(console) as observer:
             best = trainer.run(observer)
