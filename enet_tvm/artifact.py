@@ -133,12 +133,16 @@ class Kernel(_Part):
         Modules of the network that it computes; empty when unknown.
     output_layout : OutputLayout or None
         Layout of what it writes, its last argument; None when unknown.
+    flops, bytes : int
+        Floating-point operations of its convolution (0 if it has none), and bytes that it must at least move.
     """
 
     name: str
     ops: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     output_layout: OutputLayout | None = None
+    flops: int = 0
+    bytes: int = 0
 
 
 class Manifest(_Part):

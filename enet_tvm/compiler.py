@@ -132,4 +132,11 @@ def _kernel(launch: Launch) -> Kernel:
     # A pooling writes its window indices last: there is no single output to describe.
     several = "max_pool2d_with_window" in launch.ops
     layout = None if several else OutputLayout(shape=launch.shape, block=max(launch.block, 1), pad=launch.pad)
-    return Kernel(name=launch.kernel, ops=launch.ops, layers=launch.layers, output_layout=layout)
+    return Kernel(
+        name=launch.kernel,
+        ops=launch.ops,
+        layers=launch.layers,
+        output_layout=layout,
+        flops=launch.flops,
+        bytes=launch.bytes,
+    )

@@ -87,7 +87,7 @@ class FusedConv2D:
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of the convolution alone; inserted zeros and padding's absence are not counted off."""
+        """Multiply-adds of the convolution alone: a transposed one's without inserted zeros, padding counted in."""
         n, out_channels, height, width = self.data_shape if self.transposed else self.out_shape
         other = self.out_shape[1] if self.transposed else self.data_shape[1]
         return n * out_channels * height * width * self.kernel[0] * self.kernel[1] * other

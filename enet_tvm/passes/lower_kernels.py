@@ -47,7 +47,7 @@ class LowerKernels:
 
 
 def describe(
-    kernel: str, ops_fused: list[str], layers: tuple[str, ...], shape: tuple[int, ...], layout: Layout
+    kernel: str, ops_fused: list[str], layers: tuple[str, ...], shape: tuple[int, ...], layout: Layout, flops: int = 0
 ) -> dict[str, Any]:
     """Return what a launch computes: kernel, operators, sub-modules, and its output's logical shape and layout."""
     return {
@@ -57,6 +57,7 @@ def describe(
         "shape": list(shape),
         "block": layout.block,
         "pad": layout.pad,
+        "flops": flops,
     }
 
 
@@ -102,7 +103,10 @@ class _Lowering:
             packed = planar.pack_planar_weight(values, attrs)
             kernel = self._kernel(spec, _name(attrs), lambda: planar.planar_conv2d(spec, self.unit))
         self._launch(binding, kernel, [data, constant(packed), *rest])
-        self.launches.append(describe(kernel.name_hint, attrs.operators, attrs.layers, attrs.out_shape, attrs.out_layout))
+        flops = 2 * attrs.multiply_adds
+        self.launches.append(
+            describe(kernel.name_hint, attrs.operators, attrs.layers, attrs.out_shape, attrs.out_layout, flops)
+        )
 
     def _initial_block(self, binding: relax.VarBinding) -> None:
         attrs = ops.InitialBlockAttrs.from_call(binding.value)
@@ -120,7 +124,8 @@ class _Lowering:
         self._launch(binding, kernel, [data, constant(packed), padded_bias, scale, shift, slope])
         fused = ["conv2d", "bias_add", "max_pool2d", "multiply", "add", "concat", "prelu"]
         out_shape = (shape[0], channels, shape[2] // 2, shape[3] // 2)
-        self.launches.append(describe(kernel.name_hint, fused, attrs.layers, out_shape, layout))
+        flops = 2 * values.size * out_shape[0] * out_shape[2] * out_shape[3]
+        self.launches.append(describe(kernel.name_hint, fused, attrs.layers, out_shape, layout, flops))
 
     def _pool(self, binding: relax.VarBinding) -> None:
         layout = Layout(int(binding.value.attrs["block"]), int(binding.value.attrs["pad"]))

@@ -8,6 +8,7 @@ size that was asked for, whatever else in the process uses TVM; any thread may c
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,31 @@ class Engine:
         machine["set_instrument"](self._ffi.convert_func(after_call))
         machine["main"](self._as_tensor(x))
         return outputs
+
+    def time_kernels(self, x: NDArray[np.float32], passes: int) -> list[list[tuple[str, float]]]:
+        """Run several forward passes and return the name and duration, in seconds, of every kernel in each."""
+        return self._thread.submit(self._time_kernels, x, passes).result()
+
+    def _time_kernels(self, x: NDArray[np.float32], passes: int) -> list[list[tuple[str, float]]]:
+        times: list[tuple[str, float]] = []
+        start = 0
+
+        def around_call(_function: Any, name: str, before: bool, *_rest: Any) -> int:
+            nonlocal start
+            if before:
+                start = time.perf_counter_ns()
+            elif not name.startswith("vm.builtin."):
+                times.append((str(name), (time.perf_counter_ns() - start) * 1e-9))
+            return 0
+
+        machine, tensor = self._start_machine(), self._as_tensor(x)
+        machine["set_instrument"](self._ffi.convert_func(around_call))
+        results = []
+        for _ in range(passes):
+            times = []
+            machine["main"](tensor)
+            results.append(times)
+        return results
 
     def _as_tensor(self, x: NDArray[np.float32]) -> Any:
         if not x.flags.c_contiguous or not x.flags.writeable or x.ctypes.data % ALIGNMENT:

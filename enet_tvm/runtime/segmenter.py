@@ -153,10 +153,23 @@ class Segmenter:
         UserError
             When `x` has another shape or type.
         """
+        return self._engine.run_instrumented(self._one_batch(x))
+
+    def time_kernels(self, x: NDArray[np.float32], passes: int) -> list[list[tuple[str, float]]]:
+        """Run the network `passes` times on one batch; return every kernel's name and seconds, pass by pass.
+
+        Raises
+        ------
+        UserError
+            When `x` is not float32 of exactly the compiled shape.
+        """
+        return self._engine.time_kernels(self._one_batch(x), passes)
+
+    def _one_batch(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         x = self._checked(x)
         if len(x) != self._batch:
             raise UserError(f"the network was compiled for batches of {self._batch}, not {len(x)}; give one batch")
-        return self._engine.run_instrumented(x)
+        return x
 
     def _checked(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         x = np.asarray(x)

@@ -1,0 +1,158 @@
+"""Where the time of a forward pass goes, kernel by kernel, beside what the machine could do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from enet_tvm.bench.latency import Latency
+
+if TYPE_CHECKING:
+    from enet_tvm.runtime import Segmenter
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """What the machine reaches on the threads that the network uses.
+
+    Attributes
+    ----------
+    flops_per_second : float
+        Of a large float32 matrix product.
+    bytes_per_second : float
+        Read and written by a copy that does not fit the caches.
+    """
+
+    flops_per_second: float
+    bytes_per_second: float
+
+    def seconds(self, flops: int, size: int) -> float:
+        """Return the least time that so many operations and bytes can take."""
+        return max(flops / self.flops_per_second, size / self.bytes_per_second)
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One launch of the forward pass.
+
+    Attributes
+    ----------
+    name : str
+        Function in the library.
+    layers : tuple of str
+        Modules of the network that it computes.
+    flops, bytes : int
+        What it computes and moves at least.
+    seconds : float
+        Median duration.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    flops: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A forward pass taken apart.
+
+    Attributes
+    ----------
+    kernels : tuple of KernelTime
+        In launch order.
+    whole : float
+        Median seconds of a forward pass, measured without instruments.
+    threads : int
+        Threads of the forward pass.
+    roofline : Roofline
+        Measured in the same run.
+    """
+
+    kernels: tuple[KernelTime, ...]
+    whole: float
+    threads: int
+    roofline: Roofline
+
+    @property
+    def total(self) -> float:
+        """The sum of the kernels' times, in seconds."""
+        return sum(kernel.seconds for kernel in self.kernels)
+
+    @property
+    def flops(self) -> int:
+        """The sum of the kernels' operations."""
+        return sum(kernel.flops for kernel in self.kernels)
+
+    def share_of_roofline(self, kernel: KernelTime) -> float:
+        """Return how much of what the machine could do a kernel reaches."""
+        return self.roofline.seconds(kernel.flops, kernel.bytes) / kernel.seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON takes them."""
+        kernels = [{**asdict(kernel), "share_of_roofline": self.share_of_roofline(kernel)} for kernel in self.kernels]
+        return {
+            "threads": self.threads,
+            "whole_ms": 1e3 * self.whole,
+            "sum_ms": 1e3 * self.total,
+            "flops": self.flops,
+            "roofline": asdict(self.roofline),
+            "kernels": kernels,
+        }
+
+
+def profile(segmenter: Segmenter, passes: int = 30) -> Profile:
+    """Time every kernel of a network, the whole of it, and the machine.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        The loaded artifact.
+    passes : int
+        Forward passes to take medians of.
+
+    Raises
+    ------
+    ValueError
+        When the library launches other kernels than its manifest lists.
+    """
+    x = np.random.default_rng(0).standard_normal(segmenter.manifest.input.shape, np.float32)
+    segmenter.forward(x)
+    whole = Latency(tuple(_timed(lambda: segmenter.forward(x)) for _ in range(passes)))
+    timed = segmenter.time_kernels(x, passes)
+    described = segmenter.manifest.kernels
+    if any([name for name, _ in one] != [kernel.name for kernel in described] for one in timed):
+        raise ValueError("the library does not launch the kernels that its manifest lists")
+    medians = np.median([[seconds for _, seconds in one] for one in timed], axis=0)
+    kernels = tuple(
+        KernelTime(kernel.name, kernel.layers, kernel.flops, kernel.bytes, float(seconds))
+        for kernel, seconds in zip(described, medians, strict=True)
+    )
+    return Profile(kernels, whole.median, segmenter.threads, measure_roofline(segmenter.threads))
+
+
+def measure_roofline(threads: int, side: int = 1536, megabytes: int = 96) -> Roofline:
+    """Measure what this machine reaches with PyTorch's matrix product and copy on so many threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        a, b = torch.rand(side, side), torch.rand(side, side)
+        source, copy = torch.ones(megabytes * 250_000), torch.empty(megabytes * 250_000)
+        product = min(_timed(lambda: torch.mm(a, b)) for _ in range(8))
+        moved = min(_timed(lambda: copy.copy_(source)) for _ in range(8))
+    finally:
+        torch.set_num_threads(before)
+    return Roofline(2 * side**3 / product, 2 * 4 * source.numel() / moved)
+
+
+def _timed(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
