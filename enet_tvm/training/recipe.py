@@ -8,10 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from enet_tvm.errors import UserError
 from enet_tvm.size import Size, parse_size
+from enet_tvm.training.toml_lines import line_of
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -24,14 +25,21 @@ class OptimiserRecipe(_Section):
     """Optimiser and the course of its learning rate."""
 
     name: Literal["adam", "adamw"] = "adamw"
+    """adam adds the decay to the gradient (an L2 penalty), adamw takes it off the weights."""
     learning_rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=0.02, ge=0)
-    """Not applied to biases, batch norm and PReLU slopes."""
+    decay: Literal["kernels", "all"] = "kernels"
+    """What decays: the kernels of convolutions only, or biases, batch norm and PReLU slopes too."""
     schedule: Literal["constant", "cosine", "poly"] = "cosine"
     """After the warm-up: unchanged, half a cosine to zero, or ``(1 - t) ** 0.9``."""
     warmup_epochs: float = Field(default=2.0, ge=0)
-    clip_norm: float = Field(default=5.0, gt=0)
-    """Gradients longer than this are shortened to it."""
+    clip_norm: float | None = Field(default=5.0, gt=0)
+    """Gradients longer than this are shortened to it. Zero in TOML means that they are not."""
+
+    @field_validator("clip_norm", mode="before")
+    @classmethod
+    def _zero_is_none(cls, value: Any) -> Any:
+        return None if value == 0 else value
 
 
 class LossRecipe(_Section):
@@ -40,6 +48,8 @@ class LossRecipe(_Section):
     cross_entropy: float = Field(default=1.0, ge=0)
     class_weight_constant: float | None = Field(default=1.02, gt=1)
     """The c of the paper's class weights 1 / ln(c + p): larger is more even. Zero in TOML means no class weights."""
+    label_smoothing: Fraction = 0.0
+    """Share of the cross-entropy's target that is spread over all classes."""
     lovasz: float = Field(default=0.0, ge=0)
     lovasz_stride: int = Field(default=3, ge=1)
     """The Lovasz term looks at one pixel in so many, along both axes: sorting all of them costs too much."""
@@ -70,20 +80,20 @@ class AugmentationRecipe(_Section):
         return value
 
 
-class Recipe(_Section):
-    """How a network is trained. Two equal recipes on equal data give equal weights."""
+class Settings(_Section):
+    """What a recipe says for all its stages, and each stage may say for itself."""
 
     epochs: int = Field(default=100, ge=1)
     batch_size: int = Field(default=8, ge=2)
+    """Pictures a step, over all processes together."""
     crop: str = "384x288"
     """WIDTHxHEIGHT of the training windows."""
-    seed: int = Field(default=0, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: the network runs under autocast; the loss and the weights stay float32."""
     dropout: Fraction = 1.0
     """Multiplies the network's own dropout probabilities."""
     average_decay: float = Field(default=0.998, ge=0, lt=1)
-    """Of the moving average of the weights, which is what is evaluated and kept."""
+    """Of the moving average of the weights, which is what is evaluated and kept; zero keeps the weights themselves."""
     evaluate_every: int = Field(default=5, ge=1)
     """Epochs between evaluations; the last epoch is always evaluated."""
     optimiser: OptimiserRecipe = OptimiserRecipe()
@@ -103,9 +113,67 @@ class Recipe(_Section):
         """Width and height of the training windows."""
         return parse_size(self.crop)
 
+
+class Stage(Settings):
+    """One of the trainings that a recipe is made of; each goes on from the averaged weights of the one before."""
+
+    name: str = Field(min_length=1, max_length=40)
+    part: Literal["encoder", "network"] = "network"
+    """What is trained: the encoder under a 1x1 classifier, on labels of its own resolution, or the whole network."""
+
+
+class Recipe(Settings):
+    """How a network is trained. Two equal recipes on equal data give equal weights.
+
+    In TOML each ``[[stages]]`` names only what differs from the keys outside of it; a recipe without stages is one
+    training of the whole network.
+    """
+
+    seed: int = Field(default=0, ge=0)
+    stages: tuple[Stage, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stages_start_from_what_is_shared(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or not isinstance(content.get("stages"), list | tuple):
+            return content
+        shared = {key: value for key, value in content.items() if key in Settings.model_fields}
+        stages = [_merged(shared, stage) if isinstance(stage, dict) else stage for stage in content["stages"]]
+        return content | {"stages": stages}
+
+    @field_validator("stages")
+    @classmethod
+    def _order_of_stages(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        names = [stage.name for stage in stages]
+        if len(set(names)) < len(names):
+            raise ValueError("two stages have the same name")
+        if stages and stages[-1].part != "network":
+            raise ValueError("the last stage must train the whole network")
+        return stages
+
+    def in_order(self) -> tuple[Stage, ...]:
+        """Return the stages; one of the whole network if none are named."""
+        if self.stages:
+            return self.stages
+        return (Stage(name="network", **{key: getattr(self, key) for key in Settings.model_fields}),)
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of all stages together."""
+        return sum(stage.epochs for stage in self.in_order())
+
     def to_json(self) -> str:
         """Return the recipe as canonical JSON: equal recipes give equal text."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+
+def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return `own` with what it lacks taken from `shared`, table by table."""
+    result = shared | own
+    for key, value in own.items():
+        if isinstance(value, dict) and isinstance(shared.get(key), dict):
+            result[key] = _merged(shared[key], value)
+    return result
 
 
 def built_in_recipes() -> list[str]:
@@ -121,26 +189,44 @@ def load_recipe(name_or_path: str | Path, **overrides: Any) -> Recipe:
     name_or_path : str or Path
         Name of a built-in recipe, or a path that ends in ``.toml``.
     **overrides
-        Top-level keys to replace; None leaves a key alone.
+        Top-level keys to replace, in every stage too; None leaves a key alone.
 
     Raises
     ------
     UserError
-        When there is no such recipe, or a key is unknown or its value does not fit.
+        When there is no such recipe, or a key is unknown or its value does not fit; it names the line.
     """
     text = _read(str(name_or_path))
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"recipe {name_or_path} is not valid TOML: {error}; correct that line") from error
-    content |= {key: value for key, value in overrides.items() if value is not None}
+    replaced = {key: value for key, value in overrides.items() if value is not None}
+    content |= replaced
+    if isinstance(content.get("stages"), list):
+        content["stages"] = [stage | replaced if isinstance(stage, dict) else stage for stage in content["stages"]]
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        what = "is not a key of a recipe" if first["type"] == "extra_forbidden" else f"= {first['input']!r}: {first['msg']}"
-        raise UserError(f"recipe {name_or_path}: '{key}' {what}; correct it") from error
+        raise UserError(_explain(str(name_or_path), text, replaced, error)) from error
+
+
+def _explain(name: str, text: str, replaced: dict[str, Any], error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = first["loc"]
+    key = ".".join(str(part + 1) if isinstance(part, int) else part for part in path)
+    line = line_of(text, path) if path and path[-1] not in replaced else None
+    where = f"recipe {name}, line {line}" if line else f"recipe {name}"
+    match first["type"]:
+        case "extra_forbidden":
+            what = "is not a key of a recipe"
+        case "missing":
+            what = "is missing"
+        case "value_error" if path == ("stages",):
+            what = f"do not fit together: {first['ctx']['error']}"
+        case _:
+            what = f"= {first['input']!r}: {first['msg']}"
+    return f"{where}: '{key}' {what}; correct it"
 
 
 def _folder() -> Any:
