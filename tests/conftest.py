@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from enet_tvm import __version__
 from enet_tvm.artifact import Manifest, write_artifact
 from enet_tvm.machine import architecture
 from enet_tvm.version import stack_versions
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TINY_HEIGHT, TINY_WIDTH = 16, 24
 
@@ -128,3 +132,100 @@ def compiled_enet(tmp_path_factory: pytest.TempPathFactory) -> CompiledENet:
     save_network(network, WeightsInfo("enet", CAMVID.names, CAMVID.palette, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)), weights)
     compile_artifact(CompileRequest(weights, Size(64, 48), load_target("native"), command="pytest"), root / "artifact")
     return CompiledENet(root / "artifact", weights)
+
+
+@pytest.fixture(scope="session")
+def network_of() -> Callable[..., nn.Module]:
+    """Makes ``network_of(lambda net, x: net.conv(x), conv=nn.Conv2d(...))`` a network, every value of which matters."""
+    import torch
+    from torch import nn
+
+    class Network(nn.Module):
+        def __init__(self, function: Callable[..., Any], layers: dict[str, nn.Module]) -> None:
+            super().__init__()
+            self.function = function
+            for name, layer in layers.items():
+                self.add_module(name, layer)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.function(self, x)
+
+    def make(function: Callable[..., Any], **layers: nn.Module) -> nn.Module:
+        return randomise(Network(function, layers))
+
+    return make
+
+
+def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Give a network random parameters and statistics, none of them neutral, and put it into eval mode."""
+    import torch
+    from torch import nn
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(std=0.3, generator=generator)
+                module.running_var.uniform_(0.5, 2, generator=generator)
+                module.weight.uniform_(0.5, 1.5, generator=generator)
+                module.bias.normal_(std=0.3, generator=generator)
+            elif isinstance(module, nn.PReLU):
+                module.weight.uniform_(-0.2, 0.4, generator=generator)
+            elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                fan_in = module.weight[0].numel() if isinstance(module, nn.Conv2d) else module.weight[:, 0].numel()
+                module.weight.normal_(std=(1.5 / fan_in) ** 0.5, generator=generator)
+                if module.bias is not None:
+                    module.bias.normal_(std=0.3, generator=generator)
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def randomised() -> Callable[..., nn.Module]:
+    """See `randomise`."""
+    return randomise
+
+
+@pytest.fixture(scope="session")
+def relax_main() -> Callable[..., Any]:
+    """Makes ``relax_main(lambda b, x: b.emit(...), (1, 2, 4, 4))`` a module whose main computes that of its inputs."""
+    from tvm import relax
+
+    def make(body: Callable[..., Any], *shapes: tuple[int, ...], dtypes: tuple[str, ...] = ()) -> Any:
+        builder = relax.BlockBuilder()
+        kinds = (*dtypes, *["float32"] * (len(shapes) - len(dtypes)))
+        inputs = [
+            relax.Var(f"x{i}", relax.TensorType(shape, kind)) for i, (shape, kind) in enumerate(zip(shapes, kinds, strict=True))
+        ]
+        with builder.function("main", inputs):
+            with builder.dataflow():
+                output = builder.emit_output(body(builder, *inputs))
+            builder.emit_func_output(output)
+        return builder.get()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_relax() -> Callable[..., Any]:
+    """Makes ``run_relax(mod, *arrays, passes=(...))`` what main computes on this machine after these passes."""
+    import tvm
+    from tvm import relax
+
+    from enet_tvm.kernels.register_tile import VectorUnit
+    from enet_tvm.passes.schedule_remaining import ScheduleRemaining
+    from enet_tvm.pipeline import machine_phase
+    from enet_tvm.targets import load_target
+
+    target = load_target("native").to_tvm()
+    rest = [relax.transform.LegalizeOps(), ScheduleRemaining(VectorUnit.of(target).lanes), *machine_phase().passes]
+
+    def arrays(value: Any) -> Any:
+        return value.numpy() if isinstance(value, tvm.runtime.Tensor) else tuple(arrays(item) for item in value)
+
+    def run(mod: Any, *inputs: np.ndarray, passes: Sequence[Any] = ()) -> Any:
+        with target:
+            executable = tvm.compile(tvm.transform.Sequential([*passes, *rest])(mod), target, relax_pipeline=None)
+        machine = relax.VirtualMachine(executable, tvm.cpu())
+        return arrays(machine["main"](*(tvm.runtime.tensor(x) for x in inputs)))
+
+    return run
