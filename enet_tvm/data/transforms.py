@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,10 +69,38 @@ class Augmentation:
     blur: float = 0.0
 
 
-def crop_pair(
-    picture: Tensor, labels: Tensor, size: tuple[int, int], augmentation: Augmentation, rng: np.random.Generator, void: int
-) -> tuple[Tensor, Tensor]:
-    """Cut a random window out of a picture and its labels and bring it to `size`.
+@dataclass(frozen=True)
+class Crop:
+    """A random window, drawn but not yet cut.
+
+    Attributes
+    ----------
+    rows, columns : Window
+        What goes where along each axis.
+    size : (int, int)
+        Height and width of the result.
+    flip : bool
+        Whether it is mirrored.
+    """
+
+    rows: Window
+    columns: Window
+    size: tuple[int, int]
+    flip: bool
+
+
+def draw_crop(shape: tuple[int, int], size: tuple[int, int], augmentation: Augmentation, rng: np.random.Generator) -> Crop:
+    """Draw a window of a picture of height and width `shape`; `scale`, `aspect` and `flip` of `augmentation` decide it."""
+    low, high = augmentation.scale
+    zoom = math.exp(rng.uniform(math.log(low), math.log(high)))
+    stretch = math.exp(rng.uniform(-1, 1) * math.log1p(augmentation.aspect) / 2)
+    rows = _window(shape[0], size[0], zoom / stretch, rng)
+    columns = _window(shape[1], size[1], zoom * stretch, rng)
+    return Crop(rows, columns, size, bool(rng.random() < augmentation.flip))
+
+
+def cut(picture: Tensor, labels: Tensor, crop: Crop, void: int) -> tuple[Tensor, Tensor]:
+    """Cut a window out of a picture and its labels and bring it to the crop's size.
 
     Parameters
     ----------
@@ -79,12 +108,8 @@ def crop_pair(
         3 x H x W uint8.
     labels : Tensor
         H x W uint8.
-    size : (int, int)
-        Height and width of the result.
-    augmentation : Augmentation
-        Its `scale`, `aspect` and `flip` decide the window.
-    rng : numpy.random.Generator
-        Source of chance.
+    crop : Crop
+        Drawn for that height and width.
     void : int
         Label of pixels outside the picture; their colour is the mean of `MEAN`.
 
@@ -93,16 +118,10 @@ def crop_pair(
     picture, labels : Tensor
         3 x h x w uint8 (bilinear, antialiased) and h x w uint8 (nearest).
     """
-    low, high = augmentation.scale
-    zoom = math.exp(rng.uniform(math.log(low), math.log(high)))
-    stretch = math.exp(rng.uniform(-1, 1) * math.log1p(augmentation.aspect) / 2)
-    rows = _window(labels.shape[0], size[0], zoom / stretch, rng)
-    columns = _window(labels.shape[1], size[1], zoom * stretch, rng)
-    flip = bool(rng.random() < augmentation.flip)
-
+    rows, columns = crop.rows, crop.columns
     fill = torch.tensor([round(255 * value) for value in MEAN], dtype=torch.uint8)
-    out_picture = fill[:, None, None].repeat(1, *size)
-    out_labels = torch.full(size, void, dtype=torch.uint8)
+    out_picture = fill[:, None, None].repeat(1, *crop.size)
+    out_labels = torch.full(crop.size, void, dtype=torch.uint8)
     target = (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
     piece = picture[:, rows.source_start : rows.source_stop, columns.source_start : columns.source_stop]
     shape = (rows.stop - rows.start, columns.stop - columns.start)
@@ -110,11 +129,18 @@ def crop_pair(
         piece = F.interpolate(piece[None], shape, mode="bilinear", antialias=True)[0]
     out_picture[(slice(None), *target)] = piece
     out_labels[target] = labels[rows.nearest()][:, columns.nearest()]
-    return (out_picture.flip(2), out_labels.flip(1)) if flip else (out_picture, out_labels)
+    return (out_picture.flip(2), out_labels.flip(1)) if crop.flip else (out_picture, out_labels)
+
+
+def crop_pair(
+    picture: Tensor, labels: Tensor, size: tuple[int, int], augmentation: Augmentation, rng: np.random.Generator, void: int
+) -> tuple[Tensor, Tensor]:
+    """Draw a window and cut it; see `draw_crop` and `cut`."""
+    return cut(picture, labels, draw_crop((labels.shape[0], labels.shape[1]), size, augmentation, rng), void)
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """Source pixels ``source_start..source_stop`` go to ``start..stop`` of the result, along one axis."""
 
     source_start: int
@@ -128,64 +154,99 @@ class _Window:
         return self.source_start + ((torch.arange(count) + 0.5) * (length / count)).long().clamp_(max=length - 1)
 
 
-def _window(length: int, size: int, zoom: float, rng: np.random.Generator) -> _Window:
+def _window(length: int, size: int, zoom: float, rng: np.random.Generator) -> Window:
     wanted = max(1, round(size / zoom))
     slack = length - wanted
     begin = int(rng.integers(min(0, slack), max(0, slack), endpoint=True))
     source_start, source_stop = max(0, begin), min(length, begin + wanted)
     start = min(size - 1, round((source_start - begin) * size / wanted))
     stop = max(start + 1, round((source_stop - begin) * size / wanted))
-    return _Window(source_start, source_stop, start, min(stop, size))
+    return Window(source_start, source_stop, start, min(stop, size))
 
 
-def colour_and_normalise(pictures: Tensor, augmentation: Augmentation, rng: np.random.Generator) -> Tensor:
-    """Vary the colours of a batch and normalise it with `MEAN` and `STD`.
+@dataclass(frozen=True)
+class ColourChange:
+    """A random change of one picture's colours, drawn but not yet made.
+
+    Attributes
+    ----------
+    brightness, contrast, saturation : float
+        Factors.
+    hue : float
+        Turn of the colour circle, in radians.
+    blur : bool
+        Whether the picture is blurred.
+    """
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    blur: bool
+
+
+def draw_colours(count: int, augmentation: Augmentation, rng: np.random.Generator) -> list[ColourChange]:
+    """Draw the changes of `count` pictures' colours."""
+    strengths = (augmentation.brightness, augmentation.contrast, augmentation.saturation)
+    factors = []
+    for _ in range(count):
+        brightness, contrast, saturation = (1 + rng.uniform(-1, 1) * strength for strength in strengths)
+        factors.append((brightness, contrast, saturation, math.radians(rng.uniform(-1, 1) * augmentation.hue)))
+    blurs = rng.random(count) < augmentation.blur
+    return [ColourChange(*values, blur=bool(blur)) for values, blur in zip(factors, blurs, strict=True)]
+
+
+def recolour(pictures: Tensor, changes: Sequence[ColourChange]) -> Tensor:
+    """Change the colours of a batch and normalise it with `MEAN` and `STD`.
 
     Brightness, contrast, saturation and hue are all affine in RGB, so each picture needs one 3x3 matrix.
 
     Parameters
     ----------
     pictures : Tensor
-        N x 3 x H x W uint8.
-    augmentation : Augmentation
-        How strongly.
-    rng : numpy.random.Generator
-        Source of chance.
+        N x 3 x H x W uint8, on any device.
+    changes : sequence of ColourChange
+        One a picture.
 
     Returns
     -------
     Tensor
-        N x 3 x H x W float32, channels last.
+        N x 3 x H x W float32, channels last, on the same device.
     """
     count, _, height, width = pictures.shape
+    device = pictures.device
     values = pictures.reshape(count, 3, -1).float().mul_(1 / 255)
-    means = values.mean(dim=2).double().numpy()
+    means = values.mean(dim=2).cpu().double().numpy()
     matrices, offsets = np.empty((count, 3, 3)), np.empty((count, 3, 1))
-    for i in range(count):
-        matrices[i], offsets[i] = _colour(augmentation, means[i], rng)
-    values = torch.baddbmm(torch.from_numpy(offsets).float(), torch.from_numpy(matrices).float(), values).clamp_(0, 1)
+    for i, change in enumerate(changes):
+        matrices[i], offsets[i] = _affine(change, means[i])
+    linear, constant = (torch.from_numpy(array).float().to(device) for array in (matrices, offsets))
+    values = torch.baddbmm(constant, linear, values).clamp_(0, 1)
     values = values.view(count, 3, height, width)
-    blurred = torch.from_numpy(rng.random(count) < augmentation.blur)
-    if blurred.any():
+    if any(change.blur for change in changes):
+        blurred = torch.tensor([change.blur for change in changes], device=device)
         values[blurred] = _blur(values[blurred])
-    mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
+    mean, std = (torch.tensor(row, device=device)[:, None, None] for row in (MEAN, STD))
     return values.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
-def _colour(augmentation: Augmentation, mean: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    strengths = (augmentation.brightness, augmentation.contrast, augmentation.saturation)
-    brightness, contrast, saturation = (1 + rng.uniform(-1, 1) * strength for strength in strengths)
-    angle = math.radians(rng.uniform(-1, 1) * augmentation.hue)
+def colour_and_normalise(pictures: Tensor, augmentation: Augmentation, rng: np.random.Generator) -> Tensor:
+    """Draw changes of a batch's colours, make them and normalise; see `draw_colours` and `recolour`."""
+    return recolour(pictures, draw_colours(len(pictures), augmentation, rng))
+
+
+def _affine(change: ColourChange, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     grey = np.tile(_LUMA, (3, 1))
     # A turn about the grey axis (Rodrigues' formula for the axis (1, 1, 1) / sqrt 3).
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    turn = math.cos(angle) * np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) / 3
-    matrix = brightness * (saturation * np.eye(3) + (1 - saturation) * grey) @ turn
+    cosine, sine = math.cos(change.hue), math.sin(change.hue)
+    turn = cosine * np.eye(3) + sine * cross + (1 - cosine) / 3
+    matrix = change.brightness * (change.saturation * np.eye(3) + (1 - change.saturation) * grey) @ turn
     pivot = float(grey[0] @ (matrix @ mean))
-    return contrast * matrix, np.full((3, 1), (1 - contrast) * pivot)
+    return change.contrast * matrix, np.full((3, 1), (1 - change.contrast) * pivot)
 
 
 def _blur(pictures: Tensor) -> Tensor:
-    row = torch.tensor([0.25, 0.5, 0.25])
+    row = torch.tensor([0.25, 0.5, 0.25], device=pictures.device)
     kernel = (row[:, None] * row).expand(3, 1, 3, 3)
     return F.conv2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
