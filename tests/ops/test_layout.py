@@ -37,7 +37,7 @@ def test_packed_and_unpacked(relax_main, run_relax, block: int, blocks: int, pad
 
 
 def test_plain_nchw_is_stored_as_it_is():
-    assert PLANAR == Layout()
+    assert Layout() == PLANAR
     assert PLANAR.physical((1, 7, 5, 3)) == (1, 7, 5, 3)
 
 
