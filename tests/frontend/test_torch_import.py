@@ -81,7 +81,8 @@ def test_every_variable_is_named_after_a_layer(imported: tvm.IRModule, enet: nn.
     assert is_call(by_name["bottleneck4_0.conv.0"], "relax.add"), "a layer's plain name is its result's: after the bias"
     (convolution,) = (value for name, value in by_name.items() if name.startswith("bottleneck4_0.conv.0#"))
     assert is_call(convolution, "relax.nn.conv2d_transpose")
-    assert isinstance(by_name["bottleneck1_0.expand.1"], relax.TupleGetItem)
+    assert isinstance(by_name["bottleneck4_0.expand.1"], relax.TupleGetItem)
+    assert isinstance(by_name["bottleneck1_0.dropout"], relax.TupleGetItem), "dropout passes on the batch norm's value"
 
 
 def test_the_stack_names_layers_at_any_depth(network_of):
