@@ -6,13 +6,15 @@ Importing the package registers them. They print, type-check and legalise like T
 from enet_tvm.ops.conv2d import FusedConv2D, fused_conv2d
 from enet_tvm.ops.initial_block import InitialBlockAttrs, initial_block
 from enet_tvm.ops.layout import PLANAR, Layout, pack, unpack
-from enet_tvm.ops.window import max_pool2d_with_window, max_unpool2d
+from enet_tvm.ops.window import MaxPool2DWithWindow, MaxUnpool2D, max_pool2d_with_window, max_unpool2d
 
 __all__ = [
     "PLANAR",
     "FusedConv2D",
     "InitialBlockAttrs",
     "Layout",
+    "MaxPool2DWithWindow",
+    "MaxUnpool2D",
     "fused_conv2d",
     "initial_block",
     "max_pool2d_with_window",

@@ -37,6 +37,14 @@ class Layout:
             raise ValueError(f"{c} channels cannot be stored in blocks of {self.block}")
         return (n, c // self.block, h, w + 2 * self.pad, self.block)
 
+    def logical(self, stored: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Return N x C x H x W of a tensor of this stored shape."""
+        if self.block == 0:
+            n, c, h, w = stored
+            return n, c, h, w
+        n, blocks, h, columns, block = stored
+        return n, blocks * block, h, columns - 2 * self.pad
+
 
 PLANAR = Layout()
 

@@ -8,34 +8,92 @@ without an error; nothing here goes through it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import tvm
 from tvm import relax, te
 from tvm.tirx import Select, const
 
-from enet_tvm.ops.layout import Layout
+from enet_tvm.ops.layout import PLANAR, Layout
 from enet_tvm.ops.registry import register_op, static_shape
 
 
+@dataclass(frozen=True)
+class MaxUnpool2D:
+    """Attributes of ``enet.max_unpool2d``.
+
+    Attributes
+    ----------
+    output_size : (int, int)
+        Height and width of the unpooled plane: twice the input's, or one more, which stays zero.
+    data_layout, out_layout : Layout
+        How input and output are stored; the window indices lie as an unpadded `data_layout`.
+    """
+
+    output_size: tuple[int, int]
+    data_layout: Layout = PLANAR
+    out_layout: Layout = PLANAR
+
+    def to_attrs(self) -> tvm.ir.DictAttrs:
+        """Return the operator attributes."""
+        return tvm.ir.make_node(
+            "ir.DictAttrs",
+            output_size=list(self.output_size),
+            data_layout=[self.data_layout.block, self.data_layout.pad],
+            out_layout=[self.out_layout.block, self.out_layout.pad],
+        )
+
+    @classmethod
+    def from_call(cls, call: relax.Call) -> MaxUnpool2D:
+        """Return the attributes of a call of the operator."""
+        size, data, out = ([int(v) for v in call.attrs[key]] for key in ("output_size", "data_layout", "out_layout"))
+        return cls((size[0], size[1]), Layout(*data), Layout(*out))
+
+
+@dataclass(frozen=True)
+class MaxPool2DWithWindow:
+    """Attributes of ``enet.max_pool2d_with_window``.
+
+    Attributes
+    ----------
+    data_layout, out_layout : Layout
+        How input and maxima are stored; the window indices lie as an unpadded `out_layout`.
+    """
+
+    data_layout: Layout = PLANAR
+    out_layout: Layout = PLANAR
+
+    def to_attrs(self) -> tvm.ir.DictAttrs:
+        """Return the operator attributes."""
+        return tvm.ir.make_node(
+            "ir.DictAttrs",
+            data_layout=[self.data_layout.block, self.data_layout.pad],
+            out_layout=[self.out_layout.block, self.out_layout.pad],
+        )
+
+    @classmethod
+    def from_call(cls, call: relax.Call) -> MaxPool2DWithWindow:
+        """Return the attributes of a call of the operator."""
+        return cls(*(Layout(*(int(v) for v in call.attrs[key])) for key in ("data_layout", "out_layout")))
+
+
 def _infer_pool(call: relax.Call) -> relax.TupleType:
-    n, c, h, w = static_shape(call.args[0]) if int(call.attrs["block"]) == 0 else _logical(call)
-    out = Layout(int(call.attrs["block"])).physical((n, c, h // 2, w // 2))
-    return relax.TupleType([relax.TensorType(out, call.args[0].ty.dtype), relax.TensorType(out, "uint8")])
-
-
-def _logical(call: relax.Call) -> tuple[int, int, int, int]:
-    n, q, h, w, v = static_shape(call.args[0])
-    return n, q * v, h, w - 2 * int(call.attrs["pad"])
+    attrs = MaxPool2DWithWindow.from_call(call)
+    n, c, h, w = attrs.data_layout.logical(static_shape(call.args[0]))
+    shape = (n, c, h // 2, w // 2)
+    maxima = relax.TensorType(attrs.out_layout.physical(shape), call.args[0].ty.dtype)
+    return relax.TupleType([maxima, relax.TensorType(Layout(attrs.out_layout.block).physical(shape), "uint8")])
 
 
 def _infer_unpool(call: relax.Call) -> relax.TensorType:
-    n, c, _, _ = static_shape(call.args[0])
-    return relax.TensorType((n, c, *(int(s) for s in call.attrs["output_size"])), call.args[0].ty.dtype)
+    attrs = MaxUnpool2D.from_call(call)
+    n, c, _, _ = attrs.data_layout.logical(static_shape(call.args[0]))
+    return relax.TensorType(attrs.out_layout.physical((n, c, *attrs.output_size)), call.args[0].ty.dtype)
 
 
 def te_max_pool2d_with_window(x: te.Tensor) -> tuple[te.Tensor, te.Tensor]:
-    """Return the 2x2 stride-2 maxima (N x C x H/2 x W/2) and their window indices (uint8, same shape)."""
+    """Return the 2x2 stride-2 maxima (N x C x H//2 x W//2) and their window indices (uint8, same shape)."""
     n, c, h, w = (int(s) for s in x.shape)
 
     def body(i: Any, q: Any, y: Any, z: Any) -> tuple[Any, Any]:
@@ -70,7 +128,7 @@ def _legalize_pool(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 
 
 def _legalize_unpool(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    size = tuple(int(s) for s in call.attrs["output_size"])
+    size = MaxUnpool2D.from_call(call).output_size
     return builder.call_te(te_max_unpool2d, *call.args, size, primfunc_name_hint="max_unpool2d")
 
 
@@ -80,11 +138,24 @@ _POOL = register_op(
 _UNPOOL = register_op("enet.max_unpool2d", "The inverse of pooling, by window index", _infer_unpool, _legalize_unpool)
 
 
-def max_pool2d_with_window(x: relax.Expr, layout: Layout = Layout()) -> relax.Call:  # noqa: B008
-    """Return the pair (2x2 stride-2 maxima, window indices as uint8) of `x`, which is stored in `layout`."""
-    return relax.Call(_POOL, [x], tvm.ir.make_node("ir.DictAttrs", block=layout.block, pad=layout.pad))
+def max_pool2d_with_window(x: relax.Expr, layout: Layout = PLANAR, out_layout: Layout | None = None) -> relax.Call:
+    """Return the pair (2x2 stride-2 maxima, window indices as uint8) of `x`.
+
+    `x` is stored in `layout`, the maxima in `out_layout`, which by default is that without padding, as the indices are.
+    """
+    attrs = MaxPool2DWithWindow(layout, Layout(layout.block) if out_layout is None else out_layout)
+    return relax.Call(_POOL, [x], attrs.to_attrs())
 
 
-def max_unpool2d(x: relax.Expr, window: relax.Expr, output_size: tuple[int, int]) -> relax.Call:
-    """Return `x` (N x C x H x W) unpooled to N x C x `output_size` by the window indices of the pooling."""
-    return relax.Call(_UNPOOL, [x, window], tvm.ir.make_node("ir.DictAttrs", output_size=list(output_size)))
+def max_unpool2d(
+    x: relax.Expr,
+    window: relax.Expr,
+    output_size: tuple[int, int],
+    layout: Layout = PLANAR,
+    out_layout: Layout = PLANAR,
+) -> relax.Call:
+    """Return `x` (N x C x H x W) unpooled to N x C x `output_size` by the window indices of the pooling.
+
+    `x` is stored in `layout`, `window` as that without padding, and the result in `out_layout`, of the same block.
+    """
+    return relax.Call(_UNPOOL, [x, window], MaxUnpool2D(output_size, layout, out_layout).to_attrs())

@@ -45,6 +45,7 @@ class _Assignment:
         self.rewriter = Rewriter()
         self.layouts: dict[relax.Var, Layout] = {}
         self.pads: dict[relax.Var, int] = {}
+        self.pooled: dict[relax.Var, Layout] = {}
         self.converted: dict[relax.Expr, list[tuple[Layout, relax.Var]]] = {}
         for binding in graph.bindings:
             if is_call(binding.value, "enet.fused_conv2d"):
@@ -58,11 +59,13 @@ class _Assignment:
                 self._conv2d(binding)
             elif is_call(value, "enet.initial_block"):
                 self._initial_block(binding)
-            elif is_call(value, "enet.max_pool2d_with_window") and self._can_pool(value):
-                layout = self.layouts[value.args[0]]
-                self._bind(binding, ops.max_pool2d_with_window(self.rewriter.mapped(value.args[0]), layout), PLANAR)
-            elif isinstance(value, relax.TupleGetItem) and (block := self._block_of_pool(value.tuple_value)):
-                self._bind(binding, self.rewriter.mapped(value), Layout(block))
+            elif is_call(value, "enet.max_pool2d_with_window") and self._pools_blocked(binding):
+                self._pool(binding)
+            elif isinstance(value, relax.TupleGetItem) and value.tuple_value in self.pooled:
+                maxima = self.pooled[value.tuple_value]
+                self._bind(binding, self.rewriter.mapped(value), Layout(maxima.block) if value.index else maxima)
+            elif is_call(value, "enet.max_unpool2d") and value.args[0] in self.layouts:
+                self._unpool(binding)
             else:
                 self._foreign(binding)
         for var in dict.fromkeys(variables(self.graph.result)):
@@ -100,16 +103,31 @@ class _Assignment:
         data, _ = self._stored(data, PLANAR, exact=True)
         self._bind(binding, ops.initial_block(replace(attrs, out_layout=layout), data, weight, *vectors), layout)
 
-    def _can_pool(self, value: relax.Call) -> bool:
-        height, width = (int(s) for s in value.args[0].ty.shape.values[2:])
-        return value.args[0] in self.layouts and height % 2 == 0 and width % 2 == 0
+    def _pools_blocked(self, binding: relax.VarBinding) -> bool:
+        taken_apart = all(isinstance(value, relax.TupleGetItem) for value in self._readers(binding.var))
+        return binding.value.args[0] in self.layouts and taken_apart and not is_result(self.graph, binding.var)
 
-    def _block_of_pool(self, var: relax.Expr) -> int:
-        """Return the block of the tensors that `var` is the pair of, 0 if it is no blocked pooling's."""
-        value = self.graph.value(var)
-        if is_call(value, "enet.max_pool2d_with_window") and self._can_pool(value):
-            return self.layouts[value.args[0]].block
-        return 0
+    def _readers(self, var: relax.Var) -> list[relax.Expr]:
+        return [self.graph.producer[user] for user in self.graph.users.get(var, [])]
+
+    def _pool(self, binding: relax.VarBinding) -> None:
+        data = binding.value.args[0]
+        layout = self.layouts[data]
+        pads = [
+            self.pads.get(user, 0) for user in self.graph.users.get(binding.var, []) if self.graph.producer[user].index == 0
+        ]
+        out = Layout(layout.block, max(pads, default=0))
+        self.pooled[binding.var] = out
+        self._bind(binding, ops.max_pool2d_with_window(self.rewriter.mapped(data), layout, out), PLANAR)
+
+    def _unpool(self, binding: relax.VarBinding) -> None:
+        data, window = binding.value.args
+        block = self.layouts[data].block
+        stored, layout = self._stored(data, Layout(block), exact=False)
+        indices, _ = self._stored(window, Layout(block), exact=True)
+        out = Layout(block, self.pads.get(binding.var, 0))
+        size = ops.MaxUnpool2D.from_call(binding.value).output_size
+        self._bind(binding, ops.max_unpool2d(stored, indices, size, layout, out), out)
 
     def _foreign(self, binding: relax.VarBinding) -> None:
         """Keep an operator of TVM's, which knows NCHW only."""
@@ -139,5 +157,5 @@ class _Assignment:
     def _leaves(self, var: relax.Var) -> bool:
         """Whether nothing of the `enet` dialect reads `var`: then it had better be NCHW at once."""
         users = self.graph.users.get(var, [])
-        inside = ("enet.fused_conv2d", "enet.max_pool2d_with_window")
+        inside = ("enet.fused_conv2d", "enet.max_pool2d_with_window", "enet.max_unpool2d")
         return is_result(self.graph, var) or not any(is_call(self.graph.value(u), name) for u in users for name in inside)

@@ -74,8 +74,13 @@ class _Lowering:
             self._conv2d(binding)
         elif is_call(binding.value, "enet.initial_block"):
             self._initial_block(binding)
-        elif is_call(binding.value, "enet.max_pool2d_with_window") and int(binding.value.attrs["block"]):
+        elif (
+            is_call(binding.value, "enet.max_pool2d_with_window")
+            and ops.MaxPool2DWithWindow.from_call(binding.value).data_layout.block
+        ):
             self._pool(binding)
+        elif is_call(binding.value, "enet.max_unpool2d") and ops.MaxUnpool2D.from_call(binding.value).data_layout.block:
+            self._unpool(binding)
         else:
             self.rewriter.keep(binding)
 
@@ -128,15 +133,28 @@ class _Lowering:
         self.launches.append(describe(kernel.name_hint, fused, attrs.layers, out_shape, layout, flops))
 
     def _pool(self, binding: relax.VarBinding) -> None:
-        layout = Layout(int(binding.value.attrs["block"]), int(binding.value.attrs["pad"]))
-        data = binding.value.args[0]
-        n, blocks, height, width, block = (int(s) for s in data.ty.shape.values)
-        shape = (n, blocks * block, height, width - 2 * layout.pad)
-        kernel = self._kernel((shape, layout), "max_pool2d_with_window", lambda: pooling.max_pool2d_with_window(shape, layout))
+        attrs, data = ops.MaxPool2DWithWindow.from_call(binding.value), binding.value.args[0]
+        layout, out = attrs.data_layout, attrs.out_layout
+        shape = layout.logical(tuple(int(s) for s in data.ty.shape.values))
+        kernel = self._kernel(
+            (shape, attrs), "max_pool2d_with_window", lambda: pooling.max_pool2d_with_window(shape, layout, out)
+        )
         self._launch(binding, kernel, [data])
-        out_shape = (n, shape[1], height // 2, shape[3] // 2)
-        layers = (layer_of(binding.var),)
-        self.launches.append(describe(kernel.name_hint, ["max_pool2d_with_window"], layers, out_shape, Layout(block)))
+        layers, out_shape = (layer_of(binding.var),), (*shape[:2], shape[2] // 2, shape[3] // 2)
+        self.launches.append(describe(kernel.name_hint, ["max_pool2d_with_window"], layers, out_shape, out))
+
+    def _unpool(self, binding: relax.VarBinding) -> None:
+        attrs = ops.MaxUnpool2D.from_call(binding.value)
+        data, window = binding.value.args
+        shape = attrs.data_layout.logical(tuple(int(s) for s in data.ty.shape.values))
+        kernel = self._kernel(
+            (shape, attrs),
+            "max_unpool2d",
+            lambda: pooling.max_unpool2d(shape, attrs.data_layout, attrs.output_size, attrs.out_layout),
+        )
+        self._launch(binding, kernel, [data, window])
+        layers, out_shape = (layer_of(binding.var),), (*shape[:2], *attrs.output_size)
+        self.launches.append(describe(kernel.name_hint, ["max_unpool2d"], layers, out_shape, attrs.out_layout))
 
 
 def _known(expr: relax.Expr) -> np.ndarray:

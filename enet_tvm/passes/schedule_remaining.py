@@ -70,14 +70,16 @@ def _schedule_block(schedule: s_tir.Schedule, block: s_tir.schedule.SBlockRV, la
     if not spatial:
         _schedule_full_reduction(schedule, block, reductions, lanes)
         return
-    *outer, last = spatial
+    # A trailing axis of one value, such as a block of one channel, has no vector to offer.
+    place = max((i for i, loop in enumerate(spatial) if _extent(schedule, loop) > 1), default=len(spatial) - 1)
+    last, outer = spatial[place], [*spatial[:place], *spatial[place + 1 :]]
     width = math.gcd(_extent(schedule, last), lanes)
-    if width > 1:
+    if width > 1 and 2 * width >= lanes:
         head, inner = schedule.split(last, factors=[None, width])
         schedule.vectorize(inner)
         outer.append(head)
     elif outer:
-        # Rows of a length that no vector divides are left whole: LLVM makes vectors and a remainder of them.
+        # Rows that only a small part of a vector divides are left whole: LLVM makes vectors and a remainder of them.
         inner = last
     else:
         outer, inner = [last], None
