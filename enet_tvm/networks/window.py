@@ -8,6 +8,7 @@ They are for inference: no gradient is defined.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -72,16 +73,31 @@ class WindowMaxPool2d(nn.Module):
     """`max_pool2d_with_window` as a module."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the maxima and their window indices."""
+        """Return the maxima and their window indices; the last row or column of an odd plane belongs to no window."""
+        height, width = x.shape[-2:]
+        if height % 2 or width % 2:
+            x = x[..., : height // 2 * 2, : width // 2 * 2]
         return torch.ops.enet_tvm.max_pool2d_with_window(x)
 
 
 class WindowMaxUnpool2d(nn.Module):
     """`max_unpool2d` as a module."""
 
-    def forward(self, x: Tensor, window: Tensor) -> Tensor:
-        """Return the unpooled plane."""
-        return torch.ops.enet_tvm.max_unpool2d(x, window)
+    def forward(self, x: Tensor, window: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """Return the unpooled plane, with a row or column of zeros more where `output_size` (H, W) asks for it.
+
+        Raises
+        ------
+        ValueError
+            When `output_size` is not that of a plane which pools to `x`.
+        """
+        plane = torch.ops.enet_tvm.max_unpool2d(x, window)
+        if output_size is None:
+            return plane
+        below, right = (int(wanted) - have for wanted, have in zip(output_size[-2:], plane.shape[-2:], strict=True))
+        if not {below, right} <= {0, 1}:
+            raise ValueError(f"{tuple(output_size)} does not pool to {tuple(x.shape[-2:])}")
+        return nn.functional.pad(plane, (0, right, 0, below)) if below or right else plane
 
 
 def to_window_form(network: nn.Module) -> nn.Module:

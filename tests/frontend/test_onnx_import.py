@@ -10,11 +10,13 @@ from tvm import relax
 
 from enet_tvm.dataflow import Dataflow
 from enet_tvm.errors import UserError
+from enet_tvm.frontend.onnx_export import export_onnx
 from enet_tvm.frontend.onnx_import import from_onnx, read_onnx_info
 from enet_tvm.frontend.torch_import import from_torch
 from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
 from enet_tvm.passes.fuse_conv2d import FuseConv2D
 from enet_tvm.passes.fuse_initial_block import FuseInitialBlock
+from enet_tvm.size import Size
 
 FLOAT = onnx.TensorProto.FLOAT
 
@@ -153,3 +155,26 @@ def test_source_of_an_export(tmp_path):
     path, digest = tmp_path / "enet.onnx", "ab" * 32
     export_onnx(load_network(DEFAULT_WEIGHTS), read_info(DEFAULT_WEIGHTS), Size(64, 32), path, weights_sha256=digest)
     assert read_onnx_source(path) == ((1, 3, 32, 64), digest)
+
+
+def test_odd_planes_lose_a_row_and_get_zeros_back(info, tmp_path):
+    class Odd(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Conv2d(3, 16, 3, padding=1)
+            self.pool = torch.nn.MaxPool2d(2, return_indices=True)
+            self.unpool = torch.nn.MaxUnpool2d(2)
+            self.last = torch.nn.Conv2d(16, 3, 3, padding=1)
+
+        def forward(self, x):
+            x = self.first(x)
+            pooled, indices = self.pool(x)
+            return self.last(self.unpool(pooled, indices, list(x.shape[2:])))
+
+    torch.manual_seed(0)
+    network = Odd().eval()
+    export_onnx(network, info, Size(15, 9), tmp_path / "odd.onnx")
+    x = torch.randn(1, 3, 9, 15)
+    with torch.no_grad():
+        expected = network(x).numpy()
+    np.testing.assert_allclose(run(from_onnx(tmp_path / "odd.onnx"), x.numpy()), expected, atol=1e-5)

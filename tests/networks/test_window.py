@@ -41,10 +41,26 @@ def test_first_of_equal_values_wins():
     assert WindowMaxPool2d()(torch.tensor([[[[1.0, 5.0], [5.0, 5.0]]]]))[1].item() == 1
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 3, 4), (1, 1, 4, 3), (1, 4, 4)])
-def test_odd_planes_are_refused(shape):
-    with pytest.raises(ValueError, match="even H and W"):
-        WindowMaxPool2d()(torch.zeros(shape))
+@pytest.mark.parametrize("shape", [(1, 1, 3, 4), (1, 2, 4, 3), (2, 3, 7, 5)])
+def test_odd_planes_lose_their_last_row_or_column_and_get_zeros_back(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    expected, indices = F.max_pool2d(x, 2, return_indices=True)
+    pooled, window = WindowMaxPool2d()(x)
+    assert torch.equal(pooled, expected)
+    whole = WindowMaxUnpool2d()(pooled, window, x.shape[2:])
+    assert torch.equal(whole, F.max_unpool2d(pooled, indices, 2, output_size=x.shape[2:]))
+
+
+def test_operator_itself_takes_whole_windows_only():
+    for shape in ((1, 1, 3, 4), (1, 1, 4, 3), (1, 4, 4)):
+        with pytest.raises(ValueError, match="even H and W"):
+            torch.ops.enet_tvm.max_pool2d_with_window(torch.zeros(shape))
+
+
+def test_size_that_was_never_pooled():
+    pooled, window = WindowMaxPool2d()(torch.zeros(1, 1, 4, 4))
+    with pytest.raises(ValueError, match=r"\(6, 4\) does not pool to \(2, 2\)"):
+        WindowMaxUnpool2d()(pooled, window, (6, 4))
 
 
 @pytest.mark.parametrize("batch", [1, 3])
