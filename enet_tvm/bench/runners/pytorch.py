@@ -1,0 +1,71 @@
+"""PyTorch as a runner: as it comes, in its best form, and compiled by its own compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from enet_tvm.bench.runners.base import Runner, RunnerMissingError, Workload
+from enet_tvm.networks import load_network
+from enet_tvm.networks.folded import folded
+
+
+class PyTorchRunner(Runner):
+    """A module called under inference mode."""
+
+    def __init__(self, description: str, module: Callable[[Tensor], Tensor], threads: int, channels_last: bool) -> None:
+        self.description = f"{description} (PyTorch {torch.__version__})"
+        self._module = module
+        self._threads = threads
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits."""
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            output = self._module(torch.from_numpy(x).to(memory_format=self._format))
+            return output.contiguous().numpy()
+
+
+def eager(workload: Workload) -> Runner:
+    """Return PyTorch as it comes: NCHW, batch norms in place."""
+    return PyTorchRunner("eager, NCHW", load_network(workload.weights), workload.threads, channels_last=False)
+
+
+def channels_last(workload: Workload) -> Runner:
+    """Return eager PyTorch in its best form: batch norms folded, channels_last."""
+    return PyTorchRunner("eager, folded, channels_last", _best_form(workload), workload.threads, channels_last=True)
+
+
+def _best_form(workload: Workload) -> nn.Module:
+    network = folded(load_network(workload.weights))
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
+    return network
+
+
+def compiled(workload: Workload) -> Runner:
+    """Return ``torch.compile`` in its best form: batch norms folded, channels_last, weights frozen.
+
+    Raises
+    ------
+    RunnerMissingError
+        When its C++ compiler is missing or it fails.
+    """
+    torch.set_num_threads(workload.threads)
+    torch._inductor.config.freezing = True
+    module = torch.compile(_best_form(workload))
+    example = torch.zeros(workload.input_shape).to(memory_format=torch.channels_last)
+    try:
+        with torch.inference_mode():
+            module(example)
+    except Exception as error:  # what it raises without a compiler has no common base
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunnerMissingError(f"torch.compile does not work here ({reason[:120]}); it needs a C++ compiler") from error
+    return PyTorchRunner("torch.compile, folded, channels_last, frozen", module, workload.threads, channels_last=True)
