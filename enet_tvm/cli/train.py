@@ -16,8 +16,9 @@ def command(
     network: Annotated[str, typer.Option(help="What to train: enet or segnet.")] = "enet",
     recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="Built-in recipe, or a .toml file.")] = "default",
     dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Which data set DIR is; its layout says it.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Replaces the recipe's number of epochs.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Replaces the recipe's number of epochs, in each stage.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Replaces the recipe's size of the training windows.")] = None,
+    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; by default the first of them that is here.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all available by default.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or go on from the checkpoint in DIR.")] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results to this file.")] = None,
@@ -26,6 +27,8 @@ def command(
 
     Cityscapes is brought to 1024x512 and SUN RGB-D to 256x200, as in the paper; --size, or the recipe, sets the windows
     that are cut from that.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m enet_tvm train ...; the processes share each batch of the recipe.
     """
     import torch
     from rich.console import Console
@@ -35,8 +38,10 @@ def command(
     from enet_tvm.files import write_json
     from enet_tvm.machine import usable_cpus
     from enet_tvm.size import parse_size
-    from enet_tvm.training.progress import ConsoleObserver
+    from enet_tvm.training.processes import join_processes
+    from enet_tvm.training.progress import ConsoleObserver, Observers
     from enet_tvm.training.recipe import load_recipe
+    from enet_tvm.training.tensorboard import tensorboard_observers
     from enet_tvm.training.trainer import Trainer
 
     console = Console(soft_wrap=True, highlight=False)
@@ -44,20 +49,25 @@ def command(
     torch.set_num_threads(threads or len(usable_cpus()))
     require_sound(data, dataset=dataset)
     train, val = (at_paper_size(open_samples(data, split, dataset=dataset)) for split in ("train", "val"))
-    if (whole := train.paper_size) and (chosen.crop_size.width > whole.width or chosen.crop_size.height > whole.height):
-        console.print(
-            f"windows of {chosen.crop_size} are larger than the pictures, {whole}; try --size {whole}", style="yellow"
-        )
-    trainer = Trainer(chosen, train, val, out, fresh=fresh, network=network)
-    try:
-        with ConsoleObserver(console) as observer:
-            best = trainer.run(observer)
-    except KeyboardInterrupt:
-        kept = f"epoch {trainer.saved_epochs} is safe in {out}" if trainer.saved_epochs else "no epoch was finished"
-        console.print(f"stopped; {kept}: run the same command again to go on", style="yellow")
-        raise typer.Exit(130) from None
+    with join_processes(device) as processes:
+        console.quiet = not processes.leads
+        window = max(stage.crop_size for stage in chosen.in_order())
+        if (whole := train.paper_size) and (window.width > whole.width or window.height > whole.height):
+            console.print(f"windows of {window} are larger than the pictures, {whole}; try --size {whole}", style="yellow")
+        trainer = Trainer(chosen, train, val, out, fresh=fresh, network=network, processes=processes)
+        try:
+            with ConsoleObserver(console) as shown:
+                logs = tensorboard_observers(out, console.print) if processes.leads else []
+                best = trainer.run(Observers(shown, *logs))
+        except KeyboardInterrupt:
+            kept = f"epoch {trainer.saved_epochs} is safe in {out}" if trainer.saved_epochs else "no epoch was finished"
+            console.print(f"stopped; {kept}: run the same command again to go on", style="yellow")
+            raise typer.Exit(130) from None
+        if not processes.leads:
+            return
     weights = out / "best.safetensors"
     console.print(f"best: epoch {best['epoch']}, val mIoU {best['val_miou']:.4f}, in {weights}")
     if json is not None:
         what = {"weights": str(weights), "best": best, "epochs": trainer.epoch, "seconds": trainer.seconds}
-        write_json(json, what | {"threads": torch.get_num_threads(), "recipe": chosen.model_dump(mode="json")})
+        where = {"device": str(processes.device), "processes": processes.count, "threads": torch.get_num_threads()}
+        write_json(json, what | where | {"recipe": chosen.model_dump(mode="json")})

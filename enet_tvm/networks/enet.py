@@ -155,6 +155,9 @@ class ENet(nn.Module):
     """
 
     name = "enet"
+    encoder_channels = 128
+    decoder_layers = ("bottleneck4_0", "bottleneck4_1", "bottleneck4_2", "bottleneck5_0", "bottleneck5_1", "fullconv")
+    """What follows the encoder's output, N x encoder_channels x H/8 x W/8."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from enet_tvm.data.classes import ClassSet
-from enet_tvm.data.transforms import Augmentation, colour_and_normalise, crop_pair
+from enet_tvm.data.transforms import Augmentation, cut, draw_colours, draw_crop, recolour
 from enet_tvm.errors import UserError
 from enet_tvm.size import Size
-from enet_tvm.training.recipe import Recipe
+from enet_tvm.training.processes import Processes
+from enet_tvm.training.recipe import Settings
+
+T = TypeVar("T")
 
 
 class PackedSamples:
@@ -49,6 +53,11 @@ class PackedSamples:
     def __len__(self) -> int:
         return len(self.pictures)
 
+    def shape(self, index: int) -> tuple[int, int]:
+        """Return height and width of a picture."""
+        height, width = self.labels[index].shape
+        return height, width
+
     def size(self) -> Size:
         """Return the size of the first picture."""
         height, width = self.labels[0].shape
@@ -60,22 +69,71 @@ def batches_per_epoch(count: int, batch_size: int) -> int:
     return max(1, count // batch_size)
 
 
-def epoch_batches(samples: PackedSamples, recipe: Recipe, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of augmented batches; all chance comes from the recipe's seed and `epoch` alone.
+def shared_batch(count: int, batch_size: int, processes: Processes) -> int:
+    """Return the size of a batch of `count` samples, which all processes share.
+
+    Raises
+    ------
+    UserError
+        When they cannot share it evenly.
+    """
+    batch = min(batch_size, count)
+    if batch % processes.count:
+        raise UserError(
+            f"{processes.count} processes cannot share batches of {batch} evenly; set batch_size to a multiple of their number"
+        )
+    return batch
+
+
+def epoch_batches(
+    samples: PackedSamples, settings: Settings, seed: int, epoch: int, processes: Processes
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one epoch of augmented batches; all chance comes from `seed` and `epoch` alone.
+
+    Parameters
+    ----------
+    samples : PackedSamples
+        Pictures and labels.
+    settings : Settings
+        Size of the batches and windows, and augmentation.
+    seed, epoch : int
+        What decides the order and the augmentation.
+    processes : Processes
+        Each process gets its share of every batch, on its device. Together they get what one alone would.
 
     Yields
     ------
     pictures, labels : Tensor
         N x 3 x H x W float32 (normalised, channels last) and N x H x W uint8.
+
+    Raises
+    ------
+    UserError
+        When the processes cannot share a batch evenly.
     """
-    rng = np.random.default_rng([recipe.seed, epoch])
+    rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(samples))
-    augmentation = Augmentation(**recipe.augmentation.model_dump())
-    size = (recipe.crop_size.height, recipe.crop_size.width)
+    augmentation = Augmentation(**settings.augmentation.model_dump())
+    size = (settings.crop_size.height, settings.crop_size.width)
     void = samples.class_set.ignore_index
-    batch = min(recipe.batch_size, len(samples))
-    for number in range(batches_per_epoch(len(samples), recipe.batch_size)):
+    batch = shared_batch(len(samples), settings.batch_size, processes)
+    share = processes.share(batch)
+    for number in range(batches_per_epoch(len(samples), settings.batch_size)):
         chosen = order[number * batch : (number + 1) * batch]
-        pairs = [crop_pair(samples.pictures[i], samples.labels[i], size, augmentation, rng, void) for i in chosen]
-        pictures = torch.stack([picture for picture, _ in pairs])
-        yield colour_and_normalise(pictures, augmentation, rng), torch.stack([labels for _, labels in pairs])
+        crops = [draw_crop(samples.shape(i), size, augmentation, rng) for i in chosen]
+        colours = draw_colours(batch, augmentation, rng)
+        pairs = [
+            cut(samples.pictures[i], samples.labels[i], crop, void) for i, crop in zip(chosen[share], crops[share], strict=True)
+        ]
+        pictures, labels = (torch.stack(column).to(processes.device) for column in zip(*pairs, strict=True))
+        yield recolour(pictures, colours[share]), labels
+
+
+def prefetched(batches: Iterable[T]) -> Iterator[T]:
+    """Yield from `batches` while a thread already makes the next one."""
+    iterator = iter(batches)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, iterator, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, iterator, None)
+            yield batch

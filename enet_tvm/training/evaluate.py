@@ -22,14 +22,50 @@ Forward = Callable[[np.ndarray], np.ndarray]
 
 
 def torch_forward(network: nn.Module) -> Forward:
-    """Return the forward function of a PyTorch network, which is turned to channels last; float32, no gradients."""
+    """Return the forward function of a PyTorch network, which is turned to channels last; float32, no gradients.
+
+    The network computes on the device that it is on.
+    """
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def forward(x: np.ndarray) -> np.ndarray:
-        return network(torch.from_numpy(x).contiguous(memory_format=torch.channels_last)).numpy()
+        return network(torch.from_numpy(x).to(device, memory_format=torch.channels_last)).cpu().numpy()
 
     return forward
+
+
+def predict(
+    forward: Forward,
+    picture: Image.Image,
+    shape: tuple[int, ...],
+    class_set: ClassSet,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    size: Size | None = None,
+) -> np.ndarray:
+    """Segment one picture; parameters, and what is raised, are those of `evaluate`.
+
+    Returns
+    -------
+    ndarray
+        Label map of the given `shape` (H, W), uint8; brought to it by nearest neighbours where the network's differs.
+    """
+    own = Size(*picture.size)
+    if size is None and (own.width % MULTIPLE or own.height % MULTIPLE):
+        raise UserError(f"a picture is {own}, whose sides are not divisible by {MULTIPLE}; give a --size, such as 480x360")
+    if size is not None and own != size:
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
+    logits = forward(normalise(np.asarray(picture), mean, std))
+    if logits.shape[1] != len(class_set):
+        raise UserError(
+            f"the network has {logits.shape[1]} classes but the data set has {len(class_set)}; give weights made for it"
+        )
+    prediction = logits[0].argmax(axis=0).astype(np.uint8)
+    if prediction.shape != shape:
+        prediction = np.asarray(Image.fromarray(prediction).resize((shape[1], shape[0]), Image.Resampling.NEAREST))
+    return prediction
 
 
 def evaluate(
@@ -40,6 +76,7 @@ def evaluate(
     std: tuple[float, ...],
     size: Size | None = None,
     instances: Callable[[int], np.ndarray | None] | None = None,
+    observe: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> SegmentationMetrics:
     """Segment labelled pictures one by one and compare.
 
@@ -59,6 +96,8 @@ def evaluate(
     instances : callable, optional
         Returns the map of instances of picture `i`, as `Cityscapes.instances` does, for the instance-weighted IoU; it is
         left out if a picture has none.
+    observe : callable, optional
+        Is called with each picture's number, prediction and labels.
 
     Raises
     ------
@@ -69,21 +108,10 @@ def evaluate(
     confusion = ConfusionMatrix(class_set)
     weighted = InstanceIou(class_set) if instances and class_set.instance_shares else None
     for index, (picture, labels) in enumerate(samples):
-        own = Size(*picture.size)
-        if size is None and (own.width % MULTIPLE or own.height % MULTIPLE):
-            raise UserError(f"a picture is {own}, whose sides are not divisible by {MULTIPLE}; give a --size, such as 480x360")
-        if size is not None and own != size:
-            picture = picture.resize(size, Image.Resampling.BILINEAR)
-        logits = forward(normalise(np.asarray(picture), mean, std))
-        if logits.shape[1] != len(class_set):
-            raise UserError(
-                f"the network has {logits.shape[1]} classes but the data set has {len(class_set)}; give weights made for it"
-            )
-        prediction = logits[0].argmax(axis=0).astype(np.uint8)
-        if prediction.shape != labels.shape:
-            whole = Image.fromarray(prediction).resize((labels.shape[1], labels.shape[0]), Image.Resampling.NEAREST)
-            prediction = np.asarray(whole)
+        prediction = predict(forward, picture, labels.shape, class_set, mean, std, size)
         confusion.update(prediction, labels)
+        if observe:
+            observe(index, prediction, labels)
         if weighted and instances:
             if (known := instances(index)) is None:
                 weighted = None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from enet_tvm.training.processes import Processes
 from enet_tvm.training.recipe import LossRecipe
 
 
@@ -52,7 +53,7 @@ def lovasz_softmax(probabilities: Tensor, labels: Tensor) -> Tensor:
         truth = truth.gather(1, order)
         total = truth.sum(dim=1, keepdim=True)
         seen = truth.cumsum(dim=1)
-        ranks = torch.arange(1, truth.shape[1] + 1, dtype=truth.dtype)
+        ranks = torch.arange(1, truth.shape[1] + 1, dtype=truth.dtype, device=truth.device)
         jaccard = 1 - (total - seen) / (total + ranks - seen)
         steps = jaccard.diff(dim=1, prepend=torch.zeros_like(total))
         present = total[:, 0] > 0
@@ -71,13 +72,19 @@ class SegmentationLoss(nn.Module):
         Labelled pixels of each class in the training set.
     ignore_index : int
         Label that counts nowhere.
+    processes : Processes
+        Each of several processes gets a loss whose mean over them is the cross-entropy of all their pixels. (The IoU of a
+        Lovasz term stays that of each process's own pixels.)
     """
 
     weights: Tensor | None
 
-    def __init__(self, recipe: LossRecipe, histogram: np.ndarray, ignore_index: int) -> None:
+    def __init__(
+        self, recipe: LossRecipe, histogram: np.ndarray, ignore_index: int, processes: Processes | None = None
+    ) -> None:
         super().__init__()
         self.recipe = recipe
+        self.processes = processes or Processes()
         self.ignore_index = ignore_index
         weights = None
         if recipe.class_weight_constant is not None:
@@ -89,15 +96,24 @@ class SegmentationLoss(nn.Module):
         logits = logits.float()
         labels = labels.long()
         known = labels != self.ignore_index
-        if not known.any():
+        alone = self.processes.count == 1
+        if alone and not known.any():
             return logits.sum() * 0
-        loss = logits.new_zeros(())
+        # Of several processes each must take part in what follows, with a gradient for each parameter, even if it is zero.
+        loss = logits.new_zeros(()) if alone else logits.sum() * 0
         if self.recipe.cross_entropy:
-            entropy = F.cross_entropy(logits, labels, self.weights, ignore_index=self.ignore_index)
-            loss = loss + self.recipe.cross_entropy * entropy
+            loss = loss + self.recipe.cross_entropy * self._cross_entropy(logits, labels, known)
         if self.recipe.lovasz:
             step = self.recipe.lovasz_stride
             known, labels, logits = (tensor[..., step // 2 :: step, step // 2 :: step] for tensor in (known, labels, logits))
             probabilities = logits.softmax(dim=1).movedim(1, -1)[known].T.contiguous()
             loss = loss + self.recipe.lovasz * lovasz_softmax(probabilities, labels[known])
         return loss
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+        ignored, smoothing = self.ignore_index, self.recipe.label_smoothing
+        if self.processes.count == 1:
+            return F.cross_entropy(logits, labels, self.weights, ignore_index=ignored, label_smoothing=smoothing)
+        total = F.cross_entropy(logits, labels, self.weights, ignore_index=ignored, label_smoothing=smoothing, reduction="sum")
+        weight = known.sum().float() if self.weights is None else self.weights[labels[known]].sum()
+        return total * self.processes.count / self.processes.sum(weight).clamp(min=1e-9)

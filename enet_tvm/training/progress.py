@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from enet_tvm.training.trainer import Plan, Step
+from enet_tvm.training.trainer import Observer, Plan, Step
 
 _ESTIMATE_AFTER = 10
 """Steps after which the first estimate of the duration is said."""
@@ -51,12 +51,18 @@ class ConsoleObserver:
         """Say what is about to happen."""
         self.plan = plan
         self.began = time.monotonic()
-        total = plan.steps_per_epoch * plan.epochs
-        self.progress.update(self.task, total=total, completed=plan.steps_per_epoch * plan.epochs_done)
+        self.progress.update(self.task, total=plan.steps, completed=plan.steps_done)
         resumed = f", resumed after epoch {plan.epochs_done}" if plan.epochs_done else ""
+        stages = " and ".join(
+            f"{stage.epochs} epochs of {stage.steps_per_epoch} steps" + (f" ({stage.name})" if len(plan.stages) > 1 else "")
+            for stage in plan.stages
+        )
+        where = f"{plan.threads} threads" if plan.device == "cpu" else plan.device
+        if plan.processes > 1:
+            where = f"{plan.processes} processes, each on {where}"
         self._print(
             f"{plan.parameters:,} parameters, {plan.train_pictures} pictures to train on, {plan.val_pictures} to check with, "
-            f"{plan.epochs} epochs of {plan.steps_per_epoch} steps = {total:,} steps on {plan.threads} threads{resumed}"
+            f"{stages} = {plan.steps:,} steps on {where}{resumed}"
         )
 
     def stepped(self, step: Step) -> None:
@@ -88,3 +94,25 @@ class ConsoleObserver:
 
     def _print(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
+
+
+class Observers:
+    """Several observers in the place of one."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self.observers = observers
+
+    def started(self, plan: Plan) -> None:
+        """Pass it on."""
+        for observer in self.observers:
+            observer.started(plan)
+
+    def stepped(self, step: Step) -> None:
+        """Pass it on."""
+        for observer in self.observers:
+            observer.stepped(step)
+
+    def epoch_done(self, row: dict[str, Any]) -> None:
+        """Pass it on."""
+        for observer in self.observers:
+            observer.epoch_done(row)

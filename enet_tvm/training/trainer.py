@@ -1,4 +1,4 @@
-"""The training loop: resumable at every epoch, with a log, averaged weights and a moving best."""
+"""The training loop: stage by stage, resumable at every epoch, with a log, averaged weights and a moving best."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from enet_tvm.data.source import Samples
@@ -20,12 +21,24 @@ from enet_tvm.files import atomic_file, write_json
 from enet_tvm.networks import WeightsInfo, save_network
 from enet_tvm.networks.weights import NETWORKS
 from enet_tvm.training.average import WeightAverage
-from enet_tvm.training.batches import PackedSamples, batches_per_epoch, epoch_batches
+from enet_tvm.training.batches import PackedSamples, batches_per_epoch, epoch_batches, prefetched, shared_batch
 from enet_tvm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from enet_tvm.training.curves import draw_curves
 from enet_tvm.training.evaluate import evaluate, torch_forward
 from enet_tvm.training.loss import SegmentationLoss
 from enet_tvm.training.metrics import SegmentationMetrics
-from enet_tvm.training.recipe import Recipe
+from enet_tvm.training.processes import Processes
+from enet_tvm.training.recipe import Recipe, Settings
+from enet_tvm.training.stages import reduce_labels, trained_part
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of a plan."""
+
+    name: str
+    epochs: int
+    steps_per_epoch: int
 
 
 @dataclass(frozen=True)
@@ -35,10 +48,25 @@ class Plan:
     parameters: int
     train_pictures: int
     val_pictures: int
-    steps_per_epoch: int
-    epochs: int
+    stages: tuple[StagePlan, ...]
     epochs_done: int
+    device: str
     threads: int
+    processes: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.epochs * stage.steps_per_epoch for stage in self.stages)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps of the epochs that are done."""
+        done, epochs = 0, self.epochs_done
+        for stage in self.stages:
+            done += min(epochs, stage.epochs) * stage.steps_per_epoch
+            epochs = max(0, epochs - stage.epochs)
+        return done
 
 
 @dataclass(frozen=True)
@@ -67,11 +95,12 @@ class Observer(Protocol):
 
 
 class Trainer:
-    """Trains a network end to end and keeps everything under one directory.
+    """Trains a network, stage by stage, and keeps everything under one directory.
 
-    Writes ``checkpoint.pt`` after every epoch, ``log.csv``, ``recipe.json``, ``last.safetensors`` at each evaluation and
-    ``best.safetensors`` when the val mIoU of the averaged weights is the best so far. All writes are atomic, and
-    training goes on from the checkpoint when there is one.
+    Writes ``checkpoint.pt`` after every epoch, ``log.csv`` and ``curves.png`` after it, ``recipe.json``,
+    ``last.safetensors`` at each evaluation of the whole network and ``best.safetensors`` when the val mIoU of the averaged
+    weights is the best so far. All writes are atomic, and training goes on from the checkpoint when there is one. The data
+    set is read once, at the start.
 
     Parameters
     ----------
@@ -85,17 +114,24 @@ class Trainer:
         Start over even if there is a checkpoint.
     network : str
         Which network, a key of `enet_tvm.networks.weights.NETWORKS`.
+    processes : Processes, optional
+        Where to train, and with whom; by default alone, on the CPU.
 
     Attributes
     ----------
+    network : nn.Module
+        What the current stage trains.
+    epoch : int
+        Epochs done, over all stages.
     saved_epochs : int
         Epochs that are safe on disk.
 
     Raises
     ------
     UserError
-        When there is no such network, or the checkpoint there is broken or of another recipe, class set or network;
-        from `run`, when the loss is no longer finite (the last checkpoint stays) or the directory cannot be written.
+        When there is no such network or it lacks the parts that the recipe trains, the processes cannot share a batch
+        evenly, or the checkpoint there is broken or of another recipe, class set or network; from `run`, when the loss is
+        no longer finite or the directory cannot be written: the last checkpoint stays.
     """
 
     def __init__(
@@ -107,84 +143,128 @@ class Trainer:
         *,
         fresh: bool = False,
         network: str = "enet",
+        processes: Processes | None = None,
     ) -> None:
         if network not in NETWORKS:
             raise UserError(f"there is no network '{network}'; choose one of {', '.join(sorted(NETWORKS))}")
         self.network_name = network
         self.recipe = recipe
+        self.stages = recipe.in_order()
         self.directory = Path(directory)
         self.class_set = train.class_set
+        self.processes = processes or Processes()
         checkpoint = None if fresh else self._find_checkpoint()
         self.samples = PackedSamples(train, self.class_set)
-        self.val = [val[i] for i in range(len(val))]
-        if not any((labels != self.class_set.ignore_index).any() for _, labels in self.val):
+        for stage in self.stages:
+            shared_batch(len(self.samples), stage.batch_size, self.processes)
+        self.val = [val[i] for i in range(len(val))] if self.processes.leads else []
+        if self.processes.leads and not any((labels != self.class_set.ignore_index).any() for _, labels in self.val):
             raise UserError("the val split has no labelled pixel, so no weights could be called best; check its label files")
         torch.manual_seed(recipe.seed)
-        self.network: nn.Module = NETWORKS[network](len(self.class_set))
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for module in self.network.modules():
-            if isinstance(module, nn.Dropout2d):
-                module.p *= recipe.dropout
-        self.average = WeightAverage(self.network, recipe.average_decay)
-        self.optimiser = _optimiser(self.network, recipe)
-        self.loss = SegmentationLoss(recipe.loss, self.samples.histogram, self.class_set.ignore_index)
+        self.whole: nn.Module = NETWORKS[network](len(self.class_set))
+        self.dropouts = [(module, module.p) for module in self.whole.modules() if isinstance(module, nn.Dropout2d)]
+        self.whole = self.processes.share_batch_norms(self.whole)
         self.epoch = self.saved_epochs = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
+        self._begin(0 if checkpoint is None else self._stage_of(checkpoint.epoch - 1))
         if checkpoint is not None:
             self._restore(checkpoint)
 
+    def _stage_of(self, epoch: int) -> int:
+        """Return the number of the stage that holds an epoch, counted from 0."""
+        for number, stage in enumerate(self.stages):
+            if epoch < stage.epochs:
+                return number
+            epoch -= stage.epochs
+        return len(self.stages) - 1
+
+    def _begin(self, number: int) -> None:
+        """Set up a stage: what it trains starts from the weights that `whole` has."""
+        self.stage_number = number
+        self.stage = self.stages[number]
+        self.stage_start = sum(stage.epochs for stage in self.stages[:number])
+        if number:
+            torch.manual_seed(self.recipe.seed)
+        for module, probability in self.dropouts:
+            module.p = probability * self.stage.dropout
+        self.network = trained_part(self.whole, self.stage.part)
+        self.network.to(self.processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = WeightAverage(self.network, self.stage.average_decay)
+        self.optimiser = _optimiser(self.network, self.stage)
+        self.loss = SegmentationLoss(self.stage.loss, self.samples.histogram, self.class_set.ignore_index, self.processes)
+        self.loss.to(self.processes.device)
+        self.together = self.processes.together(self.network)
+
     @property
     def best(self) -> dict[str, Any] | None:
-        """Row of the log with the best val mIoU so far."""
-        rated = [row for row in self.history if row["val_miou"] is not None]
+        """Row of the log with the best val mIoU of the whole network so far."""
+        whole = {stage.name for stage in self.stages if stage.part == "network"}
+        rated = [row for row in self.history if row["val_miou"] is not None and row["stage"] in whole]
         return max(rated, key=lambda row: row["val_miou"]) if rated else None
 
     def run(self, observer: Observer | None = None) -> dict[str, Any]:
-        """Train to the recipe's last epoch and return the best row of the log."""
-        write_json(self.directory / "recipe.json", self.recipe.model_dump(mode="json"))
-        steps = batches_per_epoch(len(self.samples), self.recipe.batch_size)
+        """Train to the recipe's last epoch and return the best row of the log.
+
+        Of several processes, only the one that leads hears of the result and has an observer; the others return the row
+        of their last epoch.
+        """
+        if self.processes.leads:
+            write_json(self.directory / "recipe.json", self.recipe.model_dump(mode="json"))
         if observer:
-            observer.started(
-                Plan(
-                    parameters=sum(p.numel() for p in self.network.parameters()),
-                    train_pictures=len(self.samples),
-                    val_pictures=len(self.val),
-                    steps_per_epoch=steps,
-                    epochs=self.recipe.epochs,
-                    epochs_done=self.epoch,
-                    threads=torch.get_num_threads(),
-                )
-            )
-        while self.epoch < self.recipe.epochs:
-            row = self._epoch(steps, observer)
+            observer.started(self._plan())
+        row: dict[str, Any] = self.history[-1] if self.history else {}
+        while self.epoch < self.recipe.total_epochs:
+            if self.epoch == self.stage_start + self.stage.epochs:
+                self.network.load_state_dict(self.average.network.state_dict())
+                self._begin(self.stage_number + 1)
+            row = self._epoch(observer)
             if observer:
                 observer.epoch_done(row)
-        assert self.best is not None  # the last epoch is always evaluated
-        return self.best
+        return self.best or row
 
-    def _epoch(self, steps: int, observer: Observer | None) -> dict[str, Any]:
+    def _plan(self) -> Plan:
+        return Plan(
+            parameters=sum(p.numel() for p in self.whole.parameters()),
+            train_pictures=len(self.samples),
+            val_pictures=len(self.val),
+            stages=tuple(StagePlan(stage.name, stage.epochs, self._steps(stage)) for stage in self.stages),
+            epochs_done=self.epoch,
+            device=str(self.processes.device),
+            threads=torch.get_num_threads(),
+            processes=self.processes.count,
+        )
+
+    def _steps(self, settings: Settings) -> int:
+        return batches_per_epoch(len(self.samples), settings.batch_size)
+
+    def _epoch(self, observer: Observer | None) -> dict[str, Any]:
         started = time.monotonic()
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.epoch + self.processes.rank * 7_368_787)
         self.network.train()
+        plan, steps, in_stage = self._plan(), self._steps(self.stage), self.epoch - self.stage_start
         losses = []
         step_started = started
-        for number, (pictures, labels) in enumerate(epoch_batches(self.samples, self.recipe, self.epoch)):
-            done = self.epoch * steps + number
-            rate = learning_rate(self.recipe, done / steps, self.recipe.epochs)
+        batches = epoch_batches(self.samples, self.stage, self.recipe.seed, self.epoch, self.processes)
+        if self.processes.device.type != "cpu":  # where the cores have nothing else to do
+            batches = prefetched(batches)
+        for number, (pictures, labels) in enumerate(batches):
+            rate = learning_rate(self.stage, (in_stage * steps + number) / steps, self.stage.epochs)
             losses.append(self._step(pictures, labels, rate))
             if observer:
                 now = time.monotonic()
-                speed = len(labels) / max(1e-9, now - step_started)
+                speed = len(labels) * self.processes.count / max(1e-9, now - step_started)
                 step_started = now
-                observer.stepped(Step(self.epoch, done + 1, steps * self.recipe.epochs, losses[-1], rate, speed))
+                observer.stepped(Step(self.epoch, plan.steps_done + number + 1, plan.steps, losses[-1], rate, speed))
         self.epoch += 1
         metrics = None
-        if self.epoch % self.recipe.evaluate_every == 0 or self.epoch == self.recipe.epochs:
+        last = in_stage + 1 == self.stage.epochs
+        if self.processes.leads and ((in_stage + 1) % self.stage.evaluate_every == 0 or last):
             metrics = self.evaluate()
         self.seconds += time.monotonic() - started
         row = {
             "epoch": self.epoch,
+            "stage": self.stage.name,
             "loss": float(np.mean(losses)),
             "learning_rate": rate,
             "seconds": round(self.seconds, 1),
@@ -192,19 +272,23 @@ class Trainer:
             "val_class_average": metrics.class_average if metrics else None,
             "val_global_accuracy": metrics.global_accuracy if metrics else None,
         }
-        self._save(row, metrics)
+        if self.processes.leads:
+            self._save(row, metrics)
         return row
 
     def _step(self, pictures: Tensor, labels: Tensor, rate: float) -> float:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            logits = self.network(pictures)
+        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self.stage.precision == "bfloat16"):
+            logits = self.together(pictures)
+        if logits.shape[2:] != labels.shape[1:]:
+            labels = reduce_labels(labels, logits.shape[2], logits.shape[3])
         loss = self.loss(logits, labels)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimiser.clip_norm)
-        if not (loss.isfinite() and norm.isfinite()):
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.stage.optimiser.clip_norm or math.inf)
+        value = float(self.processes.sum(loss.detach())) / self.processes.count
+        if not (math.isfinite(value) and norm.isfinite()):
             kept = f"the checkpoint of epoch {self.epoch} is intact" if self.epoch else "nothing was written"
             raise UserError(
                 f"the loss or its gradient is no longer finite in epoch {self.epoch + 1} ({kept}); "
@@ -212,7 +296,7 @@ class Trainer:
             )
         self.optimiser.step()
         self.average.update(self.network)
-        return float(loss.detach())
+        return value
 
     def evaluate(self) -> SegmentationMetrics:
         """Return the metrics of the averaged weights on the val pictures, in float32."""
@@ -221,7 +305,7 @@ class Trainer:
     def _save(self, row: dict[str, Any], metrics: SegmentationMetrics | None) -> None:
         before = self.best
         self.history.append(row)
-        if metrics is not None:
+        if metrics is not None and self.stage.part == "network":
             info = WeightsInfo(
                 network=self.network_name,
                 classes=self.class_set.names,
@@ -233,10 +317,6 @@ class Trainer:
             save_network(self.average.network, info, self.directory / "last.safetensors")
             if before is None or metrics.miou > before["val_miou"]:
                 save_network(self.average.network, info, self.directory / "best.safetensors")
-        with atomic_file(self.directory / "log.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, row.keys())
-            writer.writeheader()
-            writer.writerows(self.history)
         save_checkpoint(
             Checkpoint(
                 recipe=self.recipe.to_json(),
@@ -253,13 +333,18 @@ class Trainer:
             self.directory / "checkpoint.pt",
         )
         self.saved_epochs = self.epoch
+        with atomic_file(self.directory / "log.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, row.keys())
+            writer.writeheader()
+            writer.writerows(self.history)
+        draw_curves(self.history, self.directory / "curves.png")
 
     def _find_checkpoint(self) -> Checkpoint | None:
         path = self.directory / "checkpoint.pt"
         if not path.exists():
             return None
         checkpoint = load_checkpoint(path)
-        if checkpoint.recipe != self.recipe.to_json():
+        if not _same_recipe(checkpoint.recipe, self.recipe):
             raise UserError(f"{path} was trained with another recipe; give that one, another --out, or --fresh to start over")
         if checkpoint.network_name != self.network_name:
             raise UserError(f"{path} is a training of {checkpoint.network_name}; give another --out, or --fresh to start over")
@@ -273,12 +358,22 @@ class Trainer:
         self.average.updates = checkpoint.updates
         self.optimiser.load_state_dict(checkpoint.optimiser)
         self.epoch = self.saved_epochs = checkpoint.epoch
-        self.seconds, self.history = checkpoint.seconds, checkpoint.history
+        self.seconds = checkpoint.seconds
+        # Checkpoints made before recipes had stages lack their names.
+        self.history = [{"epoch": row["epoch"], "stage": self.stage.name} | row for row in checkpoint.history]
 
 
-def learning_rate(recipe: Recipe, epoch: float, epochs: int) -> float:
+def _same_recipe(stored: str, recipe: Recipe) -> bool:
+    """Return whether a checkpoint's recipe, which may lack keys that are newer than it, means the same."""
+    try:
+        return Recipe.model_validate_json(stored).to_json() == recipe.to_json()
+    except ValidationError:
+        return False
+
+
+def learning_rate(settings: Settings, epoch: float, epochs: int) -> float:
     """Return the learning rate after `epoch` (a fraction is part of one) of `epochs`."""
-    section = recipe.optimiser
+    section = settings.optimiser
     warmup = min(section.warmup_epochs, epochs)
     if epoch < warmup:
         return section.learning_rate * max(0.01, epoch / warmup)
@@ -289,9 +384,12 @@ def learning_rate(recipe: Recipe, epoch: float, epochs: int) -> float:
     return section.learning_rate * factor
 
 
-def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.optimiser.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimiser.name]
-    return kind(groups, lr=recipe.optimiser.learning_rate)
+def _optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    section = settings.optimiser
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": section.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": section.weight_decay * (section.decay == "all")},
+    ]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[section.name]
+    return kind(groups, lr=section.learning_rate)
