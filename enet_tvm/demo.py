@@ -115,9 +115,10 @@ def time_both(segmenter: Segmenter, network: nn.Module, picture: Image.Image, se
 
 def _parity(report: ParityReport, passed: bool, inputs: str) -> Table:
     table = Table(title=f"The compiled network against PyTorch on {inputs}", show_header=False, title_justify="left")
-    table.add_row("pixels with the same label", f"{report.label_agreement:.4%}", "[green]passed" if passed else "[red]failed")
+    table.add_row("label agreement", f"{report.label_agreement:.4%}", "[green]passed" if passed else "[red]failed")
+    table.add_row("pixels with another label", f"{report.differing_pixels:,} of {report.pixels:,}", "")
     table.add_row("largest difference of logits", f"{report.max_abs_logit_diff:.2g}", "")
-    table.add_row("difference of mIoU", "none" if report.miou_diff is None else f"{report.miou_diff:.2g}", "")
+    table.add_row("difference of mIoU", "no labels" if report.miou_diff is None else f"{report.miou_diff:.2g}", "")
     return table
 
 

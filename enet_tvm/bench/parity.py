@@ -60,6 +60,11 @@ class ParityReport:
     miou_reference: float | None = None
     miou_diff: float | None = None
 
+    @property
+    def differing_pixels(self) -> int:
+        """Number of pixels with another label."""
+        return round((1 - self.label_agreement) * self.pixels)
+
     def passes(self, min_agreement: float = MIN_AGREEMENT, max_logit_diff: float | None = None) -> bool:
         """Return whether the labels agree well enough and, if a limit is given, all logits do; a NaN never passes."""
         if math.isnan(self.max_abs_logit_diff):

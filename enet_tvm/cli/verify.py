@@ -71,6 +71,7 @@ def _table(report: ParityReport, title: str, worst: str) -> Table:
     table.add_row("largest logit difference", f"{report.max_abs_logit_diff:.3g}")
     table.add_row("mean logit difference", f"{report.mean_abs_logit_diff:.3g}")
     table.add_row("label agreement", f"{report.label_agreement:.5%}")
+    table.add_row("pixels with another label", f"{report.differing_pixels:,} of {report.pixels:,}")
     table.add_row("lowest label agreement", f"{report.worst_agreement:.5%} ({worst})")
     if report.miou is not None:
         table.add_row("mIoU, compiled and PyTorch", f"{report.miou:.6f}, {report.miou_reference:.6f}")
