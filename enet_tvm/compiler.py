@@ -43,7 +43,7 @@ class CompileRequest:
     weights : Path
         A safetensors file of `enet_tvm.networks.save_network`, or an ONNX file of ``enet-tvm export``.
     size : Size or None
-        Of the input; None for the size of the ONNX file, or 640x360.
+        Of the input; None for the size of the ONNX file, else the target's, else 640x360.
     target : TargetSpec
         What to compile for.
     batch : int
@@ -76,7 +76,7 @@ def compile_artifact(request: CompileRequest, directory: Path) -> Manifest:
     check_destination(directory)
     source = _import(request)
     compiled = compile_module(source.mod, request.target.to_tvm(), request.dump_ir)
-    linker = host_linker(request.target.triple)
+    linker = host_linker(request.target.triple, request.target.toolchain)
     manifest = _manifest(request, source, compiled.launches)
     return write_artifact(directory, manifest, lambda path: compiled.executable.export_library(str(path), fcompile=linker))
 
@@ -98,7 +98,7 @@ def _import(request: CompileRequest) -> _Source:
         if request.size is not None and request.size != (shape[3], shape[2]):
             raise UserError(f"{path} is of size {shape[3]}x{shape[2]}; leave --size out, or export it at {request.size}")
         return _Source(from_onnx(path), read_onnx_info(path), shape, weights_sha256)
-    size = request.size or DEFAULT_SIZE
+    size = request.size or request.target.size or DEFAULT_SIZE
     shape = (request.batch, 3, size.height, size.width)
     return _Source(from_torch(load_network(path), shape), read_info(path), shape, sha256(path))
 

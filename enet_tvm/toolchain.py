@@ -92,7 +92,7 @@ class Linker:
         return self.triple
 
 
-def host_linker(triple: str | None = None) -> Linker:
+def host_linker(triple: str | None = None, toolchain: str = "auto") -> Linker:
     """Return a linker of shared libraries for an architecture: this machine's own one if it has it, else Zig's.
 
     Parameters
@@ -100,16 +100,35 @@ def host_linker(triple: str | None = None) -> Linker:
     triple : str, optional
         A target triple, such as ``aarch64-linux-gnu``; only the architecture, its first part, is looked at.
         By default this machine's.
+    toolchain : {"auto", "system", "zig"}
+        ``zig`` and ``system`` insist on Zig's, or on the system's: for another architecture than this machine's, that is
+        the cross compiler ``ARCHITECTURE-linux-gnu-gcc``.
 
     Raises
     ------
     UserError
-        When there is neither a working C compiler nor the package `ziglang`.
+        When there is no linker of that kind.
     """
     machine = triple.partition("-")[0] if triple else platform.machine()
-    if machine == platform.machine() and (driver := _system_driver()):
+    if toolchain == "system":
+        return _system_linker(machine)
+    if toolchain == "auto" and machine == platform.machine() and (driver := _system_driver()):
         return Linker(driver, f"{machine}-unknown-linux-gnu")
     return zig_linker(machine)
+
+
+def _system_linker(machine: str) -> Linker:
+    if machine == platform.machine():
+        driver, package = _system_driver(), "gcc"
+    else:
+        compiler = f"{machine}-linux-gnu-gcc"
+        driver, package = _working(compiler, os.environ.get("PATH", "")), f"gcc-{machine.replace('_', '-')}-linux-gnu"
+    if driver is None:
+        raise UserError(
+            f'no C compiler for {machine} is here, and the target\'s toolchain is "system"; '
+            f'run: sudo apt install {package} (or let its toolchain be "auto")'
+        )
+    return Linker(driver, f"{machine}-unknown-linux-gnu")
 
 
 def zig_linker(machine: str) -> Linker:

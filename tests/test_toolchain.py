@@ -142,3 +142,21 @@ def test_cache_falls_back_when_home_cannot_be_written(monkeypatch: pytest.Monkey
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert toolchain._cache().is_dir()
+
+
+def test_toolchain_zig_is_taken_even_for_this_machine():
+    pytest.importorskip("ziglang")
+    assert host_linker(toolchain="zig") == zig_linker(MACHINE)
+
+
+def test_toolchain_system_takes_the_cross_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    other = {"x86_64": "aarch64"}.get(MACHINE, "x86_64")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=rf"apt install gcc-{other.replace('_', '-')}-linux-gnu"):
+        host_linker(f"{other}-linux-gnu", "system")
+    toolchain._working.cache_clear()
+    compiler = tmp_path / f"{other}-linux-gnu-gcc"
+    # All that the probe wants of a compiler: that the library it was told to write is there.
+    compiler.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho > "$2"\n')
+    compiler.chmod(0o755)
+    assert host_linker(f"{other}-linux-gnu", "system").command == (str(compiler),)

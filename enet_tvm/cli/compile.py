@@ -17,7 +17,8 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="Weights, or an ONNX file of 'export'; by default those shipped.")
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Size of the input, both sides divisible by 8; by default 640x360.")
+        str | None,
+        typer.Option(metavar="WxH", help="Size of the input, both sides divisible by 8; by default the target's, or 640x360."),
     ] = None,
     target: Annotated[str, typer.Option(help="What to compile for: a target's name, 'native', or a .toml file.")] = "native",
     batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures that go through the network at once.")] = 1,

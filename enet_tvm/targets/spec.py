@@ -4,17 +4,65 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from enet_tvm.errors import UserError
 from enet_tvm.places import search_roots
+from enet_tvm.size import Size, parse_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import tvm
 
 NATIVE = "native"
+
+# In what follows, a field's description is what an error says was expected of it.
+_Sentence = Annotated[str, Field(min_length=1, pattern=r"\S")]
+_Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+
+
+def _size(value: Any) -> Any:
+    if isinstance(value, Size):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    try:
+        return parse_size(value)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+SizeText = Annotated[Size, BeforeValidator(_size), PlainSerializer(str)]
+"""A `Size` that is written as WIDTHxHEIGHT."""
+
+
+class PeakFigures(BaseModel):
+    """What the machine's specifications promise: a bound, not a measurement.
+
+    Attributes
+    ----------
+    gflops : float or None
+        Float32 operations of the target's cores together, in 10**9 a second; a multiply-add is two.
+    gbps : float or None
+        What the main memory moves, in 10**9 bytes a second.
+    source : str
+        How the figures come about.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    gflops: _Positive | None = Field(default=None, description="a number above 0, in 10^9 operations a second")
+    gbps: _Positive | None = Field(default=None, description="a number above 0, in 10^9 bytes a second")
+    source: _Sentence = Field(description="a sentence that says how the figures come about")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.gflops is None and self.gbps is None:
+            raise ValueError("gflops, gbps or both")
+        return self
 
 
 class TargetSpec(BaseModel):
@@ -34,22 +82,57 @@ class TargetSpec(BaseModel):
         What the machine must have, spelt as in ``/proc/cpuinfo``.
     cores : int
         Cores that the network is expected to run on.
+    memory : int or None
+        Main memory of the smallest of these machines, in MB of 2**20 bytes.
+    toolchain : {"auto", "system", "zig"}
+        What links: this machine's C compiler where it can and Zig's elsewhere, or always the one or the other.
+    rpc_key : str
+        What the device is called at an RPC tracker; by default the target's name.
+    size : Size or None
+        Of the input when nobody says it.
+    notes : tuple of str
+        How to prepare the board, in sentences.
+    roofline : PeakFigures or None
+        What the machine could do at most.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    description: str
-    triple: str
-    mcpu: str
-    mattr: tuple[str, ...] = ()
-    cpu_features: tuple[str, ...] = ()
-    cores: Annotated[int, Field(ge=1, le=1024)] = 4
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, dots, dashes and underscores (rename the file)"
+    )
+    description: _Sentence = Field(description="a text that says which machines it stands for")
+    triple: str = Field(
+        pattern=r"^(x86_64|aarch64)-(\w+-)?linux-gnu$",
+        description='LLVM\'s name of the platform, "x86_64-linux-gnu" or "aarch64-linux-gnu"',
+    )
+    mcpu: str = Field(pattern=r"^\S+$", description='LLVM\'s name of the processor, such as "cortex-a72"')
+    mattr: tuple[Annotated[str, Field(pattern=r"^[+-][^\s,]+$")], ...] = Field(
+        default=(), description='a list of LLVM features, such as ["+dotprod", "-sve"]'
+    )
+    cpu_features: tuple[Annotated[str, Field(pattern=r"^[^\s,]+$")], ...] = Field(
+        default=(), description='a list of extensions as /proc/cpuinfo spells them, such as ["asimd", "crc32"]'
+    )
+    cores: Annotated[int, Field(ge=1, le=1024, strict=True)] = Field(default=4, description="a whole number from 1 to 1024")
+    memory: Annotated[int, Field(ge=1, strict=True)] | None = Field(default=None, description="a whole number of MB")
+    toolchain: Literal["auto", "system", "zig"] = Field(default="auto", description='"auto", "system" or "zig"')
+    # The server's command line parts keys from options by spaces, and the tracker their kind from their name by colons.
+    rpc_key: str = Field(default="", pattern=r"^[^\s:]+$", description="a name without spaces and colons")
+    size: SizeText | None = Field(default=None, description='a text of the form "WIDTHxHEIGHT", both divisible by 8')
+    notes: tuple[_Sentence, ...] = Field(default=(), description="a list of sentences on how to prepare the board")
+    roofline: PeakFigures | None = Field(default=None, description="a section with gflops, gbps or both, and their source")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _key_is_name(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "rpc_key" not in content:
+            return {**content, "rpc_key": content.get("name", "")}
+        return content
 
     @property
     def architecture(self) -> Literal["x86_64", "aarch64"]:
         """Instruction set, as uname spells it."""
-        return "aarch64" if self.triple.startswith(("aarch64", "arm64")) else "x86_64"
+        return "aarch64" if self.triple.startswith("aarch64") else "x86_64"
 
     def to_tvm(self) -> tvm.target.Target:
         """Return TVM's target.
@@ -79,6 +162,23 @@ def known_targets() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def target_file(name: str) -> Path | None:
+    """Return the file of a target: of that name, or the path itself if it ends in ``.toml``; None for ``native``.
+
+    Raises
+    ------
+    UserError
+        When there is no such file.
+    """
+    if name == NATIVE:
+        return None
+    files = known_targets()
+    path = Path(name) if name.endswith(".toml") else files.get(name)
+    if path is None or not path.is_file():
+        raise UserError(f"there is no target '{name}'; known are {', '.join([NATIVE, *files])}, or give a path to a .toml file")
+    return path
+
+
 def load_target(name: str) -> TargetSpec:
     """Return a target by name, ``native`` for this machine, or from a path to a ``.toml`` file.
 
@@ -87,20 +187,52 @@ def load_target(name: str) -> TargetSpec:
     UserError
         When there is no such target, or its file is not valid.
     """
-    if name == NATIVE:
+    path = target_file(name)
+    if path is None:
         from enet_tvm.targets.native import native_target
 
         return native_target()
-    files = known_targets()
-    path = Path(name) if name.endswith(".toml") else files.get(name)
-    if path is None or not path.is_file():
-        raise UserError(f"there is no target '{name}'; known are {', '.join([NATIVE, *files])}, or give a path to a .toml file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        return TargetSpec.model_validate({"name": path.stem, **content})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path} is not readable TOML ({error}); correct it") from error
+    return make_target({"name": path.stem, **content}, path)
+
+
+def make_target(content: dict[str, Any], origin: str | Path) -> TargetSpec:
+    """Return the target that `content` describes, as read from a file.
+
+    Parameters
+    ----------
+    content : dict
+        Keys of `TargetSpec`.
+    origin : str or Path
+        What an error names as the place to correct.
+
+    Raises
+    ------
+    UserError
+        When a key is missing, unknown or of another kind: it names the key and what was expected.
+    """
+    try:
+        return TargetSpec.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise UserError(f"{path}: {where}: {first['msg']}; correct it") from error
+        raise UserError(f"{origin}: {_complaint(first['type'], first['loc'], first['input'])}; correct it") from error
+
+
+def _complaint(kind: str, location: Sequence[str | int], value: Any) -> str:
+    """Return what is wrong with a key, in words of the file."""
+    # A list's index and what pydantic adds for alternatives say nothing of the file's own keys.
+    keys = [step for step in location if isinstance(step, str)]
+    model: type[BaseModel] = TargetSpec
+    if keys[:1] == ["roofline"] and keys[1:]:
+        model, keys = PeakFigures, keys[1:]
+        prefix = "roofline."
+    else:
+        prefix = ""
+    field = model.model_fields.get(keys[0])
+    if field is None:
+        return f"{prefix}{keys[0]} is not a key; known are {', '.join(prefix + name for name in model.model_fields)}"
+    what = "is missing; it must be" if kind == "missing" else f"is {value!r} and must be"
+    return f"{prefix}{keys[0]} {what} {field.description}"
