@@ -57,7 +57,7 @@ class ConsoleObserver:
             f"{stage.epochs} epochs of {stage.steps_per_epoch} steps" + (f" ({stage.name})" if len(plan.stages) > 1 else "")
             for stage in plan.stages
         )
-        where = f"{plan.threads} threads" if plan.device == "cpu" else plan.device
+        where = f"{plan.threads} thread{'s' * (plan.threads > 1)}" if plan.device == "cpu" else plan.device
         if plan.processes > 1:
             where = f"{plan.processes} processes, each on {where}"
         self._print(

@@ -67,5 +67,5 @@ def tensorboard_observers(directory: str | Path, say: Callable[[str], Any]) -> l
     try:
         return [TensorBoardObserver(Path(directory) / "tensorboard")]
     except ImportError:
-        say("no TensorBoard log, for which enet-tvm[tensorboard] must be installed; log.csv and curves.png hold the same")
+        say("no TensorBoard log: the package tensorboard is not installed here; log.csv and curves.png hold the same figures")
         return []

@@ -84,3 +84,9 @@ def test_lovasz_leaves_absent_classes_out():
     labels = torch.zeros(4, dtype=torch.long)
     perfect = F.one_hot(labels, 3).T.float()
     assert lovasz_softmax(perfect, labels).item() == 0
+
+
+def test_label_smoothing_is_pytorchs():
+    logits, labels = batch()
+    ours = SegmentationLoss(LossRecipe(class_weight_constant=0, label_smoothing=0.1), HISTOGRAM, VOID)(logits, labels)
+    assert ours.item() == pytest.approx(F.cross_entropy(logits, labels.long(), label_smoothing=0.1).item(), rel=1e-6)

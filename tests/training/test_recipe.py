@@ -44,6 +44,67 @@ def test_a_wrong_recipe_is_refused_with_its_key(tmp_path, text, message):
         load_recipe(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = 1\n\nepochs = 0", "mine.toml, line 3: 'epochs' = 0"),
+        ("[optimiser]\n# slow\nlearning_rate = -1", "line 3: 'optimiser.learning_rate' = -1"),
+        ("[[stages]]\nname = 'a'\n[[stages]]\nname = 'b'\nepoch = 3", "line 5: 'stages.2.epoch' is not a key"),
+        ("seed = 1\n[[stages]]\nepochs = 3", "line 2: 'stages.1.name' is missing"),
+        ("[[stages]]\nname = 'a'\n[stages.loss]\nlovasz = -1", "line 4: 'stages.1.loss.lovasz' = -1"),
+        ("[[stages]]\nname = 'a'\n[[stages]]\nname = 'a'", "line 1: 'stages' do not fit together: two stages"),
+        ("[[stages]]\nname = 'a'\npart = 'encoder'", "'stages' do not fit together: the last stage must train"),
+        ("[[stages]]\nname = 'a'\npart = 'decoder'", "line 3: 'stages.1.part' = 'decoder'"),
+        ("stages = 3", "line 1: 'stages' = 3"),
+        ("optimiser = 1\n[[stages]]\nname = 'a'", "line 1: 'optimiser' = 1"),
+        ("[augmentation]\nscale = [\n  1.0,\n  'x',\n]", "line 2: 'augmentation.scale.2' = 'x'"),
+    ],
+)
+def test_an_error_names_the_line(tmp_path, text, message):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_recipe(path)
+    assert message in str(caught.value)
+
+
+def test_an_override_is_not_blamed_on_a_line():
+    with pytest.raises(UserError, match=r"recipe default: 'epochs' = 0"):
+        load_recipe("default", epochs=0)
+
+
+def test_stages_take_over_what_they_do_not_say():
+    content = {"epochs": 7, "optimiser": {"name": "adam", "learning_rate": 0.1}, "stages": [{"name": "a"}, {"name": "b"}]}
+    content["stages"][1] |= {"epochs": 3, "optimiser": {"learning_rate": 0.2}}
+    first, second = Recipe.model_validate(content).in_order()
+    assert (first.epochs, first.optimiser.name, first.optimiser.learning_rate) == (7, "adam", 0.1)
+    assert (second.epochs, second.optimiser.name, second.optimiser.learning_rate) == (3, "adam", 0.2)
+    recipe = Recipe.model_validate(content)
+    assert recipe.total_epochs == 10
+    assert Recipe.model_validate_json(recipe.to_json()) == recipe
+
+
+def test_a_recipe_without_stages_is_one_of_the_whole_network():
+    recipe = load_recipe("default")
+    (stage,) = recipe.in_order()
+    assert stage.part == "network"
+    assert stage.model_dump(exclude={"name", "part"}) == recipe.model_dump(exclude={"seed", "stages"})
+
+
+def test_the_papers_recipe():
+    recipe = load_recipe("paper")
+    encoder, decoder = recipe.in_order()
+    assert (encoder.part, decoder.part) == ("encoder", "network")
+    for stage in (encoder, decoder):
+        assert stage.batch_size == 10
+        assert (stage.optimiser.name, stage.optimiser.learning_rate, stage.optimiser.weight_decay) == ("adam", 5e-4, 2e-4)
+        assert learning_rate(stage, 0, stage.epochs) == learning_rate(stage, stage.epochs, stage.epochs) == 5e-4
+        assert stage.loss.class_weight_constant == 1.02
+        assert stage.dropout == 1
+        assert stage.average_decay == 0
+    assert [stage.epochs for stage in load_recipe("paper", epochs=2).in_order()] == [2, 2]
+
+
 @pytest.mark.parametrize("name", ["nothing", "nowhere/mine.toml"])
 def test_an_unknown_recipe_names_those_there_are(name):
     with pytest.raises(UserError, match="default"):

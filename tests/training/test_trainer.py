@@ -1,7 +1,10 @@
 """The trainer: it learns, and it goes on after a kill as if nothing had happened."""
 
 import json
+import math
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,17 +13,31 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from enet_tvm.data.camvid import CamVid
 from enet_tvm.data.source import LabelledStreet
 from enet_tvm.errors import UserError
 from enet_tvm.networks import load_network, read_info
 from enet_tvm.size import Size
+from enet_tvm.training.checkpoint import load_checkpoint, save_checkpoint
 from enet_tvm.training.evaluate import evaluate, torch_forward
-from enet_tvm.training.recipe import Recipe
+from enet_tvm.training.recipe import Recipe, load_recipe
 from enet_tvm.training.trainer import Trainer
 
 TINY = {"epochs": 3, "batch_size": 4, "crop": "64x48", "evaluate_every": 2, "optimiser": {"warmup_epochs": 0.5}}
+STAGED = {
+    "batch_size": 4,
+    "crop": "64x48",
+    "epochs": 2,
+    "evaluate_every": 2,
+    "optimiser": {"schedule": "constant", "warmup_epochs": 0, "learning_rate": 1e-3},
+    "stages": [
+        {"name": "first", "part": "encoder"},
+        {"name": "second", "part": "network", "optimiser": {"learning_rate": 2e-4}},
+    ],
+}
 SIZE = Size(96, 64)
 
 
@@ -64,12 +81,14 @@ def test_what_is_written(uninterrupted):
         "best.safetensors",
         "last.safetensors",
         "checkpoint.pt",
+        "curves.png",
         "log.csv",
         "recipe.json",
     }
     log = (uninterrupted / "log.csv").read_text().splitlines()
     assert len(log) == 4
-    assert log[0].startswith("epoch,loss,learning_rate,seconds,val_miou")
+    assert log[0].startswith("epoch,stage,loss,learning_rate,seconds,val_miou")
+    assert Image.open(uninterrupted / "curves.png").width > 1000
     assert Recipe.model_validate(json.loads((uninterrupted / "recipe.json").read_text())) == Recipe.model_validate(TINY)
 
 
@@ -94,27 +113,181 @@ def test_an_interrupted_training_ends_with_the_same_weights(uninterrupted, tmp_p
     assert same_weights(tmp_path / "last.safetensors", uninterrupted / "last.safetensors")
 
 
-def test_kill_minus_nine(uninterrupted, tmp_path):
+def kill_at(step, directory, recipe="None"):
+    """Train in another process, which is killed after a step."""
     script = f"""
         import os, signal, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import torch
         torch.set_num_threads({torch.get_num_threads()})
-        from test_trainer import Interrupter, trainer
+        from test_trainer import STAGED, Interrupter, trainer
         class Killer(Interrupter):
             def stepped(self, step):
                 if step.done == self.at_step:
                     os.kill(os.getpid(), signal.SIGKILL)
-        trainer({str(tmp_path)!r}).run(Killer(5))
+        trainer({str(directory)!r}, {recipe}).run(Killer({step}))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=os.environ, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_kill_minus_nine(uninterrupted, tmp_path):
+    kill_at(5, tmp_path)
     again = trainer(tmp_path)
     assert again.epoch == 2
     again.run()
     assert same_weights(tmp_path / "last.safetensors", uninterrupted / "last.safetensors")
     rows = [line.split(",")[0] for line in (tmp_path / "log.csv").read_text().splitlines()[1:]]
     assert rows == ["1", "2", "3"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_stages(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("stages")
+    run = trainer(directory, STAGED)
+    run.run()
+    return directory, run
+
+
+def test_stages_follow_each_other(uninterrupted_stages):
+    directory, run = uninterrupted_stages
+    assert [(row["epoch"], row["stage"]) for row in run.history] == [(1, "first"), (2, "first"), (3, "second"), (4, "second")]
+    assert [row["val_miou"] is None for row in run.history] == [True, False, True, False]
+    assert run.best["epoch"] == 4
+    assert read_info(directory / "best.safetensors").notes["epoch"] == 4
+    assert [round(row["learning_rate"], 9) for row in run.history] == [1e-3, 1e-3, 2e-4, 2e-4]
+
+
+def test_the_first_stage_trains_the_encoder_only(tmp_path):
+    run = trainer(tmp_path, STAGED)
+    before = {key: value.clone() for key, value in run.whole.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        run.run(Interrupter(4))
+    after = run.whole.state_dict()
+    moved = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert moved == {name for name, _ in run.whole.named_children()} - set(run.whole.decoder_layers)
+
+
+def test_the_second_stage_starts_from_the_first_ones_averaged_encoder(uninterrupted_stages, tmp_path):
+    class Watcher(Interrupter):
+        def stepped(self, step):
+            if step.done == 4:
+                self.averaged = {key: value.clone() for key, value in run.average.network.state_dict().items()}
+
+        def epoch_done(self, row):
+            if row["epoch"] == 2:
+                run._begin = self.begin
+
+        def begin(self, number):
+            self.handed_over = {key: value.clone() for key, value in run.whole.state_dict().items()}
+            raise KeyboardInterrupt
+
+    run, watcher = trainer(tmp_path, STAGED), Watcher(-1)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(watcher)
+    assert all(torch.equal(value, watcher.averaged[f"network.{key}"]) for key, value in watcher.handed_over.items())
+
+
+@pytest.mark.parametrize(("at_step", "epochs_done"), [(3, 1), (5, 2), (7, 3)])
+def test_kill_minus_nine_in_either_stage(uninterrupted_stages, tmp_path, at_step, epochs_done):
+    kill_at(at_step, tmp_path, "STAGED")
+    again = trainer(tmp_path, STAGED)
+    assert again.epoch == epochs_done
+    again.run()
+    assert same_weights(tmp_path / "last.safetensors", uninterrupted_stages[0] / "last.safetensors")
+    assert [row["stage"] for row in again.history] == ["first", "first", "second", "second"]
+
+
+def test_segnet_is_not_trained_encoder_first(tmp_path):
+    with pytest.raises(UserError, match="SegNet cannot be trained encoder first"):
+        trainer(tmp_path, STAGED, network="segnet")
+
+
+def test_a_checkpoint_of_before_there_were_stages_goes_on(uninterrupted, tmp_path):
+    first = trainer(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(Interrupter(5))
+    old = load_checkpoint(tmp_path / "checkpoint.pt")
+    recipe = json.loads(old.recipe)
+    for place, key in ((recipe, "stages"), (recipe["optimiser"], "decay"), (recipe["loss"], "label_smoothing")):
+        del place[key]
+    old.recipe = json.dumps(recipe, sort_keys=True)
+    for row in old.history:
+        del row["stage"]
+    save_checkpoint(old, tmp_path / "checkpoint.pt")
+    again = trainer(tmp_path)
+    assert again.epoch == 2
+    again.run()
+    assert same_weights(tmp_path / "last.safetensors", uninterrupted / "last.safetensors")
+
+
+def test_a_full_disk_ends_with_a_sentence_and_keeps_the_checkpoint(uninterrupted, tmp_path):
+    class Filler(Interrupter):
+        def epoch_done(self, row):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    filled = trainer(tmp_path)
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*free some room"):
+            filled.run(Filler(-1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert filled.saved_epochs == 1
+    again = trainer(tmp_path)
+    assert again.epoch == 1
+    again.run()
+    assert same_weights(tmp_path / "last.safetensors", uninterrupted / "last.safetensors")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def camvid_tree(root):
+    for split, count, seed in (("train", 8, 1), ("val", 2, 2)):
+        (root / split).mkdir(parents=True)
+        (root / f"{split}annot").mkdir()
+        for i, (picture, labels) in enumerate(LabelledStreet(SIZE, count, seed)):
+            picture.save(root / split / f"{i}.png")
+            Image.fromarray(labels).save(root / f"{split}annot" / f"{i}.png")
+        (root / f"{split}.txt").write_text("".join(f"{split}/{i}.png {split}annot/{i}.png\n" for i in range(count)))
+
+
+def test_a_data_set_that_vanishes_while_it_is_read_ends_with_a_sentence(tmp_path):
+    camvid_tree(tmp_path / "data")
+    train, val = (CamVid(tmp_path / "data", split) for split in ("train", "val"))
+    (tmp_path / "data" / "trainannot" / "5.png").unlink()
+    with pytest.raises(UserError, match=r"5\.png is not a readable picture"):
+        Trainer(Recipe.model_validate(TINY), train, val, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_data_set_that_vanishes_later_is_not_missed(uninterrupted, tmp_path):
+    camvid_tree(tmp_path / "data")
+
+    class Remover(Interrupter):
+        def stepped(self, step):
+            shutil.rmtree(tmp_path / "data", ignore_errors=True)
+
+    train, val = (CamVid(tmp_path / "data", split) for split in ("train", "val"))
+    Trainer(Recipe.model_validate(TINY), train, val, tmp_path / "run").run(Remover(-1))
+    assert not (tmp_path / "data").exists()
+    assert same_weights(tmp_path / "run" / "last.safetensors", uninterrupted / "last.safetensors")
+
+
+@pytest.mark.parametrize("name", ["paper", "long", "default"])
+def test_every_stage_of_a_built_in_recipe_takes_a_step(tmp_path, name):
+    recipe = load_recipe(name, epochs=1, crop="64x48", batch_size=4)
+    run = Trainer(recipe, LabelledStreet(SIZE, 4, 1), LabelledStreet(SIZE, 1, 2), tmp_path)
+    run.run()
+    assert run.epoch == len(recipe.in_order())
+    assert all(math.isfinite(row["loss"]) for row in run.history)
+
+
+def test_decay_of_everything_or_of_kernels_only(tmp_path):
+    for decay, reached in (("kernels", False), ("all", True)):
+        run = trainer(tmp_path, TINY | {"optimiser": {"decay": decay, "weight_decay": 0.1}})
+        decayed = [p for group in run.optimiser.param_groups if group["weight_decay"] for p in group["params"]]
+        assert any(p is run.network.initial.act.weight for p in decayed) == reached
+        assert any(p is run.network.fullconv.weight for p in decayed)
 
 
 def test_another_recipe_is_refused_unless_fresh(uninterrupted):

@@ -1,0 +1,61 @@
+"""Batches: several processes see together what one would alone."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from enet_tvm.data.source import LabelledStreet
+from enet_tvm.errors import UserError
+from enet_tvm.size import Size
+from enet_tvm.training.batches import PackedSamples, epoch_batches, prefetched
+from enet_tvm.training.processes import Processes
+from enet_tvm.training.recipe import Settings
+
+STREET = LabelledStreet(Size(64, 48), 9, 1)
+SETTINGS = Settings(batch_size=4, crop="32x24")
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return PackedSamples(STREET, STREET.class_set)
+
+
+def epoch(samples, number, **where):
+    return list(epoch_batches(samples, SETTINGS, 5, number, dataclasses.replace(Processes(), **where)))
+
+
+def test_shares_make_up_the_batch(samples):
+    whole = epoch(samples, 0)
+    assert [pictures.shape for pictures, _ in whole] == [(4, 3, 24, 32)] * 2
+    shares = [epoch(samples, 0, rank=rank, count=2) for rank in range(2)]
+    for (pictures, labels), *parts in zip(whole, *shares, strict=True):
+        assert torch.equal(labels, torch.cat([part[1] for part in parts]))
+        torch.testing.assert_close(pictures, torch.cat([part[0] for part in parts]))
+
+
+def test_chance_depends_on_seed_and_epoch_alone(samples):
+    assert torch.equal(epoch(samples, 3)[1][0], epoch(samples, 3)[1][0])
+    assert not torch.equal(epoch(samples, 3)[0][0], epoch(samples, 4)[0][0])
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(samples):
+    with pytest.raises(UserError, match="3 processes cannot share batches of 4 evenly"):
+        epoch(samples, 0, count=3)
+
+
+def test_prefetching_changes_nothing_and_passes_errors_on(samples):
+    direct = epoch(samples, 1)
+    ahead = list(prefetched(epoch_batches(samples, SETTINGS, 5, 1, Processes())))
+    assert all(torch.equal(a, b) for pair in zip(direct, ahead, strict=True) for a, b in zip(*pair, strict=True))
+
+    def broken():
+        yield 1
+        raise UserError("the disk is on fire")
+
+    received = []
+    with pytest.raises(UserError, match="on fire"):
+        received += list(prefetched(broken()))
+    stopped = prefetched(iter(range(1, 1000)))
+    assert next(stopped) == 1
+    stopped.close()

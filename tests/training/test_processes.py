@@ -1,0 +1,97 @@
+"""Devices by name, and two real processes that train as one would."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from enet_tvm.errors import UserError
+from enet_tvm.training.processes import Processes, choose_device, join_processes
+
+SCRIPT = """
+    import json, sys
+    import torch
+    from enet_tvm.data.source import LabelledStreet
+    from enet_tvm.size import Size
+    from enet_tvm.training.processes import join_processes
+    from enet_tvm.training.recipe import Recipe
+    from enet_tvm.training.trainer import Trainer
+
+    torch.set_num_threads(1)
+    recipe = {
+        "epochs": 1, "batch_size": 4, "crop": "64x48", "evaluate_every": 1, "average_decay": 0.5, "dropout": 0.0,
+        "optimiser": {"warmup_epochs": 0, "learning_rate": 1e-4}, "stages": [{"name": "a", "part": "encoder"}, {"name": "b"}],
+    }
+    steps = []
+    class Watcher:
+        def started(self, plan): pass
+        def stepped(self, step): steps.append(step.loss)
+        def epoch_done(self, row): pass
+    with join_processes("cpu") as processes:
+        train, val = LabelledStreet(Size(96, 64), 8, 1), LabelledStreet(Size(96, 64), 1, 2)
+        trainer = Trainer(Recipe.model_validate(recipe), train, val, sys.argv[1], processes=processes)
+        trainer.run(Watcher())
+        if processes.leads:
+            norm = trainer.whole.initial.norm
+            statistics = [norm.running_mean.tolist(), norm.running_var.tolist(), int(norm.num_batches_tracked)]
+            print(json.dumps({"losses": steps, "statistics": statistics, "count": processes.count}))
+"""
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    path = tmp_path_factory.mktemp("script") / "train.py"
+    path.write_text(textwrap.dedent(SCRIPT))
+    return path
+
+
+def launch(script, directory, count):
+    launcher = [sys.executable]
+    if count > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, str(script), str(directory)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_two_processes_train_as_one_with_the_whole_batch(script, tmp_path):
+    alone, shared = (launch(script, tmp_path / str(count), count) for count in (1, 2))
+    assert (alone["count"], shared["count"]) == (1, 2)
+    assert len(alone["losses"]) == 4
+    assert shared["losses"][0] == pytest.approx(alone["losses"][0], rel=1e-5)
+    assert shared["losses"] == pytest.approx(alone["losses"], rel=2e-3)
+    for ours, theirs in zip(shared["statistics"], alone["statistics"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
+    assert {path.name for path in (tmp_path / "2").iterdir()} == {path.name for path in (tmp_path / "1").iterdir()}
+
+
+def test_the_best_device_is_the_default():
+    expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert choose_device().type == expected
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_devices_that_are_not_here_are_refused():
+    with pytest.raises(UserError, match="no kind of device 'gpu'"):
+        choose_device("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match=r"no cuda device here; give one of .*cpu"):
+            choose_device("cuda")
+    with pytest.raises(UserError, match="no meta device"):
+        choose_device("meta")
+
+
+def test_alone_there_is_nothing_to_share():
+    with join_processes("cpu") as processes:
+        assert processes == Processes()
+        assert processes.leads
+        assert processes.share(6) == slice(0, 6)
+        network = torch.nn.BatchNorm2d(3)
+        assert processes.together(network) is processes.share_batch_norms(network) is network
+        assert processes.sum(torch.tensor(2.0)) == 2
+    assert Processes(rank=1, count=3).share(6) == slice(2, 4)

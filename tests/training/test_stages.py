@@ -1,0 +1,53 @@
+"""What a stage trains, and its labels."""
+
+import pytest
+import torch
+
+from enet_tvm.errors import UserError
+from enet_tvm.networks import ENet, SegNet
+from enet_tvm.training.stages import EncoderClassifier, reduce_labels, trained_part
+
+
+def test_the_encoder_has_logits_of_an_eighth_and_a_frozen_decoder():
+    network = ENet(5)
+    part = trained_part(network, "encoder")
+    assert isinstance(part, EncoderClassifier)
+    logits = part(torch.randn(2, 3, 32, 48))
+    assert logits.shape == (2, 5, 4, 6)
+    logits.sum().backward()
+    trained = [name for name, p in part.named_parameters() if p.requires_grad]
+    assert all(part.get_parameter(name).grad is not None for name in trained)
+    assert not any(name.startswith(tuple(f"network.{layer}" for layer in network.decoder_layers)) for name in trained)
+    assert trained_part(network, "network") is network
+    assert all(p.requires_grad for p in network.parameters())
+
+
+def test_the_decoder_is_all_that_follows_the_encoder():
+    network = ENet(2).eval()
+    encoded, *_ = network.encode(torch.randn(1, 3, 16, 16))
+    assert encoded.shape[1] == network.encoder_channels
+    for name in network.decoder_layers:
+        network.get_submodule(name).register_forward_pre_hook(lambda module, inputs: pytest.fail("not the encoder's"))
+    network.encode(torch.randn(1, 3, 16, 16))
+
+
+def test_a_network_without_a_separate_encoder_is_refused():
+    network = SegNet(2)
+    assert trained_part(network, "network") is network
+    with pytest.raises(UserError, match="SegNet cannot be trained encoder first"):
+        trained_part(network, "encoder")
+
+
+def test_labels_are_those_of_the_cells_middle():
+    rows, columns = torch.meshgrid(torch.arange(16), torch.arange(24), indexing="ij")
+    labels = (rows * 24 + columns)[None]
+    reduced = reduce_labels(labels, 2, 3)
+    assert reduced.tolist() == [[[4 * 24 + 4, 4 * 24 + 12, 4 * 24 + 20], [12 * 24 + 4, 12 * 24 + 12, 12 * 24 + 20]]]
+    assert torch.equal(reduce_labels(labels, 16, 24), labels)
+
+
+def test_a_narrow_class_keeps_its_share():
+    labels = torch.zeros(1, 64, 64 * 8, dtype=torch.long)
+    labels[..., torch.randperm(64 * 8, generator=torch.Generator().manual_seed(0))[:51]] = 1
+    share = reduce_labels(labels, 8, 64).float().mean()
+    assert share == pytest.approx(0.1, abs=0.05)
