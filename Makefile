@@ -37,10 +37,10 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@TORCH_INDEX='$(TORCH_INDEX)' tools/install '$(PYTHON)' $(VENV) $(CONSTRAINTS)
 	@touch $@
 
-# Resolves the newest versions that pyproject.toml allows and pins all of them; run `make test` before committing the result.
+# Resolves the newest versions that pyproject.toml allows, with every extra, and pins all of them; run `make test` before committing the result.
 constraints:
 	rm -rf build/constraints
-	TORCH_INDEX='$(TORCH_INDEX)' tools/install '$(PYTHON)' build/constraints /dev/null
+	TORCH_INDEX='$(TORCH_INDEX)' tools/install '$(PYTHON)' build/constraints /dev/null 'test,dev,bench,tensorboard'
 	tools/freeze build/constraints > build/constraints.txt
 	mv build/constraints.txt $(CONSTRAINTS)
 
