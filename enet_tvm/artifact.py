@@ -145,6 +145,35 @@ class Kernel(_Part):
     bytes: int = 0
 
 
+class LibraryReport(_Part):
+    """What the library asks of the system that loads it, read from its ELF headers.
+
+    Attributes
+    ----------
+    machine : str
+        Instruction set, as uname spells it.
+    needed : tuple of str
+        Shared libraries that it names.
+    glibc : str or None
+        The newest version of the C library that it asks for; None if it asks for nothing.
+    size : int
+        In bytes.
+    exported_kernels : int
+        Functions that TVM's loader can look up.
+    """
+
+    machine: str
+    needed: tuple[str, ...] = ()
+    glibc: str | None = None
+    size: int
+    exported_kernels: int
+
+    def __str__(self) -> str:
+        needs = f"needs {', '.join(self.needed)}" if self.needed else "needs no other library"
+        glibc = f"glibc {self.glibc}" if self.glibc else "no version of glibc"
+        return f"{self.machine}, {needs}, {glibc}, {self.size / 1e6:.1f} MB"
+
+
 class Manifest(_Part):
     """What an artifact is of; written beside the library as ``manifest.json``.
 
@@ -172,6 +201,8 @@ class Manifest(_Part):
         The weights file as the command named it; what counts is its hash.
     library : str
         File name of the library in the artifact's directory.
+    library_report : LibraryReport or None
+        What it asks of the system that loads it; None where nobody looked.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -188,6 +219,7 @@ class Manifest(_Part):
     command: str
     weights: str = ""
     library: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = LIBRARY_NAME
+    library_report: LibraryReport | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -219,7 +251,12 @@ def check_destination(directory: str | Path) -> None:
         raise UserError(f"{directory} holds something else than an artifact; choose a new or empty directory")
 
 
-def write_artifact(directory: str | Path, manifest: Manifest, save_library: Callable[[Path], Any]) -> Manifest:
+def write_artifact(
+    directory: str | Path,
+    manifest: Manifest,
+    save_library: Callable[[Path], Any],
+    inspect: Callable[[Path], LibraryReport] | None = None,
+) -> Manifest:
     """Write the library and its manifest; `directory` appears complete or stays as it was.
 
     Parameters
@@ -227,9 +264,11 @@ def write_artifact(directory: str | Path, manifest: Manifest, save_library: Call
     directory : str or Path
         Where to write; an artifact that is there is replaced.
     manifest : Manifest
-        Complete but for ``hashes.library``, which is filled in here.
+        Complete but for ``hashes.library`` and ``library_report``, which are filled in here.
     save_library : callable
         Writes the shared library to the path it is given, such as ``executable.export_library``.
+    inspect : callable, optional
+        Looks at the library at the path it is given and raises if it does not serve: nothing is left behind then.
 
     Returns
     -------
@@ -254,10 +293,11 @@ def write_artifact(directory: str | Path, manifest: Manifest, save_library: Call
             if "no space left on device" in str(error).lower():
                 raise OSError(errno.ENOSPC, "No space left on device") from error
             raise
+        report = inspect(library) if inspect else None
         if (made := elf_architecture(library)) != manifest.target.architecture:
             raise ValueError(f"the library was made for {made}, but the manifest says {manifest.target.architecture}")
         hashes = manifest.hashes.model_copy(update={"library": sha256(library)})
-        manifest = manifest.model_copy(update={"hashes": hashes})
+        manifest = manifest.model_copy(update={"hashes": hashes, "library_report": report})
         (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
 

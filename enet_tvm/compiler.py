@@ -23,6 +23,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
 from enet_tvm.frontend.onnx_import import from_onnx, read_onnx_info, read_onnx_source
 from enet_tvm.frontend.torch_import import from_torch
+from enet_tvm.inspection import inspect_library
 from enet_tvm.networks import WeightsInfo, load_network, read_info
 from enet_tvm.pipeline import Launch, compile_module
 from enet_tvm.places import find_file
@@ -70,7 +71,7 @@ def compile_artifact(request: CompileRequest, directory: Path) -> Manifest:
     Raises
     ------
     UserError
-        When the weights, the target or the directory do not serve.
+        When the weights, the target or the directory do not serve, or the library would not load on the target.
     """
     check_stack()
     check_destination(directory)
@@ -78,7 +79,12 @@ def compile_artifact(request: CompileRequest, directory: Path) -> Manifest:
     compiled = compile_module(source.mod, request.target.to_tvm(), request.dump_ir)
     linker = host_linker(request.target.triple, request.target.toolchain)
     manifest = _manifest(request, source, compiled.launches)
-    return write_artifact(directory, manifest, lambda path: compiled.executable.export_library(str(path), fcompile=linker))
+    return write_artifact(
+        directory,
+        manifest,
+        lambda path: compiled.executable.export_library(str(path), fcompile=linker),
+        lambda path: inspect_library(path, request.target),
+    )
 
 
 @dataclass(frozen=True)

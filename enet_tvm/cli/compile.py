@@ -57,6 +57,7 @@ def command(
         f"{manifest.kernel_count} kernels, {library.stat().st_size / 1e6:.1f} MB, in {seconds:.0f} s",
         markup=False,
     )
+    console.print(f"inspected: {manifest.library_report}", markup=False)
     if json is not None:
         write_json(json, _figures(manifest, library, seconds))
 
@@ -70,6 +71,7 @@ def _figures(manifest: Manifest, library: Path, seconds: float) -> dict[str, obj
         "kernel_count": manifest.kernel_count,
         "library_bytes": library.stat().st_size,
         "seconds": seconds,
+        "library": manifest.library_report.model_dump() if manifest.library_report else None,
         "target": manifest.target.model_dump(),
         "hashes": manifest.hashes.model_dump(),
     }
