@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 from enet_tvm.errors import UserError
 from enet_tvm.version import __version__
 
-VERBS = ("info", "data", "train", "evaluate", "export", "compile", "run", "verify", "profile", "bench")
+VERBS = ("info", "data", "train", "evaluate", "export", "compile", "run", "verify", "profile", "bench", "import-weights")
 """Each names a module of this package with a function `command`, or an `app` of several; heavy imports happen inside."""
 
 
@@ -37,7 +37,7 @@ def build_app() -> typer.Typer:
         pass
 
     for verb in VERBS:
-        module = importlib.import_module(f"enet_tvm.cli.{verb}")
+        module = importlib.import_module(f"enet_tvm.cli.{verb.replace('-', '_')}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=verb)
         else:

@@ -140,3 +140,6 @@ SUNRGBD = ClassSet(
     ignore_index=255,
 )
 """The 37 classes of SUN RGB-D (Song, Lichtenberg, Xiao, 2015) in its own order; its label files number them from 1."""
+
+CLASS_SETS = {class_set.name: class_set for class_set in (CAMVID, CITYSCAPES, SUNRGBD)}
+"""Every class set by its name."""

@@ -83,8 +83,8 @@ def pack_weight(weight: np.ndarray, attrs: FusedConv2D, tile: RegisterTile) -> n
 def conv2d(attrs: FusedConv2D, tile: RegisterTile) -> tvm.tirx.PrimFunc:
     """Return the kernel of a fused convolution whose output is channel-blocked.
 
-    Its arguments are data, weight (as `pack_weight` orders it), bias, then slope, residual and window as far as
-    the operator has them, and the output.
+    Its arguments are data, weight (as `pack_weight` orders it), bias, then inner slope, slope, residual and window as
+    far as the operator has them, and the output.
     """
     return prim_func(_arguments(attrs, tile), _Body(attrs, tile))
 
@@ -97,6 +97,8 @@ def _arguments(attrs: FusedConv2D, tile: RegisterTile) -> Arguments:
         "weight": ((channels // width, *attrs.kernel, attrs.data_shape[1], width), "float32"),
         "bias": ((channels,), "float32"),
     }
+    if attrs.inner_activation == "prelu":
+        arguments["inner_slope"] = ((channels,), "float32")
     if attrs.activation == "prelu":
         arguments["slope"] = ((channels,), "float32")
     if attrs.residual != "none":
@@ -122,6 +124,7 @@ class _Body:
     def __call__(self, *buffers: Any) -> None:
         named: dict[str, Any] = dict(zip(_arguments(self.attrs, self.tile), buffers, strict=True))
         self.data, self.weight, self.bias, self.out = (named[k] for k in ("data", "weight", "bias", "out"))
+        self.inner_slope: Any = named.get("inner_slope")
         self.slope: Any = named.get("slope")
         self.residual: Any = named.get("residual")
         self.window: Any = named.get("window")
@@ -218,20 +221,24 @@ class _Body:
             value = self.residual[picture, block, T.floordiv(row, 2), half + i + layout.pad, v]
             hit = self.window[picture, block, T.floordiv(row, 2), half + i, v] == position
             unpooled = T.Select(hit, value, T.float32(0))
-            self._finish(acc[0, i * 2 + b, o, v] + unpooled, picture, row, half * 2 + i * 2 + b, group, o, v)
+            self._finish(acc[0, i * 2 + b, o, v], picture, row, half * 2 + i * 2 + b, group, o, v, unpooled)
 
     def _store_phase(self, acc: Any, phase: int, picture: Any, row: Any, start: Any, group: Any) -> None:
         with for_tile(self.tile.pixels, self.tile.blocks, lanes=self.lanes) as (i, o, v):
             value = acc[phase, i, o, v]
             self._finish(value, picture, row * 2 + phase // 2, (start + i) * 2 + phase % 2, group, o, v)
 
-    def _finish(self, value: Any, picture: Any, row: Any, column: Any, group: Any, o: Any, v: Any) -> None:
+    def _finish(
+        self, value: Any, picture: Any, row: Any, column: Any, group: Any, o: Any, v: Any, unpooled: Any = None
+    ) -> None:
         """Emit bias, shortcut, activation and the store of one vector."""
         attrs = self.attrs
         block = group * self.tile.blocks + o
         channel = block * self.lanes + v
-        value = value + self.bias[channel]
-        if attrs.residual == "add":
+        value = activated(value + self.bias[channel], attrs.inner_activation, lambda: self.inner_slope[channel])
+        if unpooled is not None:
+            value = value + unpooled
+        elif attrs.residual == "add":
             value = value + self.residual[picture, block, row, column + attrs.residual_layout.pad, v]
         elif attrs.residual == "pad":
             known = attrs.residual_channels // self.lanes

@@ -35,7 +35,9 @@ def runs_blocked(attrs: FusedConv2D) -> bool:
 
 def runs_planar(attrs: FusedConv2D) -> bool:
     """Whether the kernel with NCHW output covers this convolution."""
-    if attrs.residual != "none" or attrs.data_shape[3] < 2:  # A vector holds at least two neighbours.
+    if (
+        attrs.residual != "none" or attrs.inner_activation != "none" or attrs.data_shape[3] < 2
+    ):  # A vector holds at least two neighbours.
         return False
     if attrs.transposed:
         return _doubles(attrs)

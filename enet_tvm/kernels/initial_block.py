@@ -39,7 +39,7 @@ def initial_tile(shape: Shape, layout: Layout, channels: int, unit: VectorUnit) 
     return register_tile(VectorUnit(layout.block, unit.registers), shape[3] // 2, channels // layout.block)
 
 
-def initial_block(shape: Shape, filters: int, layout: Layout, tile: RegisterTile) -> tvm.tirx.PrimFunc:
+def initial_block(shape: Shape, filters: int, layout: Layout, tile: RegisterTile, pool_size: int = 2) -> tvm.tirx.PrimFunc:
     """Return the kernel: data (NCHW), weight, bias, scale, shift, slope -> out.
 
     Parameters
@@ -50,6 +50,8 @@ def initial_block(shape: Shape, filters: int, layout: Layout, tile: RegisterTile
         Output channels of the convolution; the C pooled channels follow them.
     layout : Layout
         Of the output; its block divides `filters` + C.
+    pool_size : {2, 3}
+        Window of the pooling: 2x2, or 3x3 padded by 1.
     """
     n, inputs, height, width = shape
     channels, lanes = filters + inputs, layout.block
@@ -95,8 +97,14 @@ def initial_block(shape: Shape, filters: int, layout: Layout, tile: RegisterTile
         for channel in range(inputs):
             block, lane = divmod(filters + channel, lanes)
             with T.serial(columns) as column:
-                corners = [lines[kh, channel, column * 2 + kw] for kh in (1, 2) for kw in (1, 2)]
-                best = T.max(T.max(corners[0], corners[1]), T.max(corners[2], corners[3]))
+                best = None
+                for kh in range(3 - pool_size, 3):
+                    for kw in range(3 - pool_size, 3):
+                        # What lies outside the picture is replaced by a neighbour inside the window.
+                        line = T.max(kh, 1 - row) if kh == 0 else kh
+                        place = T.max(column * 2 + kw, 1) if kw == 0 else column * 2 + kw
+                        pixel = lines[line, channel, place]
+                        best = pixel if best is None else T.max(best, pixel)
                 value = activated(best * scale[channel] + shift[channel], "prelu", lambda c=channel: slope[filters + c])
                 T.buffer_store(out, value, [picture, block, row, column + layout.pad, lane])
 

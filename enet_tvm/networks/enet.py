@@ -7,6 +7,8 @@ Where the paper is silent the authors' Torch code (``e-lab/ENet-training``, ``tr
 * batch normalisation has ``eps = 1e-3``; Torch 7's default momentum of 0.1 is PyTorch's too;
 * the encoder's non-linearities are PReLU with a slope per channel, the decoder's are ReLU;
 * the decoder has no dropout, and max-unpools with the window indices of the encoder's pooling.
+
+Others decided differently; what they did is an `ENetVariant`.
 """
 
 from __future__ import annotations
@@ -16,11 +18,35 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-BN_EPS = 1e-3
+from enet_tvm.networks.variant import PAPER, Activation, ENetVariant
+
+BN_EPS = PAPER.epsilon
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=BN_EPS)
+def _norm(channels: int, variant: ENetVariant) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=variant.epsilon)
+
+
+def _act(kind: Activation, channels: int, variant: ENetVariant) -> nn.Module:
+    if kind == "relu":
+        return nn.ReLU()
+    return nn.PReLU(channels if variant.slopes == "channel" else 1)
+
+
+def _dropout(probability: float) -> nn.Module:
+    return nn.Dropout2d(probability) if probability else nn.Identity()
+
+
+def _inner(in_channels: int, out_channels: int, variant: ENetVariant) -> int:
+    """Return the width inside a bottleneck."""
+    return (out_channels if variant.inner_width == "output" else in_channels) // 4
+
+
+def _expansion(inner: int, out_channels: int, kind: Activation, variant: ENetVariant) -> nn.Sequential:
+    layers = [nn.Conv2d(inner, out_channels, 1, bias=False), _norm(out_channels, variant)]
+    if variant.activate_expansion:
+        layers.append(_act(kind, out_channels, variant))
+    return nn.Sequential(*layers)
 
 
 class InitialBlock(nn.Module):
@@ -30,14 +56,15 @@ class InitialBlock(nn.Module):
     ----------
     in_channels, out_channels : int
         Channels of the picture and of the block; the convolution makes their difference.
+    variant : ENetVariant
     """
 
-    def __init__(self, in_channels: int = 3, out_channels: int = 16) -> None:
+    def __init__(self, in_channels: int = 3, out_channels: int = 16, variant: ENetVariant = PAPER) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels - in_channels, 3, stride=2, padding=1)
-        self.pool = nn.MaxPool2d(2)
-        self.norm = _norm(out_channels)
-        self.act = nn.PReLU(out_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels - in_channels, 3, stride=2, padding=1, bias=variant.biases)
+        self.pool = nn.MaxPool2d(2) if variant.initial_pool == 2 else nn.MaxPool2d(3, stride=2, padding=1)
+        self.norm = _norm(out_channels, variant)
+        self.act = _act(variant.encoder_activation, out_channels, variant)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output, at half the height and width."""
@@ -50,7 +77,7 @@ class Bottleneck(nn.Module):
     Parameters
     ----------
     in_channels, out_channels : int
-        Widths at its two ends; the inner one is ``out_channels // 4``.
+        Widths at its two ends; the inner one is ``out_channels // 4`` in the paper's variant.
     kind : {"regular", "dilated", "asymmetric"}
         What the middle convolution is.
     dilation : int
@@ -59,6 +86,7 @@ class Bottleneck(nn.Module):
         Project with a 2x2 stride-2 convolution, max-pool the shortcut and zero-pad its channels.
     dropout : float
         Probability of spatial dropout at the end of the main branch.
+    variant : ENetVariant
     """
 
     def __init__(
@@ -70,27 +98,34 @@ class Bottleneck(nn.Module):
         dilation: int = 1,
         downsample: bool = False,
         dropout: float = 0.1,
+        variant: ENetVariant = PAPER,
     ) -> None:
         super().__init__()
-        inner = out_channels // 4
+        inner = _inner(in_channels, out_channels, variant)
         stride = 2 if downsample else 1
-        self.project = nn.Sequential(
-            nn.Conv2d(in_channels, inner, stride, stride=stride, bias=False), _norm(inner), nn.PReLU(inner)
-        )
+
+        def activated() -> list[nn.Module]:
+            return [_norm(inner, variant), _act(variant.encoder_activation, inner, variant)]
+
+        self.project = nn.Sequential(nn.Conv2d(in_channels, inner, stride, stride=stride, bias=False), *activated())
         middle: list[nn.Module]
         if kind == "asymmetric":
+            kernels = [(1, 5), (5, 1)] if variant.asymmetric_first == "horizontal" else [(5, 1), (1, 5)]
+            paddings = [(rows // 2, columns // 2) for rows, columns in kernels]
+            between = activated() if variant.normalise_between else []
             middle = [
-                nn.Conv2d(inner, inner, (1, 5), padding=(0, 2), bias=False),
-                nn.Conv2d(inner, inner, (5, 1), padding=(2, 0)),
+                nn.Conv2d(inner, inner, kernels[0], padding=paddings[0], bias=False),
+                *between,
+                nn.Conv2d(inner, inner, kernels[1], padding=paddings[1], bias=variant.biases),
             ]
         else:
-            middle = [nn.Conv2d(inner, inner, 3, padding=dilation, dilation=dilation)]
-        self.conv = nn.Sequential(*middle, _norm(inner), nn.PReLU(inner))
-        self.expand = nn.Sequential(nn.Conv2d(inner, out_channels, 1, bias=False), _norm(out_channels))
+            middle = [nn.Conv2d(inner, inner, 3, padding=dilation, dilation=dilation, bias=variant.biases)]
+        self.conv = nn.Sequential(*middle, *activated())
+        self.expand = _expansion(inner, out_channels, variant.encoder_activation, variant)
         self.dropout = nn.Dropout2d(dropout)
         self.pool = nn.MaxPool2d(2, return_indices=True) if downsample else None
         self.extra_channels = out_channels - in_channels
-        self.act = nn.PReLU(out_channels)
+        self.act = _act(variant.encoder_activation, out_channels, variant)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the block's output and, when it downsamples, the indices of its pooling."""
@@ -105,39 +140,56 @@ class Bottleneck(nn.Module):
 
 
 class DecoderBottleneck(nn.Module):
-    """Decoder bottleneck at constant resolution: ReLU, no dropout."""
+    """Decoder bottleneck at constant resolution; in the paper's variant with ReLU and without dropout."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, variant: ENetVariant = PAPER) -> None:
         super().__init__()
-        inner = channels // 4
-        self.project = nn.Sequential(nn.Conv2d(channels, inner, 1, bias=False), _norm(inner), nn.ReLU())
-        self.conv = nn.Sequential(nn.Conv2d(inner, inner, 3, padding=1), _norm(inner), nn.ReLU())
-        self.expand = nn.Sequential(nn.Conv2d(inner, channels, 1, bias=False), _norm(channels))
-        self.act = nn.ReLU()
+        inner, kind = channels // 4, variant.decoder_activation
+        self.project = nn.Sequential(
+            nn.Conv2d(channels, inner, 1, bias=False), _norm(inner, variant), _act(kind, inner, variant)
+        )
+        self.conv = nn.Sequential(
+            nn.Conv2d(inner, inner, 3, padding=1, bias=variant.biases), _norm(inner, variant), _act(kind, inner, variant)
+        )
+        self.expand = _expansion(inner, channels, kind, variant)
+        self.dropout = _dropout(variant.decoder_dropout)
+        self.act = _act(kind, channels, variant)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output, of its input's shape."""
-        return self.act(self.expand(self.conv(self.project(x))) + x)
+        return self.act(self.dropout(self.expand(self.conv(self.project(x)))) + x)
 
 
 class UpsamplingBottleneck(nn.Module):
     """Decoder bottleneck that doubles the resolution: transposed convolution beside max-unpooling."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, variant: ENetVariant = PAPER) -> None:
         super().__init__()
-        inner = out_channels // 4
-        self.project = nn.Sequential(nn.Conv2d(in_channels, inner, 1, bias=False), _norm(inner), nn.ReLU())
-        self.conv = nn.Sequential(
-            nn.ConvTranspose2d(inner, inner, 3, stride=2, padding=1, output_padding=1), _norm(inner), nn.ReLU()
+        inner, kind = _inner(in_channels, out_channels, variant), variant.decoder_activation
+        self.project = nn.Sequential(
+            nn.Conv2d(in_channels, inner, 1, bias=False), _norm(inner, variant), _act(kind, inner, variant)
         )
-        self.expand = nn.Sequential(nn.Conv2d(inner, out_channels, 1, bias=False), _norm(out_channels))
-        self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), _norm(out_channels))
+        self.conv = nn.Sequential(
+            _doubling(inner, inner, variant.upsampling_kernel, variant), _norm(inner, variant), _act(kind, inner, variant)
+        )
+        self.expand = nn.Sequential(nn.Conv2d(inner, out_channels, 1, bias=False), _norm(out_channels, variant))
+        self.dropout = _dropout(variant.decoder_dropout)
+        self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), _norm(out_channels, variant))
         self.unpool = nn.MaxUnpool2d(2)
-        self.act = nn.ReLU()
+        self.act = _act(kind, out_channels, variant)
 
     def forward(self, x: Tensor, indices: Tensor) -> Tensor:
         """Return the block's output at twice the height and width, unpooled by the encoder's `indices`."""
-        return self.act(self.expand(self.conv(self.project(x))) + self.unpool(self.shortcut(x), indices))
+        main = self.dropout(self.expand(self.conv(self.project(x))))
+        return self.act(main + self.unpool(self.shortcut(x), indices))
+
+
+def _doubling(in_channels: int, out_channels: int, kernel: int, variant: ENetVariant) -> nn.ConvTranspose2d:
+    """Return a transposed convolution that doubles the resolution."""
+    outside = 1 if kernel == 3 else 0
+    return nn.ConvTranspose2d(
+        in_channels, out_channels, kernel, stride=2, padding=outside, output_padding=outside, bias=variant.biases
+    )
 
 
 class ENet(nn.Module):
@@ -147,6 +199,8 @@ class ENet(nn.Module):
     ----------
     num_classes : int
         Number of output channels.
+    variant : ENetVariant
+        Which ENet; the paper's by default.
 
     Notes
     -----
@@ -159,23 +213,24 @@ class ENet(nn.Module):
     decoder_layers = ("bottleneck4_0", "bottleneck4_1", "bottleneck4_2", "bottleneck5_0", "bottleneck5_1", "fullconv")
     """What follows the encoder's output, N x encoder_channels x H/8 x W/8."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, variant: ENetVariant = PAPER) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.initial = InitialBlock()
-        self.bottleneck1_0 = Bottleneck(16, 64, downsample=True, dropout=0.01)
+        self.variant = variant
+        self.initial = InitialBlock(variant=variant)
+        self.bottleneck1_0 = Bottleneck(16, 64, downsample=True, dropout=0.01, variant=variant)
         for i in range(1, 5):
-            self.add_module(f"bottleneck1_{i}", Bottleneck(64, 64, dropout=0.01))
-        self.bottleneck2_0 = Bottleneck(64, 128, downsample=True)
+            self.add_module(f"bottleneck1_{i}", Bottleneck(64, 64, dropout=0.01, variant=variant))
+        self.bottleneck2_0 = Bottleneck(64, 128, downsample=True, variant=variant)
         for stage in (2, 3):
-            for i, block in enumerate(_constant_resolution_stage(), start=1):
+            for i, block in enumerate(_constant_resolution_stage(variant), start=1):
                 self.add_module(f"bottleneck{stage}_{i}", block)
-        self.bottleneck4_0 = UpsamplingBottleneck(128, 64)
-        self.bottleneck4_1 = DecoderBottleneck(64)
-        self.bottleneck4_2 = DecoderBottleneck(64)
-        self.bottleneck5_0 = UpsamplingBottleneck(64, 16)
-        self.bottleneck5_1 = DecoderBottleneck(16)
-        self.fullconv = nn.ConvTranspose2d(16, num_classes, 2, stride=2)
+        self.bottleneck4_0 = UpsamplingBottleneck(128, 64, variant)
+        self.bottleneck4_1 = DecoderBottleneck(64, variant)
+        self.bottleneck4_2 = DecoderBottleneck(64, variant)
+        self.bottleneck5_0 = UpsamplingBottleneck(64, 16, variant)
+        self.bottleneck5_1 = DecoderBottleneck(16, variant)
+        self.fullconv = _doubling(16, num_classes, variant.head_kernel, variant)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the encoder's output (N x 128 x H/8 x W/8) and the indices of its two poolings."""
@@ -197,15 +252,15 @@ class ENet(nn.Module):
         return self.fullconv(self.bottleneck5_1(x))
 
 
-def _constant_resolution_stage() -> list[Bottleneck]:
+def _constant_resolution_stage(variant: ENetVariant) -> list[Bottleneck]:
     """Return the eight bottlenecks that stages 2 and 3 share (paper, table 1)."""
     return [
-        Bottleneck(128, 128),
-        Bottleneck(128, 128, "dilated", dilation=2),
-        Bottleneck(128, 128, "asymmetric"),
-        Bottleneck(128, 128, "dilated", dilation=4),
-        Bottleneck(128, 128),
-        Bottleneck(128, 128, "dilated", dilation=8),
-        Bottleneck(128, 128, "asymmetric"),
-        Bottleneck(128, 128, "dilated", dilation=16),
+        Bottleneck(128, 128, variant=variant),
+        Bottleneck(128, 128, "dilated", dilation=2, variant=variant),
+        Bottleneck(128, 128, "asymmetric", variant=variant),
+        Bottleneck(128, 128, "dilated", dilation=4, variant=variant),
+        Bottleneck(128, 128, variant=variant),
+        Bottleneck(128, 128, "dilated", dilation=8, variant=variant),
+        Bottleneck(128, 128, "asymmetric", variant=variant),
+        Bottleneck(128, 128, "dilated", dilation=16, variant=variant),
     ]

@@ -17,14 +17,15 @@ class _FoldedInitialBlock(nn.Module):
     def __init__(self, block: InitialBlock) -> None:
         super().__init__()
         norm, filters = block.norm, block.conv.out_channels
-        if norm.running_mean is None or norm.running_var is None or block.conv.bias is None:
-            raise ValueError("an initial block without statistics or bias cannot be folded")
+        if norm.running_mean is None or norm.running_var is None:
+            raise ValueError("an initial block without statistics cannot be folded")
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         shift = norm.bias - norm.running_mean * scale
         self.conv = copy.deepcopy(block.conv)
         with torch.no_grad():
             self.conv.weight.copy_(block.conv.weight * scale[:filters, None, None, None])
-            self.conv.bias = nn.Parameter(block.conv.bias * scale[:filters] + shift[:filters])
+            bias = torch.zeros_like(shift[:filters]) if block.conv.bias is None else block.conv.bias
+            self.conv.bias = nn.Parameter(bias * scale[:filters] + shift[:filters])
         self.pool, self.act = block.pool, block.act
         self.register_buffer("scale", scale[filters:, None, None].detach().clone())
         self.register_buffer("shift", shift[filters:, None, None].detach().clone())

@@ -15,6 +15,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
 from enet_tvm.networks.enet import ENet
 from enet_tvm.networks.segnet import SegNet
+from enet_tvm.networks.variant import ENetVariant
 from enet_tvm.places import find_file
 
 NETWORKS: dict[str, type[ENet] | type[SegNet]] = {"enet": ENet, "segnet": SegNet}
@@ -37,6 +38,8 @@ class WeightsInfo:
         Normalisation per RGB channel of pictures scaled to 0..1.
     notes : dict
         Anything else worth keeping: recipe, epoch, figures.
+    variant : dict
+        Options of the network that differ from the paper's, as `ENetVariant.to_json` gives them.
     """
 
     network: str
@@ -45,6 +48,7 @@ class WeightsInfo:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     notes: dict[str, Any] = field(default_factory=dict)
+    variant: dict[str, Any] = field(default_factory=dict)
 
 
 def save_network(network: nn.Module, info: WeightsInfo, path: str | Path) -> None:
@@ -80,6 +84,7 @@ def read_info(weights: str | Path = DEFAULT_WEIGHTS) -> WeightsInfo:
             mean=tuple(raw["mean"]),
             std=tuple(raw["std"]),
             notes=raw.get("notes", {}),
+            variant=dict(raw.get("variant", {})),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -104,7 +109,7 @@ def load_network(weights: str | Path = DEFAULT_WEIGHTS) -> nn.Module:
     path = find_file(weights)
     if info.network not in NETWORKS:
         raise UserError(f"{path} holds weights of '{info.network}'; this release knows {', '.join(sorted(NETWORKS))}")
-    network = NETWORKS[info.network](len(info.classes))
+    network = _build(info)
     state = safetensors.torch.load_file(path)
     expected = network.state_dict()
     if wrong := sorted(state.keys() ^ expected.keys()):
@@ -120,3 +125,10 @@ def load_network(weights: str | Path = DEFAULT_WEIGHTS) -> nn.Module:
             )
     network.load_state_dict(state)
     return network.eval()
+
+
+def _build(info: WeightsInfo) -> nn.Module:
+    """Return the network that a weights file says it is of, untrained."""
+    if info.network == "enet":
+        return ENet(len(info.classes), ENetVariant.from_json(info.variant))
+    return NETWORKS[info.network](len(info.classes))

@@ -12,6 +12,7 @@ from enet_tvm.ops.layout import PLANAR, Layout
 from enet_tvm.ops.registry import register_op
 
 Pair = tuple[int, int]
+Activation = Literal["none", "relu", "prelu"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,10 @@ class FusedConv2D:
         Rows, then columns. `padding` is that of a symmetric convolution, also for the transposed one.
     transposed : bool
         A transposed convolution (its weight is IC x OC x KH x KW).
+    inner_activation : {"none", "relu", "prelu"}
+        Of the convolution itself, before the residual is added.
     activation : {"none", "relu", "prelu"}
+        Of the result.
     residual : {"none", "add", "pad", "unpool"}
         What is added before the activation: a tensor of the output's shape; one with fewer channels, the rest
         being zero; or a tensor of half the height and width that is max-unpooled by its window indices.
@@ -45,7 +49,8 @@ class FusedConv2D:
     padding: Pair
     dilation: Pair
     transposed: bool = False
-    activation: Literal["none", "relu", "prelu"] = "none"
+    inner_activation: Activation = "none"
+    activation: Activation = "none"
     residual: Literal["none", "add", "pad", "unpool"] = "none"
     residual_channels: int = 0
     layers: tuple[str, ...] = ()
@@ -70,7 +75,7 @@ class FusedConv2D:
                 values[item.name] = Layout(int(raw[0]), int(raw[1]))
             elif item.name in ("transposed", "residual_channels"):
                 values[item.name] = int(raw)
-            elif item.name in ("activation", "residual"):
+            elif item.name in ("inner_activation", "activation", "residual"):
                 values[item.name] = str(raw)
             elif item.name == "layers":
                 values[item.name] = tuple(str(v) for v in raw)
@@ -82,6 +87,7 @@ class FusedConv2D:
     def operators(self) -> list[str]:
         """What it computes, in order, in the words of TVM."""
         names = ["conv2d_transpose" if self.transposed else "conv2d", "bias_add"]
+        names += [] if self.inner_activation == "none" else [self.inner_activation]
         names += {"none": [], "add": ["add"], "pad": ["pad", "add"], "unpool": ["max_unpool2d", "add"]}[self.residual]
         return names + ([] if self.activation == "none" else [self.activation])
 
@@ -113,8 +119,9 @@ def fused_conv2d(
     slope: relax.Expr | None = None,
     residual: relax.Expr | None = None,
     window: relax.Expr | None = None,
+    inner_slope: relax.Expr | None = None,
 ) -> relax.Call:
-    """Return a call of the operator; its arguments come in this order, absent ones left out.
+    """Return a call of the operator: data, weight, bias, then inner slope, slope, residual and window, absent ones left out.
 
     Parameters
     ----------
@@ -123,10 +130,12 @@ def fused_conv2d(
         Float32, stored in ``attrs.data_layout``.
     weight : relax.Expr
         OC x IC x KH x KW (IC x OC x KH x KW when transposed), float32.
-    bias, slope : relax.Expr
-        OC, float32; `slope` with a PReLU.
+    bias : relax.Expr
+        OC, float32.
+    slope, inner_slope : relax.Expr, optional
+        OC, float32, where that activation is a PReLU.
     residual, window : relax.Expr, optional
         As ``attrs.residual`` says.
     """
-    arguments = [data, weight, bias, slope, residual, window]
+    arguments = [data, weight, bias, inner_slope, slope, residual, window]
     return relax.Call(FUSED_CONV2D, [a for a in arguments if a is not None], attrs.to_attrs())

@@ -21,16 +21,19 @@ class InitialBlockAttrs:
         How its output is stored.
     layers : tuple of str
         The sub-modules of the network that it computes.
+    pool : {2, 3}
+        Window of the pooling, with stride 2: 2x2, or 3x3 padded by 1.
     """
 
     out_layout: Layout = PLANAR
     layers: tuple[str, ...] = ()
+    pool: int = 2
 
     @classmethod
     def from_call(cls, call: relax.Call) -> InitialBlockAttrs:
         """Return the attributes of a call of the operator."""
         layout = Layout(int(call.attrs["block"]), int(call.attrs["pad"]))
-        return cls(layout, tuple(str(name) for name in call.attrs["layers"]))
+        return cls(layout, tuple(str(name) for name in call.attrs["layers"]), int(call.attrs["pool"]))
 
 
 def _infer(call: relax.Call) -> relax.TensorType:
@@ -67,5 +70,7 @@ def initial_block(
         F + C.
     """
     layout = attrs.out_layout
-    dictionary = tvm.ir.make_node("ir.DictAttrs", block=layout.block, pad=layout.pad, layers=list(attrs.layers))
+    dictionary = tvm.ir.make_node(
+        "ir.DictAttrs", block=layout.block, pad=layout.pad, layers=list(attrs.layers), pool=attrs.pool
+    )
     return relax.Call(INITIAL_BLOCK, [data, weight, bias, scale, shift, slope], dictionary)

@@ -85,7 +85,7 @@ class _Assignment:
         data, weight, bias, *rest = binding.value.args
         planar = runs_planar(attrs) and (self._leaves(binding.var) or not runs_blocked(attrs))
         out = PLANAR if planar else Layout(out_block(attrs, self.lanes), self.pads.get(binding.var, 0))
-        slope = [rest.pop(0)] if attrs.activation == "prelu" else []
+        slopes = [rest.pop(0) for kind in (attrs.inner_activation, attrs.activation) if kind == "prelu"]
         block = channel_block(attrs.data_shape[1], self.lanes) or 1
         data, data_layout = self._stored(data, Layout(block, self.pads[data]), exact=False)
         attrs = replace(attrs, data_layout=data_layout, out_layout=out)
@@ -93,7 +93,7 @@ class _Assignment:
             residual, residual_layout = self._stored(rest[0], Layout(out.block), exact=False)
             windows = [self._stored(window, Layout(out.block), exact=True)[0] for window in rest[1:]]
             attrs, rest = replace(attrs, residual_layout=residual_layout), [residual, *windows]
-        self._bind(binding, relax.Call(binding.value.op, [data, weight, bias, *slope, *rest], attrs.to_attrs()), out)
+        self._bind(binding, relax.Call(binding.value.op, [data, weight, bias, *slopes, *rest], attrs.to_attrs()), out)
 
     def _initial_block(self, binding: relax.VarBinding) -> None:
         attrs = ops.InitialBlockAttrs.from_call(binding.value)

@@ -55,16 +55,20 @@ class _Chain:
     end: relax.Var
     bias: np.ndarray | None = None
     slope: np.ndarray | None = None
+    inner_slope: np.ndarray | None = None
     residual: relax.Expr | None = None
     window: relax.Expr | None = None
 
     def call(self, rewriter: Rewriter) -> relax.Call:
         channels = self.attrs.out_shape[1]
         bias = np.zeros(channels, "float32") if self.bias is None else self.bias.reshape(-1)
-        slope = None if self.slope is None else constant(np.array(np.broadcast_to(self.slope.reshape(-1), channels)))
+        slope, inner_slope = (
+            None if values is None else constant(np.array(np.broadcast_to(values.reshape(-1), channels)))
+            for values in (self.slope, self.inner_slope)
+        )
         tensors = [None if t is None else rewriter.mapped(t) for t in (self.data, self.residual, self.window)]
         data, residual, window = tensors
-        return ops.fused_conv2d(self.attrs, data, self.weight, constant(bias), slope, residual, window)
+        return ops.fused_conv2d(self.attrs, data, self.weight, constant(bias), slope, residual, window, inner_slope)
 
 
 def _start(binding: relax.VarBinding, graph: Dataflow) -> _Chain | None:
@@ -99,6 +103,8 @@ def _extend(chain: _Chain, graph: Dataflow, taken: set[relax.Var]) -> None:
         if is_call(value, "relax.add"):
             if not _take_add(chain, graph, value):
                 return
+        elif chain.attrs.activation != "none":
+            return
         elif is_call(value, "relax.nn.relu"):
             chain.attrs = replace(chain.attrs, activation="relu")
         elif is_call(value, "relax.nn.prelu") and constant_value(value.args[1]) is not None:
@@ -109,8 +115,6 @@ def _extend(chain: _Chain, graph: Dataflow, taken: set[relax.Var]) -> None:
         taken.add(user)
         chain.end = user
         chain.attrs = replace(chain.attrs, layers=tuple(dict.fromkeys((*chain.attrs.layers, layer_of(user)))))
-        if chain.attrs.activation != "none":
-            return
 
 
 def _take_add(chain: _Chain, graph: Dataflow, value: relax.Call) -> bool:
@@ -120,7 +124,7 @@ def _take_add(chain: _Chain, graph: Dataflow, value: relax.Call) -> bool:
     known = constant_value(other)
     if known is not None:
         fits = known.ndim == 4 and known.shape == (1, chain.attrs.out_shape[1], 1, 1)
-        if not fits or chain.bias is not None or chain.residual is not None:
+        if not fits or chain.bias is not None or chain.residual is not None or chain.attrs.activation != "none":
             return False
         chain.bias = known
         return True
@@ -136,9 +140,17 @@ def _take_add(chain: _Chain, graph: Dataflow, value: relax.Call) -> bool:
             kind, (residual, window) = "unpool", made_by.args
     elif is_call(made_by, "relax.nn.pad") and _pads_only_channels(made_by):
         kind, residual = "pad", made_by.args[0]
-    longer = replace(chain.attrs, residual=kind, residual_channels=shape(residual)[1])
+    # An activation so far is that of the convolution alone.
+    longer = replace(
+        chain.attrs,
+        residual=kind,
+        residual_channels=shape(residual)[1],
+        inner_activation=chain.attrs.activation,
+        activation="none",
+    )
     if not covered(longer):
         return False
+    chain.slope, chain.inner_slope = None, chain.slope
     chain.attrs = replace(longer, layers=longer.layers if kind == "add" else (*longer.layers, layer_of(other)))
     chain.residual, chain.window = residual, window
     return True

@@ -13,7 +13,7 @@ from enet_tvm.kernels.coverage import SMALLEST_BLOCK, channel_block
 
 @tvm.ir.transform.module_pass(opt_level=0, name="FuseInitialBlock")
 class FuseInitialBlock:
-    """Replace convolution | pooling -> concatenation -> PReLU by ``enet.initial_block``.
+    """Replace convolution | pooling -> concatenation -> PReLU or ReLU by ``enet.initial_block``.
 
     Expects batch norms to be folded: the pooled half is then a multiplication and an addition.
     """
@@ -32,9 +32,12 @@ class FuseInitialBlock:
 
 def _match(graph: Dataflow, rewriter: Rewriter, binding: relax.VarBinding) -> relax.Call | None:
     value = binding.value
-    if not is_call(value, "relax.nn.prelu"):
+    if is_call(value, "relax.nn.prelu"):
+        slope = constant_value(value.args[1])
+    elif is_call(value, "relax.nn.relu"):
+        slope = np.zeros(1, "float32")
+    else:
         return None
-    slope = constant_value(value.args[1])
     concat = _sole(graph, value.args[0])
     if slope is None or not is_call(concat, "relax.concat") or len(concat.args[0].fields) != 2:
         return None
@@ -56,9 +59,9 @@ def _match(graph: Dataflow, rewriter: Rewriter, binding: relax.VarBinding) -> re
         or _ints(convolution, "strides") != [2, 2]
         or _ints(convolution, "padding") != [1, 1, 1, 1]
         or _ints(convolution, "dilation") != [1, 1]
-        or _ints(pool, "pool_size") != [2, 2]
+        or (_ints(pool, "pool_size"), set(_ints(pool, "padding"))) not in (([2, 2], {0}), ([3, 3], {1}))
         or _ints(pool, "strides") != [2, 2]
-        or any(_ints(pool, "padding"))
+        or _ints(pool, "dilation") != [1, 1]
         or channel_block(concat_channels(concat), SMALLEST_BLOCK) == 0
         or height % 2
         or width % 2
@@ -69,7 +72,8 @@ def _match(graph: Dataflow, rewriter: Rewriter, binding: relax.VarBinding) -> re
     ]
     data = rewriter.mapped(convolution.args[0])
     layers = tuple(dict.fromkeys(layer_of(var) for var in (filtered, pooled, value.args[0], binding.var)))
-    return ops.initial_block(ops.InitialBlockAttrs(layers=layers), data, convolution.args[1], *vectors)
+    attrs = ops.InitialBlockAttrs(layers=layers, pool=_ints(pool, "pool_size")[0])
+    return ops.initial_block(attrs, data, convolution.args[1], *vectors)
 
 
 def concat_channels(concat: relax.Call) -> int:

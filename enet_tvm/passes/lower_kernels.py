@@ -124,7 +124,9 @@ class _Lowering:
         packed = initial_block.pack_initial_weight(values, channels, layout, tile)
         padded_bias = constant(np.concatenate([_known(bias), np.zeros(shape[1], "float32")]))
         kernel = self._kernel(
-            (shape, layout, tile), "initial_block", lambda: initial_block.initial_block(shape, values.shape[0], layout, tile)
+            (shape, layout, tile, attrs.pool),
+            "initial_block",
+            lambda: initial_block.initial_block(shape, values.shape[0], layout, tile, attrs.pool),
         )
         self._launch(binding, kernel, [data, constant(packed), padded_bias, scale, shift, slope])
         fused = ["conv2d", "bias_add", "max_pool2d", "multiply", "add", "concat", "prelu"]

@@ -151,9 +151,24 @@ def test_a_sum_of_three(network_of, chains):
     assert left == ["sigmoid", "add"]
 
 
-def test_addition_after_the_activation(network_of, chains):
-    found, left = chains(network_of(lambda net, x: F.relu(net.conv(x)) + x, conv=conv()))
-    assert (found, left) == ([[*BIAS, "relu"]], ["add"])
+@pytest.mark.parametrize("inner", [nn.ReLU(), nn.PReLU(16)], ids=str)
+@pytest.mark.parametrize("outer", [nn.Identity(), nn.ReLU(), nn.PReLU(16)], ids=str)
+def test_addition_after_the_activation(network_of, chains, inner: nn.Module, outer: nn.Module):
+    """An activation of the convolution, and one of the sum: both have their own slopes."""
+    network = network_of(lambda net, x: net.outer(net.inner(net.conv(x)) + x), conv=conv(), inner=inner, outer=outer)
+    found, left = chains(network)
+    names = {nn.ReLU: ["relu"], nn.PReLU: ["prelu"], nn.Identity: []}
+    assert (found, left) == ([[*BIAS, *names[type(inner)], "add", *names[type(outer)]]], [])
+
+
+def test_unpooling_after_the_activation(network_of, chains):
+    def function(net, x):
+        pooled, indices = net.pool(net.conv(x))
+        return net.act(F.relu(net.other(x)) + net.unpool(pooled, indices))
+
+    layers = {"pool": nn.MaxPool2d(2, return_indices=True), "unpool": nn.MaxUnpool2d(2), "act": nn.PReLU(16)}
+    found, left = chains(network_of(function, conv=conv(), other=conv(), **layers))
+    assert (found, left) == ([BIAS, [*BIAS, "relu", "max_unpool2d", "add", "prelu"]], ["max_pool2d_with_window"])
 
 
 def test_one_activation_after_another(network_of, chains):

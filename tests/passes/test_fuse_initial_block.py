@@ -67,20 +67,29 @@ def cat(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     [
         (lambda net, x: net.act(net.norm(torch.cat([net.pool(x), net.conv(x)], 1))), {}),
         (lambda net, x: net.act(net.norm(torch.cat([net.conv(x), net.pool(2 * x)], 1))), {}),
-        (lambda net, x: F.relu(cat(net, x)), {}),
         (lambda net, x: (lambda y: net.act(y) + y)(cat(net, x)), {}),
         (lambda net, x: net.act(torch.cat([net.conv(x), net.pool(x)], 1)), {}),
         (None, {"conv": nn.Conv2d(3, 13, 3, stride=2, padding=2, dilation=2)}),
         (None, {"conv": nn.Conv2d(3, 13, 1, stride=2)}),
-        (None, {"pool": nn.MaxPool2d(3, stride=2, padding=1)}),
+        (None, {"pool": nn.MaxPool2d(4, stride=2, padding=1)}),
         (None, {"pool": nn.AvgPool2d(2)}),
         (None, {"conv": nn.Conv2d(3, 15, 3, stride=2, padding=1), "norm": nn.BatchNorm2d(18), "act": nn.PReLU(18)}),
     ],
-    ids=["order", "inputs", "relu", "read twice", "no norm", "dilated", "1x1", "3x3 pool", "average", "18 channels"],
+    ids=["order", "inputs", "read twice", "no norm", "dilated", "1x1", "4x4 pool", "average", "18 channels"],
 )
 def test_other_blocks_are_left(network_of, passed, operators, function, layers: dict[str, nn.Module]):
     """And compute what they did."""
     assert "initial_block" not in operators(passed(block_like(network_of, function, **layers)))
+
+
+@pytest.mark.parametrize("act", [nn.PReLU(16), nn.PReLU(), nn.ReLU()], ids=str)
+def test_pooling_3x3(network_of, passed, operators, act: nn.Module):
+    """As other implementations of ENet have it; the padding never wins."""
+    assert operators(passed(block_like(network_of, pool=nn.MaxPool2d(3, stride=2, padding=1), act=act))) == ["initial_block"]
+
+
+def test_relu(network_of, passed, operators):
+    assert operators(passed(block_like(network_of, lambda net, x: F.relu(cat(net, x))))) == ["initial_block"]
 
 
 def test_a_scale_that_is_no_channels(network_of, passed, operators):
