@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +30,9 @@ def command(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all available by default.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write a report with pictures: report.md there.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
 ) -> None:
     """Print the metrics of the paper on a split of a data set; void pixels do not count.
@@ -42,8 +47,9 @@ def command(
     from enet_tvm.errors import UserError
     from enet_tvm.files import write_json
     from enet_tvm.size import parse_size
-    from enet_tvm.training.evaluate import evaluate
+    from enet_tvm.training.evaluate import evaluate, predict
     from enet_tvm.training.models import artifact_model, weights_model
+    from enet_tvm.training.report import Report
 
     if weights is not None and artifact is not None:
         raise UserError("both --weights and --artifact were given; give the one to evaluate")
@@ -54,18 +60,26 @@ def command(
     model.check(samples.class_set, chosen)
     pictures = track(samples, description="segmenting", total=len(samples), console=console, disable=not console.is_terminal)
     instances = getattr(samples, "instances", None)
-    metrics = evaluate(model.forward, pictures, samples.class_set, model.mean, model.std, chosen, instances)
-    console.print(_table(metrics, f"{model.name} on {len(samples)} pictures of {data} ({split})"))
+    told = Report(samples.class_set)
+    how = (samples.class_set, model.mean, model.std, chosen)
+    metrics = evaluate(model.forward, pictures, *how, instances, told.observe if report else None)
+    title = f"{model.name} on {len(samples)} pictures of {data} ({split})"
+    console.print(_table(metrics, title))
     if metrics.categories:
         console.print(_category_table(metrics))
+    origin = {
+        "model": model.name,
+        "data": data,
+        "split": split,
+        "pictures": len(samples),
+        "size": str(chosen) if chosen else None,
+    }
+    if report is not None:
+        listed = {key: str(value or "as the pictures are") for key, value in origin.items()}
+        listed["command"] = f"`{shlex.join(['enet-tvm', *sys.argv[1:]])}`"
+        told.write(report, metrics, samples, lambda picture, shape: predict(model.forward, picture, shape, *how), title, listed)
+        console.print(f"report: {report / 'report.md'}")
     if json is not None:
-        origin = {
-            "model": model.name,
-            "data": data,
-            "split": split,
-            "pictures": len(samples),
-            "size": str(chosen) if chosen else None,
-        }
         write_json(json, origin | metrics.to_dict())
 
 

@@ -53,12 +53,22 @@ def test_train_then_evaluate(data, tmp_path):
     with pytest.raises(UserError, match="another recipe"):
         run(train.command, "--data", data, "--out", out, "--epochs", 3)
 
-    result = run(evaluate.command, "--data", data, "--weights", trained["weights"], "--json", tmp_path / "evaluate.json")
+    arguments = ("--data", data, "--weights", trained["weights"], "--json", tmp_path / "evaluate.json")
+    result = run(evaluate.command, *arguments, "--report", tmp_path / "report")
     assert result.exit_code == 0
     assert all(name in result.output for name in ("bicyclist", "mean", "global"))
     figures = json.loads((tmp_path / "evaluate.json").read_text())
     assert figures["miou"] == pytest.approx(trained["best"]["val_miou"], abs=1e-6)
     assert figures["pictures"] == 2
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "report.md",
+        "confusion.png",
+        "sheet.png",
+        "pictures.csv",
+    }
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert f"| mean IoU | {100 * figures['miou']:.2f} |" in report
+    assert "- split: val" in report
 
 
 def test_weights_of_another_class_count_are_refused(data, tmp_path):
@@ -89,3 +99,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_training(data, tmp_p
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         run(train.command, "--data", data, "--out", tmp_path / "file", "--epochs", 1, "--size", "64x48")
+
+
+def test_a_device_that_is_not_here_is_refused(data, tmp_path):
+    with pytest.raises(UserError, match="no kind of device 'abacus'"):
+        run(train.command, "--data", data, "--out", tmp_path, "--device", "abacus")

@@ -1,0 +1,334 @@
+"""A report of an evaluation for people to look at: confusion matrix, per-class table, a sheet of good and bad pictures."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from enet_tvm.data.classes import ClassSet
+from enet_tvm.data.source import Samples
+from enet_tvm.files import atomic_file
+from enet_tvm.runtime.overlay import colourise
+from enet_tvm.training.metrics import ConfusionMatrix, SegmentationMetrics
+
+Colour = tuple[int, int, int]
+
+_INK, _SOFT, _LINE = (34, 38, 46), (110, 116, 128), (214, 218, 226)
+_WRONG, _VOID = (222, 30, 38), (152, 176, 214)
+_PALE, _FULL = np.array([250.0, 251.0, 253.0]), np.array([18.0, 76.0, 150.0])
+_MARGIN = 24
+_CELL_WIDTH = 380
+"""Of the pictures on the sheet."""
+
+
+@dataclass(frozen=True)
+class PictureScore:
+    """How well one picture was segmented.
+
+    Attributes
+    ----------
+    index : int
+        Its place in the data set.
+    miou : float
+        Mean IoU over the classes that occur in its labels; NaN if all of it is void.
+    accuracy : float
+        Share of its labelled pixels that are right.
+    """
+
+    index: int
+    miou: float
+    accuracy: float
+
+
+class Report:
+    """Listens to an evaluation, then writes what it heard.
+
+    Parameters
+    ----------
+    class_set : ClassSet
+        Classes of the data set.
+    """
+
+    def __init__(self, class_set: ClassSet) -> None:
+        self.class_set = class_set
+        self.confusion = ConfusionMatrix(class_set)
+        self.scores: list[PictureScore] = []
+
+    def observe(self, index: int, prediction: np.ndarray, labels: np.ndarray) -> None:
+        """Take in one picture; an `observe` of `enet_tvm.training.evaluate.evaluate`."""
+        own = ConfusionMatrix(self.class_set)
+        own.update(prediction, labels)
+        self.confusion.counts += own.counts
+        metrics = own.metrics()
+        occurring = [iou for iou, found in zip(metrics.class_iou, own.counts.sum(axis=1), strict=True) if found]
+        self.scores.append(PictureScore(index, float(np.mean(occurring)) if occurring else math.nan, metrics.global_accuracy))
+
+    def write(
+        self,
+        directory: str | Path,
+        metrics: SegmentationMetrics,
+        samples: Samples,
+        segment: Callable[[Image.Image, tuple[int, ...]], np.ndarray],
+        title: str,
+        origin: dict[str, str],
+    ) -> list[Path]:
+        """Write ``report.md``, ``confusion.png``, ``sheet.png`` and ``pictures.csv``, each atomically.
+
+        Parameters
+        ----------
+        directory : str or Path
+            Where they go; other files there are left alone.
+        metrics : SegmentationMetrics
+            What the evaluation returned.
+        samples : Samples
+            The pictures that were evaluated.
+        segment : callable
+            Maps a picture and the shape of its labels to the label map that was evaluated; a few are needed once more.
+        title : str
+            First line of the report.
+        origin : dict
+            What was evaluated and how, to be listed below it.
+
+        Returns
+        -------
+        list of Path
+            The files.
+
+        Raises
+        ------
+        UserError
+            When one cannot be written.
+        """
+        folder = Path(directory)
+        rows = []
+        for group, score in select(self.scores):
+            picture, labels = samples[score.index]
+            caption = (
+                f"{group}:  {_name(samples, score.index)}   mIoU {score.miou:.3f}, {score.accuracy:.1%} of the pixels right"
+            )
+            rows.append((caption, picture, labels, segment(picture, labels.shape)))
+        paths = [folder / name for name in ("report.md", "confusion.png", "sheet.png", "pictures.csv")]
+        _save(draw_confusion(self.confusion, metrics), paths[1])
+        _save(draw_sheet(rows, self.class_set), paths[2])
+        with atomic_file(paths[3]) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("picture", "miou", "accuracy"))
+            for score in sorted(self.scores, key=_rank):
+                writer.writerow((_name(samples, score.index), f"{score.miou:.4f}", f"{score.accuracy:.4f}"))
+        with atomic_file(paths[0]) as temporary:
+            temporary.write_text(self._markdown(metrics, title, origin), encoding="utf-8")
+        return paths
+
+    def _markdown(self, metrics: SegmentationMetrics, title: str, origin: dict[str, str]) -> str:
+        counts = self.confusion.counts
+        lines = [f"# {title}", "", *(f"- {key}: {value}" for key, value in origin.items()), "", "| figure | % |", "|---|--:|"]
+        summary = [("mean IoU", metrics.miou), ("class average", metrics.class_average)]
+        summary.append(("global accuracy", metrics.global_accuracy))
+        if metrics.categories:
+            summary.append(("category IoU", metrics.category_miou))
+        if metrics.instance:
+            summary += [("class iIoU", metrics.instance.class_mean), ("category iIoU", metrics.instance.category_mean)]
+        lines += [f"| {name} | {_percent(value)} |" for name, value in summary]
+        weighted = metrics.instance.class_iou if metrics.instance else None
+        head = [
+            "class",
+            "IoU, %",
+            "accuracy, %",
+            *(["iIoU, %"] if weighted else []),
+            "share of the pixels, %",
+            "most often taken for",
+        ]
+        lines += ["", "## Classes", "", _row(head), _row(["---", *["--:"] * (len(head) - 2), "---"])]
+        shares = counts.sum(axis=1) / max(1, counts.sum())
+        for i, name in enumerate(metrics.classes):
+            figures = [metrics.class_iou[i], metrics.class_accuracy[i], *([weighted[i]] if weighted else []), shares[i]]
+            lines.append(_row([name, *map(_percent, figures), self._mistaken_for(i)]))
+        if metrics.categories:
+            lines += ["", "## Categories", "", _row(["category", "IoU, %"]), _row(["---", "--:"])]
+            lines += [_row([name, _percent(iou)]) for name, iou in zip(metrics.categories, metrics.category_iou, strict=True)]
+        lines += [
+            "",
+            "## Confusion",
+            "",
+            "Each row is a class of the truth, and tells in per cent what its pixels were taken for.",
+        ]
+        lines += ["", "![Confusion matrix](confusion.png)", "", "## Pictures", ""]
+        lines += ["Those with the lowest, the middle and the highest mean IoU over the classes in their labels; all are in"]
+        lines += ["[pictures.csv](pictures.csv).", "", "![Pictures, truth, prediction and errors](sheet.png)", ""]
+        return "\n".join(lines)
+
+    def _mistaken_for(self, label: int) -> str:
+        row = self.confusion.counts[label].astype(float)
+        total = row.sum()
+        row[label] = 0
+        if not row.any():
+            return ""
+        other = int(row.argmax())
+        return f"{self.class_set.names[other]} ({row[other] / total:.1%})"
+
+
+def select(scores: Sequence[PictureScore], each: int = 3) -> list[tuple[str, PictureScore]]:
+    """Return the worst, median and best pictures, named so; fewer than `each` of a kind if there are few, and none twice.
+
+    Neighbours of a picture that was chosen are passed over: in data sets cut from a video they show the same.
+    """
+    order = sorted((score for score in scores if not math.isnan(score.miou)), key=_rank)
+    each = max(1, min(each, len(order) // 3))
+    apart = len(scores) // 20
+    middle = (len(order) - 1) / 2
+    from_middle = [order[rank] for rank in sorted(range(len(order)), key=lambda rank: abs(rank - middle))]
+    chosen: list[tuple[str, PictureScore]] = []
+    for name, candidates in (("worst", order), ("best", order[::-1]), ("median", from_middle)):
+        taken = 0
+        for score in candidates:
+            if taken < each and all(abs(score.index - other.index) > apart for _, other in chosen):
+                chosen.append((name, score))
+                taken += 1
+    rank_of = {"worst": 0, "median": 1, "best": 2}
+    return sorted(chosen, key=lambda entry: rank_of[entry[0]])
+
+
+def draw_confusion(confusion: ConfusionMatrix, metrics: SegmentationMetrics) -> Image.Image:
+    """Draw a confusion matrix: rows are the truth, columns what it was taken for, each cell the share of its row.
+
+    The shade goes with the square root of the share, so that rare confusions can be seen. A last column holds the IoU.
+    """
+    names = confusion.class_set.names
+    totals = confusion.counts.sum(axis=1, keepdims=True)
+    shares = np.divide(confusion.counts, totals, out=np.zeros(confusion.counts.shape), where=totals > 0)
+    cell = 48 if len(names) <= 20 else 30
+    font, small, title = (ImageFont.load_default(size) for size in (15 if cell > 40 else 12, 14 if cell > 40 else 11, 18))
+    widest = round(max(font.getlength(name) for name in names)) + 12
+    left, top = _MARGIN + 26 + widest, _MARGIN + 52 + widest
+    right = left + cell * len(names)
+    image = Image.new("RGB", (right + 10 + 64 + _MARGIN, top + cell * len(names) + _MARGIN), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((_MARGIN, _MARGIN), "Confusion matrix: what the pixels of each class were taken for, %", font=title, fill=_INK)
+    draw.text((left + cell * len(names) / 2, _MARGIN + 38), "prediction", font=small, fill=_SOFT, anchor="mm")
+    _draw_upright(image, "truth", (_MARGIN + 8, top + cell * len(names) // 2), small, _SOFT, "m")
+    draw.text((right + 10 + 32, top - 8), "IoU, %", font=small, fill=_SOFT, anchor="mb")
+    for i, name in enumerate(names):
+        y = top + i * cell
+        draw.text((left - 8, y + cell / 2), name, font=font, fill=_INK, anchor="rm")
+        _draw_upright(image, name, (left + i * cell + cell // 2, top - 8), font, _INK, "b")
+        for j in range(len(names)):
+            x, share = left + j * cell, shares[i, j]
+            shade = _PALE + (_FULL - _PALE) * math.sqrt(share)
+            draw.rectangle((x, y, x + cell - 2, y + cell - 2), fill=_colour(shade))
+            if share >= 0.005 or i == j:
+                ink = (255, 255, 255) if share > 0.25 else _INK
+                draw.text((x + cell / 2 - 1, y + cell / 2 - 1), f"{100 * share:.0f}", font=small, fill=ink, anchor="mm")
+        draw.text((right + 10 + 32, y + cell / 2), _percent(metrics.class_iou[i]), font=font, fill=_INK, anchor="mm")
+    return image
+
+
+def draw_sheet(rows: Sequence[tuple[str, Image.Image, np.ndarray, np.ndarray]], class_set: ClassSet) -> Image.Image:
+    """Draw pictures beside their truth, their prediction, and where it is wrong.
+
+    Parameters
+    ----------
+    rows : sequence of (str, PIL.Image.Image, ndarray, ndarray)
+        Caption, RGB picture, and the H x W uint8 label maps of the truth and the prediction.
+    class_set : ClassSet
+        Names and colours.
+    """
+    columns = ("picture", "truth", "prediction", "where it is wrong")
+    heights = [round(_CELL_WIDTH * picture.height / picture.width) for _, picture, _, _ in rows]
+    gap, caption_height = 10, 34
+    width = 2 * _MARGIN + len(columns) * _CELL_WIDTH + (len(columns) - 1) * gap
+    font, small = ImageFont.load_default(17), ImageFont.load_default(15)
+    legend = _draw_class_legend(class_set, width - 2 * _MARGIN, small)
+    total = 2 * _MARGIN + 20 + sum(heights) + caption_height * len(rows) + _MARGIN + legend.height
+    sheet = Image.new("RGB", (width, total), "white")
+    draw = ImageDraw.Draw(sheet)
+    lefts = [_MARGIN + column * (_CELL_WIDTH + gap) for column in range(len(columns))]
+    for left, name in zip(lefts, columns, strict=True):
+        draw.text((left, _MARGIN), name, font=font, fill=_INK)
+    y = _MARGIN + 20
+    for (caption, picture, truth, prediction), height in zip(rows, heights, strict=True):
+        draw.text((_MARGIN, y + caption_height - 6), caption, font=small, fill=_SOFT, anchor="ls")
+        y += caption_height
+        void = truth == class_set.ignore_index
+        coloured = [colourise(labels, class_set.palette) for labels in (truth, prediction)]
+        coloured[0][void] = 0
+        cells = [picture, *map(Image.fromarray, coloured), Image.fromarray(_errors(picture, truth, prediction, void))]
+        for left, cell, is_photo in zip(lefts, cells, (True, False, False, True), strict=True):
+            # Averaged colours of two classes would be those of a third.
+            method = Image.Resampling.LANCZOS if is_photo else Image.Resampling.NEAREST
+            sheet.paste(cell.resize((_CELL_WIDTH, height), method), (left, y))
+        y += height
+    sheet.paste(legend, (_MARGIN, y + _MARGIN))
+    return sheet
+
+
+def _errors(picture: Image.Image, truth: np.ndarray, prediction: np.ndarray, void: np.ndarray) -> np.ndarray:
+    """Return the picture in pale grey, red where the prediction is wrong, and light blue where there is no truth."""
+    grey = np.asarray(picture.convert("L"), np.float64)[..., None]
+    result = np.repeat(155 + grey * (100 / 255), 3, axis=2)
+    wrong = (truth != prediction) & ~void
+    result[wrong] = 0.2 * grey[wrong] + 0.8 * np.array(_WRONG)
+    result[void] = _VOID
+    return result.round().astype(np.uint8)
+
+
+def _draw_class_legend(class_set: ClassSet, width: int, font: Any) -> Image.Image:
+    entries = [*zip(class_set.names, class_set.palette, strict=True), ("unlabelled", (0, 0, 0))]
+    entries += [("wrong", _WRONG), ("unlabelled, not judged", _VOID)]
+    line, square = 28, 16
+    places, x, y = [], 0, 0
+    for name, _ in entries:
+        need = square + 7 + round(font.getlength(name)) + 22
+        if x + need > width and x:
+            x, y = 0, y + line
+        places.append((x, y))
+        x += need
+    legend = Image.new("RGB", (width, y + line), "white")
+    draw = ImageDraw.Draw(legend)
+    for (x, y), (name, colour) in zip(places, entries, strict=True):
+        draw.rectangle((x, y + 4, x + square, y + 4 + square), fill=tuple(colour), outline=_LINE)
+        draw.text((x + square + 7, y + 4 + square / 2), name, font=font, fill=_INK, anchor="lm")
+    return legend
+
+
+def _draw_upright(image: Image.Image, text: str, at: tuple[int, int], font: Any, fill: Colour, anchor: str) -> None:
+    """Write a text upwards, centred on `at` across it; it starts there (anchor "b") or has its middle there ("m")."""
+    length, height = round(font.getlength(text)) + 2, round(font.size * 1.4)
+    strip = Image.new("RGB", (length, height), "white")
+    ImageDraw.Draw(strip).text((0, height / 2), text, font=font, fill=fill, anchor="lm")
+    turned = strip.transpose(Image.Transpose.ROTATE_90)
+    top = at[1] - (length if anchor == "b" else length // 2)
+    image.paste(turned, (at[0] - height // 2, top))
+
+
+def _colour(values: np.ndarray) -> Colour:
+    red, green, blue = (round(float(value)) for value in values)
+    return red, green, blue
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    with atomic_file(path) as temporary:
+        image.save(temporary, format="PNG", optimize=True)
+
+
+def _rank(score: PictureScore) -> tuple[float, int]:
+    return (math.inf if math.isnan(score.miou) else score.miou, score.index)
+
+
+def _name(samples: Samples, index: int) -> str:
+    pairs = getattr(samples, "pairs", None)
+    return pairs[index][0].stem if pairs else f"picture {index + 1}"
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
