@@ -27,12 +27,10 @@ from enet_tvm.inspection import inspect_library
 from enet_tvm.networks import WeightsInfo, load_network, read_info
 from enet_tvm.pipeline import Launch, compile_module
 from enet_tvm.places import find_file
-from enet_tvm.size import Size
+from enet_tvm.size import DEFAULT_SIZE, Size
 from enet_tvm.targets import TargetSpec
 from enet_tvm.toolchain import host_linker
 from enet_tvm.version import __version__, check_stack, stack_versions
-
-DEFAULT_SIZE = Size(640, 360)
 
 
 @dataclass(frozen=True)

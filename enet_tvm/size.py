@@ -21,6 +21,10 @@ class Size(NamedTuple):
         return f"{self.width}x{self.height}"
 
 
+DEFAULT_SIZE = Size(640, 360)
+"""Of the input when neither a user nor a target says it: the size of the paper's first figures."""
+
+
 def parse_size(text: str) -> Size:
     """Parse ``WIDTHxHEIGHT``.
 

@@ -12,7 +12,10 @@ from typer.exceptions import TyperException
 from enet_tvm.errors import UserError
 from enet_tvm.version import __version__
 
-VERBS = ("info", "data", "train", "evaluate", "export", "compile", "run", "verify", "profile", "bench", "import-weights")
+VERBS = (
+    *("info", "data", "train", "evaluate", "export", "compile", "targets", "run", "verify", "profile", "bench"),
+    "import-weights",
+)
 """Each names a module of this package with a function `command`, or an `app` of several; heavy imports happen inside."""
 
 

@@ -1,0 +1,76 @@
+"""A new target file, from options or from another target."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from enet_tvm.errors import UserError
+from enet_tvm.files import atomic_file
+from enet_tvm.targets.spec import NATIVE, TargetSpec, load_target, make_target
+
+_WHAT_PEAKS_DEPEND_ON = ("triple", "mcpu", "mattr", "cores")
+
+
+def new_target(name: str, changes: dict[str, Any], like: str | None = None, directory: str | Path = "targets") -> Path:
+    """Write ``NAME.toml``, which `load_target` then finds.
+
+    Parameters
+    ----------
+    name : str
+        Of the target.
+    changes : dict
+        Keys of `TargetSpec` as a file has them.
+    like : str, optional
+        A target to take all other keys from. Its roofline is left out when the processor or its cores are others.
+    directory : str or Path
+        Where to write.
+
+    Raises
+    ------
+    UserError
+        When a key does not serve, LLVM does not know the processor, or the file exists.
+    """
+    if name == NATIVE:
+        raise UserError(f"'{NATIVE}' is this machine itself; choose another name")
+    spec = make_target({**(_copied(like, changes) if like else {}), **changes, "name": name}, f"target {name}")
+    spec.to_tvm()
+    path = Path(directory) / f"{name}.toml"
+    if path.exists():
+        raise UserError(f"{path} exists; choose another name, or edit it")
+    with atomic_file(path) as temporary:
+        temporary.write_text(to_toml(spec), encoding="utf-8")
+    return path
+
+
+def _copied(like: str, changes: dict[str, Any]) -> dict[str, Any]:
+    other = load_target(like)
+    content = other.model_dump(mode="json", exclude_none=True)
+    if other.rpc_key == other.name:
+        del content["rpc_key"]
+    if any(key in changes and changes[key] != content[key] for key in _WHAT_PEAKS_DEPEND_ON):
+        content.pop("roofline", None)
+    return content
+
+
+def to_toml(spec: TargetSpec) -> str:
+    """Return the content of a target's file, without keys that only say the default."""
+    content = spec.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    del content["name"]
+    if spec.rpc_key == spec.name:
+        del content["rpc_key"]
+    section = content.pop("roofline", None)
+    lines = [f"{key} = {_toml(value)}" for key, value in content.items()]
+    if section is not None:
+        lines += ["", "[roofline]", *(f"{key} = {_toml(value)}" for key, value in section.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, str):
+        # A JSON text is a TOML one, as long as no character is written as two halves and none of ASCII's controls is bare.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
