@@ -1,0 +1,217 @@
+"""ENet beside SegNet, the baseline of its paper: both through the same compiler, on the same threads, in one run."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from enet_tvm.bench.comparison import MIN_AGREEMENT, processor
+from enet_tvm.bench.latency import Latency, alternate
+from enet_tvm.bench.parity import reference_logits
+from enet_tvm.compiler import CompileRequest, compile_artifact
+from enet_tvm.errors import UserError
+from enet_tvm.networks import SegNet, WeightsInfo, load_network, read_info, save_network
+from enet_tvm.networks.segnet import SMALLEST_SIDE
+from enet_tvm.networks.summary import summarise
+from enet_tvm.runtime import Segmenter
+from enet_tvm.size import Size
+from enet_tvm.targets import TargetSpec
+from enet_tvm.version import __version__, stack_versions
+
+PAPER = {"faster": 18, "fewer_flops": 75, "fewer_parameters": 79}
+"""What the paper's abstract claims; the speed is the most that it saw (640x360 on a Jetson TX1)."""
+
+_ROUNDS = 10
+"""Least calls of each network: one of SegNet takes seconds on a small machine."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One network's figures.
+
+    Attributes
+    ----------
+    network : str
+        Its name.
+    weights : str
+        The file they are from, or "random": the time of a forward pass does not depend on them.
+    classes : int
+        Output channels.
+    parameters, flops : int
+        As `enet_tvm.networks.summary` counts.
+    kernels : int
+        Launches of a forward pass.
+    agreement : float
+        Share of pixels with PyTorch's label, on one random picture.
+    latency : Latency
+        Of a forward pass.
+    """
+
+    network: str
+    weights: str
+    classes: int
+    parameters: int
+    flops: int
+    kernels: int
+    agreement: float
+    latency: Latency
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON takes them."""
+        return {
+            "network": self.network,
+            "weights": self.weights,
+            "classes": self.classes,
+            "parameters": self.parameters,
+            "flops": self.flops,
+            "kernels": self.kernels,
+            "label_agreement": self.agreement,
+            "latency": self.latency.to_dict(),
+            "gflops_per_second": self.flops / self.latency.median / 1e9,
+        }
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """ENet and SegNet at one size.
+
+    Attributes
+    ----------
+    size : Size
+        Of the picture.
+    threads : int
+        Of both.
+    target : str
+        What both were compiled for.
+    enet, segnet : Side
+    """
+
+    size: Size
+    threads: int
+    target: str
+    enet: Side
+    segnet: Side
+
+    @property
+    def passed(self) -> bool:
+        """Whether both say what PyTorch says: else their speed is no result."""
+        return min(self.enet.agreement, self.segnet.agreement) >= MIN_AGREEMENT
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """SegNet's figures as multiples of ENet's, under the names of `PAPER`."""
+        return {
+            "faster": self.segnet.latency.median / self.enet.latency.median,
+            "fewer_flops": self.segnet.flops / self.enet.flops,
+            "fewer_parameters": self.segnet.parameters / self.enet.parameters,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON takes them, with what they were measured on."""
+        return {
+            "size": str(self.size),
+            "threads": self.threads,
+            "target": self.target,
+            "passed": self.passed,
+            "ratios": self.ratios,
+            "paper": PAPER,
+            "networks": [self.enet.to_dict(), self.segnet.to_dict()],
+            "machine": {"processor": processor(), "platform": platform.platform()},
+            "versions": {"enet-tvm": __version__, **stack_versions()},
+        }
+
+
+def random_segnet(info: WeightsInfo, path: Path) -> None:
+    """Write SegNet with random weights for the classes and normalisation of other weights."""
+    torch.manual_seed(0)
+    network = SegNet(len(info.classes))
+    save_network(network, WeightsInfo(network.name, info.classes, info.palette, info.mean, info.std), path)
+
+
+def compare_with_segnet(
+    weights: Path,
+    segnet_weights: Path | None,
+    size: Size,
+    target: TargetSpec,
+    threads: int,
+    directory: Path,
+    *,
+    seconds: float = 20.0,
+    report: Callable[[str], None] = lambda _: None,
+) -> BaselineComparison:
+    """Compile both networks, hold each against PyTorch, and time them in turns.
+
+    Parameters
+    ----------
+    weights : Path
+        Of ENet.
+    segnet_weights : Path or None
+        Of SegNet; None for random ones of as many classes.
+    size : Size
+        Of the input; at least 32x32.
+    target : TargetSpec
+        What to compile for; this machine must be able to run it.
+    threads : int
+        Of the compiled networks.
+    directory : Path
+        For the artifacts.
+    seconds : float
+        How long to measure, warm-up aside; ten calls of each at least.
+    report : callable
+        Told what is being done.
+
+    Raises
+    ------
+    UserError
+        When weights, size or target do not serve.
+    """
+    if min(size) < SMALLEST_SIDE:
+        raise UserError(f"SegNet halves its input five times, so {size} is too small; take 32x32 or more")
+    files = {"ENet": weights, "SegNet": segnet_weights or directory / "segnet.safetensors"}
+    if segnet_weights is None:
+        random_segnet(read_info(weights), files["SegNet"])
+    x = np.random.default_rng(0).standard_normal((1, 3, size.height, size.width), np.float32)
+    segmenters: dict[str, Segmenter] = {}
+    agreements: dict[str, float] = {}
+    with ExitStack() as stack:
+        for name, path in files.items():
+            report(f"compiling {name} for {size}")
+            artifact = directory / f"{name}-{size}"
+            compile_artifact(CompileRequest(path, size, target, command="enet-tvm compare"), artifact)
+            segmenters[name] = stack.enter_context(Segmenter.load(artifact, threads))
+            report(f"holding {name} against PyTorch")
+            expected = reference_logits(load_network(path), x)
+            agreements[name] = float((segmenters[name].forward(x).argmax(1) == expected.argmax(1)).mean())
+        report("timing both in turns")
+        calls = {name: _call(segmenter, x) for name, segmenter in segmenters.items()}
+        latencies = alternate(calls, min_rounds=_ROUNDS, seconds=seconds)
+        sides = []
+        for name, path in files.items():
+            total = summarise(load_network(path), size).total
+            manifest = segmenters[name].manifest
+            random = name == "SegNet" and segnet_weights is None
+            sides.append(
+                Side(
+                    network=name,
+                    weights="random" if random else str(path),
+                    classes=len(manifest.classes),
+                    parameters=total.parameters,
+                    flops=total.flops,
+                    kernels=manifest.kernel_count,
+                    agreement=agreements[name],
+                    latency=latencies[name],
+                )
+            )
+    return BaselineComparison(size, threads, target.name, *sides)
+
+
+def _call(segmenter: Segmenter, x: NDArray[np.float32]) -> Callable[[], NDArray[np.float32]]:
+    return lambda: segmenter.forward(x)
