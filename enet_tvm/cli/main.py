@@ -13,10 +13,8 @@ from enet_tvm.errors import UserError
 from enet_tvm.version import __version__
 
 VERBS = (
-VERBS = (
     *("info", "data", "train", "evaluate", "export", "compile", "targets", "run", "verify", "profile", "bench"),
     *("compare", "import-weights"),
-)
 )
 """Each names a module of this package with a function `command`, or an `app` of several; heavy imports happen inside."""
 
