@@ -20,6 +20,7 @@ def command(
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Replaces the recipe's size of the training windows.")] = None,
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; by default the first of them that is here.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all available by default.")] = None,
+    start: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights to start from, instead of random ones.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or go on from the checkpoint in DIR.")] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results to this file.")] = None,
 ) -> None:
@@ -54,7 +55,7 @@ def command(
         window = max(stage.crop_size for stage in chosen.in_order())
         if (whole := train.paper_size) and (window.width > whole.width or window.height > whole.height):
             console.print(f"windows of {window} are larger than the pictures, {whole}; try --size {whole}", style="yellow")
-        trainer = Trainer(chosen, train, val, out, fresh=fresh, network=network, processes=processes)
+        trainer = Trainer(chosen, train, val, out, fresh=fresh, network=network, processes=processes, start=start)
         try:
             with ConsoleObserver(console) as shown:
                 logs = tensorboard_observers(out, console.print) if processes.leads else []

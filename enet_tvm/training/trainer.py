@@ -18,7 +18,7 @@ from enet_tvm.data.source import Samples
 from enet_tvm.data.transforms import MEAN, STD
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, write_json
-from enet_tvm.networks import WeightsInfo, save_network
+from enet_tvm.networks import WeightsInfo, load_network, read_info, save_network
 from enet_tvm.networks.weights import NETWORKS
 from enet_tvm.training.average import WeightAverage
 from enet_tvm.training.batches import PackedSamples, batches_per_epoch, epoch_batches, prefetched, shared_batch
@@ -116,6 +116,8 @@ class Trainer:
         Which network, a key of `enet_tvm.networks.weights.NETWORKS`.
     processes : Processes, optional
         Where to train, and with whom; by default alone, on the CPU.
+    start : str or Path, optional
+        Weights to start from, instead of random ones; of the same network and classes.
 
     Attributes
     ----------
@@ -144,6 +146,7 @@ class Trainer:
         fresh: bool = False,
         network: str = "enet",
         processes: Processes | None = None,
+        start: str | Path | None = None,
     ) -> None:
         if network not in NETWORKS:
             raise UserError(f"there is no network '{network}'; choose one of {', '.join(sorted(NETWORKS))}")
@@ -162,6 +165,8 @@ class Trainer:
             raise UserError("the val split has no labelled pixel, so no weights could be called best; check its label files")
         torch.manual_seed(recipe.seed)
         self.whole: nn.Module = NETWORKS[network](len(self.class_set))
+        if start is not None:
+            self._start_from(start)
         self.dropouts = [(module, module.p) for module in self.whole.modules() if isinstance(module, nn.Dropout2d)]
         self.whole = self.processes.share_batch_norms(self.whole)
         self.epoch = self.saved_epochs = 0
@@ -170,6 +175,15 @@ class Trainer:
         self._begin(0 if checkpoint is None else self._stage_of(checkpoint.epoch - 1))
         if checkpoint is not None:
             self._restore(checkpoint)
+
+    def _start_from(self, weights: str | Path) -> None:
+        info = read_info(weights)
+        if (info.network, info.classes) != (self.network_name, self.class_set.names):
+            raise UserError(
+                f"{weights} is {info.network} with {len(info.classes)} classes, and {self.network_name} with the "
+                f"{len(self.class_set)} of {self.class_set.name} is to be trained; start from weights of those"
+            )
+        self.whole.load_state_dict(load_network(weights).state_dict())
 
     def _stage_of(self, epoch: int) -> int:
         """Return the number of the stage that holds an epoch, counted from 0."""

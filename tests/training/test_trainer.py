@@ -361,3 +361,15 @@ def test_another_network_is_not_resumed_nor_made_up(uninterrupted, tmp_path):
         trainer(uninterrupted, network="segnet")
     with pytest.raises(UserError, match="no network 'unet'"):
         trainer(tmp_path, network="unet")
+
+
+def test_training_starts_from_given_weights(uninterrupted, tmp_path):
+    weights = uninterrupted / "best.safetensors"
+    given = load_network(weights).state_dict()
+    started = trainer(tmp_path, start=weights).whole.state_dict()
+    assert all(torch.equal(value, given[name]) for name, value in started.items())
+
+
+def test_weights_of_another_network_are_no_start(uninterrupted, tmp_path):
+    with pytest.raises(UserError, match="start from weights of those"):
+        trainer(tmp_path, network="segnet", start=uninterrupted / "best.safetensors")
