@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from enet_tvm.bench.comparison import MIN_AGREEMENT, processor
+from enet_tvm.bench.comparison import processor
 from enet_tvm.bench.latency import Latency, alternate
 from enet_tvm.bench.parity import reference_logits
 from enet_tvm.compiler import CompileRequest, compile_artifact
@@ -28,6 +28,16 @@ from enet_tvm.version import __version__, stack_versions
 
 PAPER = {"faster": 18, "fewer_flops": 75, "fewer_parameters": 79}
 """What the paper's abstract claims; the speed is the most that it saw (640x360 on a Jetson TX1)."""
+
+LOGIT_TOLERANCE = 1e-3
+"""Of the largest logit: a pixel agrees with PyTorch when none of its logits differs by more."""
+MIN_AGREEMENT = 0.97
+"""Share of pixels that must agree; wrong arithmetic leaves none.
+
+SegNet compares eight million windows at 640x360. Rounding decides the closest of them differently, and one in the deepest
+stage moves a feature that covers a hundredth of the picture. PyTorch's float32 is no nearer to its own float64: with random
+weights 0.1 % of the pixels leave the tolerance there, and 0.6 % of ours.
+"""
 
 _ROUNDS = 10
 """Least calls of each network: one of SegNet takes seconds on a small machine."""
@@ -50,7 +60,7 @@ class Side:
     kernels : int
         Launches of a forward pass.
     agreement : float
-        Share of pixels with PyTorch's label, on one random picture.
+        Share of pixels with PyTorch's logits, on one random picture.
     latency : Latency
         Of a forward pass.
     """
@@ -73,7 +83,7 @@ class Side:
             "parameters": self.parameters,
             "flops": self.flops,
             "kernels": self.kernels,
-            "label_agreement": self.agreement,
+            "agreement": self.agreement,
             "latency": self.latency.to_dict(),
             "gflops_per_second": self.flops / self.latency.median / 1e9,
         }
@@ -188,8 +198,7 @@ def compare_with_segnet(
             compile_artifact(CompileRequest(path, size, target, command="enet-tvm compare"), artifact)
             segmenters[name] = stack.enter_context(Segmenter.load(artifact, threads))
             report(f"holding {name} against PyTorch")
-            expected = reference_logits(load_network(path), x)
-            agreements[name] = float((segmenters[name].forward(x).argmax(1) == expected.argmax(1)).mean())
+            agreements[name] = agreement(segmenters[name].forward(x), reference_logits(load_network(path), x))
         report("timing both in turns")
         calls = {name: _call(segmenter, x) for name, segmenter in segmenters.items()}
         latencies = alternate(calls, min_rounds=_ROUNDS, seconds=seconds)
@@ -211,6 +220,12 @@ def compare_with_segnet(
                 )
             )
     return BaselineComparison(size, threads, target.name, *sides)
+
+
+def agreement(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Return the share of pixels whose logits (N x C x H x W) are all those expected, within `LOGIT_TOLERANCE`."""
+    close = np.abs(logits - expected) <= LOGIT_TOLERANCE * np.abs(expected).max()
+    return float(close.all(axis=1).mean())
 
 
 def _call(segmenter: Segmenter, x: NDArray[np.float32]) -> Callable[[], NDArray[np.float32]]:

@@ -97,7 +97,7 @@ def _table(result: BaselineComparison) -> Table:
     add("GFLOPs a second", [f"{side.flops / side.latency.median / 1e9:,.0f}" for side in sides])
     add("parameters", [f"{side.parameters:,}" for side in sides], "fewer_parameters")
     add("kernel launches", [str(side.kernels) for side in sides])
-    add("pixels with PyTorch's label", [f"{side.agreement:.4%}" for side in sides])
+    add("pixels with PyTorch's logits", [f"{side.agreement:.2%}" for side in sides])
     return table
 
 
@@ -107,4 +107,4 @@ def _print_notes(say: Callable[..., None], result: BaselineComparison) -> None:
     if not (result.enet.latency.steady and result.segnet.latency.steady):
         say("the times vary a lot: something else is running, so take the ratio with care", style="yellow")
     if not result.passed:
-        say("failed: the labels are not PyTorch's, so the speed is no result", style="bold red")
+        say("failed: the logits are not PyTorch's, so the speed is no result", style="bold red")

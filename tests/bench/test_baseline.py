@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from enet_tvm.bench.baseline import PAPER, BaselineComparison, Side
+from enet_tvm.bench.baseline import PAPER, BaselineComparison, Side, agreement
 from enet_tvm.bench.latency import Latency
 from enet_tvm.cli.compare import command
 from enet_tvm.errors import UserError
@@ -38,8 +39,22 @@ def test_paper_agrees_with_itself():
 
 
 def test_a_network_that_says_something_else_does_not_pass():
-    wrong = BaselineComparison(Size(64, 64), 1, "native", side("ENet", 1, 1, 1, 0.99), side("SegNet", 1, 1, 1))
+    wrong = BaselineComparison(Size(64, 64), 1, "native", side("ENet", 1, 1, 1, 0.96), side("SegNet", 1, 1, 1))
     assert not wrong.passed
+
+
+def test_agreement_counts_pixels_all_of_whose_logits_are_right():
+    expected = np.zeros((1, 3, 4, 5), np.float32)
+    expected[0, 0, 0, 0] = 10
+    logits = expected.copy()
+    assert agreement(logits, expected) == 1
+    logits[0, 1, 2, 3] += 0.009  # within a thousandth of the largest
+    assert agreement(logits, expected) == 1
+    logits[0, 1, 2, 3] += 0.002
+    logits[0, 2, 2, 3] += 1
+    assert agreement(logits, expected) == pytest.approx(19 / 20)
+    logits[0, 0, 3, 4] = np.nan
+    assert agreement(logits, expected) == pytest.approx(18 / 20)
 
 
 def run(*arguments: object):
