@@ -74,6 +74,7 @@ def compile_artifact(request: CompileRequest, directory: Path) -> Manifest:
     check_stack()
     check_destination(directory)
     source = _import(request)
+    _check_classes(request.weights, source)
     compiled = compile_module(source.mod, request.target.to_tvm(), request.dump_ir)
     linker = host_linker(request.target.triple, request.target.toolchain)
     manifest = _manifest(request, source, compiled.launches)
@@ -105,6 +106,12 @@ def _import(request: CompileRequest) -> _Source:
     size = request.size or request.target.size or DEFAULT_SIZE
     shape = (request.batch, 3, size.height, size.width)
     return _Source(from_torch(load_network(path), shape), read_info(path), shape, sha256(path))
+
+
+def _check_classes(weights: Path, source: _Source) -> None:
+    channels, classes = int(source.mod["main"].ret_ty.shape.values[1]), len(source.info.classes)
+    if channels != classes:
+        raise UserError(f"{weights} names {classes} classes, but its network has {channels} outputs; make the file again")
 
 
 def _manifest(request: CompileRequest, source: _Source, launches: tuple[Launch, ...]) -> Manifest:
