@@ -18,7 +18,7 @@ from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
 from enet_tvm.passes.fuse_conv2d import FuseConv2D
 from enet_tvm.passes.lower_kernels import LowerKernels
 
-SHAPE = (1, 16, 6, 10)
+SHAPE = (1, 16, 4, 6)
 UNITS = {4: VectorUnit(4, 32), 8: VectorUnit(8, 16), 16: VectorUnit(16, 32)}
 
 
@@ -161,7 +161,7 @@ def test_pooling_of_what_others_read_too(network_of, laid_out):
     laid_out(network_of(function, a=conv(), b=conv(1)))
 
 
-@pytest.mark.parametrize("shape", [(1, 16, 7, 9), (2, 16, 8, 12)])
+@pytest.mark.parametrize("shape", [(1, 16, 5, 7), (2, 16, 4, 8)])
 def test_pooling_and_unpooling_stay_blocked(network_of, laid_out, shape: tuple[int, int, int, int]):
     """Odd planes too; the pooling pads for the convolution that reads it."""
 
@@ -178,7 +178,7 @@ def test_channels_that_do_not_fill_a_vector(network_of, laid_out, channels: int,
     network = network_of(
         lambda net, x: net.b(F.relu(net.a(x))), a=conv(inputs=channels, outputs=24), b=conv(inputs=24, outputs=channels)
     )
-    laid_out(network, (1, channels, 6, 10), lanes)
+    laid_out(network, (1, channels, 4, 6), lanes)
 
 
 def test_a_padded_shortcut_decides_the_block(network_of, laid_out):
@@ -187,7 +187,7 @@ def test_a_padded_shortcut_decides_the_block(network_of, laid_out):
     def function(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return net.b(net.a(x) + F.pad(x, (0, 0, 0, 0, 0, 12)))
 
-    mod, _, _ = laid_out(network_of(function, a=conv(inputs=20, outputs=32), b=conv(1, 32)), (1, 20, 6, 10))
+    mod, _, _ = laid_out(network_of(function, a=conv(inputs=20, outputs=32), b=conv(1, 32)), (1, 20, 4, 6))
     assert layouts(mod)[0].block == 4
 
 
@@ -201,7 +201,7 @@ def test_several_results(network_of, laid_out):
         y = net.a(x)
         return y, net.b(y) + y, y
 
-    laid_out(network_of(function, a=conv(stride=2), b=conv()), (1, 16, 6, 10))
+    laid_out(network_of(function, a=conv(stride=2), b=conv()), (1, 16, 4, 6))
 
 
 def test_a_blocked_value_that_main_returns_itself(relax_main, run_relax):

@@ -44,7 +44,7 @@ def kernels(mod: tvm.IRModule) -> dict[str, tvm.tirx.PrimFunc]:
 def lowered(transformed):
     """The module after the pass, checked against PyTorch."""
 
-    def run(network: nn.Module, shape: tuple[int, int, int, int] = (1, 16, 6, 10)) -> tvm.IRModule:
+    def run(network: nn.Module, shape: tuple[int, int, int, int] = (1, 16, 4, 6)) -> tvm.IRModule:
         passes = [FoldBatchNorm(), FuseConv2D(), BlockLayout(UNIT.lanes), LowerKernels(UNIT)]
         return transformed(network, shape, *passes, unit=UNIT)
 
