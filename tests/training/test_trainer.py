@@ -273,7 +273,7 @@ def test_a_data_set_that_vanishes_later_is_not_missed(uninterrupted, tmp_path):
     assert same_weights(tmp_path / "run" / "last.safetensors", uninterrupted / "last.safetensors")
 
 
-@pytest.mark.parametrize("name", ["paper", "long", "default", "finetune"])
+@pytest.mark.parametrize("name", ["paper", "long", "default"])
 def test_every_stage_of_a_built_in_recipe_takes_a_step(tmp_path, name):
     recipe = load_recipe(name, epochs=1, crop="64x48", batch_size=4)
     run = Trainer(recipe, LabelledStreet(SIZE, 4, 1), LabelledStreet(SIZE, 1, 2), tmp_path)
