@@ -60,7 +60,9 @@ def compiled(workload: Workload) -> Runner:
     """
     torch.set_num_threads(workload.threads)
     torch._inductor.config.freezing = True
-    module = torch.compile(_best_form(workload))
+    # A second size in one process would otherwise be compiled for sizes unknown, several times slower.
+    torch._dynamo.reset()
+    module = torch.compile(_best_form(workload), dynamic=False)
     example = torch.zeros(workload.input_shape).to(memory_format=torch.channels_last)
     try:
         with torch.inference_mode():
