@@ -58,6 +58,22 @@ def test_what_is_returned_has_no_only_user(relax_main):
     assert not is_result(graph, var["second"])
 
 
+def test_a_result_that_one_operator_reads_has_no_only_user():
+    """Two results, the second made of the first: both are returned by name, without a variable for the pair."""
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((2,), "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            first = builder.emit_output(relax.op.nn.relu(x))
+            second = builder.emit_output(relax.op.exp(first))
+        builder.emit_func_output(relax.Tuple([first, second]))
+    graph = Dataflow(builder.get())
+    made = [binding.var for binding in graph.bindings]
+    assert len(graph.users[made[0]]) == 1
+    assert is_result(graph, made[0])
+    assert graph.only_user(made[0]) is None
+
+
 def test_a_value_read_twice_by_one_operator_has_no_only_user(relax_main):
     def body(b: relax.BlockBuilder, x: relax.Var) -> relax.Var:
         y = b.emit(relax.op.nn.relu(x), name_hint="y")

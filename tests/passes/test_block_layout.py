@@ -91,12 +91,13 @@ def test_a_chain_that_ends_with_a_shortcut_is_left_once(network_of, laid_out):
     assert (packs, unpacks) == (1, 1)
 
 
-def test_producers_write_what_their_readers_need(network_of, laid_out):
-    """As many columns of zeros as the widest of the readers looks past the edge."""
+@pytest.mark.parametrize("first", ["narrow", "wide"])
+def test_producers_write_what_their_readers_need(network_of, laid_out, first: str):
+    """As many columns of zeros as the widest of the readers looks past the edge, whichever comes first."""
 
     def function(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
         y = net.a(x)
-        return net.d(net.narrow(y) + net.wide(y))
+        return net.d(net.narrow(y) + net.wide(y) if first == "narrow" else net.wide(y) + net.narrow(y))
 
     network = network_of(function, a=conv(1), narrow=conv(), wide=conv(padding=(0, 4), dilation=4), d=conv(1))
     mod, packs, unpacks = laid_out(network)
