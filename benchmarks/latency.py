@@ -39,7 +39,7 @@ def main(
 ) -> None:
     """Measure every runner at every size and number of threads, and write table, figures and plot."""
     console = Console(soft_wrap=True, highlight=False)
-    names = runner or list(RUNNERS)
+    names = runner or [name for name in RUNNERS if name != "tvm-rpc"]
     counts = threads or sorted({1, len(usable_cpus())})
     figures = out / "latency.json"
     done: list[dict[str, Any]] = json.loads(figures.read_text()) if figures.is_file() else []

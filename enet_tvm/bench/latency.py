@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +20,35 @@ STEADY = 0.25
 
 
 @dataclass(frozen=True)
+class PassTimes:
+    """What one call took, in seconds, where computing and moving data can be told apart.
+
+    Attributes
+    ----------
+    device : float
+        Computing, on the device.
+    transfer : float
+        Moving input and output between host and device.
+    """
+
+    device: float
+    transfer: float = 0.0
+
+
+@dataclass(frozen=True)
 class Latency:
     """Times of one function.
 
     Attributes
     ----------
     seconds : tuple of float
-        Duration of each call, in order, warm-up left out.
+        Duration of each call on its device, in order, warm-up left out.
+    transfers : tuple of float
+        What moving its data between host and device took, call by call; empty where nothing is moved.
     """
 
     seconds: tuple[float, ...]
+    transfers: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:
@@ -50,10 +69,22 @@ class Latency:
         """Whether the calls vary little enough for the median to be trusted."""
         return self.spread <= STEADY
 
+    @property
+    def transfer(self) -> float:
+        """Median seconds of moving data between host and device; 0 where nothing is moved."""
+        return float(np.median(self.transfers)) if self.transfers else 0.0
+
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON takes them, in milliseconds."""
         figures = {f"p{share}_ms": 1e3 * self.percentile(share) for share in (10, 90, 99)}
-        return {"median_ms": 1e3 * self.median, **figures, "calls": len(self.seconds), "steady": self.steady}
+        return {
+            "median_ms": 1e3 * self.median,
+            **figures,
+            "transfer_ms": 1e3 * self.transfer,
+            "calls": len(self.seconds),
+            "spread": self.spread,
+            "steady": self.steady,
+        }
 
 
 def alternate(
@@ -70,7 +101,7 @@ def alternate(
     Parameters
     ----------
     functions : mapping of str to callable
-        What to time, by name.
+        What to time, by name. One that returns `PassTimes` is taken at its word instead of by the clock.
     min_rounds : int
         Least number of rounds.
     seconds : float
@@ -91,30 +122,35 @@ def alternate(
         raise ValueError("there must be a function and a round")
     names = list(functions)
 
-    def one_round(number: int) -> dict[str, float]:
+    def one_round(number: int) -> dict[str, PassTimes]:
         times = {}
         for name in names[number % len(names) :] + names[: number % len(names)]:
             sleep(pause)
             start = clock()
-            functions[name]()
-            times[name] = clock() - start
+            result = functions[name]()
+            times[name] = result if isinstance(result, PassTimes) else PassTimes(clock() - start)
         return times
 
     _warm_up(one_round, seconds / 2, clock)
     end = clock() + seconds
-    rounds: list[dict[str, float]] = []
+    rounds: list[dict[str, PassTimes]] = []
     while len(rounds) < min_rounds or clock() < end:
         rounds.append(one_round(len(rounds)))
-    return {name: Latency(tuple(times[name] for times in rounds)) for name in names}
+    return {name: _latency([times[name] for times in rounds]) for name in names}
 
 
-def _warm_up(one_round: Callable[[int], dict[str, float]], seconds: float, clock: Callable[[], float]) -> None:
+def _latency(passes: Sequence[PassTimes]) -> Latency:
+    transfers = tuple(times.transfer for times in passes)
+    return Latency(tuple(times.device for times in passes), transfers if any(transfers) else ())
+
+
+def _warm_up(one_round: Callable[[int], dict[str, PassTimes]], seconds: float, clock: Callable[[], float]) -> None:
     """Run rounds, at least one, until the times have settled or so many seconds have passed."""
     end = clock() + seconds
     history = [one_round(0)]
     while clock() < end:
         history.append(one_round(len(history)))
-        if len(history) >= 2 * _WINDOW and all(_settled([times[name] for times in history]) for name in history[0]):
+        if len(history) >= 2 * _WINDOW and all(_settled([times[name].device for times in history]) for name in history[0]):
             return
 
 

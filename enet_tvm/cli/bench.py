@@ -50,7 +50,7 @@ def command(
     from enet_tvm.size import parse_size
 
     console = Console(soft_wrap=True, highlight=False)
-    names = runner or list(RUNNERS)
+    names = runner or [name for name in RUNNERS if name != "tvm-rpc"]
     if unknown := [name for name in names if name not in RUNNERS]:
         raise UserError(f"there is no runner '{unknown[0]}'; known are {', '.join(RUNNERS)}")
     sizes, path = [parse_size(text) for text in size or ["640x360"]], find_file(weights or DEFAULT_WEIGHTS)

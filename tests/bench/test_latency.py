@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enet_tvm.bench.latency import Latency, alternate
+from enet_tvm.bench.latency import Latency, PassTimes, alternate
 
 
 class Clock:
@@ -93,3 +93,24 @@ def test_restless_times_are_called_so():
 def test_nothing_to_time(functions, rounds):
     with pytest.raises(ValueError, match="function and a round"):
         alternate(functions, min_rounds=rounds)
+
+
+def test_a_device_that_times_itself_is_taken_at_its_word():
+    clock = Clock()
+
+    def on_device() -> PassTimes:
+        clock.advance(0.5)  # of which most is the way there and back
+        return PassTimes(device=0.1, transfer=0.3)
+
+    results = run(clock, {"far": on_device, "here": clock.function("here", 0.2)}, min_rounds=5, seconds=0)
+    assert results["far"].median == pytest.approx(0.1)
+    assert results["far"].transfer == pytest.approx(0.3)
+    assert results["far"].to_dict()["transfer_ms"] == pytest.approx(300)
+    assert results["here"].transfers == ()
+    assert results["here"].transfer == 0
+
+
+def test_spread_is_that_of_the_percentiles():
+    latency = Latency(tuple(float(n) for n in range(101)))
+    assert latency.spread == pytest.approx((90 - 10) / 50)
+    assert latency.to_dict()["spread"] == pytest.approx(1.6)

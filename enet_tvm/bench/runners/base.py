@@ -5,12 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from enet_tvm.bench.latency import PassTimes
+from enet_tvm.bench.system_files import SystemFiles
 from enet_tvm.size import Size
+
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 class RunnerMissingError(Exception):
@@ -33,6 +37,10 @@ class Workload:
         For what runners make on the way: artifacts, ONNX files.
     target : str
         What ours compiles for.
+    tracker : str or None
+        HOST:PORT of the RPC tracker behind which the device waits; only the runner over RPC needs it.
+    key : str or None
+        The device's key at the tracker; None for the target's.
     """
 
     weights: Path
@@ -40,6 +48,8 @@ class Workload:
     threads: int
     directory: Path
     target: str = "native"
+    tracker: str | None = None
+    key: str | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -48,14 +58,45 @@ class Workload:
 
 
 class Runner(ABC):
-    """One network in one runtime."""
+    """One network in one runtime.
+
+    Attributes
+    ----------
+    description : str
+        What it is, with the version: for the report.
+    precision : {"float32", "bfloat16", "int8"}
+        What it computes in.
+    remote : bool
+        Whether it computes on another machine than this one. Then that machine's sensors are read, and it is never opened
+        a second time beside itself: devices are lent to one user at a time.
+    """
 
     description: str
-    """What it is, with the version: for the report."""
+    precision: Precision = "float32"
+    remote: bool = False
 
     @abstractmethod
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits (N x classes x H x W float32) of a normalised input (N x 3 x H x W float32)."""
+
+    def last_pass(self) -> PassTimes | None:
+        """Return what the last forward pass took, device and transfer apart; None where there is no transfer."""
+        return None
+
+    def files(self) -> SystemFiles | None:
+        """Return the kernel's files of the machine it computes on; None when they cannot be read.
+
+        Clocks, temperatures, power and the machine's name come from them.
+        """
+        return SystemFiles()
+
+    def artifact_files(self) -> tuple[Path, ...]:
+        """Return the files on this machine that it loads the network from."""
+        return ()
+
+    def peak_memory(self) -> int | None:
+        """Return the most memory, in bytes, that it took on another machine; None when it is not known there."""
+        return None
 
     def close(self) -> None:  # noqa: B027 - most runners hold nothing that must be given back
         """Give back threads and memory."""

@@ -2,57 +2,56 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from enet_tvm.bench.runners.base import Runner, Workload
 from enet_tvm.errors import UserError
 
 
-def _tvm(workload: Workload) -> Runner:
-    from enet_tvm.bench.runners.tvm_local import compiled_here
+@dataclass(frozen=True)
+class LazyRunner:
+    """A runner whose module is imported when it is needed.
 
-    return compiled_here(workload)
+    Attributes
+    ----------
+    module, function : str
+        Of this package, and what in it takes a `Workload` and returns the runner.
+    """
 
+    module: str
+    function: str
 
-def _eager(workload: Workload) -> Runner:
-    from enet_tvm.bench.runners.pytorch import eager
+    def __call__(self, workload: Workload) -> Runner:
+        """Return the runner, ready to run."""
+        runner: Runner = getattr(self._imported(), self.function)(workload)
+        return runner
 
-    return eager(workload)
+    def load_libraries(self) -> None:
+        """Import what the runner needs, and nothing of the network: memory is counted from there."""
+        load = getattr(self._imported(), "load_libraries", None)
+        if load is not None:
+            load()
 
-
-def _channels_last(workload: Workload) -> Runner:
-    from enet_tvm.bench.runners.pytorch import channels_last
-
-    return channels_last(workload)
-
-
-def _compiled(workload: Workload) -> Runner:
-    from enet_tvm.bench.runners.pytorch import compiled
-
-    return compiled(workload)
-
-
-def _onnxruntime(workload: Workload) -> Runner:
-    from enet_tvm.bench.runners.onnx_runtimes import OnnxRuntimeRunner
-
-    return OnnxRuntimeRunner(workload)
-
-
-def _openvino(workload: Workload) -> Runner:
-    from enet_tvm.bench.runners.onnx_runtimes import OpenVinoRunner
-
-    return OpenVinoRunner(workload)
+    def _imported(self) -> object:
+        return importlib.import_module(f"enet_tvm.bench.runners.{self.module}")
 
 
 RUNNERS: dict[str, Callable[[Workload], Runner]] = {
     # Ours first: its thread pool must be the first of TVM's in the process.
-    "tvm": _tvm,
-    "torch": _eager,
-    "torch-channels-last": _channels_last,
-    "torch-compile": _compiled,
-    "onnxruntime": _onnxruntime,
-    "openvino": _openvino,
+    "tvm": LazyRunner("tvm_local", "compiled_here"),
+    "torch": LazyRunner("pytorch", "eager"),
+    "torch-channels-last": LazyRunner("pytorch", "channels_last"),
+    "torch-compile": LazyRunner("pytorch", "compiled"),
+    "onnxruntime": LazyRunner("onnx_runtimes", "OnnxRuntimeRunner"),
+    "openvino": LazyRunner("onnx_runtimes", "OpenVinoRunner"),
+    "tvm-rpc": LazyRunner("tvm_rpc", "on_device"),
 }
+"""All of them, the one on a device behind a tracker last."""
+
+ON_DEVICE = "tvm-rpc"
+"""The runner that needs a tracker; it is left out where none is given."""
 
 
 def open_runner(name: str, workload: Workload) -> Runner:
