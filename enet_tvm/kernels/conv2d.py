@@ -24,7 +24,7 @@ from enet_tvm.kernels.building import (
     tile_start,
     write_edges,
 )
-from enet_tvm.kernels.register_tile import RegisterTile, VectorUnit, register_tile
+from enet_tvm.kernels.register_tile import RegisterTile, VectorUnit, register_tile, register_tiles
 from enet_tvm.ops import FusedConv2D
 
 
@@ -57,13 +57,22 @@ def transposed_taps(attrs: FusedConv2D) -> list[tuple[tuple[int, int], int, int,
 
 def tile_of(attrs: FusedConv2D, unit: VectorUnit) -> RegisterTile:
     """Return the register tile of a convolution on a target."""
+    return register_tile(*_tiled(attrs, unit))
+
+
+def tiles_of(attrs: FusedConv2D, unit: VectorUnit) -> list[RegisterTile]:
+    """Return the register tiles worth measuring, that of `tile_of` first."""
+    return register_tiles(*_tiled(attrs, unit))
+
+
+def _tiled(attrs: FusedConv2D, unit: VectorUnit) -> tuple[VectorUnit, int, int, int, int]:
+    """Return what `register_tile` needs to know of a convolution."""
     lanes = attrs.out_layout.block
     channel_blocks = attrs.out_shape[1] // lanes
     unit = VectorUnit(lanes, unit.registers)
     if attrs.transposed:
-        return register_tile(unit, attrs.data_shape[3], channel_blocks, accumulators_per_pixel=4)
-    multiple = 2 if attrs.residual == "unpool" else 1
-    return register_tile(unit, attrs.out_shape[3], channel_blocks, multiple=multiple)
+        return unit, attrs.data_shape[3], channel_blocks, 4, 1
+    return unit, attrs.out_shape[3], channel_blocks, 1, 2 if attrs.residual == "unpool" else 1
 
 
 def pack_weight(weight: np.ndarray, attrs: FusedConv2D, tile: RegisterTile) -> np.ndarray:

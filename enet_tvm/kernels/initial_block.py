@@ -18,7 +18,7 @@ from enet_tvm.kernels.building import (
     tile_start,
     write_edges,
 )
-from enet_tvm.kernels.register_tile import RegisterTile, VectorUnit, register_tile
+from enet_tvm.kernels.register_tile import RegisterTile, VectorUnit, register_tile, register_tiles
 from enet_tvm.ops import Layout
 
 Shape = tuple[int, int, int, int]
@@ -37,6 +37,11 @@ def pack_initial_weight(weight: np.ndarray, channels: int, layout: Layout, tile:
 def initial_tile(shape: Shape, layout: Layout, channels: int, unit: VectorUnit) -> RegisterTile:
     """Return the register tile of the block."""
     return register_tile(VectorUnit(layout.block, unit.registers), shape[3] // 2, channels // layout.block)
+
+
+def initial_tiles(shape: Shape, layout: Layout, channels: int, unit: VectorUnit) -> list[RegisterTile]:
+    """Return the register tiles worth measuring, that of `initial_tile` first."""
+    return register_tiles(VectorUnit(layout.block, unit.registers), shape[3] // 2, channels // layout.block)
 
 
 def initial_block(shape: Shape, filters: int, layout: Layout, tile: RegisterTile, pool_size: int = 2) -> tvm.tirx.PrimFunc:

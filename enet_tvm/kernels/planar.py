@@ -7,6 +7,7 @@ no lane is wasted, and logits are stored as the caller wants them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,59 @@ Tap = tuple[int, int, int, int]
 """Phase column, tap, input row offset, input column offset."""
 
 
+@dataclass(frozen=True)
+class PlanarTile:
+    """The part of the output that is computed at once.
+
+    Attributes
+    ----------
+    lanes : int
+        Neighbours in a row of the input, one vector.
+    channels : int
+        Output channels.
+    """
+
+    lanes: int
+    channels: int
+
+
+def planar_tile(attrs: FusedConv2D, unit: VectorUnit) -> PlanarTile:
+    """Return the tile of a convolution: as few tiles of output channels as the registers allow, all of one size."""
+    most = max(1, unit.accumulators // _columns(attrs))
+    tiles = -(-attrs.out_shape[1] // most)
+    return PlanarTile(_widest(attrs, unit), -(-attrs.out_shape[1] // tiles))
+
+
+def planar_tiles(attrs: FusedConv2D, unit: VectorUnit) -> list[PlanarTile]:
+    """Return the tiles worth measuring, that of `planar_tile` first."""
+    default, widest = planar_tile(attrs, unit), _widest(attrs, unit)
+    most = min(attrs.out_shape[1], (unit.accumulators + unit.registers // 8) // _columns(attrs))
+    # Of the tiles that cut the channels into as many parts, the smallest computes the fewest twice.
+    parts = sorted({-(-attrs.out_shape[1] // channels) for channels in range(max(1, most // 4), most + 1)})
+    tiles = [PlanarTile(lanes, -(-attrs.out_shape[1] // n)) for lanes in (widest, max(2, widest // 2)) for n in parts]
+    return list(dict.fromkeys([default, *tiles]))
+
+
+def _columns(attrs: FusedConv2D) -> int:
+    """Return how many columns of the output a column of the input makes."""
+    return 2 if attrs.transposed else 1
+
+
+def _widest(attrs: FusedConv2D, unit: VectorUnit) -> int:
+    """Return the longest vector that fits a row."""
+    lanes = unit.lanes
+    while lanes > attrs.data_shape[3]:
+        lanes //= 2
+    return lanes
+
+
 def pack_planar_weight(weight: np.ndarray, attrs: FusedConv2D) -> np.ndarray:
     """Return weights as kernel position x input channel x output channel."""
     ordered = weight.transpose(2, 3, 0, 1) if attrs.transposed else weight.transpose(2, 3, 1, 0)
     return np.ascontiguousarray(ordered.reshape(-1, *ordered.shape[2:]))
 
 
-def planar_conv2d(attrs: FusedConv2D, unit: VectorUnit) -> tvm.tirx.PrimFunc:
+def planar_conv2d(attrs: FusedConv2D, unit: VectorUnit, tile: PlanarTile | None = None) -> tvm.tirx.PrimFunc:
     """Return the kernel of a convolution with stride 1, or a transposed one with stride 2, and NCHW output.
 
     Its arguments are data, weight (as `pack_planar_weight` orders it), bias, the slope of a PReLU, and the output.
@@ -44,24 +91,17 @@ def planar_conv2d(attrs: FusedConv2D, unit: VectorUnit) -> tvm.tirx.PrimFunc:
     arguments["out"] = (attrs.out_shape, "float32")
 
     def body(*buffers: Any) -> None:
-        _Planar(attrs, unit, dict(zip(arguments, buffers, strict=True))).emit()
+        _Planar(attrs, tile or planar_tile(attrs, unit), dict(zip(arguments, buffers, strict=True))).emit()
 
     return prim_func(arguments, body)
 
 
 class _Planar:
-    def __init__(self, attrs: FusedConv2D, unit: VectorUnit, buffers: dict[str, Any]) -> None:
+    def __init__(self, attrs: FusedConv2D, tile: PlanarTile, buffers: dict[str, Any]) -> None:
         self.attrs = attrs
         self.buffers = buffers
-        width = attrs.data_shape[3]
-        self.lanes = unit.lanes
-        while self.lanes > width:
-            self.lanes //= 2
-        self.columns = 2 if attrs.transposed else 1
-        # As few tiles of output channels as the registers allow, all of one size.
-        most = max(1, unit.accumulators // self.columns)
-        tiles = -(-attrs.out_shape[1] // most)
-        self.channels = -(-attrs.out_shape[1] // tiles)
+        self.lanes, self.channels = tile.lanes, tile.channels
+        self.columns = _columns(attrs)
         self.phases = self._phases()
         offsets = [tap[3] for taps in self.phases.values() for tap in taps]
         self.margin = max(0, -min(offsets))

@@ -86,3 +86,24 @@ def register_tile(
         return -(-width // pixels) * (pixels + 1.0)
 
     return RegisterTile(min(candidates, key=lambda p: (cost(p), -p)), blocks)
+
+
+def register_tiles(
+    unit: VectorUnit, width: int, channel_blocks: int, accumulators_per_pixel: int = 1, multiple: int = 1
+) -> list[RegisterTile]:
+    """Return the tiles among which measuring may find a better one than `register_tile`, which comes first.
+
+    Takes what `register_tile` takes. Tiles use between half and a little more than all of the accumulators; of the
+    widths that cut a row into the same number of tiles, only the narrowest is there, which computes the fewest pixels
+    twice.
+    """
+    default = register_tile(unit, width, channel_blocks, accumulators_per_pixel, multiple)
+    least, most = unit.accumulators // 2, unit.accumulators + unit.registers // 8
+    tiles = [default]
+    for blocks in (b for b in range(1, 5) if channel_blocks % b == 0):
+        narrowest: dict[int, int] = {}
+        for pixels in range(multiple, min(width, most // (blocks * accumulators_per_pixel)) + 1, multiple):
+            if least <= pixels * blocks * accumulators_per_pixel:
+                narrowest.setdefault(-(-width // pixels), pixels)
+        tiles += [tile for pixels in narrowest.values() if (tile := RegisterTile(pixels, blocks)) != default]
+    return tiles

@@ -15,6 +15,7 @@ from enet_tvm import ops
 from enet_tvm.dataflow import Dataflow, Rewriter, constant, constant_value, is_call, layer_of
 from enet_tvm.kernels import conv2d, initial_block, planar, pooling
 from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.kernels.templates import Conv2DTemplate, InitialBlockTemplate, PlanarTemplate, Template, default_point
 from enet_tvm.ops import FusedConv2D, Layout
 
 LAUNCHES = "enet.launches"
@@ -29,15 +30,18 @@ class LowerKernels:
     ----------
     unit : VectorUnit
         The target's vector registers, which decide the register tiles.
+    choose : callable
+        Returns the point of a template to make its kernel at; its default unless something better was measured.
     """
 
-    def __init__(self, unit: VectorUnit) -> None:
+    def __init__(self, unit: VectorUnit, choose: Callable[[Template], Any] = default_point) -> None:
         self.unit = unit
+        self.choose = choose
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with kernels; layout conversions are left to ``LegalizeOps``."""
         graph = Dataflow(mod)
-        lowering = _Lowering(graph, self.unit)
+        lowering = _Lowering(graph, self.unit, self.choose)
         for binding in graph.bindings:
             lowering.visit(binding)
         mod = graph.rebuilt(lowering.rewriter)
@@ -62,9 +66,10 @@ def describe(
 
 
 class _Lowering:
-    def __init__(self, graph: Dataflow, unit: VectorUnit) -> None:
+    def __init__(self, graph: Dataflow, unit: VectorUnit, choose: Callable[[Template], Any]) -> None:
         self.graph = graph
         self.unit = unit
+        self.choose = choose
         self.rewriter = Rewriter()
         self.launches: list[dict[str, Any]] = []
         self._kernels: dict[Any, tvm.ir.GlobalVar] = {}
@@ -101,12 +106,15 @@ class _Lowering:
         values = _known(weight)
         spec = replace(attrs, layers=())
         if attrs.out_layout.block:
-            tile = conv2d.tile_of(attrs, self.unit)
+            blocked = Conv2DTemplate(spec, self.unit)
+            tile = self.choose(blocked)
             packed = conv2d.pack_weight(values, attrs, tile)
-            kernel = self._kernel((spec, tile), _name(attrs), lambda: conv2d.conv2d(spec, tile))
+            kernel = self._kernel((blocked, tile), _name(attrs), lambda: blocked.kernel(tile))
         else:
+            template = PlanarTemplate(spec, self.unit)
+            point = self.choose(template)
             packed = planar.pack_planar_weight(values, attrs)
-            kernel = self._kernel(spec, _name(attrs), lambda: planar.planar_conv2d(spec, self.unit))
+            kernel = self._kernel((template, point), _name(attrs), lambda: template.kernel(point))
         self._launch(binding, kernel, [data, constant(packed), *rest])
         flops = 2 * attrs.multiply_adds
         self.launches.append(
@@ -120,14 +128,11 @@ class _Lowering:
         shape = (n, c, h, w)
         values, layout = _known(weight), attrs.out_layout
         channels = values.shape[0] + shape[1]
-        tile = initial_block.initial_tile(shape, layout, channels, self.unit)
+        template = InitialBlockTemplate(shape, values.shape[0], layout, attrs.pool, self.unit)
+        tile = self.choose(template)
         packed = initial_block.pack_initial_weight(values, channels, layout, tile)
         padded_bias = constant(np.concatenate([_known(bias), np.zeros(shape[1], "float32")]))
-        kernel = self._kernel(
-            (shape, layout, tile, attrs.pool),
-            "initial_block",
-            lambda: initial_block.initial_block(shape, values.shape[0], layout, tile, attrs.pool),
-        )
+        kernel = self._kernel((template, tile), "initial_block", lambda: template.kernel(tile))
         self._launch(binding, kernel, [data, constant(packed), padded_bias, scale, shift, slope])
         fused = ["conv2d", "bias_add", "max_pool2d", "multiply", "add", "concat", "prelu"]
         out_shape = (shape[0], channels, shape[2] // 2, shape[3] // 2)
