@@ -5,10 +5,10 @@
 2  fuse-initial-block   convolution | pooling, concatenation and PReLU as one operator
 3  fuse-conv2d          bias, shortcut (padded, unpooled) and activation into each convolution
 4  block-layout         channel-blocked tensors throughout, with the padding their readers need
-5  lower-kernels        the project's register-tile kernels, weights packed
+5  lower-kernels        the project's register-tile kernels at tuned or default tiles, weights packed
 6  legalize             what is left, by TVM's own operators
 7  fuse-remaining       TVM's generic fusion of that
-8  schedule-remaining   parallel and vectorised
+8  schedule-remaining   parallel and vectorised, by tuned schedules where there are
 9  virtual-machine      memory plan and bytecode of the Relax virtual machine
 """
 
@@ -27,6 +27,7 @@ from tvm.relax import backend, transform
 
 from enet_tvm.dataflow import Dataflow, is_call
 from enet_tvm.files import atomic_file
+from enet_tvm.kernels.choices import DEFAULTS, Choices
 from enet_tvm.kernels.register_tile import VectorUnit
 from enet_tvm.passes.block_layout import BlockLayout
 from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
@@ -84,7 +85,7 @@ class Compiled:
     launches: tuple[Launch, ...]
 
 
-def graph_phases(target: tvm.target.Target) -> list[Phase]:
+def graph_phases(target: tvm.target.Target, choices: Choices = DEFAULTS) -> list[Phase]:
     """Return the phases from an imported network to scheduled kernels."""
     unit = VectorUnit.of(target)
     return [
@@ -92,13 +93,13 @@ def graph_phases(target: tvm.target.Target) -> list[Phase]:
         Phase("fuse-initial-block", [FuseInitialBlock()]),
         Phase("fuse-conv2d", [FuseConv2D()]),
         Phase("block-layout", [BlockLayout(unit.lanes)]),
-        Phase("lower-kernels", [LowerKernels(unit)]),
+        Phase("lower-kernels", [LowerKernels(unit, choices)]),
         Phase("legalize", [backend.DispatchSortScan(), transform.LegalizeOps(), transform.FoldConstant()]),
         Phase(
             "fuse-remaining",
             [transform.AnnotateTIROpPattern(), transform.FuseOps(), transform.FuseTIR(), transform.DeadCodeElimination()],
         ),
-        Phase("schedule-remaining", [ScheduleRemaining(unit.lanes)]),
+        Phase("schedule-remaining", [ScheduleRemaining(unit.lanes, choices)]),
     ]
 
 
@@ -125,7 +126,9 @@ def machine_phase() -> Phase:
     )
 
 
-def compile_module(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None = None) -> Compiled:
+def compile_module(
+    mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None = None, choices: Choices = DEFAULTS
+) -> Compiled:
     """Compile an imported network.
 
     Parameters
@@ -136,8 +139,10 @@ def compile_module(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path |
         An LLVM target.
     dump_ir : Path, optional
         A directory to write the module into after each phase, as TVMScript.
+    choices : Choices
+        What tuning found out about the kernels.
     """
-    phases = graph_phases(target)
+    phases = graph_phases(target, choices)
     _dump(mod, dump_ir, 0, "import")
     with target:
         for number, phase in enumerate(phases, start=1):

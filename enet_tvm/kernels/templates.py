@@ -28,6 +28,10 @@ class Template(Protocol):
     """The dataclass of its points."""
 
     @property
+    def name(self) -> str:
+        """What it computes and on what shape, in a word."""
+
+    @property
     def default(self) -> Any:
         """The point that is taken when nothing is known."""
 
@@ -56,6 +60,11 @@ class Conv2DTemplate:
     spec: FusedConv2D
     unit: VectorUnit
     point_type: ClassVar[type] = RegisterTile
+
+    @property
+    def name(self) -> str:
+        """The operators and shapes of the convolution."""
+        return _name(self.spec)
 
     @property
     def default(self) -> RegisterTile:
@@ -92,6 +101,11 @@ class PlanarTemplate:
     spec: FusedConv2D
     unit: VectorUnit
     point_type: ClassVar[type] = PlanarTile
+
+    @property
+    def name(self) -> str:
+        """The operators and shapes of the convolution."""
+        return _name(self.spec)
 
     @property
     def default(self) -> PlanarTile:
@@ -140,6 +154,11 @@ class InitialBlockTemplate:
     point_type: ClassVar[type] = RegisterTile
 
     @property
+    def name(self) -> str:
+        """The same for every shape: a network has one."""
+        return "initial_block"
+
+    @property
     def default(self) -> RegisterTile:
         """The tile that fills the registers."""
         return initial_block.initial_tile(self.shape, self.layout, self.filters + self.shape[1], self.unit)
@@ -161,11 +180,6 @@ class InitialBlockTemplate:
         return _features(spec, self.layout.block, width // 2, point.pixels, point.blocks, 1)
 
 
-def default_point(template: Template) -> Any:
-    """Return the default of a template: the choice where nothing was measured."""
-    return template.default
-
-
 def _nearest_first(default: RegisterTile, tiles: list[RegisterTile]) -> list[RegisterTile]:
     return sorted(tiles, key=lambda t: (t != default, abs(t.blocks - default.blocks), abs(t.pixels - default.pixels)))
 
@@ -182,3 +196,15 @@ def _features(spec: FusedConv2D, lanes: int, width: int, pixels: int, blocks: in
         # Loads of weights and of pixels for each multiplication.
         1 / pixels + 1 / blocks,
     ]
+
+
+def _name(attrs: FusedConv2D) -> str:
+    """Return a kernel's name: what it computes and on what shape."""
+    kernel, shape = attrs.kernel, attrs.out_shape
+    parts = [f"{attrs.operators[0]}_{kernel[0]}x{kernel[1]}"]
+    if attrs.strides != (1, 1) and not attrs.transposed:
+        parts.append(f"s{attrs.strides[0]}")
+    if attrs.dilation != (1, 1):
+        parts.append(f"d{attrs.dilation[0]}")
+    parts += [f"{attrs.data_shape[1]}to{shape[1]}", f"{shape[3]}x{shape[2]}", *attrs.operators[2:]]
+    return "_".join(parts)

@@ -14,8 +14,9 @@ from tvm import relax
 from enet_tvm import ops
 from enet_tvm.dataflow import Dataflow, Rewriter, constant, constant_value, is_call, layer_of
 from enet_tvm.kernels import conv2d, initial_block, planar, pooling
+from enet_tvm.kernels.choices import DEFAULTS, Choices
 from enet_tvm.kernels.register_tile import VectorUnit
-from enet_tvm.kernels.templates import Conv2DTemplate, InitialBlockTemplate, PlanarTemplate, Template, default_point
+from enet_tvm.kernels.templates import Conv2DTemplate, InitialBlockTemplate, PlanarTemplate
 from enet_tvm.ops import FusedConv2D, Layout
 
 LAUNCHES = "enet.launches"
@@ -30,18 +31,18 @@ class LowerKernels:
     ----------
     unit : VectorUnit
         The target's vector registers, which decide the register tiles.
-    choose : callable
-        Returns the point of a template to make its kernel at; its default unless something better was measured.
+    choices : Choices
+        Which point of a template to make its kernel at.
     """
 
-    def __init__(self, unit: VectorUnit, choose: Callable[[Template], Any] = default_point) -> None:
+    def __init__(self, unit: VectorUnit, choices: Choices = DEFAULTS) -> None:
         self.unit = unit
-        self.choose = choose
+        self.choices = choices
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with kernels; layout conversions are left to ``LegalizeOps``."""
         graph = Dataflow(mod)
-        lowering = _Lowering(graph, self.unit, self.choose)
+        lowering = _Lowering(graph, self.unit, self.choices)
         for binding in graph.bindings:
             lowering.visit(binding)
         mod = graph.rebuilt(lowering.rewriter)
@@ -66,10 +67,10 @@ def describe(
 
 
 class _Lowering:
-    def __init__(self, graph: Dataflow, unit: VectorUnit, choose: Callable[[Template], Any]) -> None:
+    def __init__(self, graph: Dataflow, unit: VectorUnit, choices: Choices) -> None:
         self.graph = graph
         self.unit = unit
-        self.choose = choose
+        self.choices = choices
         self.rewriter = Rewriter()
         self.launches: list[dict[str, Any]] = []
         self._kernels: dict[Any, tvm.ir.GlobalVar] = {}
@@ -107,14 +108,14 @@ class _Lowering:
         spec = replace(attrs, layers=())
         if attrs.out_layout.block:
             blocked = Conv2DTemplate(spec, self.unit)
-            tile = self.choose(blocked)
+            tile = self.choices.point(blocked)
             packed = conv2d.pack_weight(values, attrs, tile)
-            kernel = self._kernel((blocked, tile), _name(attrs), lambda: blocked.kernel(tile))
+            kernel = self._kernel((blocked, tile), blocked.name, lambda: blocked.kernel(tile))
         else:
             template = PlanarTemplate(spec, self.unit)
-            point = self.choose(template)
+            point = self.choices.point(template)
             packed = planar.pack_planar_weight(values, attrs)
-            kernel = self._kernel((template, point), _name(attrs), lambda: template.kernel(point))
+            kernel = self._kernel((template, point), template.name, lambda: template.kernel(point))
         self._launch(binding, kernel, [data, constant(packed), *rest])
         flops = 2 * attrs.multiply_adds
         self.launches.append(
@@ -129,10 +130,10 @@ class _Lowering:
         values, layout = _known(weight), attrs.out_layout
         channels = values.shape[0] + shape[1]
         template = InitialBlockTemplate(shape, values.shape[0], layout, attrs.pool, self.unit)
-        tile = self.choose(template)
+        tile = self.choices.point(template)
         packed = initial_block.pack_initial_weight(values, channels, layout, tile)
         padded_bias = constant(np.concatenate([_known(bias), np.zeros(shape[1], "float32")]))
-        kernel = self._kernel((template, tile), "initial_block", lambda: template.kernel(tile))
+        kernel = self._kernel((template, tile), template.name, lambda: template.kernel(tile))
         self._launch(binding, kernel, [data, constant(packed), padded_bias, scale, shift, slope])
         fused = ["conv2d", "bias_add", "max_pool2d", "multiply", "add", "concat", "prelu"]
         out_shape = (shape[0], channels, shape[2] // 2, shape[3] // 2)
@@ -169,15 +170,3 @@ def _known(expr: relax.Expr) -> np.ndarray:
     if value is None:
         raise ValueError("a convolution's weights must be constants")
     return value
-
-
-def _name(attrs: FusedConv2D) -> str:
-    """Return a kernel's name: what it computes and on what shape."""
-    kernel, shape = attrs.kernel, attrs.out_shape
-    parts = [f"{attrs.operators[0]}_{kernel[0]}x{kernel[1]}"]
-    if attrs.strides != (1, 1) and not attrs.transposed:
-        parts.append(f"s{attrs.strides[0]}")
-    if attrs.dilation != (1, 1):
-        parts.append(f"d{attrs.dilation[0]}")
-    parts += [f"{attrs.data_shape[1]}to{shape[1]}", f"{shape[3]}x{shape[2]}", *attrs.operators[2:]]
-    return "_".join(parts)

@@ -7,6 +7,8 @@ import math
 import tvm
 from tvm import s_tir
 
+from enet_tvm.kernels.choices import DEFAULTS, Choices
+
 SCHEDULED = "tirx.is_scheduled"
 
 _MOST_PARTS = 64
@@ -17,23 +19,27 @@ class ScheduleRemaining:
     """Schedule each unscheduled ``PrimFunc`` for a CPU, block by block.
 
     Spatial loops are fused and run in parallel, the largest part of the innermost one that fits a vector is
-    vectorised, and reductions go between the two. Untuned code for whatever a graph has besides convolutions.
+    vectorised, and reductions go between the two. For whatever a graph has besides convolutions.
 
     Parameters
     ----------
     lanes : int
         float32 values in a vector register of the target.
+    choices : Choices
+        Knows the schedules of functions that were tuned.
     """
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, choices: Choices = DEFAULTS) -> None:
         self.lanes = lanes
+        self.choices = choices
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with no bare loop left."""
         scheduled = mod.clone()
         for name, function in mod.functions_items():
             if isinstance(function, tvm.tirx.PrimFunc) and not (function.attrs and function.attrs.get(SCHEDULED)):
-                scheduled.update_func(name, schedule_for_cpu(function, self.lanes))
+                tuned = self.choices.schedule(str(name.name_hint), function)
+                scheduled.update_func(name, schedule_for_cpu(function, self.lanes) if tuned is None else tuned)
         return scheduled
 
 
