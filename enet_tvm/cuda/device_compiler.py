@@ -1,0 +1,47 @@
+"""The compiler of device code that TVM calls while it builds for a GPU target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from enet_tvm.cuda.backend import load_cuda_backend
+from enet_tvm.cuda.nvrtc import compile_to_ptx
+from enet_tvm.cuda.ptx import with_version
+from enet_tvm.cuda.tools import find_cuda_tools
+
+_CALLBACK = "tvm_callback_cuda_compile"
+
+
+@contextmanager
+def device_compiler(arch: str, isa: str) -> Iterator[None]:
+    """While this context is entered, TVM's CUDA modules carry PTX for `arch` that claims ISA version `isa`.
+
+    Parameters
+    ----------
+    arch : str
+        Such as ``sm_53``.
+    isa : str
+        Of the oldest driver that the code may meet, such as ``6.5``.
+
+    Raises
+    ------
+    UserError
+        When the CUDA compiler is not installed, or TVM's CUDA backend cannot be loaded.
+    """
+    import tvm
+
+    tools = find_cuda_tools()
+    load_cuda_backend()
+
+    def compile_kernels(source: str) -> bytes:
+        # The driver takes PTX as text that ends in a zero.
+        return with_version(compile_to_ptx(str(source), arch, tools), isa).encode() + b"\0"
+
+    before = tvm.get_global_func(_CALLBACK, allow_missing=True)
+    tvm.register_global_func(_CALLBACK, compile_kernels, override=True)
+    try:
+        yield
+    finally:
+        if before is not None:
+            tvm.register_global_func(_CALLBACK, before, override=True)

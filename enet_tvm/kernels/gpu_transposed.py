@@ -1,0 +1,154 @@
+"""Transposed convolutions with stride 2 on a GPU: four outputs for each input pixel, and no work on inserted zeros.
+
+A thread takes some input pixels and computes the 2x2 outputs that begin at each. Every output is a plain convolution with those
+kernel positions that meet no inserted zero (`enet_tvm.kernels.conv2d.transposed_taps`); the loop is over the input pixels that
+they need, so that each is loaded once for all four.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm.tirx.script.builder import ir as T
+
+from enet_tvm.kernels.building import Arguments, prim_func
+from enet_tvm.kernels.conv2d import transposed_taps
+from enet_tvm.kernels.gpu_building import both, copy_vectors, for_each, for_threads, if_all, private
+from enet_tvm.kernels.gpu_conv2d import Epilogue, epilogue_arguments
+from enet_tvm.kernels.gpu_tile import GpuTile, GpuUnit, gpu_tile
+from enet_tvm.ops import FusedConv2D
+
+Offset = tuple[int, int]
+
+
+def transposed_tile(attrs: FusedConv2D, unit: GpuUnit) -> GpuTile:
+    """Return the launch of a transposed convolution; its pixels are those of the input."""
+    n, _, height, width = attrs.data_shape
+    return gpu_tile(unit, height * width, attrs.out_shape[1], n, accumulators_per_pixel=4)
+
+
+def pack_transposed_weight(weight: np.ndarray, attrs: FusedConv2D, tile: GpuTile) -> np.ndarray:
+    """Return weights (IC x OC x KH x KW) as group of channels, tap in the order of use, input channel, channel of the group."""
+    inputs, outputs, _, columns = weight.shape
+    order = [tap for taps in _taps_by_offset(attrs).values() for _, tap in taps]
+    groups = tile.channel_groups(outputs)
+    packed = np.zeros((len(order), inputs, groups * tile.channels), weight.dtype)
+    for place, tap in enumerate(order):
+        packed[place, :, :outputs] = weight[:, :, tap // columns, tap % columns]
+    grouped = packed.reshape(len(order), inputs, groups, tile.channels)
+    return np.ascontiguousarray(grouped.transpose(2, 0, 1, 3))
+
+
+def gpu_conv2d_transpose(attrs: FusedConv2D, tile: GpuTile) -> tvm.tirx.PrimFunc:
+    """Return the kernel of a fused transposed convolution that doubles height and width.
+
+    Its arguments are those of `enet_tvm.kernels.gpu_conv2d.gpu_conv2d`, the weight as `pack_transposed_weight` orders it.
+    """
+    doubled = tuple(2 * side for side in attrs.data_shape[2:])
+    if not attrs.transposed or attrs.strides != (2, 2) or attrs.out_shape[2:] != doubled:
+        raise ValueError("the template is for transposed convolutions that double height and width")
+    taps = _taps_by_offset(attrs)
+    arguments: Arguments = {
+        "data": (attrs.data_shape, "float32"),
+        "weight": (
+            (tile.channel_groups(attrs.out_shape[1]), sum(map(len, taps.values())), attrs.data_shape[1], tile.channels),
+            "float32",
+        ),
+        **epilogue_arguments(attrs, tile),
+        "out": (attrs.out_shape, "float32"),
+    }
+
+    def body(*buffers: Any) -> None:
+        _Transposed(attrs, tile, taps, dict(zip(arguments, buffers, strict=True))).emit()
+
+    return prim_func(arguments, body)
+
+
+def _taps_by_offset(attrs: FusedConv2D) -> dict[Offset, list[tuple[Offset, int]]]:
+    """Return for each input pixel around a thread's own the (phase, tap) pairs that take it."""
+    taps: dict[Offset, list[tuple[Offset, int]]] = {}
+    for phase, tap, dy, dx in transposed_taps(attrs):
+        taps.setdefault((dy, dx), []).append((phase, tap))
+    return dict(sorted(taps.items()))
+
+
+class _Transposed:
+    def __init__(
+        self, attrs: FusedConv2D, tile: GpuTile, taps: dict[Offset, list[tuple[Offset, int]]], buffers: dict[str, Any]
+    ) -> None:
+        self.attrs = attrs
+        self.tile = tile
+        self.taps = taps
+        self.buffers = buffers
+        _, _, self.height, self.width = attrs.data_shape
+        self.total = self.height * self.width
+        self.exact = self.total % (tile.lanes * tile.pixels) == 0
+        self.epilogue = Epilogue(attrs, buffers)
+
+    def emit(self) -> None:
+        tile, channels = self.tile, self.attrs.out_shape[1]
+        with for_threads((*tile.blocks(self.total, channels), self.attrs.out_shape[0]), (tile.lanes, tile.groups)) as (
+            block,
+            block_of_groups,
+            picture,
+            lane,
+            group_in_block,
+        ):
+            group = block_of_groups * tile.groups + group_in_block
+            first = block * (tile.lanes * tile.pixels) + lane
+            acc = private((tile.pixels, tile.channels, 2, 2))
+            with for_each(tile.pixels, tile.channels, 2, 2) as index:
+                T.buffer_store(acc, T.float32(0), list(index))
+            place = 0
+            for offset, taps in self.taps.items():
+                self._accumulate(acc, picture, group, first, offset, taps, place)
+                place += len(taps)
+            with for_each(tile.channels) as (c,):
+                channel = group * tile.channels + c
+                known = None if channels % tile.channels == 0 else channel < channels
+                with if_all(known), for_each(tile.pixels) as (i,):
+                    pixel = first + i * tile.lanes
+                    with if_all(None if self.exact else pixel < self.total):
+                        self._store(acc, i, c, picture, channel, pixel)
+
+    def _store(self, acc: Any, i: Any, c: Any, picture: Any, channel: Any, pixel: Any) -> None:
+        """Store the 2x2 outputs of a pixel, each pair of neighbours at once."""
+        row, column = T.floordiv(pixel, self.width), T.floormod(pixel, self.width)
+        with for_each(2) as (a,), T.vectorized(2) as b:
+            place = (row * 2 + a, column * 2 + b)
+            T.buffer_store(
+                self.buffers["out"],
+                self.epilogue(acc[i, c, a, b], picture, channel, *place),
+                [picture, channel, *place],
+            )
+
+    def _accumulate(
+        self, acc: Any, picture: Any, group: Any, first: Any, offset: Offset, taps: list[tuple[Offset, int]], place: int
+    ) -> None:
+        tile, inputs = self.tile, self.attrs.data_shape[1]
+        data, weight = self.buffers["data"], self.buffers["weight"]
+        with T.serial(inputs) as channel:
+            pixels = private((tile.pixels,))
+            for i in range(tile.pixels):
+                pixel = first + i * tile.lanes
+                row, column = T.floordiv(pixel, self.width) + offset[0], T.floormod(pixel, self.width) + offset[1]
+                value, inside = data[picture, channel, row, column], self._inside(pixel, row, column, offset)
+                if inside:
+                    value = tvm.tirx.if_then_else(both(*inside), value, T.float32(0))
+                T.buffer_store(pixels, value, [i])
+            for number, ((a, b), _) in enumerate(taps):
+                weights = private((tile.channels,))
+                copy_vectors(weights, tile.channels, weight, [group, place + number, channel], 0)
+                with for_each(tile.pixels, tile.channels) as (i, c):
+                    T.buffer_store(acc, acc[i, c, a, b] + pixels[i] * weights[c], [i, c, a, b])
+
+    def _inside(self, pixel: Any, row: Any, column: Any, offset: Offset) -> list[Any]:
+        tests = [] if self.exact else [pixel < self.total]
+        for place, extent, shift in ((row, self.height, offset[0]), (column, self.width, offset[1])):
+            if shift < 0:
+                tests.append(place >= 0)
+            elif shift > 0:
+                tests.append(place < extent)
+        return tests
