@@ -1,9 +1,9 @@
 """TVM's CUDA backend on a machine without a CUDA driver.
 
-TVM's code generator for CUDA prints C++ text, which takes no GPU. But before it calls a compiler for that text it looks for the
-function ``ffi.Module.create.cuda``, which the library ``libtvm_runtime_cuda.so`` registers, and that one is linked against the
-driver (libcuda.so.1) and NVIDIA's runtime (libcudart.so.13). Where they are missing, ``import tvm`` leaves the library out without
-a word, no compiler is called, and what is exported carries source text that no device can load.
+TVM's code generator for CUDA prints C++ text, which takes no GPU. But before it calls a compiler for that text it looks for
+the function ``ffi.Module.create.cuda``, which the library ``libtvm_runtime_cuda.so`` registers, and that one is linked against
+the driver (libcuda.so.1) and NVIDIA's runtime (libcudart.so.13). Where they are missing, ``import tvm`` leaves the library out
+without a word, no compiler is called, and what is exported carries source text that no device can load.
 
 So here both are replaced by stand-ins: libraries of the same names whose functions all return 100, "no CUDA device". They are
 compiled from a list of names read from TVM's own library, and opened with their symbols global; the dynamic loader then takes

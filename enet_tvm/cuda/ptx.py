@@ -1,8 +1,9 @@
 """What a PTX module says of itself, and the ISA version that it claims.
 
-PTX carries the newest ISA version that its compiler knows, whether or not it uses anything of it, and a driver refuses a version
-that is newer than itself. The last driver for Jetson TX1 and Nano (JetPack 4.6, CUDA 10.2) stops at 6.5. So the claim is lowered
-to what a target's oldest driver takes; that the code keeps to it is for ptxas to say, which rejects what a version lacks.
+PTX carries the newest ISA version that its compiler knows, whether or not it uses anything of it, and a driver refuses a
+version that is newer than itself. The last driver for Jetson TX1 and Nano (JetPack 4.6, CUDA 10.2) stops at 6.5. So the claim
+is lowered to what a target's oldest driver takes; that the code keeps to it is for ptxas to say, which rejects what a version
+lacks.
 """
 
 from __future__ import annotations

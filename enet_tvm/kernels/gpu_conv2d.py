@@ -1,9 +1,9 @@
 """Convolutions on a GPU, plain NCHW: a register tile in each thread, everything around it in the epilogue.
 
-A thread sums `pixels` x `channels` outputs. Its pixels are counted through the whole plane, row after row, so no width wastes a
-thread. The loop over kernel positions is outside and that over input channels inside: what a position's row and column mean for
-each pixel, and whether they are inside the picture, is found out once for all channels. A step of the inner loop loads one value
-for each pixel, coalesced over the threads, and the weights of the channels, which are the same for a whole warp.
+A thread sums `pixels` x `channels` outputs. Its pixels are counted through the whole plane, row after row, so no width wastes
+a thread. The loop over kernel positions is outside and that over input channels inside: what a position's row and column mean
+for each pixel, and whether they are inside the picture, is found out once for all channels. A step of the inner loop loads one
+value for each pixel, coalesced over the threads, and the weights of the channels, which are the same for a whole warp.
 """
 
 from __future__ import annotations

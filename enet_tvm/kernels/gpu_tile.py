@@ -92,7 +92,7 @@ def gpu_tile(unit: GpuUnit, pixels: int, channels: int, batch: int = 1, accumula
         return batch * -(-pixels // shape[0]) * -(-channels // shape[1])
 
     def loads(shape: tuple[int, int]) -> float:
-        """Loads for each useful multiply-add, weights four at a time."""
+        """Return the loads for each useful multiply-add, weights four at a time."""
         p, c = shape
         computed = -(-channels // c) * c
         useful = p * c * accumulators_per_pixel * channels / computed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from enet_tvm.cuda.tools import find_cuda_tools
 from enet_tvm.errors import UserError
 from enet_tvm.machine import architecture, cpu_features
 from enet_tvm.targets.spec import TargetSpec, load_target, target_file
@@ -49,7 +50,8 @@ class TargetCheck:
 
 
 def check_target(name: str) -> TargetCheck:
-    """Find out what is missing on this machine for a target: its file, TVM, the processor's name, a linker.
+    """Find out what is missing on this machine for a target: its file, TVM, the processor's name, a linker,
+    and for a GPU the CUDA compiler.
 
     Parameters
     ----------
@@ -80,6 +82,11 @@ def check_target(name: str) -> TargetCheck:
         linker = str(host_linker(spec.triple, spec.toolchain))
     except UserError as error:
         problems.append(str(error))
+    if spec.gpu is not None:
+        try:
+            find_cuda_tools()
+        except UserError as error:
+            problems.append(str(error))
     return TargetCheck(name, linker, tuple(problems), tuple(_obstacles(spec)))
 
 

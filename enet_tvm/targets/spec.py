@@ -21,6 +21,7 @@ NATIVE = "native"
 
 # In what follows, a field's description is what an error says was expected of it.
 _Sentence = Annotated[str, Field(min_length=1, pattern=r"\S")]
+_Count = Annotated[int, Field(ge=1, strict=True)]
 _Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
 
@@ -65,8 +66,45 @@ class PeakFigures(BaseModel):
         return self
 
 
+class GpuSpec(BaseModel):
+    """An NVIDIA GPU beside the CPU of a target: the network runs on it, and the CPU launches its kernels.
+
+    Attributes
+    ----------
+    arch : str
+        Its architecture in NVIDIA's spelling.
+    ptx : str
+        The PTX ISA of the oldest driver that it may meet; newer drivers take older PTX.
+    multiprocessors : int
+        Of the smallest of these GPUs.
+    max_registers : int
+        Of 32 bits, that a kernel may use per thread; the inspection refuses more.
+    registers_per_block : int
+        Of 32 bits, for all the threads of a block.
+    max_threads_per_block : int
+    max_shared_memory_per_block : int
+        In bytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    arch: str = Field(pattern=r"^sm_\d{2,3}$", description='"sm_" and the compute capability, such as "sm_53"')
+    ptx: str = Field(
+        pattern=r"^\d+\.\d$", description='the PTX ISA version of the oldest driver it may meet, such as "6.5"'
+    )
+    multiprocessors: _Count = Field(description="a whole number of streaming multiprocessors")
+    max_registers: Annotated[int, Field(ge=32, le=255, strict=True)] = Field(
+        default=255, description="a whole number from 32 to 255, per thread"
+    )
+    registers_per_block: _Count = Field(default=65536, description="a whole number of 32-bit registers")
+    max_threads_per_block: Annotated[int, Field(ge=128, le=1024, strict=True)] = Field(
+        default=1024, description="a whole number from 128 to 1024"
+    )
+    max_shared_memory_per_block: _Count = Field(default=49152, description="a whole number of bytes")
+
+
 class TargetSpec(BaseModel):
-    """A CPU to compile for.
+    """A machine to compile for: a CPU, or a GPU and the CPU beside it.
 
     Attributes
     ----------
@@ -93,7 +131,9 @@ class TargetSpec(BaseModel):
     notes : tuple of str
         How to prepare the board, in sentences.
     roofline : PeakFigures or None
-        What the machine could do at most.
+        What the machine could do at most; of the GPU, where there is one.
+    gpu : GpuSpec or None
+        The GPU that the network runs on; None where it runs on the CPU.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -121,6 +161,7 @@ class TargetSpec(BaseModel):
     size: SizeText | None = Field(default=None, description='a text of the form "WIDTHxHEIGHT", both divisible by 8')
     notes: tuple[_Sentence, ...] = Field(default=(), description="a list of sentences on how to prepare the board")
     roofline: PeakFigures | None = Field(default=None, description="a section with gflops, gbps or both, and their source")
+    gpu: GpuSpec | None = Field(default=None, description="a section with arch, ptx and multiprocessors")
 
     @model_validator(mode="before")
     @classmethod
@@ -135,7 +176,7 @@ class TargetSpec(BaseModel):
         return "aarch64" if self.triple.startswith("aarch64") else "x86_64"
 
     def to_tvm(self) -> tvm.target.Target:
-        """Return TVM's target.
+        """Return TVM's target, a GPU's with the CPU as its host.
 
         The number of cores is always given: TVM would take this machine's for it.
 
@@ -149,9 +190,20 @@ class TargetSpec(BaseModel):
         known = tvm.target.codegen.llvm_get_cpu_archlist(tvm.target.Target({"kind": "llvm", "mtriple": self.triple}))
         if self.mcpu not in {str(name) for name in known}:
             raise UserError(f"target {self.name}: LLVM knows no processor '{self.mcpu}' for {self.triple}; correct its mcpu")
-        return tvm.target.Target(
-            {"kind": "llvm", "mtriple": self.triple, "mcpu": self.mcpu, "mattr": list(self.mattr), "num-cores": self.cores}
-        )
+        cpu = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.mcpu, "mattr": list(self.mattr), "num-cores": self.cores}
+        if self.gpu is None:
+            return tvm.target.Target(cpu)
+        limits = {
+            "thread_warp_size": 32,
+            "max_threads_per_block": self.gpu.max_threads_per_block,
+            "max_num_threads": self.gpu.max_threads_per_block,
+            "max_shared_memory_per_block": self.gpu.max_shared_memory_per_block,
+            "registers_per_block": self.gpu.registers_per_block,
+        }
+        return tvm.target.Target({"kind": "cuda", "arch": self.gpu.arch, **limits}, host=cpu)
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {"roofline": PeakFigures, "gpu": GpuSpec}
 
 
 def known_targets() -> dict[str, Path]:
@@ -226,11 +278,9 @@ def _complaint(kind: str, location: Sequence[str | int], value: Any) -> str:
     # A list's index and what pydantic adds for alternatives say nothing of the file's own keys.
     keys = [step for step in location if isinstance(step, str)]
     model: type[BaseModel] = TargetSpec
-    if keys[:1] == ["roofline"] and keys[1:]:
-        model, keys = PeakFigures, keys[1:]
-        prefix = "roofline."
-    else:
-        prefix = ""
+    prefix = ""
+    if (section := _SECTIONS.get(keys[0])) is not None and keys[1:]:
+        model, prefix, keys = section, f"{keys[0]}.", keys[1:]
     field = model.model_fields.get(keys[0])
     if field is None:
         return f"{prefix}{keys[0]} is not a key; known are {', '.join(prefix + name for name in model.model_fields)}"

@@ -11,6 +11,7 @@ from enet_tvm.files import atomic_file
 from enet_tvm.targets.spec import NATIVE, TargetSpec, load_target, make_target
 
 _WHAT_PEAKS_DEPEND_ON = ("triple", "mcpu", "mattr", "cores")
+_SECTIONS = ("gpu", "roofline")
 
 
 def new_target(name: str, changes: dict[str, Any], like: str | None = None, directory: str | Path = "targets") -> Path:
@@ -49,7 +50,9 @@ def _copied(like: str, changes: dict[str, Any]) -> dict[str, Any]:
     content = other.model_dump(mode="json", exclude_none=True)
     if other.rpc_key == other.name:
         del content["rpc_key"]
-    if any(key in changes and changes[key] != content[key] for key in _WHAT_PEAKS_DEPEND_ON):
+    # The peaks of a target with a GPU are the GPU's, whatever its CPU.
+    peaks = ("gpu",) if other.gpu is not None else _WHAT_PEAKS_DEPEND_ON
+    if any(key in changes and changes[key] != content.get(key) for key in peaks):
         content.pop("roofline", None)
     return content
 
@@ -60,10 +63,10 @@ def to_toml(spec: TargetSpec) -> str:
     del content["name"]
     if spec.rpc_key == spec.name:
         del content["rpc_key"]
-    section = content.pop("roofline", None)
+    sections = {key: content.pop(key) for key in _SECTIONS if key in content}
     lines = [f"{key} = {_toml(value)}" for key, value in content.items()]
-    if section is not None:
-        lines += ["", "[roofline]", *(f"{key} = {_toml(value)}" for key, value in section.items())]
+    for name, section in sections.items():
+        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in section.items())]
     return "\n".join(lines) + "\n"
 
 
