@@ -19,6 +19,7 @@ from enet_tvm.artifact import (
     check_destination,
     write_artifact,
 )
+from enet_tvm.cuda.tools import find_cuda_tools
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
 from enet_tvm.frontend.onnx_import import from_onnx, read_onnx_info, read_onnx_source
@@ -73,9 +74,11 @@ def compile_artifact(request: CompileRequest, directory: Path) -> Manifest:
     """
     check_stack()
     check_destination(directory)
+    if request.target.gpu is not None:
+        find_cuda_tools()
     source = _import(request)
     _check_classes(request.weights, source)
-    compiled = compile_module(source.mod, request.target.to_tvm(), request.dump_ir)
+    compiled = compile_module(source.mod, request.target.to_tvm(), request.dump_ir, gpu=request.target.gpu)
     linker = host_linker(request.target.triple, request.target.toolchain)
     manifest = _manifest(request, source, compiled.launches)
     return write_artifact(

@@ -10,6 +10,8 @@
 7  fuse-remaining       TVM's generic fusion of that
 8  schedule-remaining   parallel and vectorised, by tuned schedules where there are
 9  virtual-machine      memory plan and bytecode of the Relax virtual machine
+
+For a GPU, phase 4 does not exist (its kernels take NCHW, pixels in the threads), and phases 5 and 8 are those of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,16 +28,21 @@ import tvm
 from tvm import relax
 from tvm.relax import backend, transform
 
+from enet_tvm.cuda.device_compiler import device_compiler
 from enet_tvm.dataflow import Dataflow, is_call
 from enet_tvm.files import atomic_file
 from enet_tvm.kernels.choices import DEFAULTS, Choices
+from enet_tvm.kernels.gpu_tile import GpuUnit
 from enet_tvm.kernels.register_tile import VectorUnit
 from enet_tvm.passes.block_layout import BlockLayout
 from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
 from enet_tvm.passes.fuse_conv2d import FuseConv2D
 from enet_tvm.passes.fuse_initial_block import FuseInitialBlock
+from enet_tvm.passes.lower_gpu_kernels import LowerGpuKernels
 from enet_tvm.passes.lower_kernels import LAUNCHES, LowerKernels
 from enet_tvm.passes.schedule_remaining import ScheduleRemaining
+from enet_tvm.passes.schedule_remaining_gpu import ScheduleRemainingGpu
+from enet_tvm.targets.spec import GpuSpec
 
 
 @dataclass(frozen=True)
@@ -89,17 +97,44 @@ def graph_phases(target: tvm.target.Target, choices: Choices = DEFAULTS) -> list
     """Return the phases from an imported network to scheduled kernels."""
     unit = VectorUnit.of(target)
     return [
+        *_fusing_phases(),
+        Phase("block-layout", [BlockLayout(unit.lanes)]),
+        Phase("lower-kernels", [LowerKernels(unit, choices)]),
+        *_remaining_phases(),
+        Phase("schedule-remaining", [ScheduleRemaining(unit.lanes, choices)]),
+    ]
+
+
+def gpu_phases(unit: GpuUnit) -> list[Phase]:
+    """Return the phases from an imported network to kernels of a GPU."""
+    return [
+        *_fusing_phases(),
+        Phase("lower-kernels", [LowerGpuKernels(unit)]),
+        *_remaining_phases(),
+        Phase("schedule-remaining", [ScheduleRemainingGpu()]),
+    ]
+
+
+def gpu_unit(gpu: GpuSpec) -> GpuUnit:
+    """Return what the tiles of a GPU's kernels depend on."""
+    return GpuUnit(gpu.multiprocessors, gpu.max_registers, gpu.max_threads_per_block)
+
+
+def _fusing_phases() -> list[Phase]:
+    return [
         Phase("fold-batch-norm", [FoldBatchNorm()]),
         Phase("fuse-initial-block", [FuseInitialBlock()]),
         Phase("fuse-conv2d", [FuseConv2D()]),
-        Phase("block-layout", [BlockLayout(unit.lanes)]),
-        Phase("lower-kernels", [LowerKernels(unit, choices)]),
+    ]
+
+
+def _remaining_phases() -> list[Phase]:
+    return [
         Phase("legalize", [backend.DispatchSortScan(), transform.LegalizeOps(), transform.FoldConstant()]),
         Phase(
             "fuse-remaining",
             [transform.AnnotateTIROpPattern(), transform.FuseOps(), transform.FuseTIR(), transform.DeadCodeElimination()],
         ),
-        Phase("schedule-remaining", [ScheduleRemaining(unit.lanes, choices)]),
     ]
 
 
@@ -127,7 +162,11 @@ def machine_phase() -> Phase:
 
 
 def compile_module(
-    mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None = None, choices: Choices = DEFAULTS
+    mod: tvm.IRModule,
+    target: tvm.target.Target,
+    dump_ir: Path | None = None,
+    choices: Choices = DEFAULTS,
+    gpu: GpuSpec | None = None,
 ) -> Compiled:
     """Compile an imported network.
 
@@ -136,15 +175,22 @@ def compile_module(
     mod : tvm.IRModule
         From `enet_tvm.frontend`.
     target : tvm.target.Target
-        An LLVM target.
+        An LLVM target; a CUDA target where there is a GPU.
     dump_ir : Path, optional
         A directory to write the module into after each phase, as TVMScript.
     choices : Choices
-        What tuning found out about the kernels.
+        What tuning found out about the kernels of a CPU.
+    gpu : GpuSpec, optional
+        The GPU that the network runs on.
+
+    Raises
+    ------
+    UserError
+        When the CUDA compiler is missing for a GPU.
     """
-    phases = graph_phases(target, choices)
+    phases = graph_phases(target, choices) if gpu is None else gpu_phases(gpu_unit(gpu))
     _dump(mod, dump_ir, 0, "import")
-    with target:
+    with target, nullcontext() if gpu is None else device_compiler(gpu.arch, gpu.ptx):
         for number, phase in enumerate(phases, start=1):
             mod = tvm.transform.Sequential(phase.passes)(mod)
             _dump(mod, dump_ir, number, phase.name)
