@@ -60,12 +60,12 @@ def _import_tvm_ffi() -> ModuleType:
 
 
 def _runtime_library() -> Path:
-    spec = importlib.util.find_spec("tvm")
-    if spec is None or spec.origin is None:
+    folders = [Path(chosen)] if (chosen := os.environ.get("TVM_LIBRARY_PATH")) else []
+    # A board may have the libraries alone, without the Python package that usually holds them.
+    if (spec := importlib.util.find_spec("tvm")) is not None and spec.origin is not None:
+        folders.append(Path(spec.origin).parent / "lib")
+    if not folders:
         raise UserError("apache-tvm is not installed; run: pip install enet-tvm")
-    folders = [Path(spec.origin).parent / "lib"]
-    if chosen := os.environ.get("TVM_LIBRARY_PATH"):
-        folders.insert(0, Path(chosen))
     for folder in folders:
         if (library := folder / "libtvm_runtime.so").is_file():
             return library

@@ -1,0 +1,134 @@
+"""Compiling the board's programs from the C sources of this package, for any architecture, with Zig's compiler."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from enet_tvm.errors import UserError
+from enet_tvm.toolchain import zig_linker
+from enet_tvm.version import TESTED_STACK
+
+SOURCES = Path(__file__).parent / "csrc"
+PROGRAMS = {
+    "enet-run": ("enet_run", "tvm_call", "json", "pictures", "sha256"),
+    "enet-rpcd": ("enet_rpcd", "tvm_call"),
+}
+"""Each program's name and its sources."""
+
+CUDA_RUNTIME = "libcudart.so.13"
+"""What TVM's CUDA runtime was linked against."""
+
+_WARNINGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
+_TIMEOUT_SECONDS = 600
+
+
+def build_program(name: str, libraries: Path, machine: str, output: Path) -> None:
+    """Compile one of `PROGRAMS` against TVM's libraries.
+
+    Parameters
+    ----------
+    name : str
+        Of the program.
+    libraries : Path
+        Folder with ``libtvm_runtime.so`` and ``libtvm_ffi.so`` of the board's architecture. On the board they are
+        looked for in ``../lib``, seen from the program.
+    machine : str
+        ``x86_64`` or ``aarch64``.
+    output : Path
+        File to write.
+
+    Raises
+    ------
+    UserError
+        When Zig's compiler is missing or cannot be run.
+    """
+    sources = [str(SOURCES / f"{source}.c") for source in PROGRAMS[name]]
+    versions = [f'-D{key.upper().replace("-", "_")}="{version}"' for key, version in TESTED_STACK.items()]
+    compile_c(
+        machine,
+        *versions,
+        f"-I{_ffi_headers()}",
+        *sources,
+        # What registers TVM's functions is their constructors: the libraries must be loaded even if no symbol of one is named.
+        "-Wl,--no-as-needed",
+        str(libraries / "libtvm_runtime.so"),
+        str(libraries / "libtvm_ffi.so"),
+        "-Wl,--allow-shlib-undefined",
+        "-Wl,-rpath,$ORIGIN/../lib",
+        *("-ldl", "-lm", "-o", str(output)),
+    )
+
+
+def build_cuda_runtime(machine: str, output: Path) -> None:
+    """Compile the ``libcudart.so.13`` that works with drivers from CUDA 10.2 on (see ``csrc/cudart_shim.c``).
+
+    Parameters
+    ----------
+    machine : str
+        ``x86_64`` or ``aarch64``.
+    output : Path
+        File to write.
+
+    Raises
+    ------
+    UserError
+        When Zig's compiler is missing or cannot be run.
+    """
+    shared = ("-shared", "-fPIC")
+    with tempfile.TemporaryDirectory(prefix="enet-tvm-") as directory:
+        driver = Path(directory, "libcuda.so.1")
+        compile_c(machine, *shared, str(SOURCES / "cuda_driver_stub.c"), f"-Wl,-soname,{driver.name}", "-o", str(driver))
+        compile_c(
+            machine,
+            *shared,
+            str(SOURCES / "cudart_shim.c"),
+            f"-Wl,-soname,{CUDA_RUNTIME}",
+            f"-Wl,--version-script={SOURCES / 'cudart_shim.map'}",
+            "-Wl,-z,defs",
+            str(driver),
+            *("-o", str(output)),
+        )
+
+
+def compile_c(machine: str, *arguments: str) -> None:
+    """Run Zig's C compiler for an architecture, with warnings as errors.
+
+    Raises
+    ------
+    UserError
+        When the compiler is missing, cannot be run, or refuses.
+    """
+    linker = zig_linker(machine)
+    command = [*linker.command, *_WARNINGS, *arguments, "-Wl,--build-id=none"]
+    try:
+        result = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, **linker.environment},
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"cannot run Zig's compiler ({error}); run: pip install --force-reinstall ziglang") from error
+    if result.returncode:
+        raise UserError(f"Zig's compiler failed ({_reason(result.stderr)}); free some room on the disk, or reinstall ziglang")
+
+
+def _reason(said: bytes) -> str:
+    lines: Sequence[str] = [line.strip() for line in said.decode("utf-8", errors="replace").splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[0] if lines else "it gave no reason")
+
+
+def _ffi_headers() -> Path:
+    import importlib.util
+
+    spec = importlib.util.find_spec("tvm_ffi")
+    folder = Path(spec.origin).parent / "include" if spec and spec.origin else None
+    if folder is None or not (folder / "tvm/ffi/c_api.h").is_file():
+        raise UserError("the headers of apache-tvm-ffi are missing; run: pip install --force-reinstall apache-tvm-ffi")
+    return folder

@@ -1,0 +1,362 @@
+/* enet-run: runs a compiled network on a board that has no Python, and says how long it takes. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <time.h>
+
+#include "json.h"
+#include "pictures.h"
+#include "sha256.h"
+#include "tvm_call.h"
+
+/* Versions this was built for: -DAPACHE_TVM="..." -DAPACHE_TVM_FFI="..." */
+#ifndef APACHE_TVM
+#error "APACHE_TVM and APACHE_TVM_FFI name the versions of TVM's runtime"
+#endif
+
+enum { WHY = 1024, POOLED_ALLOCATOR = 2, MOST_RUNS = 1000000 };
+
+static const char usage[] =
+    "usage: enet-run [options] ARTIFACT [INPUT]\n"
+    "  ARTIFACT             directory that 'enet-tvm compile' wrote\n"
+    "  INPUT                a .ppm picture of the network's size, or a .npy file of float32 N, C, H, W, normalised;\n"
+    "                       without one, zeros\n"
+    "  --runs N             time N runs (default 10)\n"
+    "  --warmup N           runs before that are not timed (default 3)\n"
+    "  --threads N          threads (default: the processors this process may use)\n"
+    "  --device cpu|cuda    where to run (default cpu)\n"
+    "  --labels FILE.pgm    write the class of every pixel\n"
+    "  --logits FILE.npy    write the logits\n"
+    "  --json FILE          write the figures\n"
+    "  --version            print the versions\n";
+
+static _Noreturn void die(int code, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  fputs("enet-run: error: ", stderr);
+  vfprintf(stderr, format, arguments);
+  fputc('\n', stderr);
+  va_end(arguments);
+  exit(code);
+}
+
+typedef struct {
+  char library[512];
+  char hash[65];
+  char target[128];
+  int64_t input[4], output[4];
+  double mean[3], std[3];
+} Manifest;
+
+static char* read_text(const char* path) {
+  FILE* file = fopen(path, "rb");
+  if (file == NULL) die(2, "cannot read %s: %s; give a directory that 'enet-tvm compile' wrote", path, strerror(errno));
+  size_t room = 1 << 16, length = 0;
+  char* text = malloc(room);
+  while (text != NULL) {
+    length += fread(text + length, 1, room - length - 1, file);
+    if (length + 1 < room) break;
+    text = realloc(text, room *= 2);
+  }
+  if (text == NULL) die(1, "there is no memory for %s", path);
+  if (ferror(file)) die(2, "cannot read %s: %s", path, strerror(EIO));
+  fclose(file);
+  text[length] = '\0';
+  return text;
+}
+
+static void shape_of(const char* text, const char* key, const char* path, int64_t out[4]) {
+  double numbers[4];
+  if (json_numbers(json_find(text, key), numbers, 4) != 4) die(2, "%s has no %s of four numbers; compile it again", path, key);
+  for (int i = 0; i < 4; ++i)
+    if ((out[i] = (int64_t)numbers[i]) < 1 || out[i] > 1 << 20) die(2, "%s has a wrong %s; compile it again", path, key);
+}
+
+/* The features that a processor must have, spelt as the kernel spells them in /proc/cpuinfo. */
+static void check_features(const char* list, const char* artifact, const char* machine) {
+  if (json_next(list, NULL) == NULL) return;
+  char* info = read_text("/proc/cpuinfo");
+  char* line = strstr(info, strcmp(machine, "x86_64") ? "Features" : "flags");
+  if (line == NULL) {
+    free(info); /* the kernel does not say: the library itself will tell */
+    return;
+  }
+  line[strcspn(line, "\n")] = '\0';
+  for (const char* element = json_next(list, NULL); element != NULL; element = json_next(list, element)) {
+    char name[64];
+    if (json_string(element, name, sizeof name)) continue;
+    size_t length = strlen(name);
+    const char* found = line;
+    while ((found = strstr(found + 1, name)) != NULL)
+      if (strchr(" \t", found[-1]) && strchr(" ", found[length])) break; /* strchr finds the end of the text, too */
+    if (!found) die(2, "%s is for a processor with %s, which this one lacks; compile it for this board", artifact, name);
+  }
+  free(info);
+}
+
+static void check_version(const char* text, const char* key, const char* built, const char* path) {
+  char version[64];
+  if (json_string(json_find(text, key), version, sizeof version)) die(2, "%s has no %s; compile it again", path, key);
+  if (strcmp(version, built))
+    die(2, "%s was compiled with TVM's %s, and this runner has %s; make both with one release", path, version, built);
+}
+
+static Manifest read_manifest(const char* artifact) {
+  Manifest manifest;
+  char path[600], name[128], machine[32], here[65];
+  double schema = 0;
+  if ((size_t)snprintf(path, sizeof path, "%s/manifest.json", artifact) >= sizeof path)
+    die(2, "the path %s is too long", artifact);
+  char* text = read_text(path);
+  const char* version = json_find(text, "schema_version");
+  if (version != NULL) schema = strtod(version, NULL);
+  if (schema != 1) die(2, "%s is no manifest that this runner reads (schema_version must be 1); compile it again", path);
+  check_version(text, "versions.apache_tvm", APACHE_TVM, path);
+  check_version(text, "versions.apache_tvm_ffi", APACHE_TVM_FFI, path);
+  if (json_string(json_find(text, "library"), name, sizeof name) || strchr(name, '/') ||
+      json_string(json_find(text, "hashes.library"), manifest.hash, sizeof manifest.hash) || strlen(manifest.hash) != 64 ||
+      json_string(json_find(text, "target.name"), manifest.target, sizeof manifest.target) ||
+      json_string(json_find(text, "target.architecture"), machine, sizeof machine))
+    die(2, "%s is not complete; compile it again", path);
+  shape_of(text, "input.shape", path, manifest.input);
+  shape_of(text, "output.shape", path, manifest.output);
+  if (manifest.input[1] != 3 || json_numbers(json_find(text, "input.mean"), manifest.mean, 3) != 3 ||
+      json_numbers(json_find(text, "input.std"), manifest.std, 3) != 3)
+    die(2, "%s does not say how pictures are normalised; compile it again", path);
+  if (manifest.output[1] > 256) die(2, "%s has more than 256 classes", path);
+  snprintf(manifest.library, sizeof manifest.library, "%.*s/%s", (int)(sizeof manifest.library - sizeof name - 2), artifact,
+           name);
+  struct stat entry;
+  if (stat(manifest.library, &entry) || sha256_file(manifest.library, here))
+    die(2, "cannot read %s: %s; copy the whole directory", manifest.library, strerror(errno));
+  if (strcmp(here, manifest.hash))
+    die(2, "%s is not the file its manifest was written for (truncated or edited); copy it again", manifest.library);
+  struct utsname system;
+  if (uname(&system) == 0 && strcmp(system.machine, machine))
+    die(2, "%s was compiled for %s, and this machine is %s; compile it for this board", artifact, machine, system.machine);
+  check_features(json_find(text, "target.cpu_features"), artifact, machine);
+  free(text);
+  return manifest;
+}
+
+static TVMFFIObjectHandle need(const char* name) {
+  TVMFFIObjectHandle function = tvm_global(name);
+  if (function == NULL) die(1, "TVM's runtime has no function %s; unpack the bundle again", name);
+  return function;
+}
+
+static TVMFFIAny call(TVMFFIObjectHandle function, const char* what, int count, TVMFFIAny* arguments) {
+  char why[WHY];
+  TVMFFIAny result;
+  if (tvm_call(function, count, arguments, &result, why, sizeof why)) die(1, "%s failed: %s", what, why);
+  return result;
+}
+
+static TVMFFIObjectHandle method(TVMFFIAny module, const char* name) {
+  TVMFFIAny arguments[3] = {module, tvm_string(name), tvm_bool(1)};
+  TVMFFIObjectHandle get = need("ffi.ModuleGetFunction");
+  TVMFFIAny function = call(get, name, 3, arguments);
+  TVMFFIObjectDecRef(get);
+  if (function.type_index != kTVMFFIFunction) die(1, "the library has no function %s; compile it again", name);
+  return function.v_obj;
+}
+
+static void invoke(const char* name, int count, TVMFFIAny* arguments, TVMFFIAny* result) {
+  TVMFFIObjectHandle function = need(name);
+  TVMFFIAny got = call(function, name, count, arguments);
+  TVMFFIObjectDecRef(function);
+  if (result != NULL)
+    *result = got;
+  else
+    tvm_release(&got);
+}
+
+static TVMFFIAny allocate(const int64_t shape[4], int device) {
+  TVMFFIAny extents[4], arguments[4], tensor;
+  for (int i = 0; i < 4; ++i) extents[i] = tvm_int(shape[i]);
+  invoke("ffi.Shape", 4, extents, &arguments[0]);
+  arguments[1] = tvm_float32();
+  arguments[2] = tvm_device(device, 0);
+  arguments[3] = tvm_none();
+  invoke("runtime.TVMTensorAllocWithScope", 4, arguments, &tensor);
+  tvm_release(&arguments[0]);
+  return tensor;
+}
+
+static size_t bytes_of(const int64_t shape[4]) { return sizeof(float) * (size_t)(shape[0] * shape[1] * shape[2] * shape[3]); }
+
+static void copy(const char* function, TVMFFIAny tensor, void* memory, const int64_t shape[4]) {
+  TVMFFIAny arguments[3] = {tensor, tvm_pointer(memory), tvm_int((int64_t)bytes_of(shape))};
+  invoke(function, 3, arguments, NULL);
+}
+
+static double milliseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+}
+
+static int by_size(const void* a, const void* b) {
+  double x = *(const double*)a, y = *(const double*)b;
+  return (x > y) - (x < y);
+}
+
+/* Between the two nearest of the sorted values, as numpy.percentile. */
+static double percentile(const double* sorted, int count, double percent) {
+  double at = percent / 100 * (count - 1);
+  int below = (int)at;
+  return below + 1 < count ? sorted[below] + (at - below) * (sorted[below + 1] - sorted[below]) : sorted[below];
+}
+
+typedef struct {
+  TVMFFIObjectHandle main, sync;
+  TVMFFIAny input, device;
+} Network;
+
+static TVMFFIAny run(Network* network) {
+  TVMFFIAny wait[2] = {network->device, tvm_int(0)};
+  TVMFFIAny output = call(network->main, "the network", 1, &network->input);
+  TVMFFIAny none = call(network->sync, "waiting for the device", 2, wait);
+  tvm_release(&none);
+  return output;
+}
+
+static long number(const char* text, const char* option, long least, long most) {
+  char* end;
+  errno = 0;
+  long value = strtol(text, &end, 10);
+  if (end == text || *end || errno || value < least || value > most)
+    die(2, "%s is %s and must be a number from %ld to %ld", option, text, least, most);
+  return value;
+}
+
+static int ends_in(const char* path, const char* suffix) {
+  size_t length = strlen(path), tail = strlen(suffix);
+  return length > tail && strcmp(path + length - tail, suffix) == 0;
+}
+
+int main(int argc, char** argv) {
+  enum { RUNS = 256, WARMUP, THREADS, DEVICE, LABELS, LOGITS, JSON, HELP, VERSION };
+  static const struct option options[] = {
+      {"runs", 1, NULL, RUNS},       {"warmup", 1, NULL, WARMUP}, {"threads", 1, NULL, THREADS}, {"device", 1, NULL, DEVICE},
+      {"labels", 1, NULL, LABELS},   {"logits", 1, NULL, LOGITS}, {"json", 1, NULL, JSON},       {"help", 0, NULL, HELP},
+      {"version", 0, NULL, VERSION}, {NULL, 0, NULL, 0}};
+  long runs = 10, warmup = 3, threads = 0;
+  int device = kDLCPU, option;
+  const char *labels = NULL, *logits = NULL, *json = NULL;
+  char why[WHY], text[32];
+  while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+    switch (option) {
+      case RUNS: runs = number(optarg, "--runs", 1, MOST_RUNS); break;
+      case WARMUP: warmup = number(optarg, "--warmup", 0, MOST_RUNS); break;
+      case THREADS: threads = number(optarg, "--threads", 1, 1024); break;
+      case LABELS: labels = optarg; break;
+      case LOGITS: logits = optarg; break;
+      case JSON: json = optarg; break;
+      case DEVICE:
+        if (strcmp(optarg, "cpu") && strcmp(optarg, "cuda")) die(2, "--device is %s and must be cpu or cuda", optarg);
+        device = optarg[1] == 'u' ? kDLCUDA : kDLCPU;
+        break;
+      case HELP: return fputs(usage, stdout) < 0;
+      case VERSION: return printf("enet-run for apache-tvm %s, apache-tvm-ffi %s\n", APACHE_TVM, APACHE_TVM_FFI) < 0;
+      default: return fputs(usage, stderr), 2;
+    }
+  }
+  if (argc - optind < 1 || argc - optind > 2) return fputs(usage, stderr), 2;
+  const char *artifact = argv[optind], *input = argv[optind + 1];
+  Manifest manifest = read_manifest(artifact);
+
+  cpu_set_t usable;
+  int cpus = sched_getaffinity(0, sizeof usable, &usable) == 0 ? CPU_COUNT(&usable) : 1;
+  if (threads > cpus)
+    die(2, "cannot use %ld threads; give between 1 and %d, the processors this process may use", threads, cpus);
+  if (threads > 0 || getenv("TVM_NUM_THREADS") == NULL) {
+    snprintf(text, sizeof text, "%ld", threads > 0 ? threads : (long)cpus);
+    setenv("TVM_NUM_THREADS", text, 1);
+  }
+  setenv("TVM_THREAD_POOL_SPIN_COUNT", "4000", 0); /* idle workers sleep after about 2 ms, not after 160 */
+  if (device == kDLCUDA && dlopen("libtvm_runtime_cuda.so", RTLD_NOW | RTLD_GLOBAL) == NULL)
+    die(1, "cannot load TVM's CUDA runtime: %s", dlerror());
+
+  float* values = calloc(1, bytes_of(manifest.input));
+  float* results = malloc(bytes_of(manifest.output));
+  double* times = malloc((size_t)runs * sizeof *times);
+  if (values == NULL || results == NULL || times == NULL) die(1, "there is no memory for the input");
+  if (input != NULL &&
+      (ends_in(input, ".npy") ? read_npy(input, manifest.input, values, why, sizeof why)
+                              : read_ppm(input, manifest.input, manifest.mean, manifest.std, values, why, sizeof why)))
+    die(2, "%s", why);
+
+  Network network;
+  TVMFFIAny library, machine, arguments[6];
+  arguments[0] = tvm_string(manifest.library);
+  invoke("ffi.ModuleLoadFromFile", 1, arguments, &library);
+  machine = call(method(library, "vm_load_executable"), "vm_load_executable", 0, arguments);
+  int devices = 0; /* a network on a GPU needs the processor too, for shapes */
+  for (int type = device;; type = kDLCPU) {
+    arguments[devices++] = tvm_int(type);
+    arguments[devices++] = tvm_int(0);
+    arguments[devices++] = tvm_int(POOLED_ALLOCATOR);
+    if (type == kDLCPU) break;
+  }
+  TVMFFIAny none = call(method(machine, "vm_initialization"), "vm_initialization", devices, arguments);
+  tvm_release(&none);
+  network.main = method(machine, "main");
+  network.sync = need("runtime.Device_StreamSync");
+  network.device = tvm_device(device, 0);
+  network.input = allocate(manifest.input, device);
+  copy("runtime.TVMTensorCopyFromBytes", network.input, values, manifest.input);
+
+  TVMFFIAny output = tvm_none();
+  double first = 0;
+  for (long i = 0; i < warmup + runs; ++i) {
+    tvm_release(&output);
+    double begin = milliseconds();
+    output = run(&network);
+    double took = milliseconds() - begin;
+    if (i == 0) first = took;
+    if (i >= warmup) times[i - warmup] = took;
+  }
+  if (output.type_index != kTVMFFITensor) die(1, "the network returned no tensor; compile it again");
+  const DLTensor* tensor = (const DLTensor*)((const char*)output.v_obj + sizeof(TVMFFIObject));
+  int fits = tensor->ndim == 4 && tensor->dtype.code == kDLFloat && tensor->dtype.bits == 32;
+  for (int i = 0; i < 4 && fits; ++i) fits = tensor->shape[i] == manifest.output[i];
+  if (!fits) die(1, "the network's output is not what its manifest says; compile it again");
+  copy("runtime.TVMTensorCopyToBytes", output, results, manifest.output);
+  if (labels != NULL && write_labels(labels, manifest.output, results, why, sizeof why)) die(2, "%s", why);
+  if (logits != NULL && write_npy(logits, manifest.output, results, why, sizeof why)) die(2, "%s", why);
+
+  qsort(times, (size_t)runs, sizeof *times, by_size);
+  double p50 = percentile(times, (int)runs, 50), p90 = percentile(times, (int)runs, 90), p99 = percentile(times, (int)runs, 99);
+  TVMFFIAny pool;
+  invoke("runtime.NumThreads", 0, NULL, &pool);
+  printf(
+      "%s for %s at %lldx%lld on %s, %lld threads, %ld runs: p50 %.3f ms, p90 %.3f, p99 %.3f, fastest %.3f, slowest %.3f, "
+      "first %.3f\n",
+      artifact, manifest.target, (long long)manifest.input[3], (long long)manifest.input[2], device == kDLCUDA ? "cuda" : "cpu",
+      (long long)pool.v_int64, runs, p50, p90, p99, times[0], times[runs - 1], first);
+  if (json != NULL) {
+    FILE* file = fopen(json, "wb");
+    if (file == NULL) die(2, "cannot write %s: %s", json, strerror(errno));
+    int good =
+        fprintf(
+            file,
+            "{\"target\": \"%s\", \"device\": \"%s\", \"library\": \"%s\", \"threads\": %lld, \"runs\": %ld, \"p50_ms\": %.6f, "
+            "\"p90_ms\": %.6f, \"p99_ms\": %.6f, \"fastest_ms\": %.6f, \"slowest_ms\": %.6f, \"first_ms\": %.6f}\n",
+            manifest.target, device == kDLCUDA ? "cuda" : "cpu", manifest.hash, (long long)pool.v_int64, runs, p50, p90, p99,
+            times[0], times[runs - 1], first) > 0;
+    if (fclose(file) != 0 || !good) die(2, "cannot write %s: %s", json, strerror(errno));
+  }
+  fflush(stdout);
+  /* Unloading what TVM's thread pool still uses serves nothing. */
+  _Exit(ferror(stdout) ? 1 : 0);
+}
