@@ -1,0 +1,209 @@
+"""What a tracker knows, and getting a device from it: every wait has an end, and every failure a sentence."""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from enet_tvm.errors import UserError
+from enet_tvm.rpc.relay import shake_hands
+from enet_tvm.rpc.wire import Address, TrackerCode, TrackerConnection
+
+_SETTLING_SECONDS = 5.0
+"""For which a device is looked for at a tracker that does not know it: a server comes back to a new tracker in 2 seconds."""
+_CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Device:
+    """One server at a tracker.
+
+    Attributes
+    ----------
+    key : str
+        Name of the kind of device.
+    address : Address
+        Where it listens.
+    free : bool or None
+        Whether nobody uses it; None if the tracker does not say it of single devices.
+    """
+
+    key: str
+    address: Address
+    free: bool | None
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a tracker knows.
+
+    Attributes
+    ----------
+    devices : tuple of Device
+        Sorted by key and address.
+    free, waiting : dict of str to int
+        By key: devices that are free, and clients that wait for one.
+    """
+
+    devices: tuple[Device, ...]
+    free: dict[str, int]
+    waiting: dict[str, int]
+
+    @property
+    def keys(self) -> list[str]:
+        """The kinds of device that there are."""
+        return sorted({device.key for device in self.devices})
+
+    def of(self, key: str) -> list[Device]:
+        """Return the devices of one kind."""
+        return [device for device in self.devices if device.key == key]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON takes it."""
+        return {
+            "devices": [
+                {"key": device.key, "host": device.address.host, "port": device.address.port, "free": device.free}
+                for device in self.devices
+            ],
+            "keys": {
+                key: {"devices": len(self.of(key)), "free": self.free.get(key, 0), "waiting": self.waiting.get(key, 0)}
+                for key in self.keys
+            },
+        }
+
+
+def connect_tracker(address: Address, timeout: float = 5.0) -> TrackerConnection:
+    """Connect to a tracker.
+
+    Raises
+    ------
+    UserError
+        When there is none.
+    """
+    try:
+        return TrackerConnection(address, timeout)
+    except OSError as error:
+        raise _no_tracker(address, error) from error
+
+
+def _no_tracker(address: Address, error: OSError) -> UserError:
+    return UserError(
+        f"no tracker answers at {address} ({error.strerror or error}); start one with "
+        f"'enet-tvm device tracker --port {address.port}', or give another --tracker"
+    )
+
+
+def list_devices(tracker: Address, timeout: float = 5.0) -> Devices:
+    """Ask a tracker what it knows.
+
+    Raises
+    ------
+    UserError
+        When there is no tracker.
+    """
+    with connect_tracker(tracker, timeout) as connection:
+        return _ask_devices(tracker, connection)
+
+
+def _ask_devices(tracker: Address, connection: TrackerConnection) -> Devices:
+    try:
+        code, summary = connection.ask(TrackerCode.SUMMARY)
+        if code != TrackerCode.SUCCESS:
+            raise ConnectionError("it answered with an error")
+        devices = [
+            Device(str(server["key"]).partition(":")[2], Address(*server["addr"]), server.get("free"))
+            for server in summary["server_info"]
+        ]
+        queues = summary["queue_info"]
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise UserError(f"the tracker at {tracker} gives no answer that makes sense ({error}); start it again") from error
+    devices.sort(key=lambda device: (device.key, device.address))
+    free, waiting = ({key: int(counts[what]) for key, counts in queues.items()} for what in ("free", "pending"))
+    return Devices(tuple(devices), free, waiting)
+
+
+def claim_device(
+    tracker: Address, key: str, *, wait: float = 30.0, session_seconds: float = 600.0
+) -> tuple[socket.socket, Address]:
+    """Wait for a device of a kind to be free, take it and connect to it.
+
+    Parameters
+    ----------
+    tracker : Address
+    key : str
+        The kind of device.
+    wait : float
+        Seconds after which to give up.
+    session_seconds : float
+        After which the device is to end the session.
+
+    Returns
+    -------
+    socket, Address
+        The connection after the handshake, and the device's address.
+
+    Raises
+    ------
+    UserError
+        When there is no tracker, no such device, or none that is free or answers in time.
+    """
+    start = time.monotonic()
+    deadline = start + wait
+    trouble = ""
+    while True:
+        with connect_tracker(tracker) as connection:
+            known = _ask_devices(tracker, connection)
+            if not known.of(key):
+                if time.monotonic() < min(deadline, start + _SETTLING_SECONDS):
+                    time.sleep(0.2)
+                    continue
+                raise _unknown(tracker, key, known, trouble)
+            try:
+                answer = connection.ask(TrackerCode.REQUEST, key, "", 1, timeout=max(0.1, deadline - time.monotonic()))
+                code, (host, port, match_key) = answer
+                if code != TrackerCode.SUCCESS:
+                    raise ValueError(f"code {code}")
+            except TimeoutError:
+                raise _busy(tracker, key, known, wait, trouble) from None
+            except OSError as error:
+                if time.monotonic() >= deadline:
+                    raise _no_tracker(tracker, error) from error
+                # It was restarted while we waited: ask the new one.
+                trouble = f"; the tracker's last word: {error}"
+                time.sleep(0.2)
+                continue
+            except (ValueError, TypeError) as error:
+                raise UserError(
+                    f"the tracker at {tracker} gives no answer that makes sense ({error}); start it again"
+                ) from error
+        address = Address(host, int(port))
+        try:
+            timeout = max(0.5, min(_CONNECT_SECONDS, deadline - time.monotonic()))
+            return shake_hands(address, f"{match_key} -timeout={session_seconds:g}", timeout), address
+        except OSError as error:
+            trouble = f"; the last one, at {address}, did not answer ({error.strerror or error})"
+        if time.monotonic() >= deadline:
+            raise UserError(
+                f"no device '{key}' answers{trouble}; is its server running, and may this machine reach it? "
+                f"Look with: enet-tvm device list --tracker {tracker}"
+            )
+        time.sleep(0.2)
+
+
+def _unknown(tracker: Address, key: str, known: Devices, trouble: str) -> UserError:
+    there = f"it has {', '.join(known.keys)}" if known.keys else "it has none"
+    return UserError(
+        f"the tracker at {tracker} has no device '{key}' ({there}{trouble}); give another --key, or start one on the board "
+        f"with 'enet-tvm device serve --tracker {tracker} --key {key}'"
+    )
+
+
+def _busy(tracker: Address, key: str, known: Devices, wait: float, trouble: str) -> UserError:
+    count = len(known.of(key))
+    which = f"the device '{key}' is" if count == 1 else f"all {count} devices '{key}' are"
+    return UserError(
+        f"{which} in use, and none came free in {wait:g} s{trouble}; try again later, or wait longer with --wait; "
+        f"see who is free with: enet-tvm device list --tracker {tracker}"
+    )

@@ -1,0 +1,438 @@
+"""The server on a device: offers it at a tracker, and gives each client a process of its own.
+
+Runs with TVM's runtime alone: ``python -m enet_tvm.rpc.server`` imports neither a compiler nor anything that is not in
+Python's standard library and ``tvm_ffi``. One thread; everything that it waits for has an end.
+
+RPC is remote execution of code: whoever can connect can run anything as the user that the server runs as.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from enet_tvm.errors import UserError
+from enet_tvm.rpc.wire import (
+    DEFAULT_SERVER_PORT,
+    RPC_MAGIC,
+    RPC_MISMATCH,
+    Address,
+    TrackerCode,
+    TrackerConnection,
+    keep_alive,
+    pack_int,
+    pack_text,
+    parse_address,
+    receive_int,
+    receive_text,
+)
+
+WARNING = "whoever can connect can run any code as this user: serve only on a network that you trust"
+"""Said by the command line whenever a server starts."""
+
+_FOLDER_PREFIX = "enet-tvm-session-"
+_PORTS = 100
+"""Ports that are tried, from the first on."""
+_PING_SECONDS = 2.0
+_UNCLAIMED_SECONDS = 6.0
+"""After which a device that was promised to a client that never came is offered again."""
+_SILENCE_SECONDS = 30
+"""After which a client that has lost its network is given up, between two calls."""
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How a device is served.
+
+    Attributes
+    ----------
+    key : str
+        Name of the kind of device at the tracker.
+    tracker : Address or None
+        Where to offer it; None to be reached by address and key alone.
+    host, port : str, int
+        Where to listen: the first free port of 100 from `port` on; 0 for any.
+    session_seconds : float
+        After which a session is ended even if its client asked for more time.
+    folder : Path or None
+        Under which uploads are kept while a session lasts; None for the system's temporary folder.
+    """
+
+    key: str
+    tracker: Address | None = None
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_SERVER_PORT
+    session_seconds: float = 3600.0
+    folder: Path | None = None
+
+
+@dataclass
+class _Session:
+    process: int
+    connection: socket.socket
+    folder: Path
+    seconds: float
+    start: float = field(default_factory=time.monotonic)
+
+
+class DeviceServer:
+    """Serves one client after another until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    settings : ServerSettings
+    session : callable
+        Serves a client in the forked process: called with the connection, the session's folder and this process's number.
+    log : callable
+        Told in a line what happens.
+
+    Raises
+    ------
+    UserError
+        When it cannot listen.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        session: Callable[[socket.socket, Path, int], None],
+        log: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._settings = settings
+        self._run_session = session
+        self._log = log
+        self._listener = _listen(settings.host, settings.port)
+        self.port: int = self._listener.getsockname()[1]
+        self._tracker: TrackerConnection | None = None
+        self._tracker_due = 0.0
+        self._tracker_missed = False
+        self._match_key: str | None = None
+        self._unclaimed_since: float | None = None
+        self._session: _Session | None = None
+        self._stopping = False
+
+    def serve(self) -> None:
+        """Serve until SIGTERM or SIGINT; afterwards there is no session, no connection and no folder left."""
+        wake_reader, wake_writer = socket.socketpair()
+        for end in (wake_reader, wake_writer):
+            end.setblocking(False)
+        signal.set_wakeup_fd(wake_writer.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # writes to the wake-up socket
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._remove_leftovers()
+        try:
+            while not self._stopping:
+                self._keep_registered()
+                self._watch_session()
+                readers = [self._listener, wake_reader, *([self._tracker.socket] if self._tracker else [])]
+                ready, _, _ = select.select(readers, [], [], self._pause())
+                if wake_reader in ready:
+                    with contextlib.suppress(BlockingIOError):
+                        wake_reader.recv(4096)
+                if self._listener in ready and not self._stopping:
+                    self._accept()
+        finally:
+            self._end_session(None)
+            self._drop_tracker()
+            self._listener.close()
+            signal.set_wakeup_fd(-1)
+            wake_reader.close()
+            wake_writer.close()
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _pause(self) -> float:
+        """Return the seconds until something must be looked at."""
+        ends = [_PING_SECONDS if self._settings.tracker else 60.0]
+        if self._settings.tracker:
+            ends.append(self._tracker_due - time.monotonic())
+        if self._session:
+            ends.append(self._session.start + self._session.seconds - time.monotonic())
+        return max(0.0, min(ends)) + 0.01
+
+    # The tracker
+
+    def _keep_registered(self) -> None:
+        address = self._settings.tracker
+        now = time.monotonic()
+        if address is None:
+            return
+        if self._tracker is not None and now < self._tracker_due and (self._session or self._match_key):
+            if not _ended(self._tracker.socket):
+                return
+            self._drop_tracker()
+        elif now < self._tracker_due and self._tracker is None:
+            return
+        self._tracker_due = now + _PING_SECONDS
+        try:
+            if self._tracker is None:
+                self._tracker = TrackerConnection(address, timeout=3.0)
+                info = {"key": f"server:{self._settings.key}", "addr": [None, self.port]}
+                self._expect_success(self._tracker.ask(TrackerCode.UPDATE_INFO, info))
+                self._log(f"registered at tracker {address} as {self._settings.key}")
+                self._tracker_missed = False
+            pending = self._tracker.ask(TrackerCode.GET_PENDING_MATCHKEYS)
+            if self._session is None:
+                self._offer(pending, now)
+        except OSError as error:
+            self._drop_tracker()
+            self._tracker_due = now + _PING_SECONDS
+            if not self._tracker_missed:
+                self._log(f"no tracker at {address} ({error}); trying again every {_PING_SECONDS:g} seconds")
+            self._tracker_missed = True
+
+    def _offer(self, pending: list[str], now: float) -> None:
+        if self._match_key in pending:
+            self._unclaimed_since = None
+            return
+        if self._match_key is not None:
+            self._unclaimed_since = self._unclaimed_since or now
+            if now - self._unclaimed_since < _UNCLAIMED_SECONDS:
+                return
+            self._log("promised to a client that never came; offering the device again")
+        assert self._tracker is not None
+        key = f"{self._settings.key}:{random.SystemRandom().random()}"
+        self._expect_success(self._tracker.ask(TrackerCode.PUT, self._settings.key, (self.port, key), None))
+        self._match_key, self._unclaimed_since = key, None
+
+    @staticmethod
+    def _expect_success(answer: object) -> None:
+        if answer != TrackerCode.SUCCESS:
+            raise ConnectionError(f"the tracker answered {answer!r}")
+
+    def _drop_tracker(self) -> None:
+        if self._tracker is not None:
+            self._tracker.close()
+        self._tracker, self._match_key, self._unclaimed_since = None, None, None
+        self._tracker_due = 0.0
+
+    # Sessions
+
+    def _accept(self) -> None:
+        connection, peer = self._listener.accept()
+        try:
+            options = self._shake_hands(connection)
+        except OSError:
+            options = None
+        if options is None:
+            connection.close()
+            return
+        self._start_session(connection, f"{peer[0]}:{peer[1]}", options)
+
+    def _shake_hands(self, connection: socket.socket) -> list[str] | None:
+        """Return the client's options; None if it is not the one that waits for this device."""
+        deadline = time.monotonic() + 3.0
+        if receive_int(connection, deadline) != RPC_MAGIC:
+            return None
+        key, *options = receive_text(connection, limit=4096, deadline=deadline).split()
+        expected = self._settings.key if self._settings.tracker is None else self._match_key
+        if self._session is not None or expected is None or key != f"client:{expected}":
+            connection.sendall(pack_int(RPC_MISMATCH))
+            return None
+        connection.sendall(pack_int(RPC_MAGIC) + pack_text(f"server:{self._settings.key}"))
+        return options
+
+    def _start_session(self, connection: socket.socket, peer: str, options: Sequence[str]) -> None:
+        self._match_key = None
+        seconds = self._settings.session_seconds
+        for option in options:
+            if option.startswith("-timeout="):
+                with contextlib.suppress(ValueError):
+                    seconds = min(seconds, float(option.removeprefix("-timeout=")) or seconds)
+        connection.settimeout(None)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keep_alive(connection, _SILENCE_SECONDS)
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=self._settings.folder))
+        except OSError as error:
+            self._log(f"cannot make a folder for a session: {error}")
+            _tell(connection, f"no folder can be made for a session on the device: {error.strerror or error}")
+            connection.close()
+            return
+        server = os.getpid()
+        process = os.fork()
+        if process == 0:
+            self._become_session(connection, folder, server)
+        self._session = _Session(process, connection, folder, seconds)
+        self._log(f"session of {peer}, for at most {seconds:g} s")
+
+    def _become_session(self, connection: socket.socket, folder: Path, server: int) -> None:
+        code = 1
+        try:
+            self._listener.close()
+            if self._tracker is not None:
+                self._tracker.close()
+            self._run_session(connection, folder, server)
+            code = 0
+        except BaseException as error:
+            self._log(f"session failed: {error}")
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _watch_session(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        process, status = os.waitpid(session.process, os.WNOHANG)
+        if process == session.process:
+            self._end_session(status)
+        elif time.monotonic() - session.start >= session.seconds:
+            self._log(f"session killed after its {session.seconds:g} s")
+            self._end_session(None, f"RPCSessionTimeoutError: the session's {session.seconds:g} s are over")
+
+    def _end_session(self, status: int | None, message: str = "") -> None:
+        """Clear up after a session, and kill what is left of it; `status` is how it ended by itself, if it did."""
+        session, self._session = self._session, None
+        if session is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(session.process, signal.SIGKILL)
+        if status is None:
+            # Between fork and setsid there is no such group yet.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(session.process, signal.SIGKILL)
+            os.waitpid(session.process, 0)
+        elif os.WIFSIGNALED(status):
+            name = signal.Signals(os.WTERMSIG(status)).name
+            message = f"the session's process on the device died of {name}"
+            self._log(f"session lost: {name}")
+        else:
+            self._log("session over")
+        if message:
+            _tell(session.connection, message)
+        session.connection.close()
+        shutil.rmtree(session.folder, ignore_errors=True)
+        self._tracker_due = 0.0
+
+    def _remove_leftovers(self) -> None:
+        """Remove the folders of servers that were killed."""
+        parent = self._settings.folder or Path(tempfile.gettempdir())
+        for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
+            owner = folder.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
+            if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    error: OSError | None = None
+    for candidate in range(port, port + _PORTS) if port else [0]:
+        try:
+            family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
+            return socket.create_server((host, candidate), family=family, backlog=16)
+        except OSError as reason:
+            error = reason
+    reason = f"{error.strerror or error}" if error else "no port"
+    raise UserError(
+        f"cannot listen on {host}, port {port} or the {_PORTS} after it ({reason}); choose another --host or --port"
+    )
+
+
+def _ended(connection: socket.socket) -> bool:
+    """Return whether the other side has closed a connection on which nothing is expected."""
+    ready, _, _ = select.select([connection], [], [], 0)
+    if not ready:
+        return False
+    try:
+        connection.setblocking(False)
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _tell(connection: socket.socket, message: str) -> None:
+    """Tell a client that waits for an answer what became of it; never waits itself."""
+    from enet_tvm.runtime.libraries import load_runtime
+
+    with contextlib.suppress(Exception):
+        connection.setblocking(False)
+        load_runtime().get_global_func("rpc.ReturnException")(connection.fileno(), message)
+
+
+def serve(settings: ServerSettings, log: Callable[[str], None], ready: Callable[[int], None] = lambda _: None) -> None:
+    """Load TVM's runtime and serve this device until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    settings : ServerSettings
+    log : callable
+        Told in a line what happens.
+    ready : callable
+        Called with the port once it listens.
+
+    Raises
+    ------
+    UserError
+        When the runtime cannot be loaded, or it cannot listen.
+    """
+    from enet_tvm.rpc.session_process import prepare, run_session
+
+    if not settings.key or any(letter.isspace() or letter == ":" for letter in settings.key):
+        raise UserError(f"'{settings.key}' is no key; give a name without blanks and colons, such as rpi4")
+    if settings.folder is not None and not settings.folder.is_dir():
+        raise UserError(f"there is no folder {settings.folder}; make it, or leave out --folder")
+    prepare()
+    server = DeviceServer(settings, run_session, log)
+    ready(server.port)
+    server.serve()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve this device: the entry of a board's bundle, ``python -m enet_tvm.rpc.server``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m enet_tvm.rpc.server",
+        description=f"Offer this device to clients over TVM's RPC. RPC is remote execution of code by design: {WARNING}.",
+    )
+    parser.add_argument("--tracker", metavar="HOST:PORT", help="tracker to register at")
+    parser.add_argument("--key", required=True, help="name of this kind of device, such as rpi4")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for every network (default: %(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=DEFAULT_SERVER_PORT, help="first port to try (default: %(default)s)")
+    parser.add_argument(
+        "--session-seconds",
+        type=float,
+        default=3600.0,
+        help="longest session (default: %(default)s)",
+    )
+    parser.add_argument("--folder", type=Path, help="where uploads are kept during a session (default: the temporary folder)")
+    given = parser.parse_args(arguments)
+
+    def log(line: str) -> None:
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", flush=True)
+
+    try:
+        settings = ServerSettings(
+            key=given.key,
+            tracker=parse_address(given.tracker) if given.tracker else None,
+            host=given.host,
+            port=given.port,
+            session_seconds=given.session_seconds,
+            folder=given.folder,
+        )
+        log(WARNING)
+        serve(settings, log, lambda port: log(f"serving {given.key} on {given.host}:{port}"))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

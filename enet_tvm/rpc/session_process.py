@@ -1,0 +1,171 @@
+"""One RPC session on the device: a process of its own, which a crash, a time-out or the server's end takes with it.
+
+It is forked from the server, which has loaded TVM's runtime but started no thread of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import platform
+import resource
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from enet_tvm.machine import architecture, cpu_features, usable_cpus
+from enet_tvm.runtime.libraries import load_runtime
+from enet_tvm.version import __version__, stack_versions
+
+FACTS = "enet_tvm.device_facts"
+"""Name of the function that returns `device_facts` as JSON."""
+CONFIGURE_THREADS = "enet_tvm.configure_threads"
+"""Name of the function that sets the size of TVM's thread pool in this session, and returns it."""
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_SHARE_ALL_CORES = -3  # ThreadGroup::AffinityMode::kSpecifyThreadShareAllCore
+
+
+def prepare() -> None:
+    """Load TVM's runtime, and what a tuner needs beside it, into the server before it forks."""
+    load_runtime()
+    # Without it the runtime lacks the function that fills a tuner's arguments with random numbers.
+    extra = runtime_library_folder() / "libtvm_runtime_extra.so"
+    if extra.is_file():
+        ctypes.CDLL(str(extra), ctypes.RTLD_GLOBAL)
+
+
+def runtime_library_folder() -> Path:
+    """Return the folder that TVM's runtime was loaded from."""
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        for line in maps:
+            if line.rstrip().endswith("/libtvm_runtime.so"):
+                return Path(line.split(maxsplit=5)[5].strip()).parent
+    raise RuntimeError("TVM's runtime is not loaded")
+
+
+def run_session(connection: socket.socket, folder: Path, server: int) -> None:
+    """Serve one client until it leaves; called in the forked process, which it turns into a group of its own.
+
+    Parameters
+    ----------
+    connection : socket
+        After the handshake, blocking.
+    folder : Path
+        Empty; what the client uploads goes here.
+    server : int
+        Process that forked this one: should it die, however it dies, this one is killed.
+    """
+    os.setsid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(0)
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    # A crash must not fill the card of a small board.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.chdir(folder)
+    _register(folder)
+    load_runtime().get_global_func("rpc.ServerLoop")(connection.fileno())
+
+
+def _register(folder: Path) -> None:
+    tvm_ffi = load_runtime()
+
+    def path_of(name: str) -> str:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise RuntimeError(f"{name} lies outside the session's folder")
+        return str(path)
+
+    def upload(name: str, content: bytes) -> None:
+        try:
+            path = Path(path_of(name))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            # TVM's own function does not look at whether the file could be written.
+            raise RuntimeError(f"cannot store {name} on the device: {error.strerror or error}") from None
+
+    def configure_threads(count: int) -> int:
+        cpus = usable_cpus()
+        count = max(1, min(int(count), len(cpus)))
+        configure = tvm_ffi.get_global_func("runtime.config_threadpool")
+        # The list's length is the size of the new pool; the second call lets its threads run on every processor.
+        configure(_SHARE_ALL_CORES, count, [str(cpu) for cpu in cpus[:count]])
+        configure(_SHARE_ALL_CORES, count, [str(cpu) for cpu in cpus])
+        return int(tvm_ffi.get_global_func("runtime.NumThreads")())
+
+    functions: dict[str, Any] = {
+        "tvm.rpc.server.workpath": path_of,
+        "tvm.rpc.server.upload": upload,
+        "tvm.rpc.server.load_module": lambda name: tvm_ffi.load_module(path_of(name), keep_module_alive=False),
+        FACTS: lambda: json.dumps(device_facts()),
+        CONFIGURE_THREADS: configure_threads,
+    }
+    for name, function in functions.items():
+        tvm_ffi.register_global_func(name, function, override=True)
+
+
+def device_facts() -> dict[str, Any]:
+    """Return what this machine is, and how warm and how fast it is now; what it does not say is left out.
+
+    Returns
+    -------
+    dict
+        ``model``, ``architecture``, ``system``, ``cpus`` (usable processors), ``cpu_features``, ``governor``,
+        ``megahertz`` (of each processor now), ``celsius`` (hottest sensor), ``peak_memory_mb`` (of this process),
+        ``memory_mb``, ``free_disk_mb`` (where uploads go), ``versions``.
+    """
+    facts: dict[str, Any] = {
+        "model": _model(),
+        "architecture": architecture(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cpus": len(usable_cpus()),
+        "cpu_features": sorted(cpu_features()),
+        "versions": {"enet-tvm": __version__, **stack_versions()},
+    }
+    cpufreq = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq"
+    if governors := sorted(set(_read_all(f"{cpufreq}/scaling_governor"))):
+        facts["governor"] = ", ".join(governors)
+    if speeds := [int(text) / 1e3 for text in _read_all(f"{cpufreq}/scaling_cur_freq") if text.isdecimal()]:
+        facts["megahertz"] = speeds
+    temperatures = [
+        int(text) / 1e3 for text in _read_all("/sys/class/thermal/thermal_zone*/temp") if text.lstrip("-").isdecimal()
+    ]
+    if temperatures:
+        facts["celsius"] = max(temperatures)
+    for key, file, field in (("peak_memory_mb", "/proc/self/status", "VmHWM:"), ("memory_mb", "/proc/meminfo", "MemTotal:")):
+        for line in _read_all(file):
+            if match := next((row.split()[1] for row in line.splitlines() if row.startswith(field)), None):
+                facts[key] = int(match) / 1024
+    with contextlib.suppress(OSError):
+        disk = os.statvfs(".")
+        facts["free_disk_mb"] = disk.f_bavail * disk.f_frsize / 1e6
+    return facts
+
+
+def _model() -> str:
+    for text in _read_all("/sys/firmware/devicetree/base/model"):
+        return text.rstrip("\0")
+    for text in _read_all("/proc/cpuinfo"):
+        for line in text.splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model", "Hardware"):
+                return value.strip()
+    return platform.machine()
+
+
+def _read_all(pattern: str) -> list[str]:
+    texts = []
+    for path in sorted(Path("/").glob(pattern.lstrip("/"))):
+        with contextlib.suppress(OSError):
+            texts.append(path.read_text(encoding="utf-8", errors="replace").strip())
+    return texts
