@@ -1,0 +1,231 @@
+"""The C runner: it computes what the segmenter computes, and says in one sentence what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from enet_tvm.machine import usable_cpus
+from enet_tvm.runtime.labels import most_likely
+from enet_tvm.runtime.segmenter import Segmenter
+from enet_tvm.version import TESTED_STACK
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def segmenter(tiny_artifact: Any) -> Any:
+    with Segmenter.load(tiny_artifact.directory, 1) as loaded:
+        yield loaded
+
+
+def changed(artifact: Path, path: str, value: Any) -> Path:
+    """Set one value of an artifact's manifest."""
+    file = artifact / "manifest.json"
+    content = json.loads(file.read_text())
+    *parents, last = path.split(".")
+    place = content
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    file.write_text(json.dumps(content, indent=2))
+    return artifact
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> None:
+    assert result.returncode == code, result
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("enet-run: error: ")
+    for word in words:
+        assert word in line
+
+
+def test_computes_what_the_segmenter_does(enet_run: Run, tiny_artifact: Any, segmenter: Any, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((1, 3, segmenter.size.height, segmenter.size.width)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    result = enet_run(
+        "--logits", tmp_path / "y.npy", "--labels", tmp_path / "y.pgm", tiny_artifact.directory, tmp_path / "x.npy"
+    )
+    assert result.returncode == 0, result.stderr
+    logits = np.load(tmp_path / "y.npy")
+    np.testing.assert_array_equal(logits, segmenter.forward(x))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "y.pgm")), most_likely(logits[0]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npy", "y.npy", "y.pgm"]
+
+
+def test_reads_a_picture_as_the_segmenter_does(enet_run: Run, tiny_artifact: Any, segmenter: Any, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (segmenter.size.height, segmenter.size.width, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.ppm")
+    content = (tmp_path / "picture.ppm").read_bytes()
+    (tmp_path / "picture.ppm").write_bytes(content.replace(b"P6\n", b"P6\n# a comment\n", 1))
+    result = enet_run("--logits", tmp_path / "y.npy", tiny_artifact.directory, tmp_path / "picture.ppm")
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), segmenter.forward(segmenter.preprocess(pixels)))
+
+
+def test_a_whole_enet(enet_run: Run, compiled_enet: Any, tmp_path: Path) -> None:
+    with Segmenter.load(compiled_enet.directory) as segmenter:
+        x = np.random.default_rng(2).standard_normal(segmenter.manifest.input.shape).astype(np.float32)
+        expected = segmenter.forward(x)
+    np.save(tmp_path / "x.npy", x)
+    result = enet_run("--logits", tmp_path / "y.npy", compiled_enet.directory, tmp_path / "x.npy")
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
+
+
+def test_figures(enet_run: Run, tiny_artifact: Any, tmp_path: Path) -> None:
+    result = enet_run("--runs", 7, "--warmup", 0, "--threads", 1, "--json", tmp_path / "figures.json", tiny_artifact.directory)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    order = [figures[f"{name}_ms"] for name in ("fastest", "p50", "p90", "p99", "slowest")]
+    assert order == sorted(order)
+    assert 0 < figures["fastest_ms"] <= figures["first_ms"] <= figures["slowest_ms"]
+    assert figures["runs"] == 7
+    assert figures["threads"] == 1
+    assert figures["library"] == json.loads((tiny_artifact.directory / "manifest.json").read_text())["hashes"]["library"]
+    for value in (f"p50 {figures['p50_ms']:.3f} ms", "7 runs", "1 threads"):
+        assert value in result.stdout
+
+
+def test_one_run_has_percentiles(enet_run: Run, tiny_artifact: Any, tmp_path: Path) -> None:
+    assert enet_run("--runs", 1, "--json", tmp_path / "one.json", tiny_artifact.directory).returncode == 0
+    figures = json.loads((tmp_path / "one.json").read_text())
+    assert figures["p50_ms"] == figures["p99_ms"] == figures["slowest_ms"]
+
+
+def test_takes_as_many_threads_as_there_are(enet_run: Run, tiny_artifact: Any) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "TVM_NUM_THREADS"}
+    assert f"{len(usable_cpus())} threads" in enet_run(tiny_artifact.directory, environment=environment).stdout
+    refused(enet_run("--threads", 1000, tiny_artifact.directory), "cannot use 1000 threads")
+
+
+def test_spoilt_library(enet_run: Run, spoilt_artifact: Path) -> None:
+    library = spoilt_artifact / "enet.so"
+    content = bytearray(library.read_bytes())
+    content[len(content) // 2] ^= 1
+    library.write_bytes(content)
+    refused(enet_run(spoilt_artifact), "is not the file its manifest was written for")
+    library.unlink()
+    refused(enet_run(spoilt_artifact), "cannot read", "No such file")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("schema_version", 2, "schema_version"),
+        ("versions.apache_tvm", "0.26.0", f"0.26.0, and this runner has {TESTED_STACK['apache-tvm']}"),
+        ("versions.apache_tvm_ffi", "0.1.15", f"0.1.15, and this runner has {TESTED_STACK['apache-tvm-ffi']}"),
+        ("target.architecture", "riscv64", "was compiled for riscv64"),
+        ("target.cpu_features", ["no-such-feature"], "no-such-feature"),
+        ("input.shape", [1, 3, 16], "input.shape"),
+        ("input.shape", [1, 3, 0, 8], "input.shape"),
+        ("input.mean", "x", "normalised"),
+        ("output.shape", [1, 300, 16, 24], "256 classes"),
+        ("output.shape", [1, 5, 16, 24], "not what its manifest says"),
+        ("library", "../enet.so", "not complete"),
+        ("library", 3, "not complete"),
+        ("hashes.library", None, "not complete"),
+    ],
+)
+def test_manifest_that_does_not_fit(enet_run: Run, spoilt_artifact: Path, path: str, value: Any, words: str) -> None:
+    result = enet_run(changed(spoilt_artifact, path, value))
+    refused(result, words, code=1 if "manifest says" in words else 2)
+
+
+def test_a_feature_is_a_whole_word(enet_run: Run, spoilt_artifact: Path) -> None:
+    # Of a name that every processor has, one letter less is none.
+    name = "fpu" if os.uname().machine == "x86_64" else "asimd"
+    assert enet_run(changed(spoilt_artifact, "target.cpu_features", [name])).returncode == 0
+    refused(enet_run(changed(spoilt_artifact, "target.cpu_features", [name[:-1] + "_"])), "lacks")
+    refused(enet_run(changed(spoilt_artifact, "target.cpu_features", [name[1:]])), "lacks")
+
+
+def test_no_artifact(enet_run: Run, tmp_path: Path) -> None:
+    refused(enet_run(tmp_path), "cannot read", "manifest.json")
+    (tmp_path / "manifest.json").write_text("{}")
+    refused(enet_run(tmp_path), "schema_version")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_manifest_crashes_it(enet_run: Run, tiny_artifact: Any, tmp_path: Path, data: st.DataObject) -> None:
+    artifact = tmp_path / "artifact"
+    shutil.copytree(tiny_artifact.directory, artifact, dirs_exist_ok=True)
+    text = bytearray((tiny_artifact.directory / "manifest.json").read_bytes())
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        if data.draw(st.booleans()):
+            text[at] = data.draw(st.sampled_from(b'{}[]",:\\ 019-truefalsn\0\xff'))
+        else:
+            del text[at : at + data.draw(st.integers(1, 200))]
+    (artifact / "manifest.json").write_bytes(bytes(text))
+    result = enet_run("--runs", 1, artifact)
+    assert result.returncode in (0, 1, 2), result
+    assert len(result.stderr.splitlines()) == (result.returncode != 0)
+
+
+def test_inputs_that_do_not_fit(enet_run: Run, tiny_artifact: Any, tmp_path: Path) -> None:
+    def of(name: str) -> subprocess.CompletedProcess[str]:
+        return enet_run(tiny_artifact.directory, tmp_path / name)
+
+    refused(of("missing.npy"), "cannot read", "missing.npy")
+    np.save(tmp_path / "double.npy", np.zeros((1, 3, 16, 24)))
+    refused(of("double.npy"), "float32 values of the shape (1, 3, 16, 24)")
+    np.save(tmp_path / "shape.npy", np.zeros((1, 3, 24, 16), np.float32))
+    refused(of("shape.npy"), "(1, 3, 16, 24)")
+    np.save(tmp_path / "order.npy", np.asfortranarray(np.zeros((1, 3, 16, 24), np.float32)))
+    refused(of("order.npy"), "C order")
+    np.save(tmp_path / "short.npy", np.zeros((1, 3, 16, 24), np.float32))
+    (tmp_path / "short.npy").write_bytes((tmp_path / "short.npy").read_bytes()[:-4])
+    refused(of("short.npy"), "ends too early")
+    (tmp_path / "other.npy").write_bytes(b"\x93NUMPY\x09\x00")
+    refused(of("other.npy"), "not a .npy file")
+    Image.new("RGB", (25, 16)).save(tmp_path / "wide.ppm")
+    refused(of("wide.ppm"), "25x16", "24x16")
+    Image.new("L", (24, 16)).save(tmp_path / "grey.ppm")
+    refused(of("grey.ppm"), "not an 8-bit .ppm picture")
+    Image.new("RGB", (24, 16)).save(tmp_path / "cut.ppm")
+    (tmp_path / "cut.ppm").write_bytes((tmp_path / "cut.ppm").read_bytes()[:-1])
+    refused(of("cut.ppm"), "ends too early")
+
+
+def test_outputs_that_cannot_be_written(enet_run: Run, tiny_artifact: Any, tmp_path: Path) -> None:
+    for option in ("--labels", "--logits", "--json"):
+        result = enet_run(option, tmp_path / "missing" / "file", tiny_artifact.directory)
+        assert result.returncode == 2
+        assert "cannot write" in result.stderr
+
+
+def test_full_disk(enet_run: Run, tiny_artifact: Any) -> None:
+    for option in ("--logits", "--labels"):
+        # The temporary name beside it cannot be made in /dev, or the device says that it is full.
+        assert "cannot write" in enet_run(option, "/dev/full/y", tiny_artifact.directory).stderr
+    result = enet_run("--json", "/dev/full", tiny_artifact.directory)
+    assert result.returncode == 2
+    assert "No space left" in result.stderr
+
+
+def test_command_line(enet_run: Run, tiny_artifact: Any) -> None:
+    assert enet_run().returncode == 2
+    assert "usage: enet-run" in enet_run("--help").stdout
+    assert TESTED_STACK["apache-tvm"] in enet_run("--version").stdout
+    refused(enet_run("--runs", "many", tiny_artifact.directory), "--runs is many")
+    refused(enet_run("--runs", 0, tiny_artifact.directory), "--runs is 0")
+    refused(enet_run("--device", "gpu", tiny_artifact.directory), "cpu or cuda")
+
+
+def test_no_gpu_here(enet_run: Run, tiny_artifact: Any) -> None:
+    # The bundle of a target without a GPU has no CUDA runtime.
+    refused(enet_run("--device", "cuda", tiny_artifact.directory), "CUDA runtime", code=1)
