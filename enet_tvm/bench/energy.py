@@ -15,8 +15,6 @@ from typing import Any
 
 from enet_tvm.bench.system_files import SystemFiles
 
-NO_METER = "this machine does not say what power it takes"
-
 _WHOLE = ("VDD_IN", "POM_5V_IN", "SYS5V", "VIN_SYS_5V0", "psys")
 """What boards call their input: all that they take. From NVIDIA's module documentation and the RAPL driver of Linux."""
 

@@ -1,4 +1,4 @@
-"""`enet-tvm bench`: this network in several runtimes, side by side."""
+"""`enet-tvm bench`: this network in several runtimes, side by side; `enet-tvm bench compare`: what changed since."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from rich.console import Console
 
-    from rich.table import Table
+    from enet_tvm.bench.changes import Changes, RunnerChange
+    from enet_tvm.bench.report import TableText
 
-    from enet_tvm.bench.comparison import Comparison
+app = typer.Typer()
 
 
+@app.callback(invoke_without_command=True)
 def command(
+    context: typer.Context,
     runner: Annotated[
         list[str] | None,
         typer.Option(
@@ -23,100 +26,135 @@ def command(
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights; those shipped, by default.")] = None,
-    size: Annotated[
-        list[str] | None, typer.Option(metavar="WxH", help="Input size, again for each; 640x360 by default.")
+    artifact: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Time this artifact as ours, instead of compiling one.")
     ] = None,
-    threads: Annotated[list[int] | None, typer.Option(min=1, help="Threads, again for each; all by default.")] = None,
+    size: Annotated[
+        list[str] | None, typer.Option(metavar="WxH", help="Input size, again for each; 640x360 or the artifact's by default.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, help="Threads, again for each; all by default, or the target's cores.")
+    ] = None,
+    streams: Annotated[
+        str, typer.Option(metavar="N,N", help="Numbers of independent streams to measure throughput of; 0 for none.")
+    ] = "1",
     target: Annotated[str, typer.Option(help="What ours is compiled for.")] = "native",
+    tracker: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Run ours on a device behind this RPC tracker.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="The device's key at the tracker; the target's by default.")] = None,
     seconds: Annotated[float, typer.Option(min=0, help="How long to measure each size, warm-up aside.")] = 20.0,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the table as Markdown.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the tables as Markdown.")] = None,
 ) -> None:
-    """Time this network in several runtimes, alternating in one run, each in its best float32 form.
+    """Time this network in several runtimes, alternating in one run, each in its best form.
 
-    Parity comes first: the speed of a runner whose labels are not PyTorch's is no result.
+    Parity comes first: the speed of a runner whose labels are not PyTorch's is no result, and the exit code is 1. Then latency,
+    and, each runner in processes of its own, start, memory, throughput and energy.
     """
+    if context.invoked_subcommand:
+        return
+    import shlex
+    import sys
     import tempfile
 
-    from rich.console import Console
-
+    from enet_tvm.bench import report
     from enet_tvm.bench.comparison import compare
-    from enet_tvm.bench.runners import RUNNERS, Workload
-    from enet_tvm.errors import UserError
+    from enet_tvm.bench.plan import plan_workloads
     from enet_tvm.files import atomic_file, write_json
-    from enet_tvm.machine import usable_cpus
-    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
-    from enet_tvm.places import find_file
-    from enet_tvm.size import parse_size
 
-    console = Console(soft_wrap=True, highlight=False)
-    names = runner or [name for name in RUNNERS if name != "tvm-rpc"]
-    if unknown := [name for name in names if name not in RUNNERS]:
-        raise UserError(f"there is no runner '{unknown[0]}'; known are {', '.join(RUNNERS)}")
-    sizes, path = [parse_size(text) for text in size or ["640x360"]], find_file(weights or DEFAULT_WEIGHTS)
-    results = []
+    console, results = _console(), []
+    failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="enet-tvm-bench-") as directory:
-        for wanted in sizes:
-            for count in threads or [len(usable_cpus())]:
-                workload = Workload(path, wanted, count, Path(directory), target)
-                with console.status("") as status:
-                    results.append(compare(names, workload, seconds=seconds, report=status.update))
-                console.print(_table(results[-1]))
-                _print_notes(console.print, results[-1])
+        plan = plan_workloads(
+            *(Path(directory), target, runner, weights, artifact, size, threads),
+            tracker=tracker,
+            key=key,
+            streams=streams,
+        )
+        line = shlex.join(["enet-tvm", *sys.argv[1:]])
+        for workload in plan.workloads:
+            with console.status("") as status:
+                result = compare(
+                    *(plan.runners, workload), seconds=seconds, streams=plan.streams, command=line, report=status.update
+                )
+            results.append(result.to_dict())
+            failures += result.failures
+            for table in report.tables(results[-1]):
+                console.print(_table(table))
+            for note in report.notes(results[-1]):
+                console.print(note, markup=False)
+            for warning in result.warnings:
+                console.print(f"warning: {warning}", style="yellow", markup=False)
     if json is not None:
-        write_json(json, [result.to_dict() for result in results])
+        write_json(json, results)
     if markdown is not None:
         with atomic_file(markdown) as temporary:
-            temporary.write_text(_markdown(results), encoding="utf-8")
+            temporary.write_text(report.markdown(results), encoding="utf-8")
+    for failure in failures:
+        console.print(failure, style="red", markup=False)
+    if failures:
+        raise typer.Exit(1)
 
 
-def _rows(result: Comparison) -> list[tuple[str, ...]]:
-    ours = next((entry.latency for entry in result.entries if entry.name == "tvm" and entry.latency), None)
-    rows: list[tuple[str, ...]] = []
-    for entry in result.entries:
-        if entry.latency is None:
-            rows.append((entry.name, "fails parity", "", "", f"{entry.agreement:.4%}"))
-            continue
-        low, high = (1e3 * entry.latency.percentile(share) for share in (10, 90))
-        ratio = f"{entry.latency.median / ours.median:.2f}" if ours else ""
-        spread = f"{low:.1f}-{high:.1f}" + ("" if entry.latency.steady else " (!)")
-        median = f"{1e3 * entry.latency.median:.1f}"
-        rows.append((entry.name, median, spread, ratio, f"{entry.agreement:.4%}"))
-    return rows
+@app.command("compare")
+def compare_files(
+    before: Annotated[Path, typer.Argument(metavar="A.json", help="Of 'bench --json'.")],
+    after: Annotated[Path, typer.Argument(metavar="B.json", help="Of 'bench --json', later.")],
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write what changed to this file.")] = None,
+) -> None:
+    """Say what changed between two benchmarks: figures, machine, versions."""
+    from enet_tvm.bench.changes import find_changes
+    from enet_tvm.bench.report import load_figures
+    from enet_tvm.files import write_json
+
+    console = _console()
+    changes = find_changes(load_figures(before), load_figures(after))
+    console.print(_changes_table(changes))
+    for change in changes.runners:
+        for line in _lines(change):
+            console.print(f"{change.runner}, {change.size}, {change.threads} threads: {line}", markup=False)
+    for sentence in changes.conditions or ("machine, versions, weights and target are the same",):
+        console.print(sentence, markup=False)
+    if json is not None:
+        write_json(json, changes.to_dict())
 
 
-HEADINGS = ("runner", "median ms", "p10-p90", "x ours", "same labels")
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(soft_wrap=True, highlight=False)
 
 
-def _title(result: Comparison) -> str:
-    return f"{result.workload.size}, {result.workload.threads} threads, float32; arithmetic limit {1e3 * result.limit:.1f} ms"
-
-
-def _table(result: Comparison) -> Table:
+def _table(text: TableText) -> object:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=_title(result), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "runner" else "right", no_wrap=True)
-    for row in _rows(result):
+    table = Table(title=text.title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, heading in enumerate(text.headings):
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for row in text.rows:
         table.add_row(*row)
     return table
 
 
-def _print_notes(say: Callable[..., None], result: Comparison) -> None:
-    for entry in result.entries:
-        say(f"{entry.name}: {entry.description}; ready in {entry.ready_seconds:.0f} s", markup=False)
-    for name, reason in result.missing.items():
-        say(f"{name} is missing: {reason}", markup=False)
-    if any(entry.latency and not entry.latency.steady for entry in result.entries):
-        say("(!) these times vary too much to be trusted; stop what else the machine is doing, and measure again")
+def _changes_table(changes: Changes) -> object:
+    from enet_tvm.bench.report import TableText
+
+    rows = []
+    for change in changes.runners:
+        if change.latency is not None:
+            times = change.latency
+            verdict = "within the spread" if not times.exceeds_spread else "faster" if times.ratio < 1 else "slower"
+            figures = (f"{times.before_ms:.2f}", f"{times.after_ms:.2f}", f"{times.ratio:.3f}", f"{times.spread_ms:.2f}")
+            rows.append((change.runner, change.size, str(change.threads), *figures, verdict))
+    headings = ("runner", "size", "threads", "before ms", "after ms", "ratio", "spread ms", "")
+    return _table(TableText("Median latency", headings, tuple(rows)))
 
 
-def _markdown(results: Sequence[Comparison]) -> str:
-    lines = []
-    for result in results:
-        lines += [f"**{_title(result)}**", "", "| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
-        lines += ["| " + " | ".join(row) + " |" for row in _rows(result)] + [""]
-        lines += [f"- {entry.name}: {entry.description}" for entry in result.entries] + [""]
-    return "\n".join(lines)
+def _lines(change: RunnerChange) -> list[str]:
+    figures = [
+        f"{label} {before:.4g} before, {after:.4g} after" + (f" ({after / before:.2f} x)" if before else "")
+        for label, (before, after) in change.others.items()
+    ]
+    return [*change.sentences, *figures]

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from enet_tvm.bench.comparison import compare
+from enet_tvm.bench.latency import PassTimes
 from enet_tvm.bench.runners import RUNNERS, Runner, RunnerMissingError, Workload, open_runner
+from enet_tvm.bench.system_files import SystemFiles
 from enet_tvm.errors import UserError
+from enet_tvm.files import sha256
 from enet_tvm.size import Size
 
 
@@ -72,15 +75,96 @@ def test_unknown_runner(workload):
         open_runner("tensorflow", workload)
 
 
-def test_verb(compiled_enet, tmp_path):
-    from enet_tvm.cli.main import build_app
+def test_logits_that_are_no_numbers_never_agree(workload, monkeypatch):
+    class Broken(Wrong):
+        def forward(self, x):
+            return np.full((1, 11, *x.shape[2:]), np.nan, np.float32)
 
-    arguments = ["bench", "--weights", str(compiled_enet.weights), "--size", "64x48", "--threads", "1", "--seconds", "0.1"]
-    files = ["--json", str(tmp_path / "b.json"), "--markdown", str(tmp_path / "b.md")]
-    result = CliRunner().invoke(build_app(), [*arguments, "--runner", "tvm", "--runner", "torch", *files])
-    assert result.exit_code == 0, result.output
-    (figures,) = json.loads((tmp_path / "b.json").read_text())
-    assert [entry["name"] for entry in figures["entries"]] == ["tvm", "torch"]
-    assert all(entry["label_agreement"] >= 0.9999 for entry in figures["entries"])
+    monkeypatch.setitem(RUNNERS, "broken", lambda _: Broken())
+    result = compare(["broken"], workload, seconds=0)
+    assert result.entries[0].agreement == 0
+    assert result.entries[0].latency is None
+    (failure,) = result.failures
+    assert failure.startswith("broken fails parity: 0.0000% of its labels are PyTorch's, 99.99% are needed")
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["entries"][0]["max_abs_logit_diff"] is None
+
+
+class OnDevice(Runner):
+    """Stands for a board: its kernel's files are a tree, and its clock falls at the second look."""
+
+    description = "a board"
+    remote = True
+
+    def __init__(self, reference, root):
+        self.reference, self.root = reference, root
+        self.looks = 0
+        for path, content in {
+            "proc/cpuinfo": "processor\t: 0\nCPU part\t: 0xd08\n",
+            "sys/class/hwmon/hwmon0/name": "ina3221",
+            "sys/class/hwmon/hwmon0/in1_label": "VDD_IN",
+            "sys/class/hwmon/hwmon0/in1_input": "5000",
+            "sys/class/hwmon/hwmon0/curr1_input": "1000",
+        }.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(content)
+
+    def forward(self, x):
+        return self.reference.forward(x)
+
+    def last_pass(self):
+        return PassTimes(device=0.040, transfer=0.010)
+
+    def files(self):
+        clock = self.root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
+        clock.parent.mkdir(parents=True, exist_ok=True)
+        self.looks += 1
+        clock.write_text(str(1_500_000 if self.looks == 1 else 900_000))
+        return SystemFiles(self.root)
+
+    def peak_memory(self):
+        return 30_000_000
+
+
+def test_a_runner_on_a_device_tells_its_own_times_and_machine(workload, monkeypatch, tmp_path):
+    monkeypatch.setitem(RUNNERS, "board", lambda w: OnDevice(open_runner("torch", w), tmp_path / "board"))
+    result = compare(["board"], workload, seconds=0.1, streams=[1, 4])
+    (entry,) = result.entries
+    assert entry.latency.median == pytest.approx(0.040)
+    assert entry.latency.transfer == pytest.approx(0.010)
+    assert entry.device.processor == "Cortex-A72"
+    assert result.warnings == ("while timing board, the clock of cpu0 fell from 1500 to 900 MHz",)
+    assert entry.footprint.memory_bytes == 30_000_000
+    assert [rate.streams for rate in entry.footprint.rates] == [1]  # the board is there once
+    (energy,) = entry.footprint.energies
+    assert energy.meter == "VDD_IN (ina3221)"
+    assert energy.watts == pytest.approx(5)
+    assert not result.roofline_measured
+    assert result.limit is None
+
+
+def test_figures_carry_what_they_were_measured_with(workload):
+    result = compare(["torch"], workload, seconds=0, command="enet-tvm bench")
+    figures = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert figures["weights"] == {"file": str(workload.weights), "sha256": sha256(workload.weights)}
+    assert figures["entries"][0]["artifact_sha256"] == {workload.weights.name: sha256(workload.weights)}
+    assert figures["entries"][0]["artifact_bytes"] == workload.weights.stat().st_size
+    assert figures["entries"][0]["first_ms"] > 0
+    assert figures["versions"]["torch"] == torch.__version__
+    assert figures["machine"]["processor"]
+    assert {"before", "after"} <= figures["machine"].keys()
     assert figures["limit_ms"] > 0
-    assert "| tvm |" in (tmp_path / "b.md").read_text()
+    assert figures["command"] == "enet-tvm bench"
+
+
+def test_an_artifact_of_other_weights_or_size_is_refused(workload, compiled_enet, tmp_path):
+    with pytest.raises(UserError, match=r"takes 1 pictures of 64x48 at once, and 1 of 96x64 is to be timed"):
+        open_runner("tvm", replace(workload, artifact=compiled_enet.directory, size=Size(96, 64)))
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"other")
+    with pytest.raises(UserError, match="was not compiled from"):
+        open_runner("tvm", replace(workload, artifact=compiled_enet.directory, weights=other))
+
+
+def test_workloads_travel_as_json(workload, compiled_enet):
+    for each in (workload, replace(workload, artifact=compiled_enet.directory, tracker="localhost:9190", key="pi")):
+        assert Workload.from_dict(json.loads(json.dumps(each.to_dict()))) == each

@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enet_tvm.bench.latency import PassTimes
 from enet_tvm.bench.system_files import SystemFiles
-from enet_tvm.size import Size
+from enet_tvm.size import Size, parse_size
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -41,6 +41,8 @@ class Workload:
         HOST:PORT of the RPC tracker behind which the device waits; only the runner over RPC needs it.
     key : str or None
         The device's key at the tracker; None for the target's.
+    artifact : Path or None
+        What ours runs, written by ``enet-tvm compile``; None to compile it.
     """
 
     weights: Path
@@ -50,11 +52,22 @@ class Workload:
     target: str = "native"
     tracker: str | None = None
     key: str | None = None
+    artifact: Path | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
         """N, C, H, W."""
         return (1, 3, self.size.height, self.size.width)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON takes it."""
+        return {key: str(value) if isinstance(value, Path | Size) else value for key, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Return what `to_dict` was called on."""
+        paths = {key: Path(content[key]) for key in ("weights", "directory", "artifact") if content[key] is not None}
+        return cls(**{**content, **paths, "size": parse_size(content["size"])})
 
 
 class Runner(ABC):

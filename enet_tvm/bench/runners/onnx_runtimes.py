@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enet_tvm.bench.runners.base import Runner, RunnerMissingError, Workload
-from enet_tvm.frontend.onnx_export import export_onnx
-from enet_tvm.networks import load_network, read_info
+
+
+def load_libraries() -> None:
+    """Import those that are here."""
+    for name in ("onnxruntime", "openvino"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def _exported(workload: Workload) -> Path:
     path = workload.directory / f"{workload.size}.onnx"
     if not path.is_file():
+        # Imported here: a process that only runs the file is to hold no PyTorch.
+        from enet_tvm.frontend.onnx_export import export_onnx
+        from enet_tvm.networks import load_network, read_info
+
         export_onnx(load_network(workload.weights), read_info(workload.weights), workload.size, path)
     return path
 
@@ -38,13 +49,18 @@ class OnnxRuntimeRunner(Runner):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = workload.threads
         options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(str(_exported(workload)), options, providers=["CPUExecutionProvider"])
+        self._file = _exported(workload)
+        self._session = onnxruntime.InferenceSession(str(self._file), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits."""
         logits: NDArray[np.float32] = self._session.run(None, {self._input: x})[0]
         return logits
+
+    def artifact_files(self) -> tuple[Path, ...]:
+        """Return the ONNX file."""
+        return (self._file,)
 
 
 class OpenVinoRunner(Runner):
@@ -68,7 +84,8 @@ class OpenVinoRunner(Runner):
             "INFERENCE_NUM_THREADS": workload.threads,
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        self._compiled = core.compile_model(str(_exported(workload)), "CPU", settings)
+        self._file = _exported(workload)
+        self._compiled = core.compile_model(str(self._file), "CPU", settings)
         self._request = self._compiled.create_infer_request()
 
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -76,3 +93,7 @@ class OpenVinoRunner(Runner):
         self._request.infer([x], share_inputs=True)
         logits: NDArray[np.float32] = self._request.get_output_tensor(0).data.copy()
         return logits
+
+    def artifact_files(self) -> tuple[Path, ...]:
+        """Return the ONNX file."""
+        return (self._file,)

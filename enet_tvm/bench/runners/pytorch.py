@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,10 +18,13 @@ from enet_tvm.networks.folded import folded
 class PyTorchRunner(Runner):
     """A module called under inference mode."""
 
-    def __init__(self, description: str, module: Callable[[Tensor], Tensor], threads: int, channels_last: bool) -> None:
+    def __init__(
+        self, description: str, module: Callable[[Tensor], Tensor], workload: Workload, *, channels_last: bool = False
+    ) -> None:
         self.description = f"{description} (PyTorch {torch.__version__})"
         self._module = module
-        self._threads = threads
+        self._threads = workload.threads
+        self._weights = workload.weights
         self._format = torch.channels_last if channels_last else torch.contiguous_format
 
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -31,15 +35,19 @@ class PyTorchRunner(Runner):
             output = self._module(torch.from_numpy(x).to(memory_format=self._format))
             return output.contiguous().numpy()
 
+    def artifact_files(self) -> tuple[Path, ...]:
+        """Return the weights."""
+        return (self._weights,)
+
 
 def eager(workload: Workload) -> Runner:
     """Return PyTorch as it comes: NCHW, batch norms in place."""
-    return PyTorchRunner("eager, NCHW", load_network(workload.weights), workload.threads, channels_last=False)
+    return PyTorchRunner("eager, NCHW", load_network(workload.weights), workload)
 
 
 def channels_last(workload: Workload) -> Runner:
     """Return eager PyTorch in its best form: batch norms folded, channels_last."""
-    return PyTorchRunner("eager, folded, channels_last", _best_form(workload), workload.threads, channels_last=True)
+    return PyTorchRunner("eager, folded, channels_last", _best_form(workload), workload, channels_last=True)
 
 
 def _best_form(workload: Workload) -> nn.Module:
@@ -70,4 +78,4 @@ def compiled(workload: Workload) -> Runner:
     except Exception as error:  # what it raises without a compiler has no common base
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunnerMissingError(f"torch.compile does not work here ({reason[:120]}); it needs a C++ compiler") from error
-    return PyTorchRunner("torch.compile, folded, channels_last, frozen", module, workload.threads, channels_last=True)
+    return PyTorchRunner("torch.compile, folded, channels_last, frozen", module, workload, channels_last=True)

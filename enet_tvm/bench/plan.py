@@ -1,0 +1,103 @@
+"""What a benchmark is to run, from what its user said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from enet_tvm.artifact import read_manifest
+from enet_tvm.bench.runners import RUNNERS, Workload
+from enet_tvm.bench.runners.registry import ON_DEVICE
+from enet_tvm.errors import UserError
+from enet_tvm.machine import usable_cpus
+from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+from enet_tvm.places import find_file
+from enet_tvm.size import DEFAULT_SIZE, Size, parse_size
+from enet_tvm.targets import load_target
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run.
+
+    Attributes
+    ----------
+    runners : tuple of str
+    workloads : tuple of Workload
+        One for each size and number of threads.
+    streams : tuple of int
+        Numbers of streams; empty for no footprints.
+    """
+
+    runners: tuple[str, ...]
+    workloads: tuple[Workload, ...]
+    streams: tuple[int, ...]
+
+
+def plan_workloads(
+    directory: Path,
+    target: str = "native",
+    runners: Sequence[str] | None = None,
+    weights: Path | None = None,
+    artifact: Path | None = None,
+    sizes: Sequence[str] | None = None,
+    threads: Sequence[int] | None = None,
+    *,
+    tracker: str | None = None,
+    key: str | None = None,
+    streams: str = "1",
+) -> Plan:
+    """Fill in what was not said.
+
+    Without runners, all of this machine are run, or with a tracker the one on the device; an artifact brings its size
+    and its weights.
+
+    Raises
+    ------
+    UserError
+        When something does not fit.
+    """
+    names = tuple(runners or default_runners(tracker))
+    if unknown := [name for name in names if name not in RUNNERS]:
+        raise UserError(f"there is no runner '{unknown[0]}'; known are {', '.join(RUNNERS)}")
+    if ON_DEVICE in names and tracker is None:
+        raise UserError(f"the runner '{ON_DEVICE}' runs on a device behind an RPC tracker; give --tracker HOST:PORT")
+    wanted = [parse_size(text) for text in sizes or ()]
+    if artifact is not None:
+        manifest = read_manifest(artifact)
+        wanted = wanted or [Size(manifest.input.shape[3], manifest.input.shape[2])]
+        weights = weights or (Path(manifest.weights) if manifest.weights else None)
+        artifact = artifact.expanduser().resolve()
+    spec = load_target(target)
+    path = find_file(weights or DEFAULT_WEIGHTS)
+    counts = threads or [spec.cores if tracker else len(usable_cpus())]
+    if tracker:
+        wanted = wanted or [spec.size or DEFAULT_SIZE]
+    workloads = tuple(
+        Workload(path.resolve(), size, count, directory, target, tracker, key, artifact)
+        for size in wanted or [DEFAULT_SIZE]
+        for count in counts
+    )
+    return Plan(names, workloads, parse_streams(streams))
+
+
+def default_runners(tracker: str | None = None) -> list[str]:
+    """Return the runners when none is named: all of this machine, or the one behind a tracker."""
+    return [ON_DEVICE] if tracker else [name for name in RUNNERS if name != ON_DEVICE]
+
+
+def parse_streams(text: str) -> tuple[int, ...]:
+    """Parse numbers of streams, such as ``1,2,4``; ``0`` stands for none.
+
+    Raises
+    ------
+    UserError
+        When it is no list of numbers from 1 to 64.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if parts == ["0"]:
+        return ()
+    if not all(part.isdecimal() and 1 <= int(part) <= 64 for part in parts):
+        raise UserError(f"'{text}' is no list of numbers of streams; write it as 1,2,4, each from 1 to 64, or 0 for none")
+    return tuple(sorted({int(part) for part in parts}))

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from enet_tvm.bench.plan import default_runners, parse_streams, plan_workloads
+from enet_tvm.bench.runners import RUNNERS
+from enet_tvm.errors import UserError
+from enet_tvm.machine import usable_cpus
+from enet_tvm.size import Size
+from enet_tvm.targets import load_target
+
+
+def test_nothing_said(tmp_path):
+    plan = plan_workloads(tmp_path)
+    (workload,) = plan.workloads
+    assert plan.runners == tuple(name for name in RUNNERS if name != "tvm-rpc")
+    assert (workload.size, workload.threads, workload.target) == (Size(640, 360), len(usable_cpus()), "native")
+    assert workload.weights.is_absolute()
+    assert workload.weights.name == "enet-camvid.safetensors"
+    assert plan.streams == (1,)
+
+
+def test_every_size_with_every_number_of_threads(tmp_path):
+    plan = plan_workloads(tmp_path, sizes=["64x48", "96x64"], threads=[1, 3], runners=["torch"], streams="4,1,2,1")
+    assert [(str(each.size), each.threads) for each in plan.workloads] == [
+        ("64x48", 1),
+        ("64x48", 3),
+        ("96x64", 1),
+        ("96x64", 3),
+    ]
+    assert plan.streams == (1, 2, 4)
+
+
+def test_a_tracker_means_the_device(tmp_path):
+    plan = plan_workloads(tmp_path, "rpi4", tracker="localhost:9190", key="desk")
+    spec = load_target("rpi4")
+    (workload,) = plan.workloads
+    assert plan.runners == ("tvm-rpc",)
+    assert (workload.tracker, workload.key, workload.threads) == ("localhost:9190", "desk", spec.cores)
+    assert workload.size == spec.size or spec.size is None
+
+
+def test_an_artifact_brings_its_size_and_weights(compiled_enet, tmp_path):
+    (workload,) = plan_workloads(tmp_path, artifact=compiled_enet.directory).workloads
+    assert workload.size == Size(64, 48)
+    assert workload.weights == compiled_enet.weights
+    assert workload.artifact == compiled_enet.directory
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"runners": ["torch", "tensorflow"]}, "there is no runner 'tensorflow'"),
+        ({"runners": ["tvm-rpc"]}, "give --tracker HOST:PORT"),
+        ({"sizes": ["65x48"]}, "divisible by 8"),
+        ({"target": "abacus"}, "abacus"),
+        ({"weights": Path("missing.safetensors")}, "missing.safetensors"),
+        ({"streams": "1,many"}, "no list of numbers of streams"),
+    ],
+)
+def test_bad_input(tmp_path, arguments, sentence):
+    with pytest.raises(UserError, match=sentence):
+        plan_workloads(tmp_path, **arguments)
+
+
+@pytest.mark.parametrize(("text", "streams"), [("0", ()), ("1", (1,)), (" 2, 1 ", (1, 2)), ("64", (64,))])
+def test_streams(text, streams):
+    assert parse_streams(text) == streams
+
+
+@pytest.mark.parametrize("text", ["", "0,1", "-1", "1.5", "65", "1,,2", "²"])
+def test_no_streams(text):
+    with pytest.raises(UserError, match="no list of numbers of streams"):
+        parse_streams(text)
+
+
+def test_default_runners():
+    assert default_runners("localhost:9190") == ["tvm-rpc"]
+    assert default_runners()[0] == "tvm"
