@@ -330,17 +330,14 @@ class DeviceServer:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    error: OSError | None = None
-    for candidate in range(port, port + _PORTS) if port else [0]:
+    trouble = ""
+    for candidate in range(port, min(port + _PORTS, 65536)) if port else [0]:
         try:
             family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
             return socket.create_server((host, candidate), family=family, backlog=16)
-        except OSError as reason:
-            error = reason
-    reason = f"{error.strerror or error}" if error else "no port"
-    raise UserError(
-        f"cannot listen on {host}, port {port} or the {_PORTS} after it ({reason}); choose another --host or --port"
-    )
+        except OSError as error:
+            trouble = error.strerror or str(error)
+    raise UserError(f"cannot listen on {host} from port {port} on ({trouble}); choose another --host or --port")
 
 
 def _ended(connection: socket.socket) -> bool:
