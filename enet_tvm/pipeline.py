@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from tvm import relax
 from tvm.relax import backend, transform
 
 from enet_tvm.cuda.device_compiler import device_compiler
+from enet_tvm.cuda.ptxas import assemble
+from enet_tvm.cuda.tools import find_cuda_tools
 from enet_tvm.dataflow import Dataflow, is_call
 from enet_tvm.files import atomic_file
 from enet_tvm.kernels.choices import DEFAULTS, Choices
@@ -43,6 +45,9 @@ from enet_tvm.passes.lower_kernels import LAUNCHES, LowerKernels
 from enet_tvm.passes.schedule_remaining import ScheduleRemaining
 from enet_tvm.passes.schedule_remaining_gpu import ScheduleRemainingGpu
 from enet_tvm.targets.spec import GpuSpec
+
+_ATTEMPTS = 4
+"""To fit kernels into a GPU: sums of a thread are 32, 16, 8 and 4."""
 
 
 @dataclass(frozen=True)
@@ -105,19 +110,14 @@ def graph_phases(target: tvm.target.Target, choices: Choices = DEFAULTS) -> list
     ]
 
 
-def gpu_phases(unit: GpuUnit) -> list[Phase]:
-    """Return the phases from an imported network to kernels of a GPU."""
+def gpu_phases(unit: GpuUnit, smaller: Mapping[str, int] | None = None) -> list[Phase]:
+    """Return the phases from an imported network to kernels of a GPU; `smaller` as `LowerGpuKernels` takes it."""
     return [
         *_fusing_phases(),
-        Phase("lower-kernels", [LowerGpuKernels(unit)]),
+        Phase("lower-kernels", [LowerGpuKernels(unit, smaller)]),
         *_remaining_phases(),
         Phase("schedule-remaining", [ScheduleRemainingGpu()]),
     ]
-
-
-def gpu_unit(gpu: GpuSpec) -> GpuUnit:
-    """Return what the tiles of a GPU's kernels depend on."""
-    return GpuUnit(gpu.multiprocessors, gpu.max_registers, gpu.max_threads_per_block)
 
 
 def _fusing_phases() -> list[Phase]:
@@ -188,9 +188,33 @@ def compile_module(
     UserError
         When the CUDA compiler is missing for a GPU.
     """
-    phases = graph_phases(target, choices) if gpu is None else gpu_phases(gpu_unit(gpu))
+    if gpu is not None:
+        return _compile_for_gpu(mod, target, dump_ir, gpu)
+    return _compile(mod, target, dump_ir, graph_phases(target, choices))
+
+
+def _compile_for_gpu(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, gpu: GpuSpec) -> Compiled:
+    """Compile for a GPU, and again with smaller tiles for those kernels that did not fit into its registers.
+
+    How many registers a kernel takes is known once ptxas has assigned them. What does not fit after the last attempt is for
+    the inspection of the result to refuse.
+    """
+    unit, smaller = GpuUnit(gpu.multiprocessors, gpu.max_registers, gpu.max_threads_per_block), Counter[str]()
+    with device_compiler(gpu.arch, gpu.ptx) as made:
+        for _ in range(_ATTEMPTS):
+            compiled = _compile(mod, target, dump_ir, gpu_phases(unit, smaller))
+            kernels = assemble(made[-1], gpu.arch, find_cuda_tools()) if made else ()
+            crowded = {kernel.name for kernel in kernels if kernel.spill_bytes or kernel.registers > gpu.max_registers}
+            crowded &= {f"{launch.kernel}_kernel" for launch in compiled.launches if "conv2d" in launch.kernel}
+            if not crowded:
+                break
+            smaller.update(name.removesuffix("_kernel") for name in crowded)
+    return compiled
+
+
+def _compile(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, phases: list[Phase]) -> Compiled:
     _dump(mod, dump_ir, 0, "import")
-    with target, nullcontext() if gpu is None else device_compiler(gpu.arch, gpu.ptx):
+    with target:
         for number, phase in enumerate(phases, start=1):
             mod = tvm.transform.Sequential(phase.passes)(mod)
             _dump(mod, dump_ir, number, phase.name)

@@ -14,7 +14,7 @@ _CALLBACK = "tvm_callback_cuda_compile"
 
 
 @contextmanager
-def device_compiler(arch: str, isa: str) -> Iterator[None]:
+def device_compiler(arch: str, isa: str) -> Iterator[list[str]]:
     """While this context is entered, TVM's CUDA modules carry PTX for `arch` that claims ISA version `isa`.
 
     Parameters
@@ -23,6 +23,11 @@ def device_compiler(arch: str, isa: str) -> Iterator[None]:
         Such as ``sm_53``.
     isa : str
         Of the oldest driver that the code may meet, such as ``6.5``.
+
+    Yields
+    ------
+    list of str
+        To which the PTX of every module is added as it is made.
 
     Raises
     ------
@@ -34,14 +39,17 @@ def device_compiler(arch: str, isa: str) -> Iterator[None]:
     tools = find_cuda_tools()
     load_cuda_backend()
 
+    made: list[str] = []
+
     def compile_kernels(source: str) -> bytes:
+        made.append(with_version(compile_to_ptx(str(source), arch, tools), isa))
         # The driver takes PTX as text that ends in a zero.
-        return with_version(compile_to_ptx(str(source), arch, tools), isa).encode() + b"\0"
+        return made[-1].encode() + b"\0"
 
     before = tvm.get_global_func(_CALLBACK, allow_missing=True)
     tvm.register_global_func(_CALLBACK, compile_kernels, override=True)
     try:
-        yield
+        yield made
     finally:
         if before is not None:
             tvm.register_global_func(_CALLBACK, before, override=True)

@@ -26,7 +26,8 @@ _UNROLLED_CHANNELS = 4
 def conv2d_tile(attrs: FusedConv2D, unit: GpuUnit) -> GpuTile:
     """Return the launch of a convolution."""
     n, channels, height, width = attrs.out_shape
-    return gpu_tile(unit, height * width, channels, n)
+    depth = attrs.data_shape[1] * attrs.kernel[0] * attrs.kernel[1]
+    return gpu_tile(unit, height * width, channels, n, depth)
 
 
 def pack_gpu_weight(weight: np.ndarray, tile: GpuTile) -> np.ndarray:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from enet_tvm.kernels.gpu_building import WARP
 
 _THREADS_PER_MULTIPROCESSOR = 512
 """What hides the latency of memory: 16 warps, each with several independent loads under way."""
+
+_SHALLOW = 16
 
 
 @dataclass(frozen=True)
@@ -22,16 +24,23 @@ class GpuUnit:
     max_registers : int
         Of 32 bits, that a thread may use.
     max_threads_per_block : int
+    halvings : int
+        How often a thread's sums have been halved because a kernel did not fit.
     """
 
     multiprocessors: int
     max_registers: int = 255
     max_threads_per_block: int = 1024
+    halvings: int = 0
 
     @property
     def accumulators(self) -> int:
         """Registers of a thread that sums may take: addresses, weights and pixels need about 45 beside them."""
-        return 32 if self.max_registers >= 72 else 16
+        return max(4, (32 if self.max_registers >= 72 else 16) >> self.halvings)
+
+    def smaller(self) -> GpuUnit:
+        """Return this machine as one whose threads keep half as many sums."""
+        return replace(self, halvings=self.halvings + 1)
 
     @property
     def wanted_threads(self) -> int:
@@ -73,7 +82,9 @@ class GpuTile:
         return -(-pixels // (self.lanes * self.pixels)), self.channel_groups(channels) // self.groups
 
 
-def gpu_tile(unit: GpuUnit, pixels: int, channels: int, batch: int = 1, accumulators_per_pixel: int = 1) -> GpuTile:
+def gpu_tile(
+    unit: GpuUnit, pixels: int, channels: int, batch: int = 1, depth: int = 1_000_000, accumulators_per_pixel: int = 1
+) -> GpuTile:
     """Return the launch for an output of `batch` x `channels` x `pixels`.
 
     The largest tile that leaves enough threads for the machine is the best: it has the fewest loads for each
@@ -82,11 +93,16 @@ def gpu_tile(unit: GpuUnit, pixels: int, channels: int, batch: int = 1, accumula
 
     Parameters
     ----------
+    depth : int
+        Products in each sum. Of few, the compiler unrolls the loop over them altogether: every load is then under way at
+        once, and takes a register.
     accumulators_per_pixel : int
         4 where the four phases of a transposed convolution are computed together.
     """
+    if depth < _SHALLOW:
+        unit = unit.smaller()
     most = max(1, unit.accumulators // accumulators_per_pixel)
-    shapes = [(p, c) for p in (1, 2, 4, 8) for c in (1, 2, 4, 8, 16) if p * c <= most and (c <= channels or c == 1)]
+    shapes = [(p, c) for p in (1, 2, 4) for c in (1, 2, 4, 8, 16) if p * c <= most and (c <= channels or c == 1)]
 
     def threads(shape: tuple[int, int]) -> int:
         return batch * -(-pixels // shape[0]) * -(-channels // shape[1])

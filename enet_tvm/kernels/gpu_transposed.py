@@ -25,8 +25,9 @@ Offset = tuple[int, int]
 
 def transposed_tile(attrs: FusedConv2D, unit: GpuUnit) -> GpuTile:
     """Return the launch of a transposed convolution; its pixels are those of the input."""
-    n, _, height, width = attrs.data_shape
-    return gpu_tile(unit, height * width, attrs.out_shape[1], n, accumulators_per_pixel=4)
+    n, inputs, height, width = attrs.data_shape
+    depth = inputs * attrs.kernel[0] * attrs.kernel[1] // 4
+    return gpu_tile(unit, height * width, attrs.out_shape[1], n, depth, accumulators_per_pixel=4)
 
 
 def pack_transposed_weight(weight: np.ndarray, attrs: FusedConv2D, tile: GpuTile) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.kernels.gpu_conv2d import conv2d_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
 from enet_tvm.kernels.gpu_initial_block import gpu_initial_block, pack_gpu_initial_weight
 from enet_tvm.kernels.gpu_pooling import gpu_max_pool2d_with_window, gpu_max_unpool2d
-from enet_tvm.kernels.gpu_tile import GpuTile, GpuUnit
+from enet_tvm.kernels.gpu_tile import GpuUnit
 from enet_tvm.kernels.gpu_transposed import gpu_conv2d_transpose, pack_transposed_weight, transposed_tile
 from enet_tvm.ops import PLANAR, FusedConv2D
 from enet_tvm.passes.lower_kernels import LAUNCHES, describe
@@ -35,15 +36,18 @@ class LowerGpuKernels:
     ----------
     unit : GpuUnit
         The machine, which decides how much each thread computes.
+    smaller : mapping of str to int
+        Name of a convolution's kernel -> how often to halve what each of its threads computes.
     """
 
-    def __init__(self, unit: GpuUnit) -> None:
+    def __init__(self, unit: GpuUnit, smaller: Mapping[str, int] | None = None) -> None:
         self.unit = unit
+        self.smaller = smaller or {}
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with kernels."""
         graph = Dataflow(mod)
-        lowering = _Lowering(self.unit)
+        lowering = _Lowering(self.unit, self.smaller)
         for binding in graph.bindings:
             lowering.visit(binding)
         mod = graph.rebuilt(lowering.rewriter)
@@ -53,11 +57,13 @@ class LowerGpuKernels:
 
 
 class _Lowering:
-    def __init__(self, unit: GpuUnit) -> None:
+    def __init__(self, unit: GpuUnit, smaller: Mapping[str, int]) -> None:
         self.unit = unit
+        self.smaller = smaller
         self.rewriter = Rewriter()
         self.launches: list[dict[str, Any]] = []
         self._kernels: dict[Any, tvm.ir.GlobalVar] = {}
+        self._names: dict[FusedConv2D, str] = {}
 
     def visit(self, binding: relax.VarBinding) -> None:
         for operator, lower in (
@@ -93,19 +99,21 @@ class _Lowering:
         attrs = FusedConv2D.from_call(binding.value)
         data, weight, *rest = binding.value.args
         values, spec = _known(weight), replace(attrs, layers=())
-        tile: GpuTile
+        name, unit = self._name(spec), self.unit
+        for _ in range(self.smaller.get(name, 0)):
+            unit = unit.smaller()
         if attrs.transposed:
-            tile = transposed_tile(spec, self.unit)
+            tile = transposed_tile(spec, unit)
             make, packed = gpu_conv2d_transpose, pack_transposed_weight(values, spec, tile)
         else:
-            tile = conv2d_tile(spec, self.unit)
+            tile = conv2d_tile(spec, unit)
             make, packed = gpu_conv2d, pack_gpu_weight(values, tile)
         count = 1 + (attrs.inner_activation == "prelu") + (attrs.activation == "prelu")
         vectors = [constant(pack_gpu_vector(_known(vector), tile)) for vector in rest[:count]]
         self._launch(
             binding,
             (spec, tile),
-            conv2d_name(attrs),
+            name,
             lambda: make(spec, tile),
             [data, constant(packed), *vectors, *rest[count:]],
             ops_fused=attrs.operators,
@@ -113,6 +121,14 @@ class _Lowering:
             shape=attrs.out_shape,
             flops=2 * attrs.multiply_adds,
         )
+
+    def _name(self, spec: FusedConv2D) -> str:
+        """Return a name for the kernel of a convolution, the same one whatever its tile."""
+        if spec not in self._names:
+            base, taken = conv2d_name(spec), set(self._names.values())
+            numbered = (base if number == 1 else f"{base}_{number}" for number in itertools.count(1))
+            self._names[spec] = next(name for name in numbered if name not in taken)
+        return self._names[spec]
 
     def _initial_block(self, binding: relax.VarBinding) -> None:
         attrs = ops.InitialBlockAttrs.from_call(binding.value)

@@ -11,7 +11,7 @@ UNITS = st.builds(GpuUnit, st.integers(1, 200), st.sampled_from([64, 72, 80, 128
 
 @given(UNITS, st.integers(1, 500_000), st.integers(1, 600), st.integers(1, 4), st.sampled_from([1, 4]))
 def test_every_output_has_one_thread(unit: GpuUnit, pixels: int, channels: int, batch: int, phases: int):
-    tile = gpu_tile(unit, pixels, channels, batch, phases)
+    tile = gpu_tile(unit, pixels, channels, batch, accumulators_per_pixel=phases)
     along_pixels, along_channels = tile.blocks(pixels, channels)
     assert along_pixels * tile.lanes * tile.pixels >= pixels > (along_pixels - 1) * tile.lanes * tile.pixels
     assert along_channels * tile.groups * tile.channels == tile.padded_channels(channels) >= channels
@@ -29,6 +29,12 @@ def test_a_small_machine_has_large_tiles():
 
 def test_few_registers_few_sums():
     assert GpuUnit(2, 64).accumulators < GpuUnit(2, 80).accumulators
+    assert GpuUnit(2, 80).smaller().accumulators == 16
+
+
+def test_short_sums_few_of_them():
+    deep, shallow = (gpu_tile(GpuUnit(2, 80), 57600, 16, depth=depth) for depth in (64, 4))
+    assert shallow.pixels * shallow.channels == deep.pixels * deep.channels // 2
 
 
 def test_channels_that_no_tile_divides_waste_little():
