@@ -45,7 +45,7 @@ class ScheduleRemaining:
 
 def schedule_for_cpu(function: tvm.tirx.PrimFunc, lanes: int) -> tvm.tirx.PrimFunc:
     """Return the function with every block parallel and vectorised; hand-written loops stay as they are."""
-    if not _is_blocks(function):
+    if not is_blocks(function):
         return function.with_attr(SCHEDULED, True)
     schedule = s_tir.Schedule(function)
     blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
@@ -57,7 +57,7 @@ def schedule_for_cpu(function: tvm.tirx.PrimFunc, lanes: int) -> tvm.tirx.PrimFu
     return schedule.mod["main"].with_attr(SCHEDULED, True)
 
 
-def _is_blocks(function: tvm.tirx.PrimFunc) -> bool:
+def is_blocks(function: tvm.tirx.PrimFunc) -> bool:
     """Whether a function is made of blocks under a root, as tensor expressions are; TOPI's IR builder makes others."""
     body = function.body
     return isinstance(body, s_tir.SBlockRealize) and str(body.block.name_hint) == "root"

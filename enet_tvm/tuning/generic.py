@@ -1,0 +1,108 @@
+"""MetaSchedule's own rules, for the functions that no template made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import tvm
+from tvm import s_tir
+
+from enet_tvm.passes.schedule_remaining import SCHEDULED
+from enet_tvm.tuning.keys import plain
+from enet_tvm.tuning.metaschedule import load_meta_schedule
+from enet_tvm.tuning.records import Records
+from enet_tvm.tuning.tasks import GenericTask
+
+ROUND = 8
+"""Trials before the search learns from them."""
+
+
+class GenericSearch:
+    """Evolutionary search over MetaSchedule's rules for one function.
+
+    The default search costs as much as the measurements. A population of 128 instead of 512, and two generations
+    instead of four, made a round five times as fast and found as good a schedule.
+
+    Parameters
+    ----------
+    task : GenericTask
+    target : tvm.target.Target
+        Of which the number of cores decides how many parts a parallel loop gets.
+    records : Records
+        What was measured before is where the search begins.
+    trials : int
+        At most.
+    """
+
+    def __init__(self, task: GenericTask, target: tvm.target.Target, records: Records, trials: int) -> None:
+        ms = load_meta_schedule()
+        self.task = task
+        self._records = records
+        # No tensor intrinsics: a worker would have to import them all, and the rules that use them want integers.
+        space = ms.space_generator.PostOrderApply(sch_rules="llvm", postprocs="llvm", mutator_probs="llvm")
+        search = ms.search_strategy.EvolutionarySearch(
+            population_size=128, init_min_unmeasured=16, genetic_num_iters=2, genetic_max_fail_count=3
+        )
+        self._context = ms.TuneContext(
+            mod=task.workload, target=target, space_generator=space, search_strategy=search, num_threads=1, rand_state=1
+        )
+        self._model = ms.cost_model.XGBModel(config=ms.cost_model.xgb_model.XGBConfig(nthread=1, seed=0), verbose_eval=0)
+        self._trials = trials
+        self._target = target
+        self._started = False
+        self.done = False
+        self.failure = ""
+
+    def next_round(self) -> list[Any]:
+        """Return the candidates to measure next; none when the search has ended, or no rule fits the function."""
+        try:
+            if not self._started:
+                self._started = True
+                self._context.pre_tuning(self._trials, ROUND, database=self._records.database, cost_model=self._model)
+            candidates = self._context.generate_measure_candidates()
+        except (RuntimeError, ValueError, TypeError) as error:
+            # One such function would end a run of MetaSchedule's own scheduler.
+            self.failure = f"no rule fits {self.task.name}: {str(error).strip().splitlines()[-1][:200]}"
+            candidates = None
+        self.done = not candidates
+        return list(candidates or [])
+
+    def tell(self, candidates: Sequence[Any], seconds: Sequence[Sequence[float]]) -> None:
+        """Take results in, in the order of the candidates, and write them down; no seconds stand for a failure."""
+        from tvm.s_tir.meta_schedule.database import TuningRecord
+        from tvm.s_tir.meta_schedule.runner import RunnerResult
+
+        results = [RunnerResult(list(s), None) if s else RunnerResult(None, "failed") for s in seconds]
+        database = self._records.database
+        workload = database.commit_workload(self.task.workload)
+        for candidate, times in zip(candidates, seconds, strict=True):
+            run = list(times) or [1e10]
+            database.commit_tuning_record(TuningRecord(candidate.sch.trace, workload, run, self._target, candidate.args_info))
+        self._context.notify_runner_results(candidates, results)
+        self._model.update(self._context, candidates, results)
+
+
+def trace_json(record: Any) -> Any:
+    """Return a record's trace as JSON takes it."""
+    return json.loads(json.dumps(record.as_json()[0]))
+
+
+def apply_trace(function: tvm.tirx.PrimFunc, trace: Any) -> tvm.tirx.PrimFunc:
+    """Return a function scheduled as `trace` says.
+
+    Raises
+    ------
+    ValueError
+        When the trace does not fit the function.
+    """
+    from tvm.s_tir.schedule import Trace
+
+    schedule = s_tir.Schedule(tvm.IRModule({"main": plain(function)}))
+    try:
+        Trace.apply_json_to_schedule(trace, schedule)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from error
+    scheduled = schedule.mod["main"].with_attr(SCHEDULED, True)
+    return scheduled if "global_symbol" in (function.attrs or {}) else scheduled.without_attr("global_symbol")

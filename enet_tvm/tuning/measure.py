@@ -1,0 +1,345 @@
+"""Building and timing single kernels, by MetaSchedule's builder and runners: every trial has an end and an explanation.
+
+Everything at the top level here is sent by name to worker processes, so they import this module: it must stay light.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from enet_tvm.machine import usable_cpus
+
+if TYPE_CHECKING:
+    import tvm
+
+    from enet_tvm.rpc.wire import Address
+
+_SHARE_ALL_CORES = -3  # ThreadGroup::AffinityMode::kSpecifyThreadShareAllCore
+_REMOTE_ERRORS = "enet-tvm: the device "
+"""Begins the message of a failure that says nothing of the kernel."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial.
+
+    Attributes
+    ----------
+    seconds : tuple of float
+        Of a call, averaged over many, once for each repetition; empty when it failed.
+    reason : str
+        Why it failed, in a sentence.
+    of_kernel : bool
+        Whether the kernel is to blame, rather than a device that was lost.
+    """
+
+    seconds: tuple[float, ...] = ()
+    reason: str = ""
+    of_kernel: bool = True
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long to time a kernel.
+
+    Attributes
+    ----------
+    repeats : int
+        Repetitions, each of which is an average.
+    milliseconds : int
+        Least length of a repetition.
+    timeout : float
+        Seconds after which a trial is given up.
+    """
+
+    repeats: int = 5
+    milliseconds: int = 10
+    timeout: float = 20.0
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Devices of one kind at a tracker."""
+
+    tracker: Address
+    key: str
+    devices: int = 1
+
+
+class Measurer:
+    """Builds modules of one function ``main`` and times them.
+
+    Parameters
+    ----------
+    target : tvm.target.Target
+        To compile for.
+    triple, toolchain : str
+        What links: see `enet_tvm.toolchain.host_linker`. Linking happens here also for a device, which needs no linker.
+    threads : int
+        That a kernel runs on.
+    directory : Path
+        For the libraries.
+    fleet : Fleet, optional
+        Where to run them; by default on this machine.
+    timing : Timing
+        How long.
+    workers : int, optional
+        Processes that build at once; by default one for each processor.
+    """
+
+    def __init__(
+        self,
+        target: tvm.target.Target,
+        triple: str,
+        toolchain: str,
+        threads: int,
+        directory: Path,
+        fleet: Fleet | None = None,
+        timing: Timing | None = None,
+        workers: int | None = None,
+        build_timeout: float = 60.0,
+    ) -> None:
+        from enet_tvm.tuning.metaschedule import lean_workers, load_meta_schedule
+
+        ms = load_meta_schedule()
+        self.target = target
+        self.timing = timing or Timing()
+        self._lean = lean_workers
+        directory.mkdir(parents=True, exist_ok=True)
+        with lean_workers():
+            # Build and export are our own: the default ones import all tensor intrinsics in every worker, which takes
+            # longer than the default timeout, and leave it to the runner to link.
+            self._builder = ms.builder.LocalBuilder(
+                max_workers=workers or len(usable_cpus()),
+                timeout_sec=build_timeout,
+                f_build=build,
+                f_export=functools.partial(export, directory=str(directory), triple=triple, toolchain=toolchain),
+            )
+            self._runner = self._make_runner(ms, threads, fleet)
+        self._build_timeout = build_timeout
+
+    def _make_runner(self, ms: Any, threads: int, fleet: Fleet | None) -> Any:
+        timing = self.timing
+        config = ms.runner.EvaluatorConfig(number=1, repeat=timing.repeats, min_repeat_ms=timing.milliseconds)
+        if fleet is None:
+            return ms.runner.LocalRunner(
+                timeout_sec=timing.timeout,
+                evaluator_config=config,
+                f_alloc_argument=allocate,
+                f_run_evaluator=functools.partial(evaluate, threads=threads),
+            )
+        runner = ms.runner.RPCRunner(
+            rpc_config=ms.runner.RPCConfig(
+                tracker_host=fleet.tracker.host,
+                tracker_port=fleet.tracker.port,
+                tracker_key=fleet.key,
+                session_timeout_sec=int(timing.timeout) + 30,
+            ),
+            evaluator_config=config,
+            f_create_session=functools.partial(create_session, wait=60.0, seconds=timing.timeout),
+            f_upload_module=upload,
+            f_alloc_argument=allocate_remote,
+            f_run_evaluator=functools.partial(evaluate_remote, threads=threads),
+            f_cleanup=clean_up,
+            max_workers=fleet.devices,
+        )
+        # Its pool waits for ever. The sessions have ends of their own; this is for what they cannot see.
+        runner.pool._timeout = timing.timeout + 120
+        return runner
+
+    def build(self, modules: Sequence[tvm.IRModule]) -> list[Path | Outcome]:
+        """Compile and link modules, several at once; a failure takes the place of the library."""
+        from tvm.s_tir.meta_schedule.builder import BuilderInput
+
+        if not modules:
+            return []
+        with self._lean():
+            results = self._builder.build([BuilderInput(module, self.target) for module in modules])
+        return [Path(r.artifact_path) if r.artifact_path else self._unbuilt(str(r.error_msg)) for r in results]
+
+    def _unbuilt(self, message: str) -> Outcome:
+        if "Timeout" in message:
+            return Outcome(reason=f"compiling took longer than {self._build_timeout:g} s")
+        return Outcome(reason=f"does not compile: {_last_line(message)}")
+
+    def run(self, libraries: Sequence[Path], arguments: Sequence[Any]) -> list[Outcome]:
+        """Time libraries, one after the other on each device.
+
+        Parameters
+        ----------
+        libraries : sequence of Path
+            That `build` made.
+        arguments : sequence of list of ArgInfo
+            Shapes and dtypes of what each is called with.
+        """
+        from tvm.s_tir.meta_schedule.runner import RunnerInput
+
+        if not libraries:
+            return []
+        inputs = [RunnerInput(str(library), "cpu", info) for library, info in zip(libraries, arguments, strict=True)]
+        with self._lean():
+            futures = self._runner.run(inputs)
+            results = [future.result() for future in futures]
+        return [_outcome(r.run_secs, r.error_msg, self.timing) for r in results]
+
+    def close(self) -> None:
+        """End the workers."""
+        self._runner.pool.shutdown(wait=False)
+
+
+def _outcome(seconds: Any, message: Any, timing: Timing) -> Outcome:
+    if seconds:
+        return Outcome(tuple(float(s) for s in seconds))
+    message = str(message)
+    if _REMOTE_ERRORS in message:
+        return Outcome(reason=message[message.index(_REMOTE_ERRORS) + len("enet-tvm: ") :].strip(), of_kernel=False)
+    if "Timeout" in message:
+        return Outcome(reason=f"running took longer than {timing.timeout:g} s")
+    if "Subprocess terminated" in message or "crashed" in message:
+        return Outcome(reason="it crashed")
+    return Outcome(reason=f"does not run: {_last_line(message)}")
+
+
+def _last_line(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1])[:200] if lines else "no reason was given"
+
+
+def build(mod: tvm.IRModule, target: tvm.target.Target, _parameters: Any) -> Any:
+    """Compile a module in a builder's worker."""
+    import tvm
+
+    return tvm.compile(mod, target)
+
+
+def export(library: Any, directory: str, triple: str, toolchain: str) -> str:
+    """Link a compiled module into a shared library of its own name."""
+    from enet_tvm.toolchain import host_linker
+
+    path = Path(tempfile.mkdtemp(dir=directory)) / "kernel.so"
+    library.export_library(str(path), fcompile=host_linker(triple, toolchain))
+    return str(path)
+
+
+def allocate(device: Any, arguments: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
+    """Return arrays for a kernel's arguments: the same random numbers every time, in a network's range.
+
+    TVM's own random fill makes floats between 1 and 10, which no activation ever zeroes, and lives in a library that
+    a device need not have.
+    """
+    import tvm
+
+    random = np.random.default_rng(0)
+
+    def array(dtype: str, shape: Sequence[int]) -> np.ndarray:
+        if dtype.startswith(("int", "uint")):
+            # Window positions, or quantised values.
+            return random.integers(0, 4, shape).astype(dtype)
+        return random.standard_normal(shape, np.float32)
+
+    def tensor(dtype: str, shape: Sequence[int]) -> Any:
+        if dtype == "bfloat16":
+            # numpy has none: its bits are the upper half of a float32's.
+            bits = (array("float32", shape).view(np.uint32) >> 16).astype(np.uint16)
+            made = tvm.runtime.empty(tuple(shape), "bfloat16", device)
+            made._create_view(made.shape, "uint16").copyfrom(bits)
+            return made
+        values = array(dtype, shape)
+        return tvm.runtime.tensor(values if dtype != "float16" else values.astype(dtype), device)
+
+    return [[tensor(str(dtype), [int(s) for s in shape]) for _, dtype, shape in arguments] for _ in range(count)]
+
+
+def evaluate(module: Any, device: Any, config: Any, arguments: Sequence[Sequence[Any]], threads: int) -> list[float]:
+    """Time ``main`` on so many threads; TVM's pool would take half the logical processors."""
+    import tvm_ffi
+
+    cpus = [str(cpu) for cpu in usable_cpus()]
+    configure = tvm_ffi.get_global_func("runtime.config_threadpool")
+    configure(_SHARE_ALL_CORES, threads, cpus[:threads])
+    configure(_SHARE_ALL_CORES, threads, cpus)
+    return _time(module, device, config, arguments)
+
+
+def _time(module: Any, device: Any, config: Any, arguments: Sequence[Sequence[Any]]) -> list[float]:
+    evaluator = module.time_evaluator(
+        "main", device, number=config.number, repeat=config.repeat, min_repeat_ms=config.min_repeat_ms
+    )
+    return [float(seconds) for given in arguments for seconds in evaluator(*given).results]
+
+
+class _Remote:
+    """A bounded session in the shape that MetaSchedule's runner wants one."""
+
+    def __init__(self, session: Any, seconds: float) -> None:
+        self.session = session
+        self.seconds = seconds
+
+    def device(self, kind: str, index: int) -> Any:
+        """Return a device of the session."""
+        return self.session.remote.device(kind, index)
+
+
+def create_session(config: Any, wait: float, seconds: float) -> _Remote:
+    """Get a device from the tracker."""
+    from enet_tvm.errors import UserError
+    from enet_tvm.rpc.session import open_session
+    from enet_tvm.rpc.wire import Address
+
+    try:
+        address = Address(config.tracker_host, int(config.tracker_port))
+        session = open_session(address, config.tracker_key, wait=wait, session_seconds=config.session_timeout_sec)
+    except UserError as error:
+        raise RuntimeError(f"{_REMOTE_ERRORS}cannot be had: {error}") from None
+    return _Remote(session, seconds)
+
+
+def upload(remote: _Remote, local_path: str, remote_path: str) -> Any:
+    """Send a library to the device and load it."""
+    from enet_tvm.errors import UserError
+
+    try:
+        return remote.session.load_module(remote.session.upload(local_path, remote_path))
+    except UserError as error:
+        raise RuntimeError(f"{_REMOTE_ERRORS}does not take the kernel: {error}") from None
+
+
+def allocate_remote(remote: _Remote, device: Any, arguments: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
+    """Return arrays on the device."""
+    from enet_tvm.errors import UserError
+
+    try:
+        with remote.session.within(60.0, "receiving a kernel's arguments"):
+            return allocate(device, arguments, count)
+    except UserError as error:
+        raise RuntimeError(f"{_REMOTE_ERRORS}takes no arguments: {error}") from None
+
+
+def evaluate_remote(
+    remote: _Remote, module: Any, device: Any, config: Any, arguments: Sequence[Sequence[Any]], threads: int
+) -> list[float]:
+    """Time ``main`` on the device."""
+    from enet_tvm.errors import UserError
+
+    try:
+        remote.session.set_threads(threads)
+        with remote.session.within(remote.seconds, "timing a kernel"):
+            return _time(module, device, config, arguments)
+    except UserError as error:
+        if " was lost " in str(error):
+            raise RuntimeError(f"{_REMOTE_ERRORS}went away: {error}") from None
+        raise RuntimeError(str(error)) from None
+
+
+def clean_up(remote: _Remote | None, _path: str | None) -> None:
+    """Give the device back; its server removes what was uploaded."""
+    if remote is not None:
+        remote.session.close()

@@ -1,0 +1,64 @@
+"""MetaSchedule, imported in seconds instead of half a minute."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from enet_tvm.errors import UserError
+
+_NEEDED = ("cloudpickle", "psutil", "scipy", "xgboost")
+"""What MetaSchedule imports without requiring it of pip."""
+
+
+def load_meta_schedule() -> Any:
+    """Return ``tvm.s_tir.meta_schedule``.
+
+    `TuneContext` imports every tensor intrinsic of TVM. Each of those 248 kernels is parsed, and the parser asks
+    ``inspect.stack()``, which searches all of ``sys.modules`` for every frame: 25 s of CPU, to find file names that
+    nobody reads. Without that search it is 3 s.
+
+    Raises
+    ------
+    UserError
+        When a package that it needs is not installed.
+    """
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        raise UserError(f"tuning needs {', '.join(missing)}; run: pip install 'enet-tvm[tune]'")
+    # Before the search is switched off: PyTorch, which TVM imports, needs it.
+    import tvm
+
+    with _no_module_search():
+        import tvm.s_tir.tensor_intrin
+    from tvm.s_tir import meta_schedule
+
+    return meta_schedule
+
+
+@contextmanager
+def _no_module_search() -> Iterator[None]:
+    search = inspect.getmodule
+    inspect.getmodule = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        inspect.getmodule = search
+
+
+@contextmanager
+def lean_workers() -> Iterator[None]:
+    """Let processes started within import TVM without PyTorch, in half the time: they exchange no tensors with it."""
+    name = "TVM_FFI_DISABLE_TORCH_C_DLPACK"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

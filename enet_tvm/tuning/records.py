@@ -1,0 +1,128 @@
+"""MetaSchedule's database on disk, as a session uses it: each trial is there before the next round begins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tvm
+
+from enet_tvm.files import atomic_file
+from enet_tvm.tuning.metaschedule import load_meta_schedule
+from enet_tvm.tuning.tasks import KEY, POINT, GenericTask, Task, point_text
+
+WORKLOADS = "database_workload.json"
+TRIALS = "database_tuning_record.json"
+
+FAILED = 1e10
+"""Seconds that MetaSchedule writes down for a trial that failed."""
+
+
+class Records:
+    """What was measured, by task and point.
+
+    Parameters
+    ----------
+    directory : Path
+        Of the database, which is made if it is not there. What an interrupted write left is removed from it.
+    target : tvm.target.Target
+        Of the trials.
+
+    Attributes
+    ----------
+    database : JSONDatabase
+        MetaSchedule's.
+    """
+
+    def __init__(self, directory: Path, target: tvm.target.Target) -> None:
+        self._ms = load_meta_schedule()
+        self._target = target
+        directory.mkdir(parents=True, exist_ok=True)
+        repair(directory)
+        self.database = self._ms.database.JSONDatabase(work_dir=str(directory))
+        self._samples: dict[tuple[str, str], list[tuple[float, ...]]] = {}
+        self.trials = 0
+        for record in self.database.get_all_tuning_records():
+            attributes = record.workload.mod["main"].attrs
+            if attributes and KEY in attributes:
+                self._remember(str(attributes[KEY]), _point_of(record), tuple(float(s) for s in record.run_secs))
+
+    def _remember(self, key: str, point: str, seconds: tuple[float, ...]) -> None:
+        samples = self._samples.setdefault((key, point), [])
+        self.trials += not samples
+        samples.append(() if seconds[0] >= FAILED else seconds)
+
+    def samples(self, task: Task, point: Any) -> list[tuple[float, ...]]:
+        """Return the seconds of every measurement of a point, in order; an empty one failed."""
+        return self._samples.get((task.key, point_text(point)), [])
+
+    def best_of(self, task: Task, point: Any) -> float | None:
+        """Return the least time ever measured of a point, None when there is none or one trial of it failed."""
+        samples = self.samples(task, point)
+        return min(map(min, samples)) if samples and all(samples) else None
+
+    def measured(self, task: Task) -> dict[Any, float]:
+        """Return the points that ran, with their least time."""
+        times = {point: self.best_of(task, point) for point in task.points}
+        return {point: seconds for point, seconds in times.items() if seconds is not None}
+
+    def add(self, task: Task, point: Any, seconds: Sequence[float], arguments: Sequence[Any]) -> None:
+        """Write a measurement down; no seconds stand for a failure."""
+        ms, seconds = self._ms, tuple(seconds) or (FAILED,)
+        workload = self.database.commit_workload(task.workload)
+        trace = task.schedule(point).trace
+        self.database.commit_tuning_record(
+            ms.database.TuningRecord(trace, workload, list(seconds), self._target, list(arguments))
+        )
+        self._remember(task.key, point_text(point), seconds)
+
+    def generic(self, task: GenericTask, count: int) -> list[Any]:
+        """Return the fastest records of a function that no template made; never a failed one."""
+        workload = self.database.commit_workload(task.workload)
+        records = self.database.get_top_k(workload, count)
+        return [record for record in records if float(record.run_secs[0]) < FAILED]
+
+
+def _point_of(record: Any) -> str:
+    for instruction, _ in [(i, None) for i in record.trace.insts]:
+        if str(instruction.kind.name) == "Annotate" and str(instruction.attrs[0]) == POINT:
+            return str(instruction.inputs[1])
+    return ""
+
+
+def repair(directory: Path) -> int:
+    """Remove from a database what a killed process wrote of a line, and records of workloads that got lost.
+
+    Returns
+    -------
+    int
+        Lines removed.
+    """
+    workloads, trials = (_lines(directory / name) for name in (WORKLOADS, TRIALS))
+    whole = []
+    for line in workloads:
+        # Records name workloads by their number, so nothing after a broken one counts.
+        if not _is_json(line, 2):
+            break
+        whole.append(line)
+    kept = [line for line in trials if _is_json(line, 2) and json.loads(line)[0] < len(whole)]
+    removed = len(workloads) - len(whole) + len(trials) - len(kept)
+    if removed:
+        for name, lines in ((WORKLOADS, whole), (TRIALS, kept)):
+            with atomic_file(directory / name) as path:
+                path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return removed
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+
+
+def _is_json(line: str, length: int) -> bool:
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(content, list) and len(content) == length

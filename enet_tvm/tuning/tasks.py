@@ -1,0 +1,168 @@
+"""What there is to tune in a network: its distinct kernels, found by letting the pipeline ask for them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import s_tir, tirx
+
+from enet_tvm.kernels.choices import Choices
+from enet_tvm.kernels.templates import Template
+from enet_tvm.passes.schedule_remaining import is_blocks, schedule_for_cpu
+from enet_tvm.pipeline import Launch
+from enet_tvm.tuning.keys import fingerprint, plain, point_dict, template_json, template_key
+
+POINT = "enet_tvm.point"
+"""Annotation of a record's trace: the point, as ``name=value`` joined by blanks."""
+KEY = "enet_tvm.key"
+TEMPLATE = "enet_tvm.template"
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A kernel of a template, launched once or more in a forward pass.
+
+    Attributes
+    ----------
+    key : str
+        See `enet_tvm.tuning.keys`.
+    name : str
+        For people.
+    launches : tuple of int
+        Its places in the forward pass.
+    template : Template
+        What makes it.
+    """
+
+    key: str
+    name: str
+    launches: tuple[int, ...]
+    template: Template
+
+    @functools.cached_property
+    def points(self) -> list[Any]:
+        """The points worth measuring, the default first."""
+        return self.template.points()
+
+    @property
+    def default(self) -> Any:
+        """The point that is taken without tuning."""
+        return self.points[0]
+
+    def module(self, point: Any) -> tvm.IRModule:
+        """Return the kernel at a point, alone in a module."""
+        return alone(self.template.kernel(point))
+
+    @functools.cached_property
+    def workload(self) -> tvm.IRModule:
+        """What stands for the task in MetaSchedule's database.
+
+        The kernels are loops without blocks, which MetaSchedule cannot schedule and need not: what is recorded is an
+        empty function that says by its attributes what it stands for, and a trace that says by an annotation at which
+        point the template makes it.
+        """
+        body = s_tir.SBlockRealize([], True, s_tir.SBlock([], [], [], "root", tirx.Evaluate(0)))
+        function = tirx.PrimFunc([], body).with_attr("global_symbol", "main")
+        function = function.with_attr(KEY, self.key).with_attr(TEMPLATE, template_json(self.template))
+        return tvm.IRModule({"main": function})
+
+    def schedule(self, point: Any) -> s_tir.Schedule:
+        """Return the workload, marked with a point."""
+        schedule = s_tir.Schedule(self.workload)
+        schedule.annotate(schedule.get_sblock("root"), POINT, point_text(point))
+        return schedule
+
+
+@dataclass(frozen=True, eq=False)
+class GenericTask:
+    """A function that no template made: MetaSchedule's own rules apply.
+
+    Attributes
+    ----------
+    key, name, launches
+        As of `Task`.
+    function : tvm.tirx.PrimFunc
+        Unscheduled, and made `plain`.
+    lanes : int
+        Of the target's vectors.
+    """
+
+    key: str
+    name: str
+    launches: tuple[int, ...]
+    function: tvm.tirx.PrimFunc
+    lanes: int
+
+    @classmethod
+    def of(cls, name: str, launches: tuple[int, ...], function: tvm.tirx.PrimFunc, lanes: int) -> GenericTask:
+        """Return the task of a function as the pipeline shows it to `Choices.schedule`."""
+        function = plain(function)
+        return cls(fingerprint(function), name, launches, function, lanes)
+
+    @functools.cached_property
+    def workload(self) -> tvm.IRModule:
+        """The function, to be scheduled."""
+        return alone(self.function)
+
+    @functools.cached_property
+    def default_module(self) -> tvm.IRModule:
+        """The function as the pipeline schedules it without tuning."""
+        return alone(schedule_for_cpu(self.function, self.lanes))
+
+
+def alone(function: tvm.tirx.PrimFunc) -> tvm.IRModule:
+    """Return a module of one function, which can be called from outside."""
+    return tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+
+
+def point_text(point: Any) -> str:
+    """Return a point as text without quotation marks, which a trace does not escape."""
+    return " ".join(f"{name}={json.dumps(value)}" for name, value in point_dict(point).items())
+
+
+class Recorder(Choices):
+    """Chooses the defaults and remembers what was asked for."""
+
+    def __init__(self) -> None:
+        self.templates: list[Template] = []
+        self.functions: dict[str, tvm.tirx.PrimFunc] = {}
+
+    def point(self, template: Template) -> Any:
+        """Return the default."""
+        self.templates.append(template)
+        return template.default
+
+    def schedule(self, name: str, function: tvm.tirx.PrimFunc) -> None:
+        """Return nothing: the pipeline schedules it."""
+        self.functions[name] = function
+
+
+def find_tasks(asked: Recorder, launches: Sequence[Launch], lanes: int) -> tuple[list[Task], list[GenericTask]]:
+    """Return the tasks of a network, in the order of their first launch.
+
+    Parameters
+    ----------
+    asked : Recorder
+        That was given to `enet_tvm.pipeline.compile_module`.
+    launches : sequence of Launch
+        Of the compiled network.
+    lanes : int
+        Of the target's vectors.
+    """
+    # Templates are asked for in launch order; what else the project launches (pooling) has no arithmetic to count.
+    places = [place for place, launch in enumerate(launches) if launch.flops]
+    grouped: dict[Template, list[int]] = {}
+    for template, place in zip(asked.templates, places, strict=True):
+        grouped.setdefault(template, []).append(place)
+    tasks = [Task(template_key(t), t.name, tuple(where), t) for t, where in grouped.items()]
+    generic = []
+    for name, function in asked.functions.items():
+        where = tuple(place for place, launch in enumerate(launches) if launch.kernel == name)
+        if where and is_blocks(function):
+            generic.append(GenericTask.of(name, where, function, lanes))
+    return tasks, generic
