@@ -174,6 +174,28 @@ class LibraryReport(_Part):
         return f"{self.machine}, {needs}, {glibc}, {self.size / 1e6:.1f} MB"
 
 
+class TuningInfo(_Part):
+    """The tuning log that chose kernels of the library.
+
+    Attributes
+    ----------
+    log : str
+        Target and directory of the log.
+    kernels, of : int
+        Distinct kernels that it knew, of how many.
+    threads : int
+        That the log was measured with.
+    date : str
+        When it was made, as ISO 8601.
+    """
+
+    log: str
+    kernels: int
+    of: int
+    threads: int
+    date: str
+
+
 class Manifest(_Part):
     """What an artifact is of; written beside the library as ``manifest.json``.
 
@@ -203,6 +225,8 @@ class Manifest(_Part):
         File name of the library in the artifact's directory.
     library_report : LibraryReport or None
         What it asks of the system that loads it; None where nobody looked.
+    tuning : TuningInfo or None
+        What chose its kernels; None for the defaults.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -220,6 +244,7 @@ class Manifest(_Part):
     weights: str = ""
     library: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = LIBRARY_NAME
     library_report: LibraryReport | None = None
+    tuning: TuningInfo | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +26,14 @@ from enet_tvm.files import sha256
 from enet_tvm.frontend.onnx_import import from_onnx, read_onnx_info, read_onnx_source
 from enet_tvm.frontend.torch_import import from_torch
 from enet_tvm.inspection import inspect_library
+from enet_tvm.kernels.choices import Choices
 from enet_tvm.networks import WeightsInfo, load_network, read_info
 from enet_tvm.pipeline import Launch, compile_module
 from enet_tvm.places import find_file
 from enet_tvm.size import DEFAULT_SIZE, Size
 from enet_tvm.targets import TargetSpec
 from enet_tvm.toolchain import host_linker
+from enet_tvm.tuning.log import Lookup, find_log, network_of, use_log
 from enet_tvm.version import __version__, check_stack, stack_versions
 
 
@@ -52,6 +55,12 @@ class CompileRequest:
         A directory for the module after each phase.
     command : str
         The command line, for the record.
+    untuned : bool
+        Whether to leave tuning logs alone.
+    tuning_log : Path or None
+        Directory of the log to use; None for the one that fits best.
+    threads : int or None
+        That the network is to run on, by which a log is chosen; None for the target's cores.
     """
 
     weights: Path
@@ -60,12 +69,31 @@ class CompileRequest:
     batch: int = 1
     dump_ir: Path | None = None
     command: str = ""
+    untuned: bool = False
+    tuning_log: Path | None = None
+    threads: int | None = None
 
 
-def compile_artifact(request: CompileRequest, directory: Path) -> Manifest:
+def compile_artifact(
+    request: CompileRequest,
+    directory: Path,
+    *,
+    choices: Choices | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Manifest:
     """Compile a network and write its artifact.
 
-    The same request gives the same library, byte for byte, with the same linker.
+    The same request gives the same library, byte for byte, with the same tuning log and linker.
+
+    Parameters
+    ----------
+    request : CompileRequest
+    directory : Path
+        Of the artifact.
+    choices : Choices, optional
+        Of the kernels, instead of those of a tuning log.
+    say : callable
+        Takes sentences about the tuning log: which one, for how many kernels, why another one was of no use.
 
     Raises
     ------
@@ -78,9 +106,16 @@ def compile_artifact(request: CompileRequest, directory: Path) -> Manifest:
         find_cuda_tools()
     source = _import(request)
     _check_classes(request.weights, source)
-    compiled = compile_module(source.mod, request.target.to_tvm(), request.dump_ir, gpu=request.target.gpu)
+    found = Lookup(choices) if choices is not None else _look_up(request, source)
+    for problem in found.problems:
+        say(f"warning: {problem}")
+    compiled = compile_module(
+        source.mod, request.target.to_tvm(), request.dump_ir, choices=found.choices, gpu=request.target.gpu
+    )
+    if not (request.untuned or request.target.gpu or choices):
+        say(found.sentence())
     linker = host_linker(request.target.triple, request.target.toolchain)
-    manifest = _manifest(request, source, compiled.launches)
+    manifest = _manifest(request, source, compiled.launches).model_copy(update={"tuning": found.info()})
     return write_artifact(
         directory,
         manifest,
@@ -109,6 +144,17 @@ def _import(request: CompileRequest) -> _Source:
     size = request.size or request.target.size or DEFAULT_SIZE
     shape = (request.batch, 3, size.height, size.width)
     return _Source(from_torch(load_network(path), shape), read_info(path), shape, sha256(path))
+
+
+def _look_up(request: CompileRequest, source: _Source) -> Lookup:
+    """Return what tuning has to say; GPU kernels are not tuned."""
+    if request.untuned or request.target.gpu is not None:
+        return Lookup()
+    if request.tuning_log is not None:
+        return use_log(request.tuning_log)
+    batch, _, height, width = source.shape
+    threads = request.threads or request.target.cores
+    return find_log(network_of(source.info.network, Size(width, height), batch, threads), request.target)
 
 
 def _check_classes(weights: Path, source: _Source) -> None:

@@ -22,7 +22,13 @@ def command(
     ] = None,
     target: Annotated[str, typer.Option(help="What to compile for: a target's name, 'native', or a .toml file.")] = "native",
     batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures that go through the network at once.")] = 1,
-    untuned: Annotated[bool, typer.Option("--untuned", help="Ignore tuning logs; there are none yet.")] = False,
+    untuned: Annotated[bool, typer.Option("--untuned", "--no-tuning", help="Ignore tuning logs.")] = False,
+    tuning_log: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Tuning log to use; by default the one that fits, of 'tuning_logs'.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads it will run on, which decides between logs; by default the target's cores.")
+    ] = None,
     dump_ir: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the module after each phase here.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
 ) -> None:
@@ -47,9 +53,14 @@ def command(
         from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 
         line = shlex.join(["enet-tvm", *sys.argv[1:]])
-        request = CompileRequest(weights or Path(DEFAULT_WEIGHTS), wanted, spec, batch, dump_ir, line)
+        request = CompileRequest(
+            *(weights or Path(DEFAULT_WEIGHTS), wanted, spec, batch, dump_ir, line),
+            untuned=untuned,
+            tuning_log=tuning_log,
+            threads=threads,
+        )
         start = time.perf_counter()
-        manifest = compile_artifact(request, out)
+        manifest = compile_artifact(request, out, say=lambda sentence: console.print(sentence, markup=False))
         seconds = time.perf_counter() - start
     library = out / manifest.library
     console.print(
@@ -73,5 +84,6 @@ def _figures(manifest: Manifest, library: Path, seconds: float) -> dict[str, obj
         "seconds": seconds,
         "library": manifest.library_report.model_dump() if manifest.library_report else None,
         "target": manifest.target.model_dump(),
+        "tuning": manifest.tuning.model_dump() if manifest.tuning else None,
         "hashes": manifest.hashes.model_dump(),
     }
