@@ -78,6 +78,8 @@ class TargetInfo(_Part):
         Extensions that the machine must have, spelt as in ``/proc/cpuinfo``; empty if the baseline suffices.
     architecture : str
         Instruction set, as uname spells it.
+    device : {"cpu", "cuda"}
+        What the kernels run on; on a GPU, the processor launches them.
     """
 
     name: str
@@ -85,6 +87,7 @@ class TargetInfo(_Part):
     mcpu: str
     cpu_features: tuple[str, ...] = ()
     architecture: Literal["x86_64", "aarch64"]
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 class Versions(_Part):
@@ -145,6 +148,55 @@ class Kernel(_Part):
     bytes: int = 0
 
 
+class DeviceKernel(_Part):
+    """What a kernel takes of a GPU, as the assembler of its architecture found it.
+
+    Attributes
+    ----------
+    name : str
+        Of its entry in the device code.
+    registers : int
+        Of 32 bits, per thread.
+    spill_bytes, stack_bytes : int
+        Registers moved to memory, and local memory, per thread.
+    shared_bytes : int
+        Shared memory, per block.
+    """
+
+    name: str
+    registers: int
+    spill_bytes: int
+    stack_bytes: int
+    shared_bytes: int
+
+
+class DeviceReport(_Part):
+    """What a library's device code asks of a GPU and its driver.
+
+    Attributes
+    ----------
+    arch : str
+        The architecture, such as ``sm_53``; newer ones run it too.
+    ptx : str
+        The PTX ISA that the driver must know.
+    kernels : tuple of DeviceKernel
+        By name.
+    """
+
+    arch: str
+    ptx: str
+    kernels: Annotated[tuple[DeviceKernel, ...], Field(min_length=1)]
+
+    def __str__(self) -> str:
+        registers = max(kernel.registers for kernel in self.kernels)
+        spills = sum(kernel.spill_bytes for kernel in self.kernels)
+        shared = max(kernel.shared_bytes for kernel in self.kernels)
+        return (
+            f"PTX {self.ptx} for {self.arch} with {len(self.kernels)} kernels of at most {registers} registers, "
+            f"{spills or 'no'} bytes of them spilled, {shared or 'no'} bytes of shared memory"
+        )
+
+
 class LibraryReport(_Part):
     """What the library asks of the system that loads it, read from its ELF headers.
 
@@ -160,6 +212,8 @@ class LibraryReport(_Part):
         In bytes.
     exported_kernels : int
         Functions that TVM's loader can look up.
+    device : DeviceReport or None
+        Of the code for a GPU; None for a library that runs on the processor.
     """
 
     machine: str
@@ -167,11 +221,13 @@ class LibraryReport(_Part):
     glibc: str | None = None
     size: int
     exported_kernels: int
+    device: DeviceReport | None = None
 
     def __str__(self) -> str:
         needs = f"needs {', '.join(self.needed)}" if self.needed else "needs no other library"
         glibc = f"glibc {self.glibc}" if self.glibc else "no version of glibc"
-        return f"{self.machine}, {needs}, {glibc}, {self.size / 1e6:.1f} MB"
+        device = f"; {self.device}" if self.device else ""
+        return f"{self.machine}, {needs}, {glibc}, {self.size / 1e6:.1f} MB{device}"
 
 
 class TuningInfo(_Part):

@@ -17,13 +17,11 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
 
 from enet_tvm.artifact import LibraryReport, elf_architecture
+from enet_tvm.cuda.device_code import ENTRY, inspect_device_code
 from enet_tvm.errors import UserError
 from enet_tvm.machine import architecture
 from enet_tvm.targets import TargetSpec
 from enet_tvm.toolchain import GLIBC
-
-ENTRY = "__tvm_ffi__library_bin"
-"""Where TVM's loader finds the virtual machine's code and the weights (``tvm_ffi_library_bin`` in tvm/ffi/extra/module.h)."""
 
 KERNEL_PREFIX = "__tvm_ffi_"
 """How the names of functions that the loader can look up begin (``tvm_ffi_symbol_prefix``, the same file)."""
@@ -56,7 +54,8 @@ def inspect_library(path: str | Path, spec: TargetSpec) -> LibraryReport:
 
     It must be an ELF library of the target's machine, need nothing but the C library, and of that no newer version than
     the oldest supported system has if it was linked for another machine, have no relocations in its code and no
-    executable stack, miss no symbol that only a compiler's own library has, and hold what TVM's loader looks for.
+    executable stack, miss no symbol that only a compiler's own library has, and hold what TVM's loader looks for. For a GPU, its
+    device code must fit that GPU and its driver too (`enet_tvm.cuda.device_code`).
 
     Parameters
     ----------
@@ -107,8 +106,21 @@ def inspect_library(path: str | Path, spec: TargetSpec) -> LibraryReport:
     kernels = sum(name.startswith(KERNEL_PREFIX) and name != ENTRY for name in dynamic.exported)
     if not kernels:
         raise refuse("it exports no kernels", "compile it again")
+    device = None
+    if spec.gpu is not None:
+        try:
+            device = inspect_device_code(path, spec.gpu)
+        except ValueError as error:
+            raise UserError(
+                f"the library linked for {spec.name} would not run there: {error}; correct the section gpu of the target"
+            ) from error
     return LibraryReport(
-        machine=machine, needed=dynamic.needed, glibc=glibc or None, size=path.stat().st_size, exported_kernels=kernels
+        machine=machine,
+        needed=dynamic.needed,
+        glibc=glibc or None,
+        size=path.stat().st_size,
+        exported_kernels=kernels,
+        device=device,
     )
 
 

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from enet_tvm.artifact import Kernel
+    from enet_tvm.artifact import DeviceReport, Kernel
     from enet_tvm.networks.summary import Cost, Summary
 
 
@@ -41,11 +41,21 @@ def command(
     if compiled is not None:
         from enet_tvm.artifact import read_manifest
 
-        kernels = read_manifest(compiled).kernels
-        console.print(_kernel_table(kernels))
+        manifest = read_manifest(compiled)
+        kernels, library = manifest.kernels, manifest.library_report
+        device = library.device if library else None
+        console.print(_kernel_table(kernels, device))
         console.print(f"[bold]{len(kernels)}[/] kernel launches in a forward pass")
+        if device is not None:
+            console.print(f"device code: {device}", soft_wrap=True)
         if json is not None:
-            write_json(json, {"launches": len(kernels), "kernels": [kernel.model_dump(mode="json") for kernel in kernels]})
+            figures: dict[str, object] = {
+                "launches": len(kernels),
+                "kernels": [kernel.model_dump(mode="json") for kernel in kernels],
+            }
+            if device is not None:
+                figures["device"] = device.model_dump(mode="json")
+            write_json(json, figures)
         return
 
     from enet_tvm.networks import load_network
@@ -102,7 +112,7 @@ def _cost_table(summary: Summary, rows: tuple[Cost, ...], with_kind: bool) -> Ta
     return table
 
 
-def _kernel_table(kernels: Sequence[Kernel]) -> Table:
+def _kernel_table(kernels: Sequence[Kernel], device: DeviceReport | None = None) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -111,8 +121,13 @@ def _kernel_table(kernels: Sequence[Kernel]) -> Table:
     table.add_column("kernel", overflow="fold")
     table.add_column("fused in it")
     table.add_column("computes", overflow="fold")
+    if device is not None:
+        table.add_column("registers", justify="right", no_wrap=True)
+    # TVM appends this to the name of the function that launches it; of a sort, there may be several or other names.
+    registers = {kernel.name.removesuffix("_kernel"): str(kernel.registers) for kernel in device.kernels} if device else {}
     for number, kernel in enumerate(kernels, start=1):
-        table.add_row(str(number), kernel.name, " + ".join(kernel.ops), _common_layer(kernel.layers))
+        more = [registers.get(kernel.name, "")] if device is not None else []
+        table.add_row(str(number), kernel.name, " + ".join(kernel.ops), _common_layer(kernel.layers), *more)
     return table
 
 
