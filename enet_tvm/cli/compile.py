@@ -27,7 +27,8 @@ def command(
         Path | None, typer.Option(metavar="DIR", help="Tuning log to use; by default the one that fits, of 'tuning_logs'.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads it will run on, which decides between logs; by default the target's cores.")
+        int | None,
+        typer.Option(min=1, help="Threads it will run on, which picks the log; by default the target's cores."),
     ] = None,
     dump_ir: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the module after each phase here.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import tvm
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,7 +30,7 @@ from enet_tvm.version import stack_versions
 
 LOGS = "tuning_logs"
 LOG_NAME = "log.json"
-LOG_SCHEMA = 1
+LOG_SCHEMA: Final = 1
 
 _AGAIN = "make it again with 'enet-tvm tune'"
 Say = Callable[[str], None]

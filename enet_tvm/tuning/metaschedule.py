@@ -33,7 +33,7 @@ def load_meta_schedule() -> Any:
     import tvm
 
     with _no_module_search():
-        import tvm.s_tir.tensor_intrin
+        import tvm.s_tir.tensor_intrin  # noqa: F401
     from tvm.s_tir import meta_schedule
 
     return meta_schedule

@@ -108,7 +108,7 @@ def _extractor(ms: Any, features: Mapping[str, list[float]]) -> Any:
     from tvm.runtime import tensor
 
     @derived_object
-    class Features(ms.feature_extractor.PyFeatureExtractor):  # type: ignore[misc]
+    class Features(ms.feature_extractor.PyFeatureExtractor):
         """One row for each candidate: what its template says of it."""
 
         def extract_from(self, context: Any, candidates: Sequence[Any]) -> list[Any]:
