@@ -13,6 +13,7 @@ import platform
 import resource
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ FACTS = "enet_tvm.device_facts"
 """Name of the function that returns `device_facts` as JSON."""
 CONFIGURE_THREADS = "enet_tvm.configure_threads"
 """Name of the function that sets the size of TVM's thread pool in this session, and returns it."""
+TIME_CALL = "enet_tvm.time_call"
+"""Name of the function that calls a function of a virtual machine, given both and the input, and returns the seconds."""
+LAST_OUTPUT = "enet_tvm.last_output"
+"""Name of the function that returns what the last such call returned."""
+FIND_FILES, READ_FILE = "enet_tvm.find_files", "enet_tvm.read_file"
+"""Names of the functions that find the kernel's files about the device and read one (None if it cannot be read)."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _SHARE_ALL_CORES = -3  # ThreadGroup::AffinityMode::kSpecifyThreadShareAllCore
@@ -103,12 +110,32 @@ def _register(folder: Path) -> None:
         configure(_SHARE_ALL_CORES, count, [str(cpu) for cpu in cpus])
         return int(tvm_ffi.get_global_func("runtime.NumThreads")())
 
+    def find(pattern: str) -> str:
+        return "\n".join(sorted(str(path) for path in Path("/").glob(pattern.lstrip("/"))))
+
+    def read(path: str) -> str | None:
+        try:
+            return Path(path).read_text(encoding="utf-8", errors="replace").strip().strip("\0")
+        except OSError:
+            return None
+
+    def time_call(machine: Any, name: str, x: Any) -> float:
+        function = machine[name]
+        start = time.perf_counter_ns()
+        last_output[0] = function(x)
+        return (time.perf_counter_ns() - start) * 1e-9
+
+    last_output: list[Any] = [None]
     functions: dict[str, Any] = {
         "tvm.rpc.server.workpath": path_of,
         "tvm.rpc.server.upload": upload,
         "tvm.rpc.server.load_module": lambda name: tvm_ffi.load_module(path_of(name), keep_module_alive=False),
         FACTS: lambda: json.dumps(device_facts()),
         CONFIGURE_THREADS: configure_threads,
+        TIME_CALL: time_call,
+        LAST_OUTPUT: lambda: last_output[0],
+        FIND_FILES: find,
+        READ_FILE: read,
     }
     for name, function in functions.items():
         tvm_ffi.register_global_func(name, function, override=True)
