@@ -54,8 +54,8 @@ def inspect_library(path: str | Path, spec: TargetSpec) -> LibraryReport:
 
     It must be an ELF library of the target's machine, need nothing but the C library, and of that no newer version than
     the oldest supported system has if it was linked for another machine, have no relocations in its code and no
-    executable stack, miss no symbol that only a compiler's own library has, and hold what TVM's loader looks for. For a GPU, its
-    device code must fit that GPU and its driver too (`enet_tvm.cuda.device_code`).
+    executable stack, miss no symbol that only a compiler's own library has, and hold what TVM's loader looks for. For a GPU,
+    its device code must fit that GPU and its driver too (`enet_tvm.cuda.device_code`).
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """The device code inside a compiled library, looked at before it is called an artifact.
 
-TVM packs it into the library's data beside the virtual machine's code. That it is there, is PTX and not the C++ text it was made
-of, is for the right architecture and driver, and fits into the GPU, no linker checks; a device would say so only when it runs.
+TVM packs it into the library's data beside the virtual machine's code. That it is there, is PTX and not the C++ text it was
+made of, is for the right architecture and driver, and fits into the GPU, no linker checks; a device would say so only when it
+runs.
 """
 
 from __future__ import annotations

@@ -11,13 +11,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enet_tvm.errors import UserError
 from enet_tvm.machine import usable_cpus
+from enet_tvm.runtime.gpu import CUDA, DeviceMemory, load_cuda
 from enet_tvm.runtime.libraries import load_runtime
 
 _CPU = 1  # kDLCPU of DLPack
@@ -63,14 +64,16 @@ class Engine:
         A shared library with a Relax executable, checked beforehand.
     threads : int or None
         Threads that a forward pass uses; None for one per processor that the calling thread may run on.
+    device : {"cpu", "cuda"}
+        What the library was compiled for. Inputs and outputs are the host's in either case.
 
     Raises
     ------
     UserError
-        When `threads` is not between 1 and that number, or the library cannot be loaded.
+        When `threads` is not between 1 and that number, the library cannot be loaded, or there is no such device.
     """
 
-    def __init__(self, library: Path, threads: int | None = None) -> None:
+    def __init__(self, library: Path, threads: int | None = None, device: Literal["cpu", "cuda"] = "cpu") -> None:
         cpus = usable_cpus()
         if threads is None:
             threads = len(cpus)
@@ -80,6 +83,12 @@ class Engine:
             )
         self.threads = threads
         self._ffi = load_runtime()
+        self._codes = [_CPU]
+        self._memory: DeviceMemory | None = None
+        if device == "cuda":
+            load_cuda(self._ffi)
+            self._codes = [CUDA, _CPU]
+            self._memory = DeviceMemory(self._ffi, device)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="enet-tvm")
         try:
             self._thread.submit(self._load, library, cpus).result()
@@ -104,7 +113,8 @@ class Engine:
 
     def _start_machine(self) -> Any:
         machine = self._new_machine()
-        machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
+        # The processor comes last: it computes shapes, also for a GPU.
+        machine["vm_initialization"](*(value for code in self._codes for value in (code, 0, _POOLED_ALLOCATOR)))
         return machine
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -123,8 +133,7 @@ class Engine:
         return self._thread.submit(self._run, x).result()
 
     def _run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        output: NDArray[Any] = np.from_dlpack(self._main(self._as_tensor(x)))
-        return output
+        return self._as_array(self._main(self._as_tensor(x)))
 
     def run_instrumented(self, x: NDArray[np.float32]) -> list[tuple[str, NDArray[Any]]]:
         """Run one forward pass and return the name and a copy of the output of every kernel, in launch order.
@@ -140,7 +149,7 @@ class Engine:
             # Everything else that the machine calls is bookkeeping of its own: allocation, shapes, null values.
             if not before and not name.startswith("vm.builtin."):
                 # The memory is reused by later kernels, so the output is copied now.
-                outputs.append((str(name), np.from_dlpack(arguments[-1]).copy()))
+                outputs.append((str(name), self._as_array(arguments[-1]).copy()))
             return 0
 
         # An instrument cannot be taken off again, so it goes into a machine of its own.
@@ -159,6 +168,8 @@ class Engine:
 
         def around_call(_function: Any, name: str, before: bool, *_rest: Any) -> int:
             nonlocal start
+            if self._memory is not None:
+                self._memory.wait()
             if before:
                 start = time.perf_counter_ns()
             elif not name.startswith("vm.builtin."):
@@ -179,7 +190,13 @@ class Engine:
             copy = aligned_empty(x.shape)
             copy[...] = x
             x = copy
-        return self._ffi.from_dlpack(x, require_alignment=ALIGNMENT, require_contiguous=True)
+        tensor = self._ffi.from_dlpack(x, require_alignment=ALIGNMENT, require_contiguous=True)
+        return tensor if self._memory is None else self._memory.put(tensor)
+
+    def _as_array(self, tensor: Any) -> NDArray[Any]:
+        """Return a tensor as an array: in its own memory on the processor, copied from a GPU."""
+        array: NDArray[Any] = np.from_dlpack(tensor) if self._memory is None else self._memory.get(tensor)
+        return array
 
     def close(self) -> None:
         """End the engine's threads; it cannot run afterwards."""

@@ -59,6 +59,17 @@ def _import_tvm_ffi() -> ModuleType:
         del sys.modules["torch"]
 
 
+def runtime_folder() -> Path:
+    """Return the directory of TVM's runtime libraries.
+
+    Raises
+    ------
+    UserError
+        When there is none.
+    """
+    return _runtime_library().parent
+
+
 def _runtime_library() -> Path:
     folders = [Path(chosen)] if (chosen := os.environ.get("TVM_LIBRARY_PATH")) else []
     # A board may have the libraries alone, without the Python package that usually holds them.

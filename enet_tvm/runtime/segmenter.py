@@ -64,7 +64,7 @@ class Segmenter:
         """
         manifest = check_artifact(directory)
         library = Path(directory).expanduser() / manifest.library
-        return cls(manifest, Engine(library, threads))
+        return cls(manifest, Engine(library, threads, manifest.target.device))
 
     def segment(self, picture: Picture) -> NDArray[np.uint8]:
         """Label every pixel of a picture.

@@ -8,6 +8,7 @@ from typing import Any
 from enet_tvm.cuda.tools import find_cuda_tools
 from enet_tvm.errors import UserError
 from enet_tvm.machine import architecture, cpu_features
+from enet_tvm.runtime.gpu import missing_driver
 from enet_tvm.targets.spec import TargetSpec, load_target, target_file
 from enet_tvm.toolchain import host_linker
 from enet_tvm.version import check_stack
@@ -50,8 +51,9 @@ class TargetCheck:
 
 
 def check_target(name: str) -> TargetCheck:
-    """Find out what is missing on this machine for a target: its file, TVM, the processor's name, a linker,
-    and for a GPU the CUDA compiler.
+    """Find out what is missing on this machine for a target: its file, TVM, the processor's name, a linker.
+
+    For a GPU the CUDA compiler is looked for, too.
 
     Parameters
     ----------
@@ -95,4 +97,6 @@ def _obstacles(spec: TargetSpec) -> list[str]:
         return [f"it is {spec.architecture}, and this machine is {here}; copy the artifact to the device"]
     if lacking := sorted(set(spec.cpu_features) - cpu_features()):
         return [f"this processor lacks {', '.join(lacking)}; compile with --target native for this machine"]
+    if spec.gpu is not None and (why := missing_driver()) is not None:
+        return [f"{why}; copy the artifact to the device"]
     return []

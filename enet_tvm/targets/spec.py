@@ -89,9 +89,7 @@ class GpuSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     arch: str = Field(pattern=r"^sm_\d{2,3}$", description='"sm_" and the compute capability, such as "sm_53"')
-    ptx: str = Field(
-        pattern=r"^\d+\.\d$", description='the PTX ISA version of the oldest driver it may meet, such as "6.5"'
-    )
+    ptx: str = Field(pattern=r"^\d+\.\d$", description='the PTX ISA version of the oldest driver it may meet, such as "6.5"')
     multiprocessors: _Count = Field(description="a whole number of streaming multiprocessors")
     max_registers: Annotated[int, Field(ge=32, le=255, strict=True)] = Field(
         default=255, description="a whole number from 32 to 255, per thread"

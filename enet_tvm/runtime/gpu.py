@@ -1,0 +1,115 @@
+"""An NVIDIA GPU as TVM's runtime reaches it: opening it, and moving tensors there and back."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enet_tvm.errors import UserError
+from enet_tvm.runtime.libraries import runtime_folder
+
+CUDA = 2  # kDLCUDA of DLPack
+_EXISTS = 0  # tvm::runtime::DeviceAttrKind::kExist
+_DRIVER = "libcuda.so.1"
+_RUNTIME = "libcudart.so.13"
+_BACKEND = "libtvm_runtime_cuda.so"
+
+
+def missing_driver() -> str | None:
+    """Return why this machine cannot run what was compiled for a GPU, in a clause; None if it has a driver and a GPU."""
+    try:
+        count = ctypes.c_int()
+        driver = ctypes.CDLL(_DRIVER)
+        # Stand-ins of a driver, which a process that compiles for GPUs has loaded, lack these functions.
+        status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    except (OSError, AttributeError):
+        return "this machine has no CUDA driver"
+    if status or not count.value:
+        return f"this machine's CUDA driver finds no GPU (error {status})"
+    return None
+
+
+def load_cuda(ffi: ModuleType) -> None:
+    """Load TVM's CUDA runtime into this process, beside the runtime that `load_runtime` loaded.
+
+    It needs the driver, and NVIDIA's runtime library of CUDA 13: the system's, the one in NVIDIA's Python package, or the one
+    that a board's bundle brings beside TVM's.
+
+    Raises
+    ------
+    UserError
+        When there is no driver, no GPU, or one of the libraries is missing.
+    """
+    if (why := missing_driver()) is not None:
+        raise UserError(f"{why}, and this network was compiled for one; run it on the device, or compile with --target native")
+    folder = runtime_folder()
+    for name, cure in (
+        (_RUNTIME, "run: pip install 'nvidia-cuda-runtime==13.*'"),
+        (_BACKEND, "install apache-tvm again"),
+    ):
+        if not any(_opens(place) for place in _places(name, folder)):
+            raise UserError(f"{name} is missing or does not load on this machine; {cure}")
+    if not ffi.get_global_func("runtime.GetDeviceAttr")(CUDA, 0, _EXISTS):
+        raise UserError("TVM's CUDA runtime finds no GPU here; its libcudart.so.13 wants the NVIDIA driver 580 or later")
+
+
+def _places(name: str, folder: Path) -> list[str]:
+    places = [str(folder / name)]
+    if name == _RUNTIME:
+        packaged = importlib.util.find_spec("nvidia")
+        roots = list(packaged.submodule_search_locations or ()) if packaged is not None else []
+        places += [name, *(str(Path(root, "cu13", "lib", name)) for root in roots)]
+    return places
+
+
+def _opens(path: str) -> bool:
+    try:
+        # Global symbols: the library opened next is linked against this one by name alone.
+        ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+    except OSError:
+        return False
+    return True
+
+
+class DeviceMemory:
+    """Tensors on a device, in TVM's runtime.
+
+    Parameters
+    ----------
+    ffi : ModuleType
+        ``tvm_ffi``.
+    kind : str
+        DLPack's name of the device; "cuda", or "cpu", for which it does the same.
+    """
+
+    def __init__(self, ffi: ModuleType, kind: str) -> None:
+        self._ffi = ffi
+        self._device = ffi.device(kind, 0)
+        self._allocate = ffi.get_global_func("runtime.TVMTensorAllocWithScope")
+        self._copy = ffi.get_global_func("runtime.TVMTensorCopyFromTo")
+        self._wait = ffi.get_global_func("runtime.Device_StreamSync")
+        self._kept: Any = None
+
+    def put(self, tensor: Any) -> Any:
+        """Copy a tensor of the host to the device, always into the same memory, and return it there."""
+        if self._kept is None or tuple(self._kept.shape) != tuple(tensor.shape):
+            self._kept = self._allocate(self._ffi.Shape(tensor.shape), tensor.dtype, self._device, None)
+        self._copy(tensor, self._kept)
+        return self._kept
+
+    def get(self, tensor: Any) -> NDArray[Any]:
+        """Return a tensor of the device as an array, once the device has computed it."""
+        array = np.empty(tuple(tensor.shape), str(tensor.dtype))
+        self._copy(tensor, self._ffi.from_dlpack(array))
+        self.wait()
+        return array
+
+    def wait(self) -> None:
+        """Return when the device has done all that it was given."""
+        self._wait(self._device, 0)
