@@ -27,7 +27,16 @@
 /* TVM's protocol (tvm/rpc/base.py): magic numbers, then lengths and texts; the tracker's texts are JSON. */
 enum { MAGIC = 0xff271, MISMATCH = MAGIC + 2, TRACKER_MAGIC = 0x2f271 };
 enum { TRACKER_PUT = 3, TRACKER_INFO = 5, TRACKER_PENDING = 7 };
-enum { PING_MS = 2000, PATIENCE_S = 10, GREETING_S = 3, RETRY_S = 2, UNCLAIMED_PINGS = 3, LONGEST_TEXT = 1 << 20 };
+enum {
+  PING_MS = 2000,
+  PATIENCE_S = 10,
+  GREETING_S = 3,
+  PATIENCE_AT_DOOR_S = 1,
+  TICK_MS = 20,
+  RETRY_S = 2,
+  UNCLAIMED_PINGS = 3,
+  LONGEST_TEXT = 1 << 20
+};
 enum { KEY_ROOM = 80, MATCH_ROOM = KEY_ROOM + 32, WHY = 1024 };
 
 static const char usage[] =
@@ -387,7 +396,7 @@ static void serve(int client, double timeout, int server, int tracker) {
     say("cannot start a session: %s", strerror(errno));
   } else {
     setpgid(child, child);
-    double begin = seconds();
+    double begin = seconds(), knocked = 0;
     char message[160] = "";
     while (waitpid(child, &status, WNOHANG) == 0) {
       int late = timeout > 0 && seconds() - begin > timeout;
@@ -399,8 +408,18 @@ static void serve(int client, double timeout, int server, int tracker) {
         break;
       }
       struct pollfd waiting = {server, POLLIN, 0};
-      double none;
-      if (poll(&waiting, 1, 20) > 0) greet(server, NULL, "", &none); /* the board is taken */
+      double none, now = seconds();
+      if (poll(&waiting, 1, TICK_MS) <= 0) {
+        knocked = 0;
+      } else if (knocked == 0) {
+        knocked = now; /* a session that ends right now may still make room */
+      } else if (now - knocked > PATIENCE_AT_DOOR_S) {
+        greet(server, NULL, "", &none);
+        knocked = 0;
+      } else {
+        struct timespec pause = {0, TICK_MS * 1000000};
+        nanosleep(&pause, NULL);
+      }
     }
     kill(-child, SIGKILL); /* whatever the session started */
     if (message[0] == '\0' && WIFSIGNALED(status))
