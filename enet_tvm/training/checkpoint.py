@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,10 @@ class Checkpoint:
         One row per epoch: the log.
     network_name : str
         Which network it is.
+    pictures : int or None
+        How many were trained on; None in checkpoints from before this was stored.
+    histogram : list of int or None
+        Labelled pixels of each class in them; None likewise.
     """
 
     recipe: str
@@ -52,6 +55,8 @@ class Checkpoint:
     seconds: float
     history: list[dict[str, Any]] = field(default_factory=list)
     network_name: str = "enet"
+    pictures: int | None = None
+    histogram: list[int] | None = None
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -77,6 +82,6 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         if content.pop("format") != _FORMAT:
             raise ValueError("another format")
         return Checkpoint(**content)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # PyTorch's unpickler raises whatever garbage leads it to; there is no common base
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a usable checkpoint ({reason}); start over with --fresh") from error

@@ -132,7 +132,7 @@ class Trainer:
     ------
     UserError
         When there is no such network or it lacks the parts that the recipe trains, the processes cannot share a batch
-        evenly, or the checkpoint there is broken or of another recipe, class set or network; from `run`, when the loss is
+        evenly, or the checkpoint there is broken or of another recipe, class set, network or data; from `run`, when the loss is
         no longer finite or the directory cannot be written: the last checkpoint stays.
     """
 
@@ -158,6 +158,8 @@ class Trainer:
         self.processes = processes or Processes()
         checkpoint = None if fresh else self._find_checkpoint()
         self.samples = PackedSamples(train, self.class_set)
+        if checkpoint is not None:
+            self._check_same_pictures(checkpoint)
         for stage in self.stages:
             shared_batch(len(self.samples), stage.batch_size, self.processes)
         self.val = [val[i] for i in range(len(val))] if self.processes.leads else []
@@ -343,6 +345,8 @@ class Trainer:
                 seconds=self.seconds,
                 history=self.history,
                 network_name=self.network_name,
+                pictures=len(self.samples),
+                histogram=self.samples.histogram.tolist(),
             ),
             self.directory / "checkpoint.pt",
         )
@@ -365,6 +369,17 @@ class Trainer:
         if checkpoint.classes != list(self.class_set.names):
             raise UserError(f"{path} was trained on other classes; give that data set, another --out, or --fresh to start over")
         return checkpoint
+
+    def _check_same_pictures(self, checkpoint: Checkpoint) -> None:
+        """Refuse to go on with other pictures: a checkpoint from before they were noted is trusted."""
+        pictures, histogram = len(self.samples), self.samples.histogram.tolist()
+        noted = (checkpoint.pictures or pictures, checkpoint.histogram or histogram)
+        if noted != (pictures, histogram):
+            what = f"{noted[0]} pictures, now there are {pictures}" if noted[0] != pictures else f"{pictures} with other labels"
+            raise UserError(
+                f"the data set has changed since {self.directory / 'checkpoint.pt'} was written (it was trained on {what}); "
+                "give the same data, another --out, or --fresh to start over"
+            )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.network.load_state_dict(checkpoint.network)

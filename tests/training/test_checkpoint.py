@@ -4,6 +4,8 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from enet_tvm.errors import UserError
 from enet_tvm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -25,7 +27,11 @@ class Evil:
         return print, ("executed",)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", pickle.dumps({"format": 1})])
+@pytest.mark.parametrize(
+    # The last ones make PyTorch's unpickler take from an empty stack, and look into tables that are not there.
+    "content",
+    [b"", b"not a checkpoint", pickle.dumps({"format": 1}), b"\x80\x02.", b"\x80\x02u.", b"\x80\x02h\x05."],
+)
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "c.pt"
     path.write_bytes(content)
@@ -39,3 +45,21 @@ def test_other_contents_are_refused(tmp_path, capsys, content):
     with pytest.raises(UserError, match="not a usable checkpoint"):
         load_checkpoint(tmp_path / "c.pt")
     assert "executed" not in capsys.readouterr().out
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=40))
+def test_garbage_never_ends_in_another_error(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "garbage.pt"
+    for start in (b"", b"\x80\x02", b"PK\x03\x04"):
+        path.write_bytes(start + content)
+        with pytest.raises(UserError, match="not a usable checkpoint"):
+            load_checkpoint(path)
+
+
+def test_a_checkpoint_of_before_the_pictures_were_noted(tmp_path):
+    content = dict(vars(Checkpoint("{}", ["a"], 1, {}, {}, {}, 1, 1.0)))
+    del content["pictures"], content["histogram"]
+    torch.save({"format": 1} | content, tmp_path / "c.pt")
+    after = load_checkpoint(tmp_path / "c.pt")
+    assert after.pictures is after.histogram is None

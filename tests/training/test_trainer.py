@@ -214,6 +214,7 @@ def test_a_checkpoint_of_before_there_were_stages_goes_on(uninterrupted, tmp_pat
     old.recipe = json.dumps(recipe, sort_keys=True)
     for row in old.history:
         del row["stage"]
+    old.pictures = old.histogram = None
     save_checkpoint(old, tmp_path / "checkpoint.pt")
     again = trainer(tmp_path)
     assert again.epoch == 2
@@ -295,6 +296,20 @@ def test_another_recipe_is_refused_unless_fresh(uninterrupted):
     with pytest.raises(UserError, match=r"another recipe.*--fresh"):
         trainer(uninterrupted, other)
     assert trainer(uninterrupted, other, fresh=True).epoch == 0
+
+
+@pytest.mark.parametrize(
+    ("train", "sentence"),
+    [
+        (LabelledStreet(SIZE, 7, 1), "it was trained on 8 pictures, now there are 7"),
+        (LabelledStreet(SIZE, 8, 5), "it was trained on 8 with other labels"),
+    ],
+)
+def test_other_pictures_are_refused_unless_fresh(uninterrupted, train, sentence):
+    recipe, val = Recipe.model_validate(TINY), LabelledStreet(SIZE, 2, 2)
+    with pytest.raises(UserError, match=rf"the data set has changed .*{sentence}.*--fresh"):
+        Trainer(recipe, train, val, uninterrupted)
+    assert Trainer(recipe, train, val, uninterrupted, fresh=True).epoch == 0
 
 
 def test_a_broken_checkpoint_is_refused(tmp_path):
