@@ -153,7 +153,7 @@ def write_bundle(request: BundleRequest, output: str | Path) -> BundleManifest:
 
 def has_gpu(target: TargetSpec) -> bool:
     """Return whether a target computes on an NVIDIA GPU."""
-    return bool(getattr(target, "gpu", None) or getattr(target, "cuda", None))
+    return target.gpu is not None
 
 
 def _digest(entry: Entry) -> str:
@@ -228,8 +228,8 @@ def _needs(target: TargetSpec, glibc: str, python: str | None) -> Iterator[str]:
     yield f"Linux on {target.architecture} with glibc {glibc} or later, libstdc++.so.6 of GCC 7 or later and libgcc_s.so.1"
     if python is not None:
         yield f"Python {python} with numpy and typing_extensions; for pictures, pillow and pydantic too"
-    if has_gpu(target):
-        yield "NVIDIA's driver (libcuda.so.1) of CUDA 10.2 or later"
+    if target.gpu is not None:
+        yield f"NVIDIA's driver (libcuda.so.1) of CUDA 10.2 or later that knows PTX {target.gpu.ptx}"
 
 
 def _add_texts(entries: dict[str, Entry], request: BundleRequest, key: str, needs: tuple[str, ...], folder: str) -> None:

@@ -223,9 +223,8 @@ def test_command_line(enet_run: Run, tiny_artifact: Any) -> None:
     assert TESTED_STACK["apache-tvm"] in enet_run("--version").stdout
     refused(enet_run("--runs", "many", tiny_artifact.directory), "--runs is many")
     refused(enet_run("--runs", 0, tiny_artifact.directory), "--runs is 0")
-    refused(enet_run("--device", "gpu", tiny_artifact.directory), "cpu or cuda")
 
 
-def test_no_gpu_here(enet_run: Run, tiny_artifact: Any) -> None:
+def test_no_gpu_here(enet_run: Run, spoilt_artifact: Path) -> None:
     # The bundle of a target without a GPU has no CUDA runtime.
-    refused(enet_run("--device", "cuda", tiny_artifact.directory), "CUDA runtime", code=1)
+    refused(enet_run(changed(spoilt_artifact, "target.device", "cuda")), "CUDA runtime", code=1)

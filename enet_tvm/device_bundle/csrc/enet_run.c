@@ -33,7 +33,6 @@ static const char usage[] =
     "  --runs N             time N runs (default 10)\n"
     "  --warmup N           runs before that are not timed (default 3)\n"
     "  --threads N          threads (default: the processors this process may use)\n"
-    "  --device cpu|cuda    where to run (default cpu)\n"
     "  --labels FILE.pgm    write the class of every pixel\n"
     "  --logits FILE.npy    write the logits\n"
     "  --json FILE          write the figures\n"
@@ -50,9 +49,10 @@ static _Noreturn void die(int code, const char* format, ...) {
 }
 
 typedef struct {
-  char library[512];
+  char library[800]; /* more than the longest path to a manifest, and a name */
   char hash[65];
   char target[128];
+  int device; /* kDLCPU or kDLCUDA */
   int64_t input[4], output[4];
   double mean[3], std[3];
 } Manifest;
@@ -112,7 +112,7 @@ static void check_version(const char* text, const char* key, const char* built, 
 
 static Manifest read_manifest(const char* artifact) {
   Manifest manifest;
-  char path[600], name[128], machine[32], here[65];
+  char path[600], name[128], machine[32], device[16], here[65];
   double schema = 0;
   if ((size_t)snprintf(path, sizeof path, "%s/manifest.json", artifact) >= sizeof path)
     die(2, "the path %s is too long", artifact);
@@ -127,14 +127,16 @@ static Manifest read_manifest(const char* artifact) {
       json_string(json_find(text, "target.name"), manifest.target, sizeof manifest.target) ||
       json_string(json_find(text, "target.architecture"), machine, sizeof machine))
     die(2, "%s is not complete; compile it again", path);
+  /* Manifests from before there were GPUs do not say it. */
+  int gpu = json_string(json_find(text, "target.device"), device, sizeof device) == 0 && strcmp(device, "cuda") == 0;
+  manifest.device = gpu ? kDLCUDA : kDLCPU;
   shape_of(text, "input.shape", path, manifest.input);
   shape_of(text, "output.shape", path, manifest.output);
   if (manifest.input[1] != 3 || json_numbers(json_find(text, "input.mean"), manifest.mean, 3) != 3 ||
       json_numbers(json_find(text, "input.std"), manifest.std, 3) != 3)
     die(2, "%s does not say how pictures are normalised; compile it again", path);
   if (manifest.output[1] > 256) die(2, "%s has more than 256 classes", path);
-  snprintf(manifest.library, sizeof manifest.library, "%.*s/%s", (int)(sizeof manifest.library - sizeof name - 2), artifact,
-           name);
+  snprintf(manifest.library, sizeof manifest.library, "%s/%s", artifact, name);
   struct stat entry;
   if (stat(manifest.library, &entry) || sha256_file(manifest.library, here))
     die(2, "cannot read %s: %s; copy the whole directory", manifest.library, strerror(errno));
@@ -245,13 +247,13 @@ static int ends_in(const char* path, const char* suffix) {
 }
 
 int main(int argc, char** argv) {
-  enum { RUNS = 256, WARMUP, THREADS, DEVICE, LABELS, LOGITS, JSON, HELP, VERSION };
+  enum { RUNS = 256, WARMUP, THREADS, LABELS, LOGITS, JSON, HELP, VERSION };
   static const struct option options[] = {
-      {"runs", 1, NULL, RUNS},       {"warmup", 1, NULL, WARMUP}, {"threads", 1, NULL, THREADS}, {"device", 1, NULL, DEVICE},
+      {"runs", 1, NULL, RUNS},       {"warmup", 1, NULL, WARMUP}, {"threads", 1, NULL, THREADS}, 
       {"labels", 1, NULL, LABELS},   {"logits", 1, NULL, LOGITS}, {"json", 1, NULL, JSON},       {"help", 0, NULL, HELP},
       {"version", 0, NULL, VERSION}, {NULL, 0, NULL, 0}};
   long runs = 10, warmup = 3, threads = 0;
-  int device = kDLCPU, option;
+  int option;
   const char *labels = NULL, *logits = NULL, *json = NULL;
   char why[WHY], text[32];
   while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -262,10 +264,6 @@ int main(int argc, char** argv) {
       case LABELS: labels = optarg; break;
       case LOGITS: logits = optarg; break;
       case JSON: json = optarg; break;
-      case DEVICE:
-        if (strcmp(optarg, "cpu") && strcmp(optarg, "cuda")) die(2, "--device is %s and must be cpu or cuda", optarg);
-        device = optarg[1] == 'u' ? kDLCUDA : kDLCPU;
-        break;
       case HELP: return fputs(usage, stdout) < 0;
       case VERSION: return printf("enet-run for apache-tvm %s, apache-tvm-ffi %s\n", APACHE_TVM, APACHE_TVM_FFI) < 0;
       default: return fputs(usage, stderr), 2;
@@ -284,6 +282,7 @@ int main(int argc, char** argv) {
     setenv("TVM_NUM_THREADS", text, 1);
   }
   setenv("TVM_THREAD_POOL_SPIN_COUNT", "4000", 0); /* idle workers sleep after about 2 ms, not after 160 */
+  int device = manifest.device;
   if (device == kDLCUDA && dlopen("libtvm_runtime_cuda.so", RTLD_NOW | RTLD_GLOBAL) == NULL)
     die(1, "cannot load TVM's CUDA runtime: %s", dlerror());
 
