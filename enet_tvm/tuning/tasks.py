@@ -11,10 +11,10 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
+from enet_tvm.artifact import Kernel
 from enet_tvm.kernels.choices import Choices
 from enet_tvm.kernels.templates import Template
 from enet_tvm.passes.schedule_remaining import is_blocks, schedule_for_cpu
-from enet_tvm.pipeline import Launch
 from enet_tvm.tuning.keys import fingerprint, plain, point_dict, template_json, template_key
 
 POINT = "enet_tvm.point"
@@ -142,15 +142,15 @@ class Recorder(Choices):
         self.functions[name] = function
 
 
-def find_tasks(asked: Recorder, launches: Sequence[Launch], lanes: int) -> tuple[list[Task], list[GenericTask]]:
+def find_tasks(asked: Recorder, launches: Sequence[Kernel], lanes: int) -> tuple[list[Task], list[GenericTask]]:
     """Return the tasks of a network, in the order of their first launch.
 
     Parameters
     ----------
     asked : Recorder
         That was given to `enet_tvm.pipeline.compile_module`.
-    launches : sequence of Launch
-        Of the compiled network.
+    launches : sequence of Kernel
+        Of the manifest of the compiled network.
     lanes : int
         Of the target's vectors.
     """
@@ -162,7 +162,7 @@ def find_tasks(asked: Recorder, launches: Sequence[Launch], lanes: int) -> tuple
     tasks = [Task(template_key(t), t.name, tuple(where), t) for t, where in grouped.items()]
     generic = []
     for name, function in asked.functions.items():
-        where = tuple(place for place, launch in enumerate(launches) if launch.kernel == name)
+        where = tuple(place for place, launch in enumerate(launches) if launch.name == name)
         if where and is_blocks(function):
             generic.append(GenericTask.of(name, where, function, lanes))
     return tasks, generic

@@ -1,0 +1,193 @@
+"""The whole network while it is tuned: where its time goes, whether it got faster, whether it still says the same."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from enet_tvm.artifact import Manifest, read_manifest
+from enet_tvm.bench.inputs import open_inputs
+from enet_tvm.bench.latency import PassTimes, alternate
+from enet_tvm.bench.machine_description import processor
+from enet_tvm.bench.parity import load_reference, verify
+from enet_tvm.errors import UserError
+from enet_tvm.runtime import Segmenter
+from enet_tvm.tuning.log import Parity
+from enet_tvm.tuning.measure import Fleet
+
+if TYPE_CHECKING:
+    from enet_tvm.rpc.session import DeviceSession
+
+_PICTURES = 2
+
+
+class Place(ABC):
+    """Where a network runs.
+
+    Parameters
+    ----------
+    threads : int
+        Of a forward pass.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    @property
+    @abstractmethod
+    def processor(self) -> str:
+        """Name of the processor."""
+
+    @abstractmethod
+    def launch_seconds(self, artifact: Path, passes: int = 10) -> tuple[list[float], float]:
+        """Return what each launch of a forward pass takes, and the whole of it, in seconds: medians."""
+
+    @abstractmethod
+    @contextlib.contextmanager
+    def _loaded(self, artifacts: Mapping[str, Path]) -> Iterator[dict[str, Callable[[np.ndarray], PassTimes | None]]]:
+        """Load artifacts and yield what runs a forward pass of each."""
+
+    def compare(self, artifacts: Mapping[str, Path], seconds: float) -> dict[str, float]:
+        """Return the median seconds of a forward pass of each artifact, measured in turns."""
+        shape = _manifest(artifacts).input.shape
+        x = np.random.default_rng(0).standard_normal(shape, np.float32)
+        with self._loaded(artifacts) as passes:
+            functions = {name: functools.partial(call, x) for name, call in passes.items()}
+            found = alternate(functions, min_rounds=5, seconds=seconds)
+        return {name: latency.median for name, latency in found.items()}
+
+    @abstractmethod
+    def segmenter(self, artifact: Path) -> Segmenter:
+        """Return a loaded artifact."""
+
+    def parity(self, artifact: Path, weights: Path) -> tuple[Parity, bool]:
+        """Compare an artifact with PyTorch on drawn streets; the second value says whether they agree."""
+        with self.segmenter(artifact) as segmenter:
+            inputs = open_inputs(segmenter, synthetic=_PICTURES)
+            report = verify(segmenter, load_reference(segmenter, weights), inputs)
+        parity = Parity(
+            pictures=report.pictures,
+            inputs=inputs.description,
+            label_agreement=report.label_agreement,
+            max_abs_logit_diff=report.max_abs_logit_diff,
+        )
+        return parity, report.passes()
+
+
+class Here(Place):
+    """The machine that tunes."""
+
+    @property
+    def processor(self) -> str:
+        """Name of the processor."""
+        return processor()
+
+    def launch_seconds(self, artifact: Path, passes: int = 10) -> tuple[list[float], float]:
+        """Return the medians of instrumented passes, and of whole ones."""
+        with Segmenter.load(artifact, self.threads) as segmenter:
+            x = np.random.default_rng(0).standard_normal(segmenter.manifest.input.shape, np.float32)
+            timed = segmenter.time_kernels(x, passes)
+            whole = alternate({"whole": lambda: segmenter.forward(x)}, min_rounds=passes, seconds=0.5)["whole"].median
+        medians = np.median([[seconds for _, seconds in one] for one in timed], axis=0)
+        return [float(seconds) for seconds in medians], whole
+
+    @contextlib.contextmanager
+    def _loaded(self, artifacts: Mapping[str, Path]) -> Iterator[dict[str, Callable[[np.ndarray], PassTimes | None]]]:
+        with contextlib.ExitStack() as stack:
+            loaded = {name: stack.enter_context(Segmenter.load(path, self.threads)) for name, path in artifacts.items()}
+
+            def caller(segmenter: Segmenter) -> Callable[[np.ndarray], None]:
+                def call(x: np.ndarray) -> None:
+                    segmenter.forward(x)
+
+                return call
+
+            yield {name: caller(segmenter) for name, segmenter in loaded.items()}
+
+    def segmenter(self, artifact: Path) -> Segmenter:
+        """Return a loaded artifact."""
+        return Segmenter.load(artifact, self.threads)
+
+
+class There(Place):
+    """A device behind a tracker; each visit claims one of its kind."""
+
+    def __init__(self, threads: int, fleet: Fleet, session_seconds: float = 1800.0) -> None:
+        super().__init__(threads)
+        self.fleet = fleet
+        self._session_seconds = session_seconds
+
+    def _open(self) -> DeviceSession:
+        from enet_tvm.rpc.session import open_session
+
+        return open_session(self.fleet.tracker, self.fleet.key, wait=120.0, session_seconds=self._session_seconds)
+
+    @property
+    def processor(self) -> str:
+        """Name of the processor, or what the device calls itself."""
+        with self._open() as session:
+            return str(session.facts().get("model") or self.fleet.key)
+
+    def launch_seconds(self, artifact: Path, passes: int = 3) -> tuple[list[float], float]:
+        """Return the whole time, divided by the arithmetic of each launch: devices have no instrument."""
+        whole = self.compare({"whole": artifact}, 0.0)["whole"]
+        flops = np.array([kernel.flops for kernel in read_manifest(artifact).kernels], float)
+        return [float(seconds) for seconds in whole * flops / max(flops.sum(), 1.0)], whole
+
+    @contextlib.contextmanager
+    def _loaded(self, artifacts: Mapping[str, Path]) -> Iterator[dict[str, Callable[[np.ndarray], PassTimes | None]]]:
+        from enet_tvm.rpc.engine import RemoteEngine
+
+        with self._open() as session:
+            engines = {name: RemoteEngine(session, path, read_manifest(path), self.threads) for name, path in artifacts.items()}
+
+            def caller(engine: RemoteEngine) -> Callable[[np.ndarray], PassTimes]:
+                def call(x: np.ndarray) -> PassTimes:
+                    engine.run(x)
+                    assert engine.last is not None
+                    return PassTimes(engine.last.device)
+
+                return call
+
+            try:
+                yield {name: caller(engine) for name, engine in engines.items()}
+            finally:
+                for engine in engines.values():
+                    engine.close()
+
+    def segmenter(self, artifact: Path) -> Segmenter:
+        """Return an artifact loaded on a device."""
+        from enet_tvm.rpc.engine import DeviceSegmenter
+
+        return DeviceSegmenter.open(
+            artifact, self.fleet.tracker, self.fleet.key, threads=self.threads, session_seconds=self._session_seconds
+        )
+
+
+def _manifest(artifacts: Mapping[str, Path]) -> Manifest:
+    return read_manifest(next(iter(artifacts.values())))
+
+
+def check_runs_here(architecture: str, features: Sequence[str], name: str) -> None:
+    """Refuse to tune for a processor that this machine is not.
+
+    Raises
+    ------
+    UserError
+        When it lacks something.
+    """
+    from enet_tvm.machine import architecture as this_architecture
+    from enet_tvm.machine import cpu_features
+
+    if architecture != this_architecture():
+        raise UserError(
+            f"{name} is {architecture} and this machine is {this_architecture()}; tune on the device: give --tracker HOST:PORT"
+        )
+    if lacking := sorted(set(features) - cpu_features()):
+        raise UserError(f"this machine lacks {', '.join(lacking)} of {name}; tune on the device: give --tracker HOST:PORT")
