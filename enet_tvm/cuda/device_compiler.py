@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,14 @@ from enet_tvm.cuda.ptx import with_version
 from enet_tvm.cuda.tools import find_cuda_tools
 
 _CALLBACK = "tvm_callback_cuda_compile"
+
+
+def c_names(source: str) -> str:
+    """Return generated code with the marks of intermediate values (``layer#1``) out of its names.
+
+    TVM's fusion takes the names of its kernels' arguments from the graph's variables, and prints them as they are.
+    """
+    return re.sub(r"(?<=\w)#(?=\w)", "__", source)
 
 
 @contextmanager
@@ -42,7 +51,7 @@ def device_compiler(arch: str, isa: str) -> Iterator[list[str]]:
     made: list[str] = []
 
     def compile_kernels(source: str) -> bytes:
-        made.append(with_version(compile_to_ptx(str(source), arch, tools), isa))
+        made.append(with_version(compile_to_ptx(c_names(str(source)), arch, tools), isa))
         # The driver takes PTX as text that ends in a zero.
         return made[-1].encode() + b"\0"
 

@@ -1,0 +1,93 @@
+"""What of a GPU's runtime can be tried without a GPU: that its absence is said, and copies, on the processor as a device."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from enet_tvm.errors import UserError
+from enet_tvm.runtime import gpu
+from enet_tvm.runtime.engine import Engine, aligned_empty
+from enet_tvm.runtime.libraries import load_runtime
+
+
+def driver(init: int, count: int) -> object:
+    def get_count(place: object) -> int:
+        place._obj.value = count
+        return 0
+
+    return SimpleNamespace(cuInit=lambda _flags: init, cuDeviceGetCount=get_count)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (driver(100, 0), "finds no GPU (error 100)"),
+        (driver(0, 0), "finds no GPU (error 0)"),
+        (SimpleNamespace(), "has no CUDA driver"),  # A stand-in, as compiling makes one.
+        (driver(0, 2), None),
+    ],
+)
+def test_a_driver_and_a_gpu(monkeypatch: pytest.MonkeyPatch, found: object, words: str | None):
+    monkeypatch.setattr(gpu.ctypes, "CDLL", lambda *_: found)
+    why = gpu.missing_driver()
+    assert why is None if words is None else words in str(why)
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch, tiny_artifact):
+    def missing(*_: object) -> None:
+        raise OSError("cannot open shared object file")
+
+    load_runtime()
+    monkeypatch.setattr(gpu.ctypes, "CDLL", missing)
+    with pytest.raises(
+        UserError, match="this machine has no CUDA driver, and this network was compiled for one; run it on the"
+    ):
+        Engine(tiny_artifact.directory / "enet.so", 1, "cuda")
+
+
+def test_no_runtime_of_cuda_13(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gpu, "missing_driver", lambda: None)
+    monkeypatch.setattr(gpu, "_opens", lambda place: False)
+    with pytest.raises(UserError, match=r"libcudart.so.13 is missing .*; run: pip install 'nvidia-cuda-runtime==13.\*'"):
+        gpu.load_cuda(load_runtime())
+
+
+def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch):
+    """All loads, and TVM's runtime still sees no device."""
+    monkeypatch.setattr(gpu, "missing_driver", lambda: None)
+    monkeypatch.setattr(gpu, "_opens", lambda place: True)
+    ffi = SimpleNamespace(get_global_func=lambda name: lambda *_: 0)
+    with pytest.raises(UserError, match="wants the NVIDIA driver 580 or later"):
+        gpu.load_cuda(ffi)  # type: ignore[arg-type]
+
+
+def test_there_and_back():
+    ffi = load_runtime()
+    memory = gpu.DeviceMemory(ffi, "cpu")
+    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    there = memory.put(ffi.from_dlpack(x))
+    back = memory.get(there)
+    np.testing.assert_array_equal(back, x)
+    assert not np.shares_memory(back, np.from_dlpack(there))
+    # The same memory again, and other memory for another shape.
+    assert np.shares_memory(np.from_dlpack(memory.put(ffi.from_dlpack(x + 1))), np.from_dlpack(there))
+    assert memory.put(ffi.from_dlpack(x[:1].copy())).shape == (1, 3, 4)
+
+
+def test_an_engine_that_copies(tiny_artifact, monkeypatch: pytest.MonkeyPatch):
+    """The engine's way to a GPU and back, the GPU being a processor: results, kernels' outputs and times."""
+    engine = Engine(tiny_artifact.directory / "enet.so", 1)
+    engine._memory = gpu.DeviceMemory(load_runtime(), "cpu")
+    try:
+        x = aligned_empty((1, 3, 16, 24))
+        x[...] = np.random.default_rng(0).standard_normal(x.shape)
+        np.testing.assert_allclose(engine.run(x), tiny_artifact.reference(x), rtol=1e-5, atol=1e-5)
+        names = [name for name, _ in engine.run_instrumented(x)]
+        assert len(names) == 2
+        np.testing.assert_allclose(engine.run_instrumented(x)[-1][1], tiny_artifact.reference(x), rtol=1e-5, atol=1e-5)
+        assert [[name for name, _ in kernels] for kernels in engine.time_kernels(x, 2)] == [names, names]
+    finally:
+        engine.close()

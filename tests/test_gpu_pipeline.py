@@ -1,0 +1,188 @@
+"""Networks through the pipeline of a GPU: what is fused, and the right numbers, threads run one after the other on a CPU."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from torch import nn
+from tvm import relax
+
+from enet_tvm import pipeline
+from enet_tvm.cuda.tools import find_cuda_tools
+from enet_tvm.errors import UserError
+from enet_tvm.frontend.torch_import import from_torch
+from enet_tvm.kernels.emulation import serial_threads
+from enet_tvm.kernels.gpu_tile import GpuUnit
+from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.networks import ENet, SegNet
+from enet_tvm.passes.schedule_remaining import ScheduleRemaining
+from enet_tvm.pipeline import Compiled, compile_module, gpu_phases, machine_phase
+from enet_tvm.targets import load_target
+
+TX1, H200 = GpuUnit(2, 80), GpuUnit(132, 128)
+
+
+@tvm.ir.transform.module_pass(opt_level=0, name="SerialThreads")
+class SerialThreads:
+    """Run the threads of every kernel of the templates one after the other."""
+
+    def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        serial = mod.clone()
+        for name, function in mod.functions_items():
+            if isinstance(function, tvm.tirx.PrimFunc):
+                serial.update_func(name, serial_threads(function))
+        return serial
+
+
+def emulated(network: nn.Module, x: torch.Tensor, unit: GpuUnit) -> tuple[np.ndarray, list[pipeline.Launch]]:
+    """Return what a GPU's kernels compute, and their launches; what no template covers is scheduled for the CPU."""
+    target = load_target("native").to_tvm()
+    mod = from_torch(network, tuple(x.shape))
+    with target:
+        for phase in gpu_phases(unit):
+            passes = [ScheduleRemaining(VectorUnit.of(target).lanes)] if phase.name == "schedule-remaining" else phase.passes
+            after = [SerialThreads()] if phase.name == "lower-kernels" else []
+            mod = tvm.transform.Sequential([*passes, *after])(mod)
+        launches = pipeline._launches(mod)
+        mod = tvm.transform.Sequential(machine_phase().passes)(mod)
+        executable = tvm.compile(mod, target, relax_pipeline=None)
+    return relax.VirtualMachine(executable, tvm.cpu())["main"](tvm.runtime.tensor(x.numpy())).numpy(), launches
+
+
+def certain(network: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, np.ndarray]:
+    """Return a picture and its logits in double precision, such that rounding moves no maximum of a window."""
+    exact = copy.deepcopy(network).double()
+    with torch.no_grad():
+        for seed in range(100):
+            x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+            logits = exact(x.double())
+            noise = 1e-6 * torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+            if (exact(x.double() + noise) - logits).abs().max() < 1e-3 * logits.abs().max():
+                return x, logits.numpy()
+    raise AssertionError("every picture has near-ties")
+
+
+def close(actual: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("unit", "shape"), [(TX1, (1, 3, 24, 40)), (H200, (2, 3, 16, 24))], ids=["TX1", "H200, batch 2"])
+def test_enet_says_what_pytorch_says(randomised, unit: GpuUnit, shape: tuple[int, ...]):
+    network = randomised(ENet(11))
+    x, expected = certain(network, shape)
+    actual, launches = emulated(network, x, unit)
+    close(actual, expected)
+    # The paper blames their number.
+    assert len(launches) <= 95
+    assert {launch.block for launch in launches} == {0}
+    modules = dict(network.named_modules())
+    assert all(launch.layers and set(launch.layers) <= set(modules) for launch in launches)
+
+
+@pytest.mark.slow
+def test_segnet_says_what_pytorch_says(randomised):
+    """Also where planes become odd, and unpooling is a launch of its own."""
+    network = randomised(SegNet(7))
+    x = torch.randn((1, 3, 40, 56), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = network(x).numpy()
+    actual, launches = emulated(network, x, TX1)
+    close(actual, expected)
+    assert len(launches) == 36
+    assert sum(launch.ops == ("max_unpool2d",) for launch in launches) == 5
+
+
+@pytest.fixture(scope="session")
+def cuda() -> None:
+    try:
+        find_cuda_tools()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def build(network: nn.Module, shape: tuple[int, ...], name: str = "gtx-1080", **changes: object) -> tuple[Compiled, list[str]]:
+    """Return a network compiled for a GPU and the PTX of its last attempt."""
+    spec = load_target(name)
+    assert spec.gpu is not None
+    gpu = spec.gpu.model_copy(update=changes)
+    made: list[list[str]] = []
+    inner = pipeline.device_compiler
+
+    def spying(*arguments: str):
+        context = inner(*arguments)
+
+        class Spy:
+            def __enter__(self) -> list[str]:
+                made.append(context.__enter__())
+                return made[-1]
+
+            def __exit__(self, *error: object) -> bool | None:
+                return context.__exit__(*error)
+
+        return Spy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "device_compiler", spying)
+        compiled = compile_module(from_torch(network, shape), spec.to_tvm(), gpu=gpu)
+    return compiled, made[-1]
+
+
+OTHERS: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
+    "softmax": lambda net, x: torch.softmax(net.conv(x), 1),
+    "resizing": lambda net, x: nn.functional.interpolate(net.conv(x), scale_factor=2, mode="bilinear"),
+    "global pooling": lambda net, x: net.conv(x) * torch.sigmoid(net.gate(x.mean((2, 3), keepdim=True))),
+    "groups": lambda net, x: net.conv(net.grouped(x)),
+    "linear": lambda net, x: net.linear(net.conv(x).mean((2, 3))),
+    "cumsum": lambda net, x: torch.cumsum(net.conv(x), 3),
+    "sort": lambda net, x: torch.sort(net.conv(x), dim=1).values,
+}
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_no_template_covers_has_threads_too(network_of, name: str):
+    network = network_of(
+        OTHERS[name],
+        conv=nn.Conv2d(16, 16, 1),
+        grouped=nn.Conv2d(16, 16, 3, padding=1, groups=4),
+        gate=nn.Conv2d(16, 16, 1),
+        linear=nn.Linear(16, 3),
+    )
+    compiled, made = build(network, (1, 16, 6, 9))
+    assert len(compiled.launches) >= 2
+    entries = pipeline.assemble(made[-1], "sm_61", find_cuda_tools())
+    assert len(entries) >= 2
+
+
+@pytest.mark.usefixtures("cuda")
+def test_kernels_that_spill_are_made_smaller(network_of):
+    """With 40 registers for each thread, 16 sums are too many: the second attempt has 8."""
+    network = network_of(lambda net, x: torch.relu(net.conv(x)), conv=nn.Conv2d(16, 16, 3, padding=1))
+    plenty, scarce = (build(network, (1, 16, 48, 64), max_registers=limit, multiprocessors=1)[1] for limit in (255, 40))
+    assert len(plenty) == 1
+    assert len(scarce) > 1
+    first, last = (pipeline.assemble(ptx, "sm_61", find_cuda_tools())[0].registers for ptx in (plenty[-1], scarce[-1]))
+    assert last <= 40 < first
+
+
+@pytest.mark.usefixtures("cuda")
+def test_the_same_device_code_twice(network_of):
+    network = network_of(lambda net, x: torch.relu(net.conv(x)), conv=nn.Conv2d(4, 8, 3, padding=1))
+    assert build(network, (1, 4, 16, 16))[1] == build(network, (1, 4, 16, 16))[1]
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_dump_of_the_phases(network_of, tmp_path: Path):
+    spec = load_target("jetson-tx1")
+    mod = from_torch(network_of(lambda net, x: net.conv(x), conv=nn.Conv2d(4, 8, 1)), (1, 4, 8, 8))
+    compile_module(mod, spec.to_tvm(), tmp_path, gpu=spec.gpu)
+    names = ["import", *(phase.name for phase in gpu_phases(TX1)), "virtual-machine"]
+    assert [file.name for file in sorted(tmp_path.iterdir())] == [f"{i:02d}-{name}.py" for i, name in enumerate(names)]
+    assert "block-layout" not in names
