@@ -152,8 +152,18 @@ def claim_device(
     start = time.monotonic()
     deadline = start + wait
     trouble = ""
+    met = False
     while True:
-        with connect_tracker(tracker) as connection:
+        try:
+            connection = connect_tracker(tracker)
+        except UserError:
+            # One that was there a moment ago may be restarting.
+            if not met or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+            continue
+        met = True
+        with connection:
             known = _ask_devices(tracker, connection)
             if not known.of(key):
                 if time.monotonic() < min(deadline, start + _SETTLING_SECONDS):

@@ -48,6 +48,8 @@ _PORTS = 100
 _PING_SECONDS = 2.0
 _UNCLAIMED_SECONDS = 6.0
 """After which a device that was promised to a client that never came is offered again."""
+_FAREWELL_SECONDS = 2.0
+"""Time for a session to end by itself after its client has left."""
 _SILENCE_SECONDS = 30
 """After which a client that has lost its network is given up, between two calls."""
 
@@ -85,6 +87,7 @@ class _Session:
     folder: Path
     seconds: float
     start: float = field(default_factory=time.monotonic)
+    left_since: float | None = None
 
 
 class DeviceServer:
@@ -161,7 +164,7 @@ class DeviceServer:
         if self._settings.tracker:
             ends.append(self._tracker_due - time.monotonic())
         if self._session:
-            ends.append(self._session.start + self._session.seconds - time.monotonic())
+            ends += [1.0, self._session.start + self._session.seconds - time.monotonic()]
         return max(0.0, min(ends)) + 0.01
 
     # The tracker
@@ -295,6 +298,11 @@ class DeviceServer:
         elif time.monotonic() - session.start >= session.seconds:
             self._log(f"session killed after its {session.seconds:g} s")
             self._end_session(None, f"RPCSessionTimeoutError: the session's {session.seconds:g} s are over")
+        elif session.left_since is None:
+            session.left_since = time.monotonic() if _left(session.connection) else None
+        elif time.monotonic() - session.left_since >= _FAREWELL_SECONDS:
+            self._log("session killed: its client had left in the middle of a call")
+            self._end_session(None)
 
     def _end_session(self, status: int | None, message: str = "") -> None:
         """Clear up after a session, and kill what is left of it; `status` is how it ended by itself, if it did."""
@@ -352,6 +360,13 @@ def _ended(connection: socket.socket) -> bool:
         return False
     except OSError:
         return True
+
+
+def _left(connection: socket.socket) -> bool:
+    """Return whether the other side has closed a connection, without reading what may still lie in it."""
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _tell(connection: socket.socket, message: str) -> None:

@@ -100,7 +100,7 @@ class DeviceSession:
         if _is_loss(said):
             self._lost = True
             return UserError(
-                f"{self.name} was lost while {doing}: its server ended, or the device went off or out of reach; "
+                f"{self.name} was lost while {doing}: its session or its server was killed, or it went off or out of reach; "
                 "try again when it is back (see 'enet-tvm device list')"
             )
         if match := re.search(r"cannot store .*? on the device: ([^\n]*)", said):
@@ -221,10 +221,14 @@ def open_session(tracker: Address, key: str, *, wait: float = 30.0, session_seco
     return session
 
 
+_LOSS = re.compile(
+    r"clos(ed|es) |closed|RPCCode::kReturn|reset by peer|broken pipe|shut ?down|not connected|Socket.*(recv|send)", re.IGNORECASE
+)
+"""What TVM's client says of a connection that has ended."""
+
+
 def _is_loss(said: str) -> bool:
-    return bool(
-        re.search(r"closed|reset by peer|broken pipe|shut ?down|not connected|Socket.*(recv|send)", said, re.IGNORECASE)
-    )
+    return _LOSS.search(said) is not None
 
 
 def _first_line(said: str) -> str:

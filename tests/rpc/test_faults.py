@@ -1,0 +1,380 @@
+"""Everything that goes wrong on the way to a device ends soon, in one sentence, and the next one gets the device."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import tvm  # noqa: F401 - takes seconds, and the tests look at the clock
+
+from enet_tvm.errors import UserError
+from enet_tvm.rpc.devices import claim_device, list_devices
+from enet_tvm.rpc.session import DeviceSession, open_session
+from enet_tvm.rpc.wire import Address, TrackerCode, TrackerConnection, pack_int
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@contextlib.contextmanager
+def fails(*words: str, within: float) -> Iterator[None]:
+    """Expect one sentence with these words, in time."""
+    start = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        yield
+    took = time.monotonic() - start
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+    assert "Traceback" not in message
+    assert took < within, f"it took {took:.1f} s"
+
+
+def works(tracker: Address, library: Path, key: str = "board", wait: float = 15.0) -> None:
+    """A new client gets a device and an answer from it."""
+    with open_session(tracker, key, wait=wait, session_seconds=30) as session:
+        assert seven(session, library) == 7
+
+
+def seven(session: DeviceSession, library: Path) -> int:
+    module = session.load_module(session.upload(library))
+    with session.within(10, "counting"):
+        return int(module["seven"]())
+
+
+def call(session: DeviceSession, library: Path, function: str, seconds: float) -> None:
+    module = session.load_module(session.upload(library))
+    with session.within(seconds, "running the network"):
+        module[function]()
+
+
+def nothing_left(folder: Path) -> bool:
+    return not list((folder / "uploads").iterdir())
+
+
+# Before there is a session
+
+
+def test_no_tracker(relays: Callable[[], list[Any]]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        address = Address("127.0.0.1", unused.getsockname()[1])
+    with fails("no tracker answers", str(address), "enet-tvm device tracker", within=3):
+        open_session(address, "board")
+    assert not relays()
+
+
+def test_something_that_is_no_tracker() -> None:
+    def greet() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with fails("no tracker answers", "not a tracker", within=3):
+            list_devices(Address("127.0.0.1", listener.getsockname()[1]))
+        thread.join()
+
+
+def test_tracker_that_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, fails("no tracker answers", "timed out", within=3):
+        list_devices(Address("127.0.0.1", listener.getsockname()[1]), timeout=0.5)
+
+
+def test_wrong_key(board: Any) -> None:
+    with fails("no device 'rpi9'", "it has board", "enet-tvm device serve", within=4):
+        open_session(board[0], "rpi9", wait=1)
+
+
+def test_tracker_without_devices(farm: Any) -> None:
+    _, address = farm.start_tracker()
+    with fails("no device 'board'", "it has none", within=4):
+        open_session(address, "board", wait=0.5)
+
+
+def test_two_users_on_one_board(board: Any, misbehaving_library: Path) -> None:
+    tracker, _ = board
+    with open_session(tracker, "board", session_seconds=60) as first:
+        assert list_devices(tracker).of("board")[0].free is False
+        with fails("'board' is in use", "1 s", "--wait", within=4):
+            open_session(tracker, "board", wait=1)
+        # The one who was sent away did no harm.
+        assert seven(first, misbehaving_library) == 7
+    works(tracker, misbehaving_library)
+
+
+def test_the_second_user_gets_the_board_from_the_first(board: Any) -> None:
+    tracker, _ = board
+    got: list[Any] = []
+
+    def wait_for_it() -> None:
+        got.append(claim_device(tracker, "board", wait=20)[0])
+
+    with open_session(tracker, "board", session_seconds=60):
+        second = threading.Thread(target=wait_for_it)
+        second.start()
+        time.sleep(0.5)
+        assert not got
+    second.join(15)
+    assert got
+    got[0].close()
+
+
+def test_a_client_that_never_comes_back(board: Any, misbehaving_library: Path) -> None:
+    tracker, server = board
+    with TrackerConnection(tracker) as client:
+        assert client.ask(TrackerCode.REQUEST, "board", "", 1)[0] == TrackerCode.SUCCESS
+    works(tracker, misbehaving_library, wait=30)
+    assert "never came" in server.text()
+
+
+def test_noise_at_the_ports(board: Any, misbehaving_library: Path) -> None:
+    tracker, server = board
+    port = int(server.wait_for(r"serving board on [\d.]+:(\d+)")[1])
+    for noise in (
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+        pack_int(0xFF271) + pack_int(-1),
+        pack_int(0xFF271) + pack_int(5) + b"\xff" * 5,
+    ):
+        for address in (("127.0.0.1", port), tuple(tracker)):
+            with socket.create_connection(address, 5) as connection:
+                connection.sendall(noise)
+    with socket.create_connection(("127.0.0.1", port)), socket.create_connection(tracker):
+        works(tracker, misbehaving_library)  # while two others hold the line and say nothing
+
+
+# In a session
+
+
+@pytest.mark.parametrize(("function", "word"), [("illegal", "SIGILL"), ("memory", "SIGSEGV")])
+def test_crash(board: Any, misbehaving_library: Path, function: str, word: str) -> None:
+    tracker, _ = board
+    with fails("crashed while running the network", word, within=5), open_session(tracker, "board") as session:
+        call(session, misbehaving_library, function, 20)
+    works(tracker, misbehaving_library)
+
+
+def test_session_that_is_over(board: Any, misbehaving_library: Path) -> None:
+    tracker, server = board
+    with fails("session of 2 s", "--session-timeout", within=6), open_session(tracker, "board", session_seconds=2) as session:
+        process = server.session()
+        call(session, misbehaving_library, "spin", 20)
+    works(tracker, misbehaving_library)
+    assert not psutil.pid_exists(process.pid)
+
+
+def test_call_that_does_not_return(board: Any, misbehaving_library: Path, relays: Callable[[], list[Any]]) -> None:
+    tracker, server = board
+    with fails("not done with running the network after 1 s", within=5), open_session(tracker, "board") as session:
+        process = server.session()
+        call(session, misbehaving_library, "spin", 1)
+    assert not relays()
+    # The device ends it when it sees that nobody is there any more; a kernel that spins sees nothing, so the server must.
+    works(tracker, misbehaving_library)
+    assert not psutil.pid_exists(process.pid)
+
+
+def test_client_that_is_killed(board: Any, misbehaving_library: Path, wait_until: Callable[..., Any]) -> None:
+    tracker, server = board
+    code = f"""
+from enet_tvm.rpc.session import open_session
+from enet_tvm.rpc.wire import Address
+session = open_session(Address{tuple(tracker)!r}, "board")
+print("open", session._relay._process.pid, flush=True)
+input()
+"""
+    client = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    _, relay = client.stdout.readline().split()
+    session = server.session()
+    client.kill()
+    client.communicate()
+    wait_until(lambda: not psutil.pid_exists(int(relay)))
+    wait_until(lambda: not psutil.pid_exists(session.pid))
+    works(tracker, misbehaving_library)
+
+
+def test_device_that_hangs(board: Any, misbehaving_library: Path) -> None:
+    tracker, server = board
+    with fails("not done with counting", within=5), open_session(tracker, "board") as session:
+        module = session.load_module(session.upload(misbehaving_library))
+        process = server.session()
+        process.suspend()
+        with session.within(1, "counting"):
+            module["seven"]()
+    works(tracker, misbehaving_library)
+
+
+def test_full_disk(farm: Any, misbehaving_library: Path, tmp_path: Path) -> None:
+    _, tracker = farm.start_tracker()
+    farm.start_server(tracker, largest_file=1 << 20)
+    large = tmp_path / "large.so"
+    large.write_bytes(bytes(2 << 20))
+    with open_session(tracker, "board") as session:
+        with fails("cannot store", "make room on its disk", within=10):
+            session.upload(large)
+        assert seven(session, misbehaving_library) == 7, "the session goes on"
+
+
+def test_damaged_upload(board: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of TVM's says nothing when its disk is full: what arrived is compared."""
+    file = tmp_path / "model.so"
+    file.write_bytes(b"model")
+    with open_session(board[0], "board") as session:
+        monkeypatch.setattr(
+            session.remote, "upload", lambda content, name: type(session.remote).upload(session.remote, content[:-1], name)
+        )
+        with fails("did not store the whole of model.so", within=5):
+            session.upload(file)
+
+
+def test_library_that_does_not_load(board: Any, misbehaving_library: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.so"
+    text.write_text("no library")
+    with open_session(board[0], "board") as session:
+        with fails("failed in loading text.so", within=5):
+            session.load_module(session.upload(text))
+        assert seven(session, misbehaving_library) == 7, "the session goes on"
+
+
+def test_upload_out_of_its_folder(board: Any, tmp_path: Path) -> None:
+    with open_session(board[0], "board") as session, fails("outside the session's folder", within=5):
+        session.upload(Path(__file__), "../escaped.py")
+
+
+# The device dies
+
+
+def test_death_in_an_upload(farm: Any, misbehaving_library: Path, tmp_path: Path, later: Any, relays: Any) -> None:
+    _, tracker = farm.start_tracker()
+    server = farm.start_server(tracker)
+    large = tmp_path / "large.so"
+    large.write_bytes(os.urandom(1 << 20) * 96)
+    with fails("was lost while receiving large.so", within=10), open_session(tracker, "board") as session:
+        process = server.session()
+        later(0.3, signal.SIGKILL, server.pid)
+        session.upload(large)
+    server.process.wait()
+    _is_gone(process)
+    assert not relays()
+    farm.start_server(tracker)  # reboot
+    works(tracker, misbehaving_library)
+
+
+def test_death_in_the_run(farm: Any, misbehaving_library: Path, later: Any, wait_until: Callable[..., Any]) -> None:
+    _, tracker = farm.start_tracker()
+    server = farm.start_server(tracker)
+    with fails("was lost while running the network", within=10), open_session(tracker, "board") as session:
+        process = server.session()
+        later(1, signal.SIGKILL, server.pid)
+        call(session, misbehaving_library, "spin", 30)
+    server.process.wait()
+    _is_gone(process)
+    wait_until(lambda: not list_devices(tracker).devices)
+    with fails("no device 'board'", within=5):
+        open_session(tracker, "board", wait=1)
+    farm.start_server(tracker)
+    assert nothing_left(farm.folder), "the folder of the server that was killed"
+    works(tracker, misbehaving_library)
+
+
+def test_death_between_runs(farm: Any, misbehaving_library: Path) -> None:
+    _, tracker = farm.start_tracker()
+    server = farm.start_server(tracker)
+    with fails("was lost while counting", within=10), open_session(tracker, "board") as session:
+        assert seven(session, misbehaving_library) == 7
+        server.kill()
+        with session.within(10, "counting"):
+            session.remote.get_function("runtime.NumThreads")()
+    farm.start_server(tracker)
+    works(tracker, misbehaving_library)
+
+
+def test_session_process_that_is_killed(board: Any, misbehaving_library: Path) -> None:
+    tracker, server = board
+    with fails("was lost while counting", "killed", within=5), open_session(tracker, "board") as session:
+        server.session().kill()
+        with session.within(10, "counting"):
+            session.remote.get_function("runtime.NumThreads")()
+    works(tracker, misbehaving_library)
+
+
+def _is_gone(process: psutil.Process) -> None:
+    _, alive = psutil.wait_procs([process], timeout=5)
+    assert not alive
+
+
+# The tracker dies
+
+
+def test_tracker_restarted_in_a_session(farm: Any, misbehaving_library: Path, wait_until: Callable[..., Any]) -> None:
+    program, tracker = farm.start_tracker()
+    farm.start_server(tracker)
+    with open_session(tracker, "board") as session:
+        program.kill()
+        assert seven(session, misbehaving_library) == 7, "a session needs no tracker"
+        with fails("no tracker answers", within=3):
+            list_devices(tracker)
+        farm.start_tracker(tracker.port)
+        known = wait_until(lambda: list_devices(tracker).of("board"))
+        assert known[0].free is False
+    wait_until(lambda: list_devices(tracker).free["board"])
+    works(tracker, misbehaving_library)
+
+
+def test_tracker_restarted_while_a_client_waits(farm: Any, misbehaving_library: Path) -> None:
+    program, tracker = farm.start_tracker()
+    farm.start_server(tracker)
+    got: list[Any] = []
+    with open_session(tracker, "board"):
+        waiting = threading.Thread(target=lambda: got.append(claim_device(tracker, "board", wait=25)[0]))
+        waiting.start()
+        time.sleep(0.3)
+        program.kill()
+        # The client asks again at once, and must find the new one there.
+        farm.start_tracker(tracker.port)
+    waiting.join(25)
+    assert got
+    got[0].close()
+    works(tracker, misbehaving_library)
+
+
+# The end of a server
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_server_ends_cleanly(
+    farm: Any, misbehaving_library: Path, number: signal.Signals, wait_until: Callable[..., Any]
+) -> None:
+    _, tracker = farm.start_tracker()
+    server = farm.start_server(tracker)
+    with open_session(tracker, "board") as session:
+        assert seven(session, misbehaving_library) == 7
+        process = server.session()
+        assert server.kill(number) == 0
+        _is_gone(process)
+        assert nothing_left(farm.folder)
+    wait_until(lambda: not list_devices(tracker).devices)
+
+
+def test_server_without_its_runtime(tmp_path: Path) -> None:
+    """A board whose libraries are missing says so."""
+    environment = {**os.environ, "TVM_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    shutil.copytree(Path(__import__("tvm_ffi").__file__).parent, tmp_path / "tvm_ffi")
+    command = [sys.executable, "-m", "enet_tvm.rpc.server", "--key", "a:b", "--port", "0"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert "'a:b' is no key" in done.stderr
