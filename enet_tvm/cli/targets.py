@@ -32,7 +32,7 @@ def list_targets(json: Json = None) -> None:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("target", no_wrap=True)
     table.add_column("processor", no_wrap=True)
-    table.add_column("vector unit", no_wrap=True)
+    table.add_column("vector unit or GPU", no_wrap=True)
     table.add_column("cores", justify="right")
     table.add_column("file", overflow="fold")
     rows: list[dict[str, Any]] = []
@@ -46,7 +46,7 @@ def list_targets(json: Json = None) -> None:
             table.add_row(name, Text("not valid", style="red"), "", "", str(error))
             rows.append({"name": name, "file": place, "error": str(error)})
             continue
-        table.add_row(name, spec.mcpu, _in_words(unit), str(spec.cores), Text(place))
+        table.add_row(name, spec.mcpu, _gpu_in_words(spec) or _in_words(unit), str(spec.cores), Text(place))
         rows.append({**_figures(spec, unit), "file": place})
     _console().print(table)
     if json is not None:
@@ -75,6 +75,7 @@ def show(
         "platform": spec.triple,
         "processor": " ".join([spec.mcpu, *spec.mattr]),
         "vector unit": _in_words(unit),
+        **({"GPU": f"{_gpu_in_words(spec)}, at most {spec.gpu.max_registers} registers a thread"} if spec.gpu else {}),
         "needs": " ".join(spec.cpu_features) or "nothing beyond it",
         "cores": str(spec.cores),
         "memory": f"{spec.memory} MB" if spec.memory else "not said",
@@ -182,11 +183,17 @@ def _place(path: Path | None) -> str:
 def _vector_unit(spec: TargetSpec) -> VectorUnit:
     from enet_tvm.kernels.register_tile import VectorUnit
 
-    return VectorUnit.of(spec.to_tvm())
+    target = spec.to_tvm()
+    return VectorUnit.of(target if spec.gpu is None else target.host)
 
 
 def _in_words(unit: VectorUnit) -> str:
     return f"{unit.lanes} x float32, {unit.registers} registers"
+
+
+def _gpu_in_words(spec: TargetSpec) -> str:
+    gpu = spec.gpu
+    return f"{gpu.arch}, {gpu.multiprocessors} multiprocessors, PTX {gpu.ptx}" if gpu is not None else ""
 
 
 def _figures(spec: TargetSpec, unit: VectorUnit) -> dict[str, Any]:

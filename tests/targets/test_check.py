@@ -71,3 +71,27 @@ def test_a_file_that_is_not_valid_is_a_problem(tmp_path: Path):
     assert "is not readable TOML" in found.problems[0]
     with pytest.raises(UserError, match="there is no target"):
         check_target("nowhere")
+
+
+def test_a_gpu_without_the_cuda_compiler(monkeypatch: pytest.MonkeyPatch):
+    """What compile says, too: one sentence with the command that cures it."""
+
+    def missing() -> None:
+        raise UserError("the CUDA compiler is not installed; run: pip install 'enet-tvm[cuda]'")
+
+    monkeypatch.setattr(checking, "find_cuda_tools", missing)
+    found = check_target("gtx-1080")
+    assert not found.compiles
+    assert found.problems == ("the CUDA compiler is not installed; run: pip install 'enet-tvm[cuda]'",)
+    assert check_target("native").compiles
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="the target is one for x86-64")
+def test_a_gpu_that_is_not_here(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checking, "find_cuda_tools", lambda: None)
+    monkeypatch.setattr(checking, "missing_driver", lambda: "this machine has no CUDA driver")
+    found = check_target("gtx-1080")
+    assert found.compiles
+    assert found.obstacles == ("this machine has no CUDA driver; copy the artifact to the device",)
+    monkeypatch.setattr(checking, "missing_driver", lambda: None)
+    assert check_target("gtx-1080").runs_here

@@ -10,8 +10,21 @@ from enet_tvm.errors import UserError
 from enet_tvm.size import Size
 from enet_tvm.targets import NATIVE, known_targets, load_target, make_target, target_file
 
+GPU = {"arch": "sm_53", "ptx": "6.5", "multiprocessors": 2}
 BASE = {"name": "board", "description": "a board", "triple": "aarch64-linux-gnu", "mcpu": "cortex-a53"}
-SHIPPED = ["aarch64-generic", "graviton3", "jetson-tx1-cpu", "rpi3", "rpi4", "rpi5", "x86-64-v2", "x86-64-v3", "x86-64-v4"]
+CPUS = ["aarch64-generic", "graviton3", "jetson-tx1-cpu", "rpi3", "rpi4", "rpi5", "x86-64-v2", "x86-64-v3", "x86-64-v4"]
+GPUS = {
+    "gtx-1080": "sm_61",
+    "h100": "sm_90",
+    "h200": "sm_90",
+    "jetson-nano": "sm_53",
+    "jetson-orin": "sm_87",
+    "jetson-tx1": "sm_53",
+    "rtx-2080": "sm_75",
+    "rtx-3090": "sm_86",
+    "rtx-4090": "sm_89",
+}
+SHIPPED = sorted([*CPUS, *GPUS])
 
 FILE = """
 description = "a board"
@@ -39,12 +52,36 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_shipped_targets_hold(name: str):
     """LLVM knows the processor, a peak says its source, and the machine's features agree with the architecture."""
     target = load_target(name)
-    assert target.to_tvm().attrs["num-cores"] == target.cores
+    host = target.to_tvm() if target.gpu is None else target.to_tvm().host
+    assert host.attrs["num-cores"] == target.cores
     assert target.name == target.rpc_key == name
     assert target.notes
     assert ("asimd" in target.cpu_features) == (target.architecture == "aarch64")
     if target.roofline is not None:
         assert "not measured" in target.roofline.source
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_shipped_gpus_hold(name: str):
+    """TVM is told every limit: without max_threads_per_block, a target cannot be tuned."""
+    target = load_target(name)
+    assert target.gpu is not None
+    tvm_target, arch = target.to_tvm(), GPUS[name]
+    assert (target.gpu.arch, tvm_target.kind.name, tvm_target.attrs["arch"]) == (arch, "cuda", arch)
+    for limit in ("max_threads_per_block", "max_shared_memory_per_block", "thread_warp_size", "registers_per_block"):
+        assert tvm_target.attrs[limit] > 0
+    # A block of the templates has up to 256 threads.
+    assert 256 * target.gpu.max_registers <= target.gpu.registers_per_block
+    assert target.architecture == ("aarch64" if name.startswith("jetson") else "x86_64")
+    assert target.roofline is not None
+
+
+@pytest.mark.parametrize("name", ["jetson-tx1", "jetson-nano"])
+def test_boards_of_jetpack_4(name: str):
+    """Their last driver is that of CUDA 10.2."""
+    gpu = load_target(name).gpu
+    assert gpu is not None
+    assert (gpu.ptx, gpu.max_registers) == ("6.5", 80)
 
 
 def test_all_shipped_targets_are_tested():
@@ -99,6 +136,12 @@ def test_native_has_no_file():
         ({"roofline": {"source": "none"}}, "must be a section with gflops, gbps or both"),
         ({"roofline": {"gflops": 1.0}}, "roofline.source is missing; it must be a sentence"),
         ({"roofline": {"gflops": float("inf"), "source": "hope"}}, "roofline.gflops is inf and must be a number above 0"),
+        ({"gpu": 3}, "gpu is 3 and must be a section with arch, ptx and multiprocessors"),
+        ({"gpu": {"arch": "sm_53", "ptx": "6.5"}}, "gpu.multiprocessors is missing; it must be a whole number"),
+        ({"gpu": GPU | {"arch": "53"}}, "gpu.arch is '53' and must be \"sm_\" and the compute capability"),
+        ({"gpu": GPU | {"ptx": 6.5}}, "gpu.ptx is 6.5 and must be the PTX ISA version of the oldest driver"),
+        ({"gpu": GPU | {"max_registers": 400}}, "gpu.max_registers is 400 and must be a whole number from 32 to 255"),
+        ({"gpu": GPU | {"registers": 400}}, "gpu.registers is not a key; known are gpu.arch, gpu.ptx"),
         ({"roofline": {"tflops": 1, "source": "hope"}}, "roofline.tflops is not a key; known are roofline.gflops"),
     ],
 )

@@ -86,3 +86,15 @@ def test_what_is_written_is_read(description: str, notes: list[str], gflops: flo
     content = {**BASE, "name": "a", "description": description, "notes": notes, "memory": memory, "roofline": roofline}
     target = make_target(content, "a")
     assert make_target({"name": "a", **tomllib.loads(to_toml(target))}, "a") == target
+
+
+GTX_1060 = {"arch": "sm_61", "ptx": "6.5", "multiprocessors": 10}
+
+
+@pytest.mark.parametrize(("changes", "kept"), [({"cores": 2}, True), ({"gpu": GTX_1060}, False)])
+def test_roofline_of_a_gpu_goes_with_the_gpu(here: Path, changes: dict[str, object], kept: bool):
+    new_target("copy", changes, "gtx-1080")
+    target = load_target("copy")
+    assert target.gpu is not None
+    assert target.gpu.arch == "sm_61"
+    assert (target.roofline is not None) is kept

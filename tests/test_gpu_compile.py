@@ -1,0 +1,100 @@
+"""`compile` for Jetson TX1, on a machine without a GPU: what the board would get, whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from enet_tvm import compiler
+from enet_tvm.artifact import read_manifest
+from enet_tvm.cli.main import build_app
+from enet_tvm.compiler import CompileRequest, compile_artifact
+from enet_tvm.cuda.device_code import device_code
+from enet_tvm.cuda.ptx import ptx_arch, ptx_entries, ptx_version
+from enet_tvm.cuda.tools import find_cuda_tools
+from enet_tvm.errors import UserError
+from enet_tvm.size import Size
+from enet_tvm.targets import TargetSpec, load_target
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    from enet_tvm.data.classes import CAMVID
+    from enet_tvm.networks import ENet, WeightsInfo, save_network
+
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    torch.manual_seed(0)
+    info = WeightsInfo("enet", CAMVID.names, CAMVID.palette, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    save_network(ENet(len(CAMVID)).eval(), info, path)
+    return path
+
+
+@pytest.fixture
+def cuda() -> None:
+    pytest.importorskip("ziglang")
+    try:
+        find_cuda_tools()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def compile_for(spec: TargetSpec, weights: Path, out: Path) -> Path:
+    compile_artifact(CompileRequest(weights, Size(64, 48), spec, command="pytest"), out)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cuda")
+def test_what_the_board_gets(weights: Path, tmp_path: Path):
+    first = compile_for(load_target("jetson-tx1"), weights, tmp_path / "first")
+    manifest = read_manifest(first)
+    assert (manifest.target.architecture, manifest.target.device) == ("aarch64", "cuda")
+    assert manifest.kernel_count <= 95
+    report = manifest.library_report
+    assert report is not None
+    assert report.machine == "aarch64"
+    assert report.device is not None
+    assert (report.device.arch, report.device.ptx) == ("sm_53", "6.5")
+    assert {k.name for k in report.device.kernels} == {f"{launch.name}_kernel" for launch in manifest.kernels}
+    assert max(k.registers for k in report.device.kernels) <= 80
+    assert not any(k.spill_bytes or k.stack_bytes for k in report.device.kernels)
+    code = device_code(first / manifest.library)
+    assert (ptx_arch(code), ptx_version(code)) == ("sm_53", "6.5")
+    assert len(ptx_entries(code)) == len(report.device.kernels)
+
+    # The same bytes again, and what it says of itself to people.
+    second = compile_for(load_target("jetson-tx1"), weights, tmp_path / "second")
+    assert (first / manifest.library).read_bytes() == (second / manifest.library).read_bytes()
+    result = CliRunner().invoke(build_app(), ["info", "--compiled", str(first), "--json", str(tmp_path / "info.json")])
+    assert result.exit_code == 0
+    assert "registers" in result.output
+    assert "device code: PTX 6.5 for sm_53" in result.output
+    assert json.loads((tmp_path / "info.json").read_text())["device"]["arch"] == "sm_53"
+
+
+def test_without_the_extra(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Said at once, and nothing is left behind."""
+
+    def missing() -> None:
+        raise UserError("the CUDA compiler is not installed; run: pip install 'enet-tvm[cuda]'")
+
+    monkeypatch.setattr(compiler, "find_cuda_tools", missing)
+    with pytest.raises(UserError, match="pip install"):
+        compile_for(load_target("jetson-tx1"), weights, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cuda")
+def test_a_gpu_that_no_kernel_fits(weights: Path, tmp_path: Path):
+    spec = load_target("jetson-tx1")
+    assert spec.gpu is not None
+    tight = spec.model_copy(update={"gpu": spec.gpu.model_copy(update={"max_registers": 20})})
+    with pytest.raises(UserError, match=r"would not run there: .* per thread, and 20 are allowed; correct the section"):
+        compile_for(tight, weights, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
