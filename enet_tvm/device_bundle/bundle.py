@@ -227,7 +227,7 @@ def _glibc_versions(entries: dict[str, Entry]) -> Iterator[tuple[int, ...]]:
 def _needs(target: TargetSpec, glibc: str, python: str | None) -> Iterator[str]:
     yield f"Linux on {target.architecture} with glibc {glibc} or later, libstdc++.so.6 of GCC 7 or later and libgcc_s.so.1"
     if python is not None:
-        yield f"Python {python} with numpy and typing_extensions; for pictures, pillow and pydantic too"
+        yield f"Python {python} with typing_extensions; to segment pictures there, numpy, pillow and pydantic too"
     if target.gpu is not None:
         yield f"NVIDIA's driver (libcuda.so.1) of CUDA 10.2 or later that knows PTX {target.gpu.ptx}"
 

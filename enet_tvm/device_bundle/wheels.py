@@ -48,6 +48,8 @@ WHEELS: Final = {
 PYTHONS: Final = tuple(sorted({python for _, _, python in WHEELS if python}, key=lambda text: tuple(map(int, text.split(".")))))
 _TIMEOUT_SECONDS = 1800
 _CONTENT = "content.json"
+_LAYOUT = 4
+"""Goes up whenever other files of the wheels are kept."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class _Installed:
         digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
         if self._hashes[name] != f"sha256={digest}":
             raise UserError(
-                f"the installed {name} is not the one that was released; run: pip install --force-reinstall apache-tvm"
+                f"the installed {name} was changed since; run: pip install --force-reinstall apache-tvm apache-tvm-ffi"
             )
         return content
 
@@ -124,7 +126,7 @@ def runtime_files(machine: str, python: str = "3.11") -> RuntimeFiles:
     """
     if python not in PYTHONS:
         raise UserError(f"there is no TVM for Python {python}; give --python one of {', '.join(PYTHONS)}, or --variant c")
-    folder = _cache() / f"runtime-{TESTED_STACK[TVM]}-{TESTED_STACK[FFI]}-{machine}-{python}"
+    folder = _cache() / f"runtime-{_LAYOUT}-{TESTED_STACK[TVM]}-{TESTED_STACK[FFI]}-{machine}-{python}"
     if not _whole(folder):
         with atomic_directory(folder) as temporary:
             _unpack(machine, python, temporary)
@@ -159,11 +161,13 @@ def _wanted(names: list[str]) -> Iterator[tuple[str, str]]:
     for name in names:
         if (name.startswith("tvm/lib/") and Path(name).name in LIBRARIES) or name == "tvm_ffi/lib/libtvm_ffi.so":
             yield name, f"lib/{Path(name).name}"
-        elif re.fullmatch(r"[\w.]+\.dist-info/METADATA", name):
+        elif name == "tvm_ffi/lib/libtvm_ffi_testing.so":
+            yield name, f"site/{name}"  # of no use, but what Python loads was linked against it
+        elif re.fullmatch(r"[\w.-]+\.dist-info/METADATA", name):
             yield name, f"site/{name}"
         elif match := re.fullmatch(r"(tvm|apache_tvm_ffi-[\w.]+\.dist-info/licenses)/(LICENSE|NOTICE)", name):
             yield name, f"licenses/{TVM if match[1] == 'tvm' else FFI}-{match[2]}.txt"
-        elif re.fullmatch(r"tvm_ffi/(?!(testing|stub|cpp)/).*\.py|tvm_ffi/core\.[\w-]+\.so", name):
+        elif re.fullmatch(r"tvm_ffi/.*\.py|tvm_ffi/core\.[\w-]+\.so", name):
             yield name, f"site/{name}"
 
 
