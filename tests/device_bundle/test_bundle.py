@@ -155,7 +155,7 @@ def test_python_runs_without_this_project(with_python: Path, tmp_path: Path) -> 
     code = (
         "import sys, enet_tvm.runtime.segmenter as s; s.Segmenter.load(sys.argv[1]);"
         "names = ('enet_tvm', 'tvm_ffi', 'tvm', 'torch');"
-        "print(*sorted(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in names and getattr(m, '__file__', None)),"
+        "print(*sorted(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in names and getattr(m, '__file__', 0)),"
         " *(line.split()[-1] for line in open('/proc/self/maps') if 'libtvm' in line), sep='\\n')"
     )
     environment |= {"PYTHONPATH": str(with_python / "site"), "TVM_LIBRARY_PATH": str(with_python / "lib")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import resource
@@ -234,6 +235,25 @@ def test_serves_a_network(serve: Any, tracker: Tracker, tiny_artifact: Any) -> N
     wait_until(lambda: tracker.free("board") == 1)
     assert server.sessions() == []
     assert server.tells("session of .* s ended")
+
+
+def test_tells_what_the_board_is(serve: Any) -> None:
+    """As the server for boards with Python does."""
+    from tvm import rpc
+
+    from enet_tvm.rpc.session_process import FACTS, device_facts
+
+    server = serve()
+    remote = rpc.connect("127.0.0.1", server.port, key="board")
+    told, expected = json.loads(str(remote.get_function(FACTS)())), device_facts()
+    for key in ("model", "architecture", "system", "cpus", "governor"):
+        assert told.get(key) == expected.get(key)
+    assert set(told["cpu_features"]) == set(expected["cpu_features"])
+    assert told["memory_mb"] == pytest.approx(expected["memory_mb"])
+    assert 1 < told["peak_memory_mb"] < 1000
+    assert told["free_disk_mb"] > 0
+    assert told["versions"] == {key: value for key, value in expected["versions"].items() if key != "enet-tvm"}
+    del remote
 
 
 def test_a_crash_takes_nothing_with_it(serve: Any, tracker: Tracker, misbehaviour: Path) -> None:

@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "facts.h"
 #include "tvm_call.h"
 
 /* TVM's protocol (tvm/rpc/base.py): magic numbers, then lengths and texts; the tracker's texts are JSON. */
@@ -161,6 +162,14 @@ static int upload(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIA
   if (good) return 0;
   remove(path);
   return refuse("the device cannot store the file: %s", strerror(error));
+}
+
+static int tell_facts(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+  char facts[16384];
+  (void)self, (void)arguments, (void)count;
+  device_facts(facts, sizeof facts);
+  TVMFFIByteArray text = {facts, strlen(facts)};
+  return TVMFFIStringFromByteArray(&text, result);
 }
 
 static void provide(const char* name, TVMFFISafeCallType function) {
@@ -534,6 +543,7 @@ int main(int argc, char** argv) {
   provide("tvm.rpc.server.workpath", workpath);
   provide("tvm.rpc.server.load_module", load_module);
   provide("tvm.rpc.server.upload", upload);
+  provide("enet_tvm.device_facts", tell_facts);
   int server = listen_at(host, &port, end);
   board.listening = port;
   say("%s listens at %s, port %d; RPC runs whatever code a client sends", board.key, host, port);

@@ -249,9 +249,9 @@ static int ends_in(const char* path, const char* suffix) {
 int main(int argc, char** argv) {
   enum { RUNS = 256, WARMUP, THREADS, LABELS, LOGITS, JSON, HELP, VERSION };
   static const struct option options[] = {
-      {"runs", 1, NULL, RUNS},       {"warmup", 1, NULL, WARMUP}, {"threads", 1, NULL, THREADS}, 
-      {"labels", 1, NULL, LABELS},   {"logits", 1, NULL, LOGITS}, {"json", 1, NULL, JSON},       {"help", 0, NULL, HELP},
-      {"version", 0, NULL, VERSION}, {NULL, 0, NULL, 0}};
+      {"runs", 1, NULL, RUNS},     {"warmup", 1, NULL, WARMUP},   {"threads", 1, NULL, THREADS},
+      {"labels", 1, NULL, LABELS}, {"logits", 1, NULL, LOGITS},   {"json", 1, NULL, JSON},
+      {"help", 0, NULL, HELP},     {"version", 0, NULL, VERSION}, {NULL, 0, NULL, 0}};
   long runs = 10, warmup = 3, threads = 0;
   int option;
   const char *labels = NULL, *logits = NULL, *json = NULL;
