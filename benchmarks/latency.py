@@ -1,15 +1,15 @@
 """The table of the README: this network in every runtime, at several sizes, on one machine, in one run.
 
-    python benchmarks/latency.py --out build/benchmarks            # an hour and a half on two cores, otherwise idle
+    python benchmarks/latency.py --out build/benchmarks            # two hours on two cores, otherwise idle
     python benchmarks/latency.py --size 64x48 --seconds 0.2 ...    # seconds, to see that it works
 
-Writes ``latency.md`` (the table), ``latency.json`` (everything, with versions and the machine) and ``latency.png``
-(how latency grows with pixels). A run that was stopped goes on where it stopped.
+Writes ``latency.md`` (the table), ``latency.json`` (everything, with versions, hashes and the machine; `enet-tvm bench
+compare` takes it) and ``latency.png`` (how latency grows with pixels). A run that was stopped goes on where it stopped; what
+other versions, another machine or other weights measured is measured again.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,15 +18,30 @@ import typer
 from rich.console import Console
 
 from enet_tvm.bench.comparison import compare
+from enet_tvm.bench.machine_description import processor
+from enet_tvm.bench.plan import plan_workloads
+from enet_tvm.bench.report import load_figures
 from enet_tvm.bench.runners import RUNNERS, Workload
-from enet_tvm.files import atomic_file, write_json
+from enet_tvm.bench.runners.registry import ON_DEVICE
+from enet_tvm.files import atomic_file, sha256, write_json
 from enet_tvm.machine import usable_cpus
-from enet_tvm.networks.weights import DEFAULT_WEIGHTS
-from enet_tvm.places import find_file
 from enet_tvm.size import parse_size
+from enet_tvm.version import __version__, stack_versions
 
 SIZES = ("480x320", "480x360", "640x360", "1024x512", "1280x720")
 OURS = "tvm"
+HEADINGS = {
+    "tvm-untuned": "ours untuned",
+    "tvm": "ours",
+    "tvm-bfloat16": "ours bfloat16",
+    "tvm-int8": "ours int8",
+    "torch": "PyTorch",
+    "torch-channels-last": "PyTorch channels_last",
+    "torch-compile": "torch.compile",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+}
+"""Columns, in order."""
 
 
 def main(
@@ -36,29 +51,59 @@ def main(
     runner: Annotated[list[str] | None, typer.Option(help="Runner, again for each; all by default.")] = None,
     target: Annotated[str, typer.Option(help="What ours is compiled for.")] = "native",
     seconds: Annotated[float, typer.Option(help="How long to measure each, warm-up aside.")] = 30.0,
+    weights: Annotated[Path | None, typer.Option(help="Weights; those shipped, by default.")] = None,
 ) -> None:
     """Measure every runner at every size and number of threads, and write table, figures and plot."""
     console = Console(soft_wrap=True, highlight=False)
-    names = runner or [name for name in RUNNERS if name != "tvm-rpc"]
-    counts = threads or sorted({1, len(usable_cpus())})
+    names = runner or [name for name in RUNNERS if name != ON_DEVICE]
     figures = out / "latency.json"
-    done: list[dict[str, Any]] = json.loads(figures.read_text()) if figures.is_file() else []
+    done = load_figures(figures) if figures.is_file() else []
     with tempfile.TemporaryDirectory() as directory:
-        for text in size or SIZES:
-            for count in counts:
-                if any(result["size"] == text and result["threads"] == count for result in done):
-                    console.print(f"{text} on {count} threads: measured already, in {figures}")
-                    continue
-                workload = Workload(find_file(DEFAULT_WEIGHTS), parse_size(text), count, Path(directory), target)
-                with console.status("") as status:
-                    done.append(compare(names, workload, seconds=seconds, report=status.update).to_dict())
-                write_json(figures, done)
-                console.print(_row(done[-1], names))
-    table = _table(done, names)
+        plan = plan_workloads(
+            *(Path(directory), target, names, weights, None, size or SIZES, threads or sorted({1, len(usable_cpus())})),
+            streams="0",
+        )
+        for workload in plan.workloads:
+            if any(_same(result, workload, names) for result in done):
+                console.print(f"{workload.size} on {workload.threads} threads: measured already, in {figures}")
+                continue
+            done = [result for result in done if _place(result) != (str(workload.size), workload.threads)]
+            with console.status("") as status:
+                result = compare(names, workload, seconds=seconds, report=status.update)
+            done.append(result.to_dict())
+            write_json(figures, done)
+            console.print(_row(done[-1], _columns(done)))
+            for sentence in (*result.failures, *result.warnings):
+                console.print(f"  {sentence}", markup=False)
+    table = _table(done)
     with atomic_file(out / "latency.md") as path:
         path.write_text(table, encoding="utf-8")
-    _plot(done, names, out / "latency.png")
-    console.print(table)
+    _plot(done, out / "latency.png")
+    console.print(table, markup=False)
+
+
+def _place(result: dict[str, Any]) -> tuple[str, int]:
+    return result["size"], result["threads"]
+
+
+def _same(result: dict[str, Any], workload: Workload, names: list[str]) -> bool:
+    """Return whether a result is of this workload, with these versions, on this machine."""
+    versions = {"enet-tvm": __version__, **stack_versions()}
+    known = {entry["name"] for entry in result["entries"]} | result["missing"].keys()
+    return (
+        _place(result) == (str(workload.size), workload.threads)
+        and result["target"] == workload.target
+        and known >= set(names)
+        and result.get("weights", {}).get("sha256") == sha256(workload.weights)
+        and result["machine"]["processor"] == processor()
+        and versions.items() <= result["versions"].items()
+    )
+
+
+def _columns(results: list[dict[str, Any]]) -> list[str]:
+    """Return the runners that any result has, in the order of the table."""
+    there = {entry["name"] for result in results for entry in result["entries"]}
+    return [name for name in HEADINGS if name in there] + sorted(there - HEADINGS.keys())
 
 
 def _medians(result: dict[str, Any]) -> dict[str, float]:
@@ -76,37 +121,46 @@ def _cell(entry: dict[str, Any] | None) -> str:
 
 def _row(result: dict[str, Any], names: list[str]) -> str:
     medians, entries = _medians(result), {entry["name"]: entry for entry in result["entries"]}
-    peers = [median for name, median in medians.items() if name != OURS]
+    peers = [median for name, median in medians.items() if not name.startswith(OURS)]
     ours = medians.get(OURS)
     ratio = f"{ours / min(peers):.2f}" if ours and peers else ""
-    limit = f"{ours / result['limit_ms']:.2f}" if ours else ""
-    cells = [result["size"], str(result["threads"]), *(_cell(entries.get(name)) for name in names), ratio, limit]
+    limit = f"{result['limit_ms']:.1f}" if result["limit_ms"] else ""
+    beside = f"{ours / result['limit_ms']:.2f}" if ours and result["limit_ms"] else ""
+    cells = [result["size"], str(result["threads"]), *(_cell(entries.get(name)) for name in names), limit, ratio, beside]
     return "| " + " | ".join(cells) + " |"
 
 
-def _table(results: list[dict[str, Any]], names: list[str]) -> str:
-    headings = ["size", "threads", *names, "ours / best peer", "ours / limit"]
-    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings), *(_row(r, names) for r in results)]
-    machine = results[0]["machine"] if results else {}
-    lines += ["", f"Median milliseconds (10th to 90th percentile), float32, alternating; {machine.get('processor', '')}."]
-    lines += ["`!`: varied by more than a quarter. Limit: the arithmetic at the rate of a large matrix product."]
-    described = {e["name"]: e["description"] for result in results for e in result["entries"]}
-    return "\n".join([*lines, *(f"- {name}: {text}" for name, text in described.items()), ""])
+def _table(results: list[dict[str, Any]]) -> str:
+    names = _columns(results)
+    shown = sorted(results, key=lambda result: (result["threads"], _pixels(result)))
+    headings = ["size", "threads", *(HEADINGS.get(name, name) for name in names), "limit", "ours / best peer", "ours / limit"]
+    lines = ["| " + " | ".join(headings) + " |", "|" + "--:|" * len(headings), *(_row(result, names) for result in shown)]
+    machines = {result["machine"]["processor"]: None for result in results}
+    lines += ["", f"Median milliseconds (10th to 90th percentile), alternating; {', '.join(machines)}."]
+    lines += ["`!`: varied by more than a quarter. Limit: the arithmetic at the float32 rate of a large matrix product.", ""]
+    described = {(e["name"], e["description"]): None for result in shown for e in result["entries"]}
+    lines += [f"- {HEADINGS.get(name, name)}: {text}" for name, text in described]
+    missing = {(name, reason): None for result in shown for name, reason in result["missing"].items() if name not in names}
+    lines += [f"- {HEADINGS.get(name, name)} is missing: {reason}" for name, reason in missing]
+    return "\n".join([*lines, ""])
 
 
-def _plot(results: list[dict[str, Any]], names: list[str], path: Path) -> None:
+def _plot(results: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     most = max(result["threads"] for result in results)
     chosen = sorted((r for r in results if r["threads"] == most), key=_pixels)
-    for name in names:
+    for name in _columns(chosen):
         points = [(_pixels(r) / 1e3, _medians(r)[name]) for r in chosen if name in _medians(r)]
         if points:
-            axes.plot(*zip(*points, strict=True), marker="o", linewidth=2.5 if name == OURS else 1.2, label=name)
-    axes.plot([_pixels(r) / 1e3 for r in chosen], [r["limit_ms"] for r in chosen], "k:", label="arithmetic limit")
-    axes.set(xlabel="thousand pixels", ylabel="median latency, ms", title=f"ENet, float32, {most} threads")
+            width = 2.5 if name == OURS else 1.2
+            axes.plot(*zip(*points, strict=True), marker="o", linewidth=width, label=HEADINGS.get(name, name))
+    limits = [(_pixels(r) / 1e3, r["limit_ms"]) for r in chosen if r["limit_ms"]]
+    if limits:
+        axes.plot(*zip(*limits, strict=True), "k:", label="arithmetic limit, float32")
+    axes.set(xlabel="thousand pixels", ylabel="median latency, ms", title=f"ENet, {most} threads")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()

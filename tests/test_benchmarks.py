@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import importlib.util
 import json
 import subprocess
 import sys
@@ -7,25 +9,49 @@ from pathlib import Path
 
 from PIL import Image
 
+from enet_tvm.bench.plan import plan_workloads
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "latency.py"
-TINY = ("--size", "64x48", "--size", "96x64", "--threads", "1", "--seconds", "0.1", "--runner", "tvm", "--runner", "torch")
+TINY = ("--threads", "1", "--seconds", "0.1", "--runner", "tvm", "--runner", "tvm-untuned", "--runner", "torch")
 
 
-def measure(out: Path) -> str:
-    command = [sys.executable, str(SCRIPT), *TINY, "--out", str(out)]
+def measure(out: Path, *sizes: str) -> str:
+    options = [text for size in sizes for text in ("--size", size)]
+    command = [sys.executable, str(SCRIPT), *TINY, *options, "--out", str(out)]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=500).stdout
 
 
 def test_table_figures_and_plot_and_a_second_run_that_goes_on(tmp_path):
-    measure(tmp_path)
+    assert "measured already" not in measure(tmp_path, "64x48")
+    (first,) = json.loads((tmp_path / "latency.json").read_text())
+
+    said = measure(tmp_path, "64x48", "96x64")
+    assert "64x48 on 1 threads: measured already" in said
+    assert "96x64 on 1 threads: measured already" not in said
     results = json.loads((tmp_path / "latency.json").read_text())
+    assert results[0] == first
     assert [result["size"] for result in results] == ["64x48", "96x64"]
     assert all(entry["latency"]["median_ms"] > 0 for result in results for entry in result["entries"])
     table = (tmp_path / "latency.md").read_text()
     assert table.count("| 64x48 | 1 |") == 1
-    assert "ours / best peer" in table
+    assert "| size | threads | ours | PyTorch | limit | ours / best peer | ours / limit |" in table
+    assert "- ours untuned is missing: it would be the same as tvm, which no tuning log fits" in table
     assert Image.open(tmp_path / "latency.png").size[0] > 300
 
-    (tmp_path / "latency.json").write_text(json.dumps(results[:1]))
-    assert "64x48 on 1 threads: measured already" in measure(tmp_path)
-    assert len(json.loads((tmp_path / "latency.json").read_text())) == 2
+    check_same(first, tmp_path)
+
+
+def check_same(result: dict, directory: Path) -> None:
+    """What was measured otherwise is no result of this run."""
+    spec = importlib.util.spec_from_file_location("latency_script", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    names = ["tvm", "tvm-untuned", "torch"]
+    (workload,) = plan_workloads(directory, runners=names, sizes=["64x48"], threads=[1]).workloads
+    assert script._same(result, workload, names)
+    assert not script._same(result, workload, [*names, "openvino"])
+    for path, value in {("weights", "sha256"): "0" * 64, ("machine", "processor"): "another", ("target",): "rpi4"}.items():
+        other = copy.deepcopy(result)
+        place = other[path[0]] if len(path) > 1 else other
+        place[path[-1]] = value
+        assert not script._same(other, workload, names)

@@ -205,9 +205,10 @@ def measure_footprint(
     footprint = Footprint()
     for count in sorted({1, *streams}):
         threads = max(1, workload.threads // count)
+        each = replace(workload, threads=threads, tuned_for=workload.tuned_for or workload.threads)
         recorder = EnergyRecorder(meters if count == 1 else ())
         try:
-            with _workers(name, replace(workload, threads=threads), count, warm_up=seconds) as workers:
+            with _workers(name, each, count, warm_up=seconds) as workers:
                 ready = [worker.answer(READY_WITHIN) for worker in workers]
                 recorder.start()
                 for worker in workers:

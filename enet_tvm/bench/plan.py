@@ -8,13 +8,13 @@ from pathlib import Path
 
 from enet_tvm.artifact import read_manifest
 from enet_tvm.bench.runners import RUNNERS, Workload
-from enet_tvm.bench.runners.registry import ON_DEVICE
+from enet_tvm.bench.runners.registry import ON_DEVICE, VARIANTS
 from enet_tvm.errors import UserError
 from enet_tvm.machine import usable_cpus
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.places import find_file
 from enet_tvm.size import DEFAULT_SIZE, Size, parse_size
-from enet_tvm.targets import load_target
+from enet_tvm.targets import NATIVE, load_target
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Plan:
 
 def plan_workloads(
     directory: Path,
-    target: str = "native",
+    target: str | None = None,
     runners: Sequence[str] | None = None,
     weights: Path | None = None,
     artifact: Path | None = None,
@@ -50,8 +50,8 @@ def plan_workloads(
 ) -> Plan:
     """Fill in what was not said.
 
-    Without runners, all of this machine are run, or with a tracker the one on the device; an artifact brings its size
-    and its weights.
+    Without runners, ours and its peers on this machine are run, or with a tracker the one on the device; an artifact brings
+    its size, its weights and its target; otherwise the target is this machine.
 
     Raises
     ------
@@ -69,6 +69,8 @@ def plan_workloads(
         wanted = wanted or [Size(manifest.input.shape[3], manifest.input.shape[2])]
         weights = weights or (Path(manifest.weights) if manifest.weights else None)
         artifact = artifact.expanduser().resolve()
+        target = target or _known(manifest.target.name)
+    target = target or NATIVE
     spec = load_target(target)
     path = find_file(weights or DEFAULT_WEIGHTS)
     counts = threads or [spec.cores if tracker else len(usable_cpus())]
@@ -82,9 +84,17 @@ def plan_workloads(
     return Plan(names, workloads, parse_streams(streams))
 
 
+def _known(target: str) -> str | None:
+    """Return a target's name if there is still a file of it: an artifact runs without."""
+    try:
+        return load_target(target).name
+    except UserError:
+        return None
+
+
 def default_runners(tracker: str | None = None) -> list[str]:
-    """Return the runners when none is named: all of this machine, or the one behind a tracker."""
-    return [ON_DEVICE] if tracker else [name for name in RUNNERS if name != ON_DEVICE]
+    """Return the runners when none is named: ours and its peers on this machine, or the one behind a tracker."""
+    return [ON_DEVICE] if tracker else [name for name in RUNNERS if name not in (*VARIANTS, ON_DEVICE)]
 
 
 def parse_streams(text: str) -> tuple[int, ...]:

@@ -22,7 +22,9 @@ def command(
     runner: Annotated[
         list[str] | None,
         typer.Option(
-            "--runner", metavar="NAME", help="Which runners, again for each; all by default. One that is missing is said."
+            "--runner",
+            metavar="NAME",
+            help="Which runners, again for each; ours and its peers by default.",
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights; those shipped, by default.")] = None,
@@ -38,7 +40,7 @@ def command(
     streams: Annotated[
         str, typer.Option(metavar="N,N", help="Numbers of independent streams to measure throughput of; 0 for none.")
     ] = "1",
-    target: Annotated[str, typer.Option(help="What ours is compiled for.")] = "native",
+    target: Annotated[str | None, typer.Option(help="What ours is compiled for; this machine by default.")] = None,
     tracker: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Run ours on a device behind this RPC tracker.")
     ] = None,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from enet_tvm.targets import load_target
 def test_nothing_said(tmp_path):
     plan = plan_workloads(tmp_path)
     (workload,) = plan.workloads
-    assert plan.runners == tuple(name for name in RUNNERS if name != "tvm-rpc")
+    assert plan.runners == ("tvm", "torch", "torch-channels-last", "torch-compile", "onnxruntime", "openvino")
+    assert set(plan.runners) < set(RUNNERS)
     assert (workload.size, workload.threads, workload.target) == (Size(640, 360), len(usable_cpus()), "native")
     assert workload.weights.is_absolute()
     assert workload.weights.name == "enet-camvid.safetensors"
@@ -47,6 +50,18 @@ def test_an_artifact_brings_its_size_and_weights(compiled_enet, tmp_path):
     assert workload.size == Size(64, 48)
     assert workload.weights == compiled_enet.weights
     assert workload.artifact == compiled_enet.directory
+    assert workload.target == "native"
+
+
+def test_an_artifact_for_a_board_brings_the_boards_cores(compiled_enet, tmp_path):
+    board = tmp_path / "artifact"
+    shutil.copytree(compiled_enet.directory, board)
+    manifest = json.loads((board / "manifest.json").read_text())
+    for name, cores in (("graviton3", load_target("graviton3").cores), ("a-file-that-is-gone", len(usable_cpus()))):
+        manifest["target"]["name"] = name
+        (board / "manifest.json").write_text(json.dumps(manifest))
+        (workload,) = plan_workloads(tmp_path, artifact=board, tracker="localhost:9190").workloads
+        assert (workload.threads, workload.size) == (cores, Size(64, 48))
 
 
 @pytest.mark.parametrize(

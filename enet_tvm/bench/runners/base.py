@@ -43,6 +43,8 @@ class Workload:
         The device's key at the tracker; None for the target's.
     artifact : Path or None
         What ours runs, written by ``enet-tvm compile``; None to compile it.
+    tuned_for : int or None
+        Threads that ours is compiled for, by which its tuning log is chosen; None for `threads`.
     """
 
     weights: Path
@@ -53,6 +55,7 @@ class Workload:
     tracker: str | None = None
     key: str | None = None
     artifact: Path | None = None
+    tuned_for: int | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:

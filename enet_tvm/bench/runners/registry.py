@@ -41,6 +41,9 @@ class LazyRunner:
 RUNNERS: dict[str, Callable[[Workload], Runner]] = {
     # Ours first: its thread pool must be the first of TVM's in the process.
     "tvm": LazyRunner("tvm_local", "compiled_here"),
+    "tvm-untuned": LazyRunner("tvm_local", "untuned"),
+    "tvm-bfloat16": LazyRunner("tvm_local", "bfloat16"),
+    "tvm-int8": LazyRunner("tvm_local", "int8"),
     "torch": LazyRunner("pytorch", "eager"),
     "torch-channels-last": LazyRunner("pytorch", "channels_last"),
     "torch-compile": LazyRunner("pytorch", "compiled"),
@@ -49,6 +52,9 @@ RUNNERS: dict[str, Callable[[Workload], Runner]] = {
     "tvm-rpc": LazyRunner("tvm_rpc", "on_device"),
 }
 """All of them, the one on a device behind a tracker last."""
+
+VARIANTS = ("tvm-untuned", "tvm-bfloat16", "tvm-int8")
+"""Other ways of compiling ours: each takes as long as the first, so they run when they are asked for."""
 
 ON_DEVICE = "tvm-rpc"
 """The runner that needs a tracker; it is left out where none is given."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enet_tvm.artifact import MANIFEST_NAME, Manifest, read_manifest
-from enet_tvm.bench.runners.base import Runner, Workload
+from enet_tvm.bench.runners.base import Precision, Runner, RunnerMissingError, Workload
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
 from enet_tvm.runtime import Segmenter
@@ -25,13 +27,15 @@ class TvmRunner(Runner):
         Written by ``enet-tvm compile``.
     threads : int
         Threads of a forward pass.
+    precision : {"float32", "bfloat16", "int8"}
+        What it was compiled to compute in.
     """
 
-    def __init__(self, artifact: Path, threads: int) -> None:
+    def __init__(self, artifact: Path, threads: int, precision: Precision = "float32") -> None:
         self.segmenter = Segmenter.load(artifact, threads)
+        self.precision = precision
         self._directory = artifact
-        target = self.segmenter.manifest.target
-        self.description = f"enet-tvm for {target.name} ({target.mcpu}), {self.segmenter.manifest.kernel_count} kernels"
+        self.description = describe(self.segmenter.manifest)
 
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits."""
@@ -52,12 +56,62 @@ def load_libraries() -> None:
 
 
 def compiled_here(workload: Workload) -> Runner:
-    """Return the workload's artifact, or else the network compiled for the workload's target."""
+    """Return the workload's artifact, or else the network as ``enet-tvm compile`` makes it: tuned where a log fits."""
     return TvmRunner(artifact_of(workload), workload.threads)
 
 
-def artifact_of(workload: Workload) -> Path:
+def untuned(workload: Workload) -> Runner:
+    """Return the network compiled without tuning logs.
+
+    Raises
+    ------
+    RunnerMissingError
+        When that is what `compiled_here` gives, because no log fits.
+    """
+    if read_manifest(artifact_of(workload)).tuning is None:
+        raise RunnerMissingError("it would be the same as tvm, which no tuning log fits; make one with 'enet-tvm tune'")
+    return TvmRunner(artifact_of(replace(workload, artifact=None), untuned=True), workload.threads)
+
+
+def bfloat16(workload: Workload) -> Runner:
+    """Return the network computing in bfloat16.
+
+    Raises
+    ------
+    RunnerMissingError
+        When it cannot be compiled so, or the target cannot compute so.
+    """
+    return _in_precision(workload, "bfloat16")
+
+
+def int8(workload: Workload) -> Runner:
+    """Return the network computing in 8-bit integers.
+
+    Raises
+    ------
+    RunnerMissingError
+        When it cannot be compiled so, or the target cannot compute so.
+    """
+    return _in_precision(workload, "int8")
+
+
+def _in_precision(workload: Workload, dtype: Precision) -> Runner:
+    try:
+        artifact = artifact_of(replace(workload, artifact=None), dtype=dtype)
+    except UserError as error:
+        raise RunnerMissingError(str(error)) from error
+    return TvmRunner(artifact, workload.threads, dtype)
+
+
+def artifact_of(workload: Workload, **options: Any) -> Path:
     """Return the directory of the workload's artifact; without one, compile it first, once.
+
+    Parameters
+    ----------
+    workload : Workload
+        What is to be run; ours may also be on a device.
+    **options
+        Of `enet_tvm.compiler.CompileRequest`, besides what the workload says.
 
     Raises
     ------
@@ -67,14 +121,32 @@ def artifact_of(workload: Workload) -> Path:
     if workload.artifact is not None:
         _check(read_manifest(workload.artifact), workload)
         return workload.artifact
-    artifact = workload.directory / f"{workload.target.replace('/', '-')}-{workload.size}"
+    threads = workload.tuned_for or workload.threads
+    parts = (Path(workload.target).stem, workload.size, f"{threads}threads", *options, *options.values())
+    artifact = workload.directory / "-".join(map(str, parts))
     if not artifact.is_dir():
         # Imported here: a process that only runs the artifact is to hold no compiler.
         from enet_tvm.compiler import CompileRequest, compile_artifact
 
-        target = load_target(workload.target)
-        compile_artifact(CompileRequest(workload.weights, workload.size, target, command="enet-tvm bench"), artifact)
+        if unknown := options.keys() - CompileRequest.__dataclass_fields__.keys():
+            raise UserError(f"'enet-tvm compile' knows no {', '.join(unknown)}; take another runner")
+        request = CompileRequest(
+            workload.weights,
+            workload.size,
+            load_target(workload.target),
+            command="enet-tvm bench",
+            threads=threads,
+            **options,
+        )
+        compile_artifact(request, artifact)
     return artifact
+
+
+def describe(manifest: Manifest) -> str:
+    """Return in words what an artifact is."""
+    target, tuning = manifest.target, manifest.tuning
+    tuned = f"{tuning.kernels} of {tuning.of} kinds tuned by {tuning.log}" if tuning is not None else "untuned"
+    return f"enet-tvm {manifest.versions.enet_tvm} for {target.name} ({target.mcpu}), {manifest.kernel_count} kernels, {tuned}"
 
 
 def _check(manifest: Manifest, workload: Workload) -> None:
