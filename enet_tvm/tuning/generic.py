@@ -50,7 +50,6 @@ class GenericSearch:
         )
         self._model = ms.cost_model.XGBModel(config=ms.cost_model.xgb_model.XGBConfig(nthread=1, seed=0), verbose_eval=0)
         self._trials = trials
-        self._target = target
         self._started = False
         self.done = False
         self.failure = ""
@@ -71,15 +70,11 @@ class GenericSearch:
 
     def tell(self, candidates: Sequence[Any], seconds: Sequence[Sequence[float]]) -> None:
         """Take results in, in the order of the candidates, and write them down; no seconds stand for a failure."""
-        from tvm.s_tir.meta_schedule.database import TuningRecord
         from tvm.s_tir.meta_schedule.runner import RunnerResult
 
         results = [RunnerResult(list(s), None) if s else RunnerResult(None, "failed") for s in seconds]
-        database = self._records.database
-        workload = database.commit_workload(self.task.workload)
         for candidate, times in zip(candidates, seconds, strict=True):
-            run = list(times) or [1e10]
-            database.commit_tuning_record(TuningRecord(candidate.sch.trace, workload, run, self._target, candidate.args_info))
+            self._records.add_schedule(self.task, candidate, times)
         self._context.notify_runner_results(candidates, results)
         self._model.update(self._context, candidates, results)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import tvm
 
 from enet_tvm.files import atomic_file
+from enet_tvm.tuning.keys import fingerprint
 from enet_tvm.tuning.metaschedule import load_meta_schedule
 from enet_tvm.tuning.tasks import KEY, POINT, GenericTask, Task, point_text
 
@@ -34,6 +36,8 @@ class Records:
     ----------
     database : JSONDatabase
         MetaSchedule's.
+    points : int
+        Points of templates that were measured.
     """
 
     def __init__(self, directory: Path, target: tvm.target.Target) -> None:
@@ -43,15 +47,23 @@ class Records:
         repair(directory)
         self.database = self._ms.database.JSONDatabase(work_dir=str(directory))
         self._samples: dict[tuple[str, str], list[tuple[float, ...]]] = {}
-        self.trials = 0
+        self.points = 0
+        self._schedules: Counter[str] = Counter()
         for record in self.database.get_all_tuning_records():
             attributes = record.workload.mod["main"].attrs
             if attributes and KEY in attributes:
                 self._remember(str(attributes[KEY]), _point_of(record), tuple(float(s) for s in record.run_secs))
+            else:
+                self._schedules[fingerprint(record.workload.mod["main"])] += 1
+
+    @property
+    def trials(self) -> int:
+        """Points of templates and schedules of other functions that were measured."""
+        return self.points + self._schedules.total()
 
     def _remember(self, key: str, point: str, seconds: tuple[float, ...]) -> None:
         samples = self._samples.setdefault((key, point), [])
-        self.trials += not samples
+        self.points += not samples
         samples.append(() if seconds[0] >= FAILED else seconds)
 
     def samples(self, task: Task, point: Any) -> list[tuple[float, ...]]:
@@ -78,6 +90,18 @@ class Records:
         )
         self._remember(task.key, point_text(point), seconds)
 
+    def add_schedule(self, task: GenericTask, candidate: Any, seconds: Sequence[float]) -> None:
+        """Write a schedule of MetaSchedule's down; no seconds stand for a failure."""
+        workload = self.database.commit_workload(task.workload)
+        run = list(seconds) or [FAILED]
+        record = self._ms.database.TuningRecord(candidate.sch.trace, workload, run, self._target, candidate.args_info)
+        self.database.commit_tuning_record(record)
+        self._schedules[task.key] += 1
+
+    def schedules(self, task: GenericTask) -> int:
+        """Return how many schedules of a function were measured."""
+        return self._schedules[task.key]
+
     def generic(self, task: GenericTask, count: int) -> list[Any]:
         """Return the fastest records of a function that no template made; never a failed one."""
         workload = self.database.commit_workload(task.workload)
@@ -86,7 +110,7 @@ class Records:
 
 
 def _point_of(record: Any) -> str:
-    for instruction, _ in [(i, None) for i in record.trace.insts]:
+    for instruction in record.trace.insts:
         if str(instruction.kind.name) == "Annotate" and str(instruction.attrs[0]) == POINT:
             return str(instruction.inputs[1])
     return ""

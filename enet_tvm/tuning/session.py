@@ -25,6 +25,7 @@ from enet_tvm.places import find_file
 from enet_tvm.size import DEFAULT_SIZE, Size
 from enet_tvm.targets import TargetSpec
 from enet_tvm.tuning.contest import choose
+from enet_tvm.tuning.generic import ROUND as _GENERIC_ROUND
 from enet_tvm.tuning.generic import GenericSearch, apply_trace, trace_json
 from enet_tvm.tuning.keys import point_dict
 from enet_tvm.tuning.log import (
@@ -58,6 +59,7 @@ PASSES = 5
 FINALISTS = 2
 """Points of each kernel that meet the default in the contest: one sample of each decides nothing."""
 _GENERIC_TRIALS = 48
+_LEAST_SHARE = 0.01
 _SECONDS_OF_TRIAL = 0.45
 """A guess at what a trial takes, until some were made."""
 _COMPARISON_SECONDS = 8.0
@@ -263,9 +265,15 @@ class Session:
         planned = [
             PlannedTask(task.name, len(task.launches), self._seconds(task) / whole, len(task.points)) for task in self.tasks
         ] + [PlannedTask(task.name, len(task.launches), self._seconds(task) / whole, None) for task in self.generic]
-        self._trials = sum(len(task.points) for task in self.tasks) + _GENERIC_TRIALS * len(self.generic)
-        if self.request.trials:
-            self._trials = min(self._trials, self.request.trials)
+        points = sum(len(task.points) for task in self.tasks)
+        shares = {task.key: self._seconds(task) / whole for task in self.generic}
+        budget = self.request.trials or points + _GENERIC_TRIALS * len(self.generic)
+        # A share of the trials for a share of the time; what takes next to none is left as it is.
+        self._schedules = {
+            key: min(_GENERIC_TRIALS, int(budget * share)) for key, share in shares.items() if share > _LEAST_SHARE
+        }
+        self._points = min(points, budget - sum(self._schedules.values()))
+        self._trials = self._points + sum(self._schedules.values())
         left = max(0, self._trials - self.records.trials)
         seconds = left * self._seconds_of_trial + self._seconds_after()
         if self.request.minutes is not None:
@@ -287,11 +295,12 @@ class Session:
         contest = (len(self.tasks) + len(self.generic)) * (1 + FINALISTS) * PASSES * a_run
         return contest + 1.2 * self._compile_seconds + 2.5 * _COMPARISON_SECONDS
 
-    def _time_is_up(self) -> bool:
+    def _time_is_up(self, trials: int) -> bool:
+        """Whether so many trials would leave too little time for the judgement."""
         if self.request.minutes is None:
             return False
         used = time.monotonic() - self._start
-        return used + self._seconds_after() + ROUND * self._seconds_of_trial > 60 * self.request.minutes
+        return used + self._seconds_after() + trials * self._seconds_of_trial > 60 * self.request.minutes
 
     # -- trials ------------------------------------------------------------------------------------------------------
 
@@ -302,7 +311,8 @@ class Session:
             taught |= {Trial(task, point): seconds for point, seconds in self.records.measured(task).items()}
         model.teach(taught)
         first = True
-        while (left := self._trials - self.records.trials) > 0 and (first or not self._time_is_up()):
+        others = sum(max(0, self._schedules.get(task.key, 0) - self.records.schedules(task)) for task in self.generic)
+        while (left := self._points - self.records.points) > 0 and (first or not self._time_is_up(ROUND + others)):
             first = False
             trials = self._choose(model)[: min(ROUND, left)]
             if not trials:
@@ -391,14 +401,12 @@ class Session:
         """Give each function without a template its trials, those that take longest first."""
         assert self._measurer is not None
         for task in sorted(self.generic, key=lambda task: -self._seconds(task)):
-            left = self._trials - self.records.trials
-            measured = len(self.records.database.get_top_k(self.records.database.commit_workload(task.workload), 1 << 20))
-            budget = min(_GENERIC_TRIALS - measured, left) if self.request.trials is not None else _GENERIC_TRIALS - measured
-            if budget <= 0 or self._time_is_up():
+            budget = self._schedules.get(task.key, 0) - self.records.schedules(task)
+            if budget <= 0 or self._time_is_up(_GENERIC_ROUND):
                 continue
             search = GenericSearch(task, self._target, self.records, budget)
             arguments = _arguments(task.workload)
-            while not self._time_is_up() and (candidates := search.next_round()):
+            while not self._time_is_up(_GENERIC_ROUND) and (candidates := search.next_round()):
                 outcomes = self._run_modules([candidate.sch.mod for candidate in candidates], arguments)
                 if not any(outcome.of_kernel for outcome in outcomes):
                     raise UserError(f"{outcomes[0].reason}; {self.kept()}, and the same command goes on from there")
@@ -413,7 +421,8 @@ class Session:
     def _run_modules(self, modules: Sequence[Any], arguments: Any) -> list[Outcome]:
         assert self._measurer is not None
         built = self._measurer.build(modules)
-        ran = iter(self._measurer.run([b for b in built if isinstance(b, Path)], [arguments] * len(modules)))
+        libraries = [library for library in built if isinstance(library, Path)]
+        ran = iter(self._measurer.run(libraries, [arguments] * len(libraries)))
         return [next(ran) if isinstance(b, Path) else b for b in built]
 
     def _report(self, stage: str, done: int, total: int) -> None:
@@ -482,12 +491,12 @@ class Session:
         libraries = {place: library for place, library in enumerate(built) if isinstance(library, Path)}
         times: dict[int, list[float]] = {place: [] for place in libraries}
         for _ in range(PASSES):
-            for place, outcome in zip(libraries, self._measurer.run(list(libraries.values()), [arguments] * 9), strict=False):
+            ran = self._measurer.run(list(libraries.values()), [arguments] * len(libraries))
+            for place, outcome in zip(libraries, ran, strict=True):
                 times[place].append(min(outcome.seconds, default=float("inf")))
         if 0 not in times or min(times[0]) == float("inf"):
             return None
         best = choose(times[0], {place: seconds for place, seconds in times.items() if place}) or 0
-        measured = self.records.database.get_top_k(self.records.database.commit_workload(task.workload), 1 << 20)
         return FunctionChoice(
             key=task.key,
             name=task.name,
@@ -495,7 +504,7 @@ class Session:
             trace=traces[best - 1] if best else None,
             point_us=1e6 * statistics.median(times[best]),
             default_us=1e6 * statistics.median(times[0]),
-            trials=len(measured),
+            trials=self.records.schedules(task),
         )
 
     # -- judgement ---------------------------------------------------------------------------------------------------
@@ -512,18 +521,21 @@ class Session:
             self._compile("old", LoggedChoices(old))
             artifacts["old"] = self.work / "old"
         self.listener.note("measuring the network with and without the log, in turns")
-        medians = self.place.compare(artifacts, _COMPARISON_SECONDS)
         same = {name: sha256(path / LIBRARY_NAME) for name, path in artifacts.items()}
+        # Equal libraries are one contestant: of two, one would be slower.
+        distinct = {digest: name for name, digest in same.items()}
+        found = self.place.compare({name: artifacts[name] for name in distinct.values()}, _COMPARISON_SECONDS)
+        medians = {name: found[distinct[digest]] for name, digest in same.items()}
         self.listener.note("comparing the tuned network with PyTorch")
         parity, agrees = self.place.parity(artifacts["tuned"], self.request.weights)
         log = self._log(kernels, functions, medians["untuned"], medians["tuned"], parity)
         reason = ""
         if not agrees:
             reason = f"the tuned network does not agree with PyTorch: {parity.label_agreement:.4%} of the labels are the same"
-        elif medians["tuned"] > medians["untuned"] and same["tuned"] != same["untuned"]:
+        elif medians["tuned"] > medians["untuned"]:
             reason = f"the tuned network takes {1e3 * medians['tuned']:.2f} ms, not less than the untuned one"
-        elif old is not None and medians["tuned"] > medians["old"] and same["tuned"] != same["old"]:
-            reason = f"the log that is there makes it {1e3 * medians['old']:.2f} ms, which is no more"
+        elif old is not None and medians["tuned"] > medians["old"]:
+            reason = f"with the log that is there the network takes {1e3 * medians['old']:.2f} ms, which is less"
         if not reason:
             self._write(log)
         changed = sum(kernel.point != kernel.default for kernel in kernels) + sum(f.trace is not None for f in functions)
