@@ -27,6 +27,14 @@ static CUresult note(const char* name, const char* format, ...) {
   used += (size_t)vsnprintf(calls + used, sizeof calls - used, format, arguments);
   va_end(arguments);
   used += (size_t)snprintf(calls + used, sizeof calls - used, ")\n");
+  if (getenv("FAKE_CUDA_LOG") != NULL) {
+    /* For a program that cannot be asked afterwards. */
+    FILE* file = fopen(getenv("FAKE_CUDA_LOG"), "w");
+    if (file != NULL) {
+      fputs(calls, file);
+      fclose(file);
+    }
+  }
   if (strcmp(failing, name)) return CUDA_SUCCESS;
   failing[0] = '\0';
   return failing_error;
@@ -242,7 +250,10 @@ CUresult cuGetErrorString(CUresult error, const char** text) {
 
 /* What TVM calls of the driver itself. */
 CUresult cuModuleLoadData(void** module, const void* image) {
-  CALL_IN_CONTEXT("%.40s", (const char*)image);
+  const char* text = image; /* PTX, with comments before what it is of */
+  const char *version = strstr(text, ".version "), *target = strstr(text, ".target ");
+  if (version == NULL || target == NULL) version = text, target = "";
+  CALL_IN_CONTEXT("%.*s %.*s", (int)strcspn(version, "\n"), version, (int)strcspn(target, "\n"), target);
   *module = handle();
   return CUDA_SUCCESS;
 }

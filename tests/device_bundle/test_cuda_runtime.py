@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +19,15 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 
+from enet_tvm.device_bundle import BundleRequest, write_bundle
 from enet_tvm.device_bundle.building import CUDA_RUNTIME, SOURCES, build_cuda_runtime, compile_c
 from enet_tvm.device_bundle.bundle import CUDA_BACKEND
 from enet_tvm.device_bundle.wheels import runtime_files
 from enet_tvm.errors import UserError
+from enet_tvm.files import sha256
 from enet_tvm.machine import architecture
+from enet_tvm.size import Size
+from enet_tvm.targets import load_target
 
 DRIVER = "libcuda.so.1"
 OLD_DRIVER = 10020
@@ -131,13 +138,17 @@ def test_versions_are_nvidias() -> None:
         assert min(versions) > OLD_DRIVER
 
 
+def build_fake_driver(machine: str, folder: Path) -> None:
+    source = Path(__file__).parent / "fake_cuda_driver.c"
+    shared = ("-shared", "-fPIC", "-D_GNU_SOURCE", f"-I{SOURCES}", f"-Wl,-soname,{DRIVER}")
+    compile_c(machine, *shared, str(source), "-o", str(folder / DRIVER))
+
+
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Our runtime for this machine, beside a driver that records."""
     folder = tmp_path_factory.mktemp("cuda")
-    source = Path(__file__).parent / "fake_cuda_driver.c"
-    shared = ("-shared", "-fPIC", "-D_GNU_SOURCE", f"-I{SOURCES}", f"-Wl,-soname,{DRIVER}")
-    compile_c(architecture(), *shared, str(source), "-o", str(folder / DRIVER))
+    build_fake_driver(architecture(), folder)
     build_cuda_runtime(architecture(), folder / CUDA_RUNTIME)
     return folder
 
@@ -417,9 +428,110 @@ def test_tvm_runs_on_it(in_driver: Callable[[str], dict[str, Any]]) -> None:
     assert got["facts"] == [True, True, False, "5.3", 32, "Fake 0", 4 << 30, 3 << 30]
     assert got["same"]
     names = [call.partition("(")[0] for call in got["first"]]
-    assert "cuModuleLoadData(// PTX of the fake)" in got["first"]
+    assert "cuModuleLoadData(// PTX of the fake )" in got["first"]
     assert names.index("cuStreamBeginCapture_v2") < names.index("cuStreamEndCapture") < names.index("cuGraphInstantiate")
     assert names.count("cuLaunchKernel") >= 2
     assert "cuGraphLaunch" in [call.partition("(")[0] for call in got["second"]]
     launches = [call for call in got["first"] if call.startswith("cuLaunchKernel(")]
     assert all(re.search(r", \d+ 1 1, \d+ 1 1, 0, .*, parameters, none\)$", call) for call in launches), launches
+
+
+NETWORK = """
+import tvm
+from tvm import relax
+
+from enet_tvm.toolchain import host_linker
+
+tvm.register_global_func("tvm_callback_cuda_compile", lambda source: b"// PTX of the fake\\0", override=True)
+target = tvm.target.Target({"kind": "cuda", "arch": "sm_53", "max_threads_per_block": 1024, "thread_warp_size": 32,
+                            "max_shared_memory_per_block": 49152}, host="llvm")
+builder = relax.BlockBuilder()
+argument = relax.Var("x", relax.TensorType((1, 3, 16, 24), "float32"))
+with builder.function("main", [argument]):
+    with builder.dataflow():
+        out = builder.emit_output(relax.op.nn.softmax(relax.op.nn.softmax(argument)))
+    builder.emit_func_output(out)
+with target:
+    executable = tvm.compile(builder.get(), target)
+executable.export_library(sys.argv[2], fcompile=host_linker())
+answer()
+"""
+
+
+def write_manifest(like: Path, library: Path) -> None:
+    """Write the manifest of a library for a GPU, whose output has the shape of its input."""
+    content = json.loads((like / "manifest.json").read_text())
+    content["target"] |= {"device": "cuda", "architecture": architecture()}
+    content["output"]["shape"] = [1, 3, 16, 24]
+    content["classes"], content["palette"] = content["classes"][:3], content["palette"][:3]
+    content["hashes"]["library"] = sha256(library)
+    (library.parent / "manifest.json").write_text(json.dumps(content))
+
+
+def test_the_runner_on_it(libraries: Path, tiny_artifact: Any, tmp_path: Path) -> None:
+    """The bundle's own files for a PC with a GPU: everything but the GPU is real."""
+    target = {"x86_64": "gtx-1080", "aarch64": "jetson-tx1"}[architecture()]
+    write_bundle(BundleRequest(load_target(target)), tmp_path / "board.tar.gz")
+    with tarfile.open(tmp_path / "board.tar.gz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    artifact = tmp_path / "artifact"
+    artifact.mkdir()
+    command = [sys.executable, "-c", PRELUDE + NETWORK, str(libraries), str(artifact / "enet.so")]
+    compiled = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert compiled.returncode == 0, compiled.stderr
+    write_manifest(tiny_artifact.directory, artifact / "enet.so")
+    driver = tmp_path / "driver"
+    driver.mkdir()
+    shutil.copy(libraries / DRIVER, driver)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(driver), "FAKE_CUDA_LOG": str(tmp_path / "log")}
+    command = [tmp_path / f"enet-tvm-{target}/bin/enet-run", "--runs", "2", "--warmup", "1", artifact]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "at 24x16 on cuda" in result.stdout
+    names = [line.partition("(")[0] for line in (tmp_path / "log").read_text().splitlines()]
+    assert names.count("cuModuleLoadData") == 1
+    # Three runs, each waited for, of two kernels or of one that does both.
+    assert names.count("cuLaunchKernel") in (3, 6)
+    assert names.count("cuStreamSynchronize") >= 3
+    assert names.index("cuMemcpyHtoDAsync_v2") < names.index("cuLaunchKernel") < names.index("cuMemcpyDtoHAsync_v2")
+    del environment["LD_LIBRARY_PATH"]
+    if Path("/dev/nvidiactl").exists():
+        return
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert "cannot load TVM's CUDA runtime: libcuda.so.1: cannot open shared object file" in result.stderr
+
+
+@pytest.mark.emulated
+@pytest.mark.slow
+def test_jetson_tx1_but_for_its_gpu(emulated_device: Any, tmp_path: Path) -> None:
+    """ENet and the bundle for Jetson TX1 on an emulated Cortex-A57, down to the driver, which records: what is left to a
+    board is what its GPU and its driver do with the PTX."""
+    from enet_tvm.compiler import CompileRequest, compile_artifact
+    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+
+    artifact = tmp_path / "artifact"
+    target = load_target("jetson-tx1")
+    try:
+        request = CompileRequest(Path(DEFAULT_WEIGHTS), Size(64, 48), target, command="pytest")
+        manifest = compile_artifact(request, artifact)
+        write_bundle(BundleRequest(target, artifact=artifact), tmp_path / "board.tar.gz")
+    except UserError as error:
+        if not re.search(r"download|pip install|CUDA", str(error)):
+            raise
+        pytest.skip(str(error))
+    with tarfile.open(tmp_path / "board.tar.gz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    driver = tmp_path / "driver"
+    driver.mkdir()
+    build_fake_driver("aarch64", driver)
+    board = tmp_path / "enet-tvm-jetson-tx1"
+    qemu, *rest = emulated_device.command(board / "bin/enet-run", "--runs", "1", "--warmup", "1", board / "artifact")
+    command = [qemu, "-E", f"LD_LIBRARY_PATH={driver}", "-E", f"FAKE_CUDA_LOG={tmp_path / 'log'}", *rest]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "for jetson-tx1 at 64x48 on cuda" in result.stdout
+    log = (tmp_path / "log").read_text()
+    assert "cuModuleLoadData(.version 6.5 .target sm_53)" in log
+    launches = [line for line in log.splitlines() if line.startswith("cuLaunchKernel(")]
+    assert len(launches) == 2 * manifest.kernel_count

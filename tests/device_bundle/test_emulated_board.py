@@ -1,0 +1,148 @@
+"""The bundle of an emulated Cortex-A57: what a board without Python does with a whole ENet, alone and over RPC."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from enet_tvm.device_bundle import BundleRequest, write_bundle
+from enet_tvm.errors import UserError
+from enet_tvm.rpc.engine import DeviceSegmenter
+from enet_tvm.rpc.session import open_session
+from enet_tvm.rpc.wire import Address
+from enet_tvm.size import Size
+from enet_tvm.targets import load_target
+
+pytestmark = [pytest.mark.emulated, pytest.mark.slow, pytest.mark.timeout(300)]
+
+TARGET = "jetson-tx1-cpu"
+TRACKER = """
+from enet_tvm.rpc.tracker import run_tracker
+run_tracker("127.0.0.1", 0, lambda port: print("port", port, flush=True))
+"""
+
+
+def said(path: Path, pattern: str, seconds: float = 60) -> re.Match[str]:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := re.search(pattern, path.read_text()):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"no {pattern!r} in: {path.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def enet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped ENet, compiled for the board at a small size."""
+    from enet_tvm.compiler import CompileRequest, compile_artifact
+    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+
+    artifact = tmp_path_factory.mktemp("enet") / "artifact"
+    compile_artifact(CompileRequest(Path(DEFAULT_WEIGHTS), Size(64, 48), load_target(TARGET), command="pytest"), artifact)
+    return artifact
+
+
+@pytest.fixture(scope="module")
+def folder(emulated_device: Any, tmp_path_factory: pytest.TempPathFactory, enet: Path) -> Path:
+    """The bundle, unpacked on the board."""
+    root = tmp_path_factory.mktemp("board")
+    try:
+        write_bundle(BundleRequest(load_target(TARGET), artifact=enet), root / "board.tar.gz")
+    except UserError as error:
+        if "download" not in str(error):
+            raise
+        pytest.skip(str(error))
+    with tarfile.open(root / "board.tar.gz") as tar:
+        tar.extractall(root, filter="data")
+    return root / f"enet-tvm-{TARGET}"
+
+
+@pytest.fixture(scope="module")
+def farm(emulated_device: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Address, Path]]:
+    """A tracker, and what the board's server says."""
+    logs = tmp_path_factory.mktemp("logs")
+    sessions = logs / "sessions"
+    sessions.mkdir()
+    with (logs / "tracker").open("wb") as output:
+        tracker = subprocess.Popen([sys.executable, "-c", TRACKER], stdout=output, stderr=subprocess.STDOUT)
+    try:
+        address = Address("127.0.0.1", int(said(logs / "tracker", r"port (\d+)")[1]))
+        options = ("--key", TARGET, "--port", "0", "--tracker", str(address))
+        with (logs / "board").open("wb") as output:
+            command = emulated_device.command(folder / "bin/enet-rpcd", *options)
+            board = subprocess.Popen(command, stderr=output, env={**os.environ, "TMPDIR": str(sessions)})
+        try:
+            said(logs / "board", "registered with the tracker")
+            yield address, logs / "board"
+            board.send_signal(signal.SIGTERM)
+            assert board.wait(20) == 0
+            assert list(sessions.iterdir()) == []
+        finally:
+            board.kill()
+            board.wait()
+    finally:
+        tracker.kill()
+        tracker.wait()
+
+
+def test_alone_and_over_rpc(emulated_device: Any, folder: Path, farm: tuple[Address, Path], tmp_path: Path) -> None:
+    from enet_tvm.bench.inputs import open_inputs
+    from enet_tvm.bench.parity import load_reference, verify
+
+    artifact = folder / "artifact"
+    x = np.random.default_rng(0).standard_normal((1, 3, 48, 64)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    with DeviceSegmenter.open(artifact, farm[0], TARGET) as segmenter:
+        inputs = open_inputs(segmenter, synthetic=2)
+        report = verify(segmenter, load_reference(segmenter), inputs, inputs.class_set)
+        over_rpc = segmenter.forward(x)
+    assert report.passes(min_agreement=0.9999)
+    assert report.max_abs_logit_diff < 1e-3
+    command = emulated_device.command(
+        *(folder / "bin/enet-run", "--runs", "1", "--warmup", "0", "--logits", tmp_path / "y.npy", artifact, tmp_path / "x.npy")
+    )
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    assert f"for {TARGET} at 64x48 on cpu" in result.stdout
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), over_rpc)
+
+
+def test_the_board_tells_what_it_is(farm: tuple[Address, Path]) -> None:
+    with open_session(farm[0], TARGET) as session:
+        facts = session.facts()
+        assert facts["architecture"] == "aarch64"
+        assert session.set_threads(1) == 1
+
+
+def test_code_for_a_newer_processor(farm: tuple[Address, Path], tmp_path: Path) -> None:
+    from enet_tvm.toolchain import zig_linker
+
+    source = tmp_path / "newer.c"
+    # udot v0.4s, v1.16b, v2.16b, of ARMv8.2
+    source.write_text('int __tvm_ffi_newer(void) { __asm__ volatile(".inst 0x6e829420"); return 0; }\n')
+    zig_linker("aarch64")(tmp_path / "newer.so", [str(source)])
+    with open_session(farm[0], TARGET) as session:
+        module = session.load_module(session.upload(tmp_path / "newer.so"))
+        with pytest.raises(UserError, match="SIGILL"), session.within(20, "running the network"):
+            module["newer"]()
+    said(farm[1], "the session's process on the device died of SIGILL")
+    with open_session(farm[0], TARGET, wait=20) as session:
+        assert session.facts()["architecture"] == "aarch64"
+
+
+def test_runner_refuses_what_is_for_another_machine(emulated_device: Any, folder: Path, tiny_artifact: Any) -> None:
+    command = emulated_device.command(folder / "bin/enet-run", tiny_artifact.directory)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert "and this machine is aarch64; compile it for this board" in result.stderr
