@@ -71,6 +71,8 @@ class Entry:
         None when it was not asked for, or for one that fails parity.
     device : MachineDescription or None
         The other machine that it computes on, if it does.
+    before, after : Conditions or None
+        That machine's clocks and temperatures around the timing.
     """
 
     name: str
@@ -84,6 +86,8 @@ class Entry:
     latency: Latency | None
     footprint: Footprint | None = None
     device: MachineDescription | None = None
+    before: Conditions | None = None
+    after: Conditions | None = None
 
     @property
     def passes(self) -> bool:
@@ -104,7 +108,7 @@ class Entry:
             "artifact_sha256": {name: digest for name, (_, digest) in self.artifact.items()},
             "latency": self.latency.to_dict() if self.latency else None,
             "footprint": self.footprint.to_dict() if self.footprint else None,
-            "device": self.device.to_dict() if self.device else None,
+            "device": {**self.device.to_dict(), **_moments(self.before, self.after)} if self.device else None,
         }
 
 
@@ -189,8 +193,7 @@ class Comparison:
             "machine": {
                 **self.machine.to_dict(),
                 "platform": platform.platform(),
-                "before": self.before.to_dict(),
-                "after": self.after.to_dict(),
+                **_moments(self.before, self.after),
             },
             "versions": {"enet-tvm": __version__, "python": platform.python_version(), **stack_versions(), **_versions()},
             "entries": [entry.to_dict() for entry in self.entries],
@@ -298,6 +301,8 @@ def compare(
                 latency=latencies.get(name),
                 footprint=footprints.get(name),
                 device=devices[name],
+                before=each.before,
+                after=each.after,
             )
             for name, each in chosen.items()
         ),
@@ -341,6 +346,10 @@ def _call(runner: Runner, x: NDArray[np.float32]) -> Callable[[], PassTimes | No
 def _device(runner: Runner) -> MachineDescription | None:
     files = runner.files() if runner.remote else None
     return describe_machine(files) if files else None
+
+
+def _moments(before: Conditions | None, after: Conditions | None) -> dict[str, Any]:
+    return {name: state.to_dict() for name, state in (("before", before), ("after", after)) if state is not None}
 
 
 def _note_conditions(timed: Mapping[str, _Opened], moment: str) -> None:

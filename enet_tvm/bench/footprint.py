@@ -61,7 +61,8 @@ class Footprint:
     load_seconds, first_seconds : float or None
         In a new process: until the network is loaded, and then of the first forward pass.
     memory_bytes : int or None
-        The most that it took beyond its libraries, input included; None where the kernel does not tell.
+        The most that it took beyond its libraries, input included; on another machine, all that its process took. None where
+        it is not known.
     rates : tuple of StreamRate
         Throughput, by number of streams.
     energies : tuple of Energy

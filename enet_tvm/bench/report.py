@@ -68,10 +68,13 @@ def notes(result: Figures) -> list[str]:
     """Return what is to be said beside the tables: what each runner is, what is missing, what it ran on."""
     lines = []
     for entry in result["entries"]:
-        where = f", on {_machine(entry['device'])}" if entry.get("device") else ""
-        lines.append(f"{entry['name']}: {entry['description']}{where}; ready in {entry['ready_seconds']:.0f} s")
+        lines.append(f"{entry['name']}: {entry['description']}; ready in {entry['ready_seconds']:.0f} s")
+        if entry.get("device"):
+            lines.append(f"{entry['name']} runs on {_machine(entry['device'])}; {_state(entry['device'])}")
+            if (entry.get("footprint") or {}).get("memory_bytes"):
+                lines.append(f"{entry['name']}: memory is that of its whole process there, libraries included")
     lines += [f"{name} is missing: {reason}" for name, reason in result["missing"].items()]
-    lines.append(f"on {_machine(result['machine'])}; {_state(result)}")
+    lines.append(f"host: {_machine(result['machine'])}; {_state(result['machine'])}")
     lines.append(_made_of(result))
     footprints = [entry["footprint"] for entry in result["entries"] if entry.get("footprint")]
     if footprints and not any(footprint["energy"] for footprint in footprints):
@@ -145,6 +148,11 @@ def _footprint_columns(result: Figures) -> list[_Column]:
     def number(key: str, factor: float, form: str) -> Callable[[Figures], str]:
         return lambda figures: "-" if figures.get(key) is None else format(figures[key] * factor, form)
 
+    def first(entry: Figures) -> str:
+        # One on a device is not started a second time: what the first start took counts.
+        seen = [entry["footprint"].get("first_ms"), entry.get("first_ms")] if entry.get("footprint") else []
+        return next((f"{value:.0f}" for value in seen if value is not None), "")
+
     def energy(footprint: Figures) -> str:
         return f"{footprint['energy'][0]['joules_per_pass']:.3g}" if footprint["energy"] else "-"
 
@@ -153,7 +161,7 @@ def _footprint_columns(result: Figures) -> list[_Column]:
     meters = [footprint["energy"][0]["meter"] for footprint in footprints if footprint["energy"]]
     return [
         _Column("load s", of(number("load_seconds", 1, ".2f"))),
-        _Column("first ms", of(number("first_ms", 1, ".0f"))),
+        _Column("first ms", first),
         *(_Column(f"images/s, {count} stream{'s' * (count > 1)}", of(rate(count))) for count in counts),
         _Column("memory MB", of(number("memory_bytes", 1e-6, ".0f"))),
         _Column("artifact MB", number("artifact_bytes", 1e-6, ".1f")),
@@ -196,10 +204,10 @@ def _machine(machine: Figures) -> str:
     return ", ".join(part for part in parts if part) or "a machine that does not say what it is"
 
 
-def _state(result: Figures) -> str:
+def _state(machine: Figures) -> str:
     texts = []
     for moment in ("before", "after"):
-        state = result["machine"].get(moment, {})
+        state = machine.get(moment, {})
         clocks, heat = state.get("mhz", {}), state.get("celsius", {})
         if clocks or heat:
             words = [f"{min(clocks.values()):.0f} MHz"] if clocks else []

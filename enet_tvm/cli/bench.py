@@ -134,7 +134,7 @@ def _table(text: TableText) -> object:
 
     table = Table(title=text.title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, heading in enumerate(text.headings):
-        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+        table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=not number)
     for row in text.rows:
         table.add_row(*row)
     return table

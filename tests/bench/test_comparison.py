@@ -138,6 +138,8 @@ def test_a_runner_on_a_device_tells_its_own_times_and_machine(workload, monkeypa
     (energy,) = entry.footprint.energies
     assert energy.meter == "VDD_IN (ina3221)"
     assert energy.watts == pytest.approx(5)
+    device = json.loads(json.dumps(entry.to_dict()))["device"]
+    assert (device["before"]["mhz"], device["after"]["mhz"]) == ({"cpu0": 1500}, {"cpu0": 900})
     assert not result.roofline_measured
     assert result.limit is None
 

@@ -130,15 +130,27 @@ def test_notes(result):
         "openvino: theirs; ready in 1 s",
         "wrong: always sky; ready in 1 s",
         "onnxruntime is missing: onnxruntime is not installed; run: pip install onnxruntime",
-        "on AMD EPYC, 2 processors, 16.0 GiB, Linux 6, governor performance; "
+        "host: AMD EPYC, 2 processors, 16.0 GiB, Linux 6, governor performance; "
         "2600 MHz and 55 °C before, 2500 MHz and 60 °C after",
         "weights abababababab, target native, enet-tvm 0.1.0",
     ]
 
 
 def test_a_device_is_named(result):
-    result["entries"][0]["device"] = {"board": "Raspberry Pi 4", "processor": "Cortex-A72"}
-    assert notes(result)[0] == "tvm: ours, on Raspberry Pi 4, Cortex-A72; ready in 3 s"
+    result["entries"][0]["device"] = {
+        **{"board": "Raspberry Pi 4", "processor": "Cortex-A72"},
+        **{"before": {"mhz": {"cpu0": 1500.0}, "celsius": {}}, "after": {"mhz": {"cpu0": 600.0}, "celsius": {}}},
+    }
+    result["entries"][0]["first_ms"] = 70.0
+    result["entries"][0]["footprint"] |= {"load_seconds": None, "first_ms": None}
+    assert notes(result)[:3] == [
+        "tvm: ours; ready in 3 s",
+        "tvm runs on Raspberry Pi 4, Cortex-A72; 1500 MHz before, 600 MHz after",
+        "tvm: memory is that of its whole process there, libraries included",
+    ]
+    _, footprint = tables(result)
+    assert footprint.headings[1] == "first ms"
+    assert footprint.rows[0][1] == "70"
 
 
 def test_markdown(result):
@@ -159,7 +171,7 @@ def test_files_of_the_release_before_are_still_read(tmp_path):
     (tmp_path / "old.json").write_text(json.dumps([old]))
     (figures,) = load_figures(tmp_path / "old.json")
     assert len(tables(figures)) == 1
-    assert "on AMD EPYC; it tells neither clocks nor temperatures" in notes(figures)
+    assert "host: AMD EPYC; it tells neither clocks nor temperatures" in notes(figures)
     assert markdown([figures])
 
 
