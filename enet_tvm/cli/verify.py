@@ -24,11 +24,15 @@ def command(
     min_agreement: Annotated[float, typer.Option(help="Share of pixels that must get the same label.")] = 0.9999,
     max_logit_diff: Annotated[float | None, typer.Option(help="Largest difference of two logits allowed; any if none.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the compiled network; all by default.")] = None,
+    tracker: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Run it on a device behind this RPC tracker.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="The device's key at the tracker; by default that of its target.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
 ) -> None:
     """Compare a compiled network with PyTorch on the same weights and pictures; exit with 1 if they differ too much.
 
-    If they do, name the first layer where the two part.
+    If they do, name the first layer where the two part, unless it ran on a device.
     """
     from rich.console import Console
     from rich.progress import track
@@ -40,14 +44,21 @@ def command(
     from enet_tvm.runtime import Segmenter
 
     console = Console(soft_wrap=True, highlight=False)
-    with Segmenter.load(artifact, threads) as segmenter:
+    if tracker is None:
+        loaded = Segmenter.load(artifact, threads)
+    else:
+        from enet_tvm.rpc.engine import open_for_target
+        from enet_tvm.rpc.wire import parse_address
+
+        loaded = open_for_target(artifact, parse_address(tracker), key, threads=threads)
+    with loaded as segmenter:
         inputs = open_inputs(segmenter, images=images, synthetic=synthetic, data=data, split=split)
         network = load_reference(segmenter, weights)
         pictures = track(inputs, description="comparing", total=len(inputs), console=console, disable=not console.is_terminal)
         report = verify(segmenter, network, pictures, inputs.class_set)
         passed = report.passes(min_agreement, max_logit_diff)
         parting = None
-        if not passed:
+        if not passed and tracker is None:
             parting = first_parting(compare_layers(segmenter, network, inputs[report.worst_picture][0]))
     worst = inputs.names[report.worst_picture]
     console.print(_table(report, f"{artifact} against PyTorch on {inputs.description}", worst))
@@ -59,7 +70,8 @@ def command(
         console.print("passed", style="bold green")
         return
     console.print("failed", style="bold red")
-    console.print(_explain(parting), markup=False)
+    if tracker is None:
+        console.print(_explain(parting), markup=False)
     raise typer.Exit(1)
 
 

@@ -214,6 +214,6 @@ def _busy(tracker: Address, key: str, known: Devices, wait: float, trouble: str)
     count = len(known.of(key))
     which = f"the device '{key}' is" if count == 1 else f"all {count} devices '{key}' are"
     return UserError(
-        f"{which} in use, and none came free in {wait:g} s{trouble}; try again later, or wait longer with --wait; "
-        f"see who is free with: enet-tvm device list --tracker {tracker}"
+        f"{which} in use, and none came free in {wait:g} s{trouble}; try again later; "
+        f"see which are free with: enet-tvm device list --tracker {tracker}"
     )

@@ -230,6 +230,21 @@ class DeviceSegmenter(Segmenter):
         self.session.close()
 
 
+def open_for_target(directory: str | Path, tracker: Address, key: str | None, threads: int | None = None) -> DeviceSegmenter:
+    """Open an artifact on a device of the kind that its target names, unless a key is given.
+
+    Raises
+    ------
+    UserError
+        As `DeviceSegmenter.open`; also when no key is given and the target is not known here.
+    """
+    from enet_tvm.targets import load_target
+
+    if key is None:
+        key = load_target(read_manifest(directory).target.name).rpc_key
+    return DeviceSegmenter.open(directory, tracker, key, threads=threads)
+
+
 def _check_device(manifest: Manifest, facts: dict[str, Any], name: str) -> None:
     """Refuse a library that the device cannot run, as far as the device says what it is."""
     target = manifest.target

@@ -85,7 +85,7 @@ class DeviceSession:
             self._lost = True
             return UserError(
                 f"{self.name} was not done with {doing} after {expired_after:.3g} s and was given up; is it overloaded or off? "
-                "Try again, or with a longer --timeout"
+                "Try again when it is idle"
             )
         if match := re.search(r"died of (SIG\w+)", said):
             self._lost = True
@@ -95,7 +95,7 @@ class DeviceSession:
             self._lost = True
             return UserError(
                 f"the session of {self.seconds:g} s on {self.name} was over before {doing} was done; "
-                "give it longer with --session-timeout"
+                "let its server allow longer ones, with --session-seconds"
             )
         if _is_loss(said):
             self._lost = True
@@ -222,7 +222,8 @@ def open_session(tracker: Address, key: str, *, wait: float = 30.0, session_seco
 
 
 _LOSS = re.compile(
-    r"clos(ed|es) |closed|RPCCode::kReturn|reset by peer|broken pipe|shut ?down|not connected|Socket.*(recv|send)", re.IGNORECASE
+    r"clos(ed|es) |closed|RPCCode::kReturn|reset by peer|broken pipe|shut ?down|not connected|Socket.*(recv|send)",
+    re.IGNORECASE,
 )
 """What TVM's client says of a connection that has ended."""
 

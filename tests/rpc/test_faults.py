@@ -108,7 +108,7 @@ def test_two_users_on_one_board(board: Any, misbehaving_library: Path) -> None:
     tracker, _ = board
     with open_session(tracker, "board", session_seconds=60) as first:
         assert list_devices(tracker).of("board")[0].free is False
-        with fails("'board' is in use", "1 s", "--wait", within=4):
+        with fails("'board' is in use", "1 s", "try again later", within=4):
             open_session(tracker, "board", wait=1)
         # The one who was sent away did no harm.
         assert seven(first, misbehaving_library) == 7
@@ -169,7 +169,7 @@ def test_crash(board: Any, misbehaving_library: Path, function: str, word: str) 
 
 def test_session_that_is_over(board: Any, misbehaving_library: Path) -> None:
     tracker, server = board
-    with fails("session of 2 s", "--session-timeout", within=6), open_session(tracker, "board", session_seconds=2) as session:
+    with fails("session of 2 s", "--session-seconds", within=6), open_session(tracker, "board", session_seconds=2) as session:
         process = server.session()
         call(session, misbehaving_library, "spin", 20)
     works(tracker, misbehaving_library)

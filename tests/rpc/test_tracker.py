@@ -1,0 +1,131 @@
+"""The tracker and the server against TVM's own: whoever has a farm already can keep it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from tvm import rpc
+
+from enet_tvm.rpc.devices import list_devices
+from enet_tvm.rpc.session import open_session
+from enet_tvm.rpc.wire import Address, TrackerCode, TrackerConnection
+
+pytestmark = pytest.mark.timeout(120)
+
+STOCK_SERVER = """
+import sys
+from tvm.rpc.server import PopenRPCServerState
+state = PopenRPCServerState("127.0.0.1", 9900, 9999, tracker_addr=("127.0.0.1", int(sys.argv[1])), key="stock")
+print("serving", state.port, flush=True)
+state.thread.join()
+"""
+
+
+def test_tvms_client(board: Any) -> None:
+    tracker, _ = board
+    session = rpc.connect_tracker(tracker.host, tracker.port).request("board", session_timeout=30)
+    array = tvm.runtime.tensor(np.arange(5, dtype="float32"), session.cpu())
+    assert array.numpy().tolist() == [0, 1, 2, 3, 4]
+    assert rpc.connect_tracker(tracker.host, tracker.port).summary()["queue_info"]["board"] == {"free": 0, "pending": 0}
+
+
+@pytest.fixture
+def stock(farm: Any, wait_until: Callable[..., Any]) -> Iterator[Address]:
+    """Our tracker with TVM's server."""
+    from tests.rpc.conftest import Program
+
+    _, tracker = farm.start_tracker()
+    server = Program([sys.executable, "-c", STOCK_SERVER, str(tracker.port)], farm.folder / "stock.log", start_new_session=True)
+    try:
+        wait_until(lambda: list_devices(tracker).free.get("stock"), 60)
+        yield tracker
+    finally:
+        server.kill()
+
+
+def test_tvms_server(stock: Address, tiny_artifact: Any) -> None:
+    from enet_tvm.rpc.engine import DeviceSegmenter
+
+    x = np.random.default_rng(0).standard_normal((1, 3, 16, 24), np.float32)
+    with DeviceSegmenter.open(tiny_artifact.directory, stock, "stock", threads=1) as segmenter:
+        assert segmenter.engine.facts == {}
+        assert segmenter.threads == 1
+        np.testing.assert_allclose(segmenter.forward(x), tiny_artifact.reference(x), rtol=1e-5, atol=1e-5)
+        assert segmenter.engine.last is not None
+        assert segmenter.engine.last.device > 0
+
+
+def test_network_on_our_server(board: Any, tiny_artifact: Any) -> None:
+    from enet_tvm.rpc.engine import DeviceSegmenter
+
+    x = np.random.default_rng(0).standard_normal((3, 3, 16, 24), np.float32)
+    with DeviceSegmenter.open(tiny_artifact.directory, board[0], "board", threads=1) as segmenter:
+        np.testing.assert_allclose(segmenter.forward(x), tiny_artifact.reference(x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_first_who_asks_is_served_first_unless_another_is_more_urgent(farm: Any) -> None:
+    _, tracker = farm.start_tracker()
+    clients = [TrackerConnection(tracker) for _ in range(3)]
+    for client, priority in zip(clients, (1, 1, 5), strict=True):
+        client.socket.sendall(_request(priority))
+    with TrackerConnection(tracker) as device:
+        device.ask(TrackerCode.UPDATE_INFO, {"key": "server:k", "addr": [None, 1]})
+        assert list_devices(tracker).waiting["k"] == 3
+        for order in (2, 0, 1):
+            device.ask(TrackerCode.PUT, "k", [1, f"match-{order}"], None)
+            clients[order].socket.settimeout(5)
+            assert b"match-%d" % order in clients[order].socket.recv(200)
+    for client in clients:
+        client.close()
+
+
+def _request(priority: int) -> bytes:
+    import json
+
+    from enet_tvm.rpc.wire import pack_text
+
+    return pack_text(json.dumps([TrackerCode.REQUEST, "k", "", priority]))
+
+
+def test_who_leaves_waits_no_more(farm: Any, wait_until: Callable[..., Any]) -> None:
+    _, tracker = farm.start_tracker()
+    farm.start_server(tracker)
+    with open_session(tracker, "board"):
+        impatient = TrackerConnection(tracker)
+        with pytest.raises(TimeoutError):
+            impatient.ask(TrackerCode.REQUEST, "board", "", 1, timeout=0.2)
+        assert list_devices(tracker).waiting["board"] == 1
+        impatient.close()
+        wait_until(lambda: list_devices(tracker).waiting["board"] == 0)
+    wait_until(lambda: list_devices(tracker).free["board"] == 1)
+
+
+def test_light_imports() -> None:
+    """What a board runs needs neither a compiler nor PyTorch, typer or pydantic."""
+    import subprocess
+
+    code = (
+        "import sys, enet_tvm.rpc.server, enet_tvm.rpc.session_process as s; s.prepare();"
+        "heavy = {'torch', 'tvm', 'typer', 'pydantic', 'PIL', 'psutil', 'rich'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_relay_needs_nothing_but_python(tmp_path: Path) -> None:
+    import ast
+
+    from enet_tvm.rpc import relay_process
+
+    tree = ast.parse(Path(relay_process.__file__).read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert names <= set(sys.stdlib_module_names)
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert [node.module for node in imported] == ["__future__"]
