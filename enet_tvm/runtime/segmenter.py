@@ -130,6 +130,16 @@ class Segmenter:
             logits[start : start + len(part)] = self._engine.run(padded)[: len(part)]
         return logits
 
+    def forward_timed(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
+        """Run the network on one batch; return the logits, the seconds of computing, and those of moving data to and fro.
+
+        Raises
+        ------
+        UserError
+            When `x` is not float32 of exactly the compiled shape.
+        """
+        return self._engine.run_timed(self._one_batch(x))
+
     def labels(self, logits: NDArray[np.float32], size: Size | None = None) -> NDArray[np.uint8]:
         """Return the label map of one picture's logits (classes x H x W), at `size` if given."""
         labels = most_likely(logits)

@@ -13,6 +13,8 @@ from enet_tvm.bench.runners import RUNNERS, Runner, RunnerMissingError, Workload
 from enet_tvm.bench.system_files import SystemFiles
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
+from enet_tvm.runtime.gpu import DeviceMemory
+from enet_tvm.runtime.libraries import load_runtime
 from enet_tvm.size import Size
 
 
@@ -142,6 +144,19 @@ def test_a_runner_on_a_device_tells_its_own_times_and_machine(workload, monkeypa
     assert (device["before"]["mhz"], device["after"]["mhz"]) == ({"cpu0": 1500}, {"cpu0": 900})
     assert not result.roofline_measured
     assert result.limit is None
+
+
+def test_transfer_of_ours_on_a_gpu_is_told_apart(compiled_enet, workload):
+    """The GPU being a processor, which data is copied to and from all the same."""
+    x = np.zeros(workload.input_shape, np.float32)
+    with open_runner("tvm", replace(workload, artifact=compiled_enet.directory)) as runner:
+        runner.forward(x)
+        assert runner.last_pass() is None
+        runner.segmenter._engine._memory = DeviceMemory(load_runtime(), "cpu")
+        runner._on_gpu = True
+        runner.forward(x)
+        assert runner.last_pass().transfer > 0
+        assert runner.last_pass().device > 0
 
 
 def test_figures_carry_what_they_were_measured_with(workload):

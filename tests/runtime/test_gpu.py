@@ -85,6 +85,10 @@ def test_an_engine_that_copies(tiny_artifact, monkeypatch: pytest.MonkeyPatch):
         x = aligned_empty((1, 3, 16, 24))
         x[...] = np.random.default_rng(0).standard_normal(x.shape)
         np.testing.assert_allclose(engine.run(x), tiny_artifact.reference(x), rtol=1e-5, atol=1e-5)
+        output, device, transfer = engine.run_timed(x)
+        np.testing.assert_array_equal(output, engine.run(x))
+        assert device > 0
+        assert transfer > 0
         names = [name for name, _ in engine.run_instrumented(x)]
         assert len(names) == 2
         np.testing.assert_allclose(engine.run_instrumented(x)[-1][1], tiny_artifact.reference(x), rtol=1e-5, atol=1e-5)

@@ -57,6 +57,17 @@ def test_forward_of_any_batch(tiny_artifact, tiny_artifact_of_two, segmenter, se
         np.testing.assert_allclose(logits, artifact.reference(x), atol=1e-5)
 
 
+def test_a_timed_pass_is_a_pass(tiny_artifact, segmenter):
+    x = random_input(1)
+    start = time.perf_counter()
+    logits, device, transfer = segmenter.forward_timed(x)
+    assert 0 < device <= time.perf_counter() - start
+    assert transfer == 0  # its memory is the host's
+    np.testing.assert_array_equal(logits, segmenter.forward(x))
+    with pytest.raises(UserError, match="give one batch"):
+        segmenter.forward_timed(random_input(2))
+
+
 def test_forward_of_any_memory(tiny_artifact, segmenter):
     """Strided, read-only and unaligned arrays give what a plain one does, and are left alone."""
     plain = random_input(1)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enet_tvm.artifact import MANIFEST_NAME, Manifest, read_manifest
+from enet_tvm.bench.latency import PassTimes
 from enet_tvm.bench.runners.base import Precision, Runner, RunnerMissingError, Workload
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
@@ -36,10 +37,20 @@ class TvmRunner(Runner):
         self.precision = precision
         self._directory = artifact
         self.description = describe(self.segmenter.manifest)
+        self._on_gpu = self.segmenter.manifest.target.device != "cpu"
+        self._last: PassTimes | None = None
 
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits."""
-        return self.segmenter.forward(x)
+        if not self._on_gpu:
+            return self.segmenter.forward(x)
+        logits, device, transfer = self.segmenter.forward_timed(x)
+        self._last = PassTimes(device, transfer)
+        return logits
+
+    def last_pass(self) -> PassTimes | None:
+        """Return what the last forward pass took on a GPU, and the transfer of its data."""
+        return self._last
 
     def artifact_files(self) -> tuple[Path, ...]:
         """Return the library and the manifest."""
