@@ -171,9 +171,11 @@ def serve(board: Any, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts the server; whatever is left of it afterwards is killed."""
     servers: list[Server] = []
 
-    def start(*options: object, key: str = "board", limit: int | None = None, ready: bool = True) -> Server:
-        folder = tmp_path / f"sessions-{len(servers)}"
-        folder.mkdir()
+    def start(
+        *options: object, key: str = "board", limit: int | None = None, ready: bool = True, folder: Path | None = None
+    ) -> Server:
+        folder = folder or tmp_path / f"sessions-{len(servers)}"
+        folder.mkdir(exist_ok=True)
 
         def narrow() -> None:
             if limit is not None:
@@ -389,8 +391,25 @@ def test_no_session_outlives_a_killed_server(serve: Any, tracker: Tracker, misbe
     held = use(tracker, misbehaviour)
     process = held[1]["process"]()
     server.process.kill()
+    server.process.wait()
     wait_until(lambda: not alive(process))
     del held
+    # What it left behind, the next one removes; what belongs to a server that runs stays.
+    assert len(server.sessions()) == 1
+    (server.folder / f"enet-rpcd-{os.getpid()}-abcdef").mkdir()
+    serve(folder=server.folder)
+    assert [path.name for path in server.sessions()] == [f"enet-rpcd-{os.getpid()}-abcdef"]
+
+
+def test_no_session_lasts_for_ever(serve: Any, tracker: Tracker, misbehaviour: Path) -> None:
+    server = serve(*at(tracker), "--session-seconds", "1.5")
+    for seconds in (0, 600):
+        remote, library = use(tracker, misbehaviour, seconds)
+        with pytest.raises(Exception, match=r"RPCSessionTimeoutError|closed|reset"):
+            library["hang"]()
+        wait_until(lambda: tracker.free("board") == 1)
+        del library, remote
+    assert server.sessions() == []
 
 
 def test_a_full_disk_is_told(serve: Any, tracker: Tracker, tmp_path: Path, misbehaviour: Path) -> None:
@@ -411,6 +430,7 @@ def test_a_full_disk_is_told(serve: Any, tracker: Tracker, tmp_path: Path, misbe
         (("--tracker", "nowhere"), "must be HOST:PORT"),
         (("--tracker", "here:0"), "must be HOST:PORT"),
         (("--port", "many"), "--port is many"),
+        (("--session-seconds", "-1"), "--session-seconds is -1"),
         (("--host", "203.0.113.1"), "cannot listen at 203.0.113.1"),
         (("--key", "a:b"), "without spaces, colons and quotes"),
         (("--key", 'a"b'), "without spaces, colons and quotes"),

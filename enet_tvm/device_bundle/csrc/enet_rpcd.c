@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <getopt.h>
+#include <glob.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -40,6 +41,8 @@ enum {
 };
 enum { KEY_ROOM = 80, MATCH_ROOM = KEY_ROOM + 32, WHY = 1024 };
 
+#define FOLDER "enet-rpcd-"
+
 static const char usage[] =
     "usage: enet-rpcd --key KEY [options]\n"
     "  --key KEY            name of this board at the tracker, without spaces, colons and quotes\n"
@@ -48,11 +51,13 @@ static const char usage[] =
     "  --port PORT          first port to try (default 9090; 0 for any)\n"
     "  --port-end PORT      port after the last to try (default 9200)\n"
     "  --custom-addr HOST   address by which clients reach this board, where the tracker sees another\n"
+    "  --session-seconds N  longest session (default 3600)\n"
     "  --version            print the versions\n"
     "RPC runs whatever code a client sends, as this user: listen only where every client is trusted.\n";
 
 static volatile sig_atomic_t stopping;
 static char work[512];
+static double longest = 3600;
 
 static void stop(int number) {
   (void)number;
@@ -304,6 +309,24 @@ static int erase(const char* path, const struct stat* entry, int kind, struct FT
   return 0; /* go on with the rest */
 }
 
+static const char* base(void) {
+  const char* folder = getenv("TMPDIR");
+  return folder != NULL && *folder ? folder : "/tmp";
+}
+
+/* Remove the folders of servers that were killed. */
+static void clear_up(void) {
+  char pattern[512], process[64];
+  glob_t found;
+  snprintf(pattern, sizeof pattern, "%s/" FOLDER "*-??????", base());
+  if (glob(pattern, 0, NULL, &found) != 0) return;
+  for (size_t i = 0; i < found.gl_pathc; ++i) {
+    snprintf(process, sizeof process, "/proc/%ld", strtol(strrchr(found.gl_pathv[i], '/') + 1 + strlen(FOLDER), NULL, 10));
+    if (access(process, F_OK) != 0) nftw(found.gl_pathv[i], erase, 16, FTW_DEPTH | FTW_PHYS);
+  }
+  globfree(&found);
+}
+
 static double seconds(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -369,6 +392,7 @@ static int greet(int server, const char* match, const char* key, double* timeout
   } else {
     const char* option = strstr(text, "-timeout=");
     *timeout = option != NULL ? strtod(option + 9, NULL) : 0;
+    if (!(*timeout > 0 && *timeout < longest)) *timeout = longest;
     free(text);
     if (put_number(client, MAGIC) == 0 && put_text(client, own) == 0) return client;
     close(client);
@@ -381,10 +405,12 @@ static int greet(int server, const char* match, const char* key, double* timeout
 
 static void serve(int client, double timeout, int server, int tracker) {
   int one = 1, idle = 15, interval = 5, probes = 3, status = 0;
-  const char* base = getenv("TMPDIR");
-  snprintf(work, sizeof work, "%s/enet-rpcd-XXXXXX", base != NULL ? base : "/tmp");
+  snprintf(work, sizeof work, "%s/" FOLDER "%d-XXXXXX", base(), (int)getpid());
   if (mkdtemp(work) == NULL) {
-    say("cannot make a folder for the session in %s: %s", base != NULL ? base : "/tmp", strerror(errno));
+    char message[160];
+    snprintf(message, sizeof message, "the device cannot make a folder for the session: %s", strerror(errno));
+    say("%s", message);
+    tell(client, message);
     close(client);
     return;
   }
@@ -408,7 +434,7 @@ static void serve(int client, double timeout, int server, int tracker) {
     double begin = seconds(), knocked = 0;
     char message[160] = "";
     while (waitpid(child, &status, WNOHANG) == 0) {
-      int late = timeout > 0 && seconds() - begin > timeout;
+      int late = seconds() - begin > timeout;
       if (late) snprintf(message, sizeof message, "RPCSessionTimeoutError: the session's %g s are over", timeout);
       if (stopping) snprintf(message, sizeof message, "the device's server was stopped");
       if (late || stopping) {
@@ -492,13 +518,20 @@ static int port_of(const char* text, const char* option) {
 }
 
 int main(int argc, char** argv) {
-  enum { KEY = 256, TRACKER, HOST, PORT, PORT_END, CUSTOM, HELP, VERSION };
-  static const struct option options[] = {
-      {"key", 1, NULL, KEY},   {"tracker", 1, NULL, TRACKER},   {"host", 1, NULL, HOST},
-      {"port", 1, NULL, PORT}, {"port-end", 1, NULL, PORT_END}, {"custom-addr", 1, NULL, CUSTOM},
-      {"help", 0, NULL, HELP}, {"version", 0, NULL, VERSION},   {NULL, 0, NULL, 0}};
+  enum { KEY = 256, TRACKER, SECONDS, HOST, PORT, PORT_END, CUSTOM, HELP, VERSION };
+  static const struct option options[] = {{"key", 1, NULL, KEY},
+                                          {"session-seconds", 1, NULL, SECONDS},
+                                          {"tracker", 1, NULL, TRACKER},
+                                          {"host", 1, NULL, HOST},
+                                          {"port", 1, NULL, PORT},
+                                          {"port-end", 1, NULL, PORT_END},
+                                          {"custom-addr", 1, NULL, CUSTOM},
+                                          {"help", 0, NULL, HELP},
+                                          {"version", 0, NULL, VERSION},
+                                          {NULL, 0, NULL, 0}};
   Registration board = {.address = "null"};
   const char *host = "127.0.0.1", *tracker = NULL;
+  char* rest;
   int port = 9090, end = 9200, option;
   while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
     switch (option) {
@@ -506,6 +539,11 @@ int main(int argc, char** argv) {
         if (*optarg == '\0' || strlen(optarg) >= sizeof board.key - 1 || strpbrk(optarg, " :\"\\\t\n") != NULL)
           die(2, "--key is '%s' and must be a short name without spaces, colons and quotes", optarg);
         snprintf(board.key, sizeof board.key, "%s", optarg);
+        break;
+      case SECONDS:
+        longest = strtod(optarg, &rest);
+        if (*rest || rest == optarg || !(longest > 0 && longest < 1e9))
+          die(2, "--session-seconds is %s and must be a number of seconds above 0", optarg);
         break;
       case TRACKER: tracker = optarg; break;
       case HOST: host = optarg; break;
@@ -544,6 +582,7 @@ int main(int argc, char** argv) {
   provide("tvm.rpc.server.load_module", load_module);
   provide("tvm.rpc.server.upload", upload);
   provide("enet_tvm.device_facts", tell_facts);
+  clear_up();
   int server = listen_at(host, &port, end);
   board.listening = port;
   say("%s listens at %s, port %d; RPC runs whatever code a client sends", board.key, host, port);
