@@ -98,15 +98,23 @@ class Epilogue:
     def __init__(self, attrs: FusedConv2D, buffers: dict[str, Any]) -> None:
         self.attrs = attrs
         self.buffers = buffers
+        self._vectors: dict[str, Any] = {}
+
+    def load(self, channel: Any) -> None:
+        """Emit the loads of what all pixels of a channel share, for the calls that follow."""
+        for name in ("bias", "inner_slope", "slope"):
+            if name in self.buffers:
+                self._vectors[name] = private((1,))
+                T.buffer_store(self._vectors[name], self.buffers[name][channel], [0])
 
     def __call__(self, value: Any, picture: Any, channel: Any, row: Any, column: Any) -> Any:
         """Return the final value of an output pixel."""
-        attrs, buffers = self.attrs, self.buffers
-        value = value + buffers["bias"][channel]
-        value = activated(value, attrs.inner_activation, lambda: buffers["inner_slope"][channel])
+        attrs, vectors = self.attrs, self._vectors
+        value = value + vectors["bias"][0]
+        value = activated(value, attrs.inner_activation, lambda: vectors["inner_slope"][0])
         if attrs.residual != "none":
             value = value + self._shortcut(picture, channel, row, column)
-        return activated(value, attrs.activation, lambda: buffers["slope"][channel])
+        return activated(value, attrs.activation, lambda: vectors["slope"][0])
 
     def _shortcut(self, picture: Any, channel: Any, row: Any, column: Any) -> Any:
         residual, zero = self.buffers["residual"], T.float32(0)
@@ -147,6 +155,7 @@ class _Conv2D:
             self._accumulate(acc, picture, group, first)
             with for_each(tile.channels) as (c,):
                 channel = group * tile.channels + c
+                self.epilogue.load(channel)
                 known = None if channels % tile.channels == 0 else channel < channels
                 with if_all(known), for_each(tile.pixels) as (i,):
                     pixel = first + i * tile.lanes

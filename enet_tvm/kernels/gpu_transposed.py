@@ -108,6 +108,7 @@ class _Transposed:
                 place += len(taps)
             with for_each(tile.channels) as (c,):
                 channel = group * tile.channels + c
+                self.epilogue.load(channel)
                 known = None if channels % tile.channels == 0 else channel < channels
                 with if_all(known), for_each(tile.pixels) as (i,):
                     pixel = first + i * tile.lanes
