@@ -124,6 +124,21 @@ def _ask_devices(tracker: Address, connection: TrackerConnection) -> Devices:
     return Devices(tuple(devices), free, waiting)
 
 
+def require_device(tracker: Address, key: str) -> None:
+    """Refuse a key that the tracker does not know, before something long is begun for it; it may be in use.
+
+    Raises
+    ------
+    UserError
+        When there is no tracker or no such device.
+    """
+    end = time.monotonic() + _SETTLING_SECONDS
+    while not (known := list_devices(tracker)).of(key):
+        if time.monotonic() >= end:
+            raise _unknown(tracker, key, known, "")
+        time.sleep(0.2)
+
+
 def claim_device(
     tracker: Address, key: str, *, wait: float = 30.0, session_seconds: float = 600.0
 ) -> tuple[socket.socket, Address]:

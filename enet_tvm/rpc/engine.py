@@ -16,7 +16,7 @@ from enet_tvm.artifact import Manifest, read_manifest
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
 from enet_tvm.rpc.session import DeviceSession, open_session
-from enet_tvm.rpc.session_process import LAST_OUTPUT, TIME_CALL
+from enet_tvm.rpc.session_process import LAST_OUTPUT, OPEN_GPU, TIME_CALL
 from enet_tvm.rpc.wire import Address
 from enet_tvm.runtime.segmenter import Segmenter
 
@@ -86,6 +86,8 @@ class RemoteEngine:
         if not library.is_file() or sha256(library) != manifest.hashes.library:
             raise UserError(f"{library} is missing or not the file its manifest was written for; compile it again")
         _check_device(manifest, self.facts, session.name)
+        if manifest.target.device == "cuda":
+            self._open_gpu()
         start = time.perf_counter()
         loaded = session.load_module(session.upload(library))
         self.threads = session.set_threads(threads or self.facts.get("cpus") or 1 << 10)
@@ -102,6 +104,14 @@ class RemoteEngine:
             if self._call is None:
                 self._call = self._timed_here()
         self.load_seconds = time.perf_counter() - start
+
+    def _open_gpu(self) -> None:
+        with self.session.within(60, "opening its GPU"):
+            try:
+                open_gpu = self.session.remote.get_function(OPEN_GPU)
+            except (AttributeError, ValueError):
+                return  # other servers open it when they start, or never
+            open_gpu()
 
     def _new_tensor(self, shape: tuple[int, ...]) -> Any:
         import tvm

@@ -17,14 +17,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from enet_tvm.errors import UserError
 from enet_tvm.machine import architecture, cpu_features, usable_cpus
-from enet_tvm.runtime.libraries import load_runtime
+from enet_tvm.runtime.libraries import load_runtime, runtime_folder
 from enet_tvm.version import __version__, stack_versions
 
 FACTS = "enet_tvm.device_facts"
 """Name of the function that returns `device_facts` as JSON."""
 CONFIGURE_THREADS = "enet_tvm.configure_threads"
 """Name of the function that sets the size of TVM's thread pool in this session, and returns it."""
+OPEN_GPU = "enet_tvm.open_gpu"
+"""Name of the function that loads TVM's CUDA runtime into this session; the server itself must not: it forks."""
 TIME_CALL = "enet_tvm.time_call"
 """Name of the function that calls a function of a virtual machine, given both and the input, and returns the seconds."""
 LAST_OUTPUT = "enet_tvm.last_output"
@@ -40,18 +43,9 @@ def prepare() -> None:
     """Load TVM's runtime, and what a tuner needs beside it, into the server before it forks."""
     load_runtime()
     # Without it the runtime lacks the function that fills a tuner's arguments with random numbers.
-    extra = runtime_library_folder() / "libtvm_runtime_extra.so"
+    extra = runtime_folder() / "libtvm_runtime_extra.so"
     if extra.is_file():
         ctypes.CDLL(str(extra), ctypes.RTLD_GLOBAL)
-
-
-def runtime_library_folder() -> Path:
-    """Return the folder that TVM's runtime was loaded from."""
-    with open("/proc/self/maps", encoding="utf-8") as maps:
-        for line in maps:
-            if line.rstrip().endswith("/libtvm_runtime.so"):
-                return Path(line.split(maxsplit=5)[5].strip()).parent
-    raise RuntimeError("TVM's runtime is not loaded")
 
 
 def run_session(connection: socket.socket, folder: Path, server: int) -> None:
@@ -110,6 +104,14 @@ def _register(folder: Path) -> None:
         configure(_SHARE_ALL_CORES, count, [str(cpu) for cpu in cpus])
         return int(tvm_ffi.get_global_func("runtime.NumThreads")())
 
+    def open_gpu() -> None:
+        from enet_tvm.runtime.gpu import load_cuda
+
+        try:
+            load_cuda(tvm_ffi)
+        except UserError as error:
+            raise RuntimeError(str(error)) from None
+
     def find(pattern: str) -> str:
         return "\n".join(sorted(str(path) for path in Path("/").glob(pattern.lstrip("/"))))
 
@@ -132,6 +134,7 @@ def _register(folder: Path) -> None:
         "tvm.rpc.server.load_module": lambda name: tvm_ffi.load_module(path_of(name), keep_module_alive=False),
         FACTS: lambda: json.dumps(device_facts()),
         CONFIGURE_THREADS: configure_threads,
+        OPEN_GPU: open_gpu,
         TIME_CALL: time_call,
         LAST_OUTPUT: lambda: last_output[0],
         FIND_FILES: find,

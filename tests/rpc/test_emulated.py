@@ -109,6 +109,16 @@ def test_bench(emulated: Any, enet: Path, tmp_path: Path, capsys: pytest.Capture
     assert "tvm-rpc" in capsys.readouterr().out
 
 
+def test_verify(emulated: Any, enet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from enet_tvm.cli.main import main
+
+    line = ["verify", str(enet), "--tracker", str(emulated[0]), "--synthetic", "1", "--json", str(tmp_path / "verify.json")]
+    with pytest.raises(SystemExit) as ended:
+        main(line)
+    assert ended.value.code == 0, capsys.readouterr()
+    assert json.loads((tmp_path / "verify.json").read_text())["label_agreement"] >= 0.9999
+
+
 def test_code_for_a_newer_processor(emulated: Any, newer_library: Path) -> None:
     tracker, _ = emulated
     with open_session(tracker, KEY) as session:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from tvm import rpc
 
 from enet_tvm.rpc.devices import list_devices
 from enet_tvm.rpc.session import open_session
-from enet_tvm.rpc.wire import Address, TrackerCode, TrackerConnection
+from enet_tvm.rpc.wire import Address, TrackerCode, TrackerConnection, pack_text
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -69,6 +71,34 @@ def test_network_on_our_server(board: Any, tiny_artifact: Any) -> None:
         np.testing.assert_allclose(segmenter.forward(x), tiny_artifact.reference(x), rtol=1e-5, atol=1e-5)
 
 
+def test_gpu_that_is_not_there(board: Any, tiny_artifact: Any, tmp_path: Path) -> None:
+    from enet_tvm.errors import UserError
+    from enet_tvm.rpc.engine import DeviceSegmenter
+    from enet_tvm.runtime.gpu import missing_driver
+
+    if missing_driver() is None:
+        pytest.skip("this machine has a GPU")
+    artifact = tmp_path / "artifact"
+    shutil.copytree(tiny_artifact.directory, artifact)
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    manifest["target"]["device"] = "cuda"
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"failed in opening its GPU: .*CUDA driver"):
+        DeviceSegmenter.open(artifact, board[0], "board")
+
+
+@pytest.mark.parametrize(("key", "sentence"), [("mine", "no device 'mine'"), (None, "no device 'rpi5'")])
+def test_bench_looks_for_the_device_before_it_compiles(board: Any, tmp_path: Path, key: str | None, sentence: str) -> None:
+    from enet_tvm.bench.runners import Workload, open_runner
+    from enet_tvm.errors import UserError
+    from enet_tvm.size import Size
+
+    workload = Workload(tmp_path / "none", Size(64, 48), 1, tmp_path, "rpi5", str(board[0]), key)
+    with pytest.raises(UserError, match=sentence):
+        open_runner("tvm-rpc", workload)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_first_who_asks_is_served_first_unless_another_is_more_urgent(farm: Any) -> None:
     _, tracker = farm.start_tracker()
     clients = [TrackerConnection(tracker) for _ in range(3)]
@@ -86,10 +116,6 @@ def test_the_first_who_asks_is_served_first_unless_another_is_more_urgent(farm: 
 
 
 def _request(priority: int) -> bytes:
-    import json
-
-    from enet_tvm.rpc.wire import pack_text
-
     return pack_text(json.dumps([TrackerCode.REQUEST, "k", "", priority]))
 
 

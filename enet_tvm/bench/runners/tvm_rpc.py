@@ -14,6 +14,7 @@ from enet_tvm.bench.runners.base import Runner, Workload
 from enet_tvm.bench.runners.tvm_local import artifact_of
 from enet_tvm.bench.system_files import SystemFiles
 from enet_tvm.errors import UserError
+from enet_tvm.rpc.devices import require_device
 from enet_tvm.rpc.engine import DeviceSegmenter
 from enet_tvm.rpc.session import DeviceSession
 from enet_tvm.rpc.session_process import FIND_FILES, READ_FILE
@@ -116,10 +117,10 @@ def on_device(workload: Workload) -> Runner:
     """Return the workload's artifact on the workload's device; without one, the network compiled for its target."""
     if workload.tracker is None:
         raise UserError("the runner 'tvm-rpc' runs on a device behind an RPC tracker; give --tracker HOST:PORT")
-    artifact = artifact_of(workload)
     key = workload.key
     if key is None:
         # An artifact says itself what it was compiled for.
-        name = workload.target if workload.artifact is None else read_manifest(artifact).target.name
+        name = workload.target if workload.artifact is None else read_manifest(workload.artifact).target.name
         key = load_target(name).rpc_key
-    return TvmRpcRunner(artifact, workload.tracker, key, workload.threads)
+    require_device(parse_address(workload.tracker), key)  # before it compiles for a minute
+    return TvmRpcRunner(artifact_of(workload), workload.tracker, key, workload.threads)
