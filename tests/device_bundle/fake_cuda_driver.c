@@ -1,5 +1,5 @@
-/* A driver (libcuda.so.1) with CUDA 10.2's entry points, for machines without a GPU: memory is the host's, everything is done at
-   once, and every call is written down. `fake_fail` makes the next call of one name fail. */
+/* A driver (libcuda.so.1) with CUDA 10.2's entry points, for machines without a GPU: memory is the host's, everything is done
+   at once, and every call is written down. `fake_fail` makes the next call of one name fail. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,16 +40,16 @@ static CUresult note(const char* name, const char* format, ...) {
   return failing_error;
 }
 
-#define CALL(...)                                             \
-  do {                                                        \
-    CUresult failed = note(__func__, __VA_ARGS__);            \
-    if (failed) return failed;                                \
-    if (!initialised) return NOT_INITIALISED;                 \
+#define CALL(...)                                  \
+  do {                                             \
+    CUresult failed = note(__func__, __VA_ARGS__); \
+    if (failed) return failed;                     \
+    if (!initialised) return NOT_INITIALISED;      \
   } while (0)
-#define CALL_IN_CONTEXT(...)                                  \
-  do {                                                        \
-    CALL(__VA_ARGS__);                                        \
-    if (current == NULL) return INVALID_CONTEXT;              \
+#define CALL_IN_CONTEXT(...)                     \
+  do {                                           \
+    CALL(__VA_ARGS__);                           \
+    if (current == NULL) return INVALID_CONTEXT; \
   } while (0)
 
 const char* fake_calls(void) { return calls; }
@@ -156,7 +156,8 @@ CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream 
   memcpy((void*)(uintptr_t)to, (void*)(uintptr_t)from, bytes);
   return CUDA_SUCCESS;
 }
-CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext target, CUdeviceptr from, CUcontext source, size_t bytes, CUstream stream) {
+CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext target, CUdeviceptr from, CUcontext source, size_t bytes,
+                           CUstream stream) {
   CALL_IN_CONTEXT("%p, %p, %zu, %p", (void*)target, (void*)source, bytes, (void*)stream);
   memcpy((void*)(uintptr_t)to, (void*)(uintptr_t)from, bytes);
   return CUDA_SUCCESS;
@@ -226,8 +227,9 @@ CUresult cuGraphDestroy(CUgraph graph) {
   CALL_IN_CONTEXT("%p", (void*)graph);
   return CUDA_SUCCESS;
 }
-CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
-                        unsigned block_z, unsigned shared_bytes, CUstream stream, void** parameters, void** extra) {
+CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                        unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream stream, void** parameters,
+                        void** extra) {
   CALL_IN_CONTEXT("%p, %u %u %u, %u %u %u, %u, %p, %s, %s", (void*)function, grid_x, grid_y, grid_z, block_x, block_y, block_z,
                   shared_bytes, (void*)stream, parameters ? "parameters" : "none", extra ? "extra" : "none");
   return CUDA_SUCCESS;

@@ -468,6 +468,34 @@ def write_manifest(like: Path, library: Path) -> None:
     (library.parent / "manifest.json").write_text(json.dumps(content))
 
 
+def use_over_rpc(server: Path, environment: dict[str, str]) -> None:
+    """Open the GPU behind a server twice: what one session set up, the next one must set up again."""
+    import numpy as np
+    import tvm
+    from tvm import rpc
+
+    from enet_tvm.rpc.session_process import OPEN_GPU
+
+    command = [server, "--key", "gpu", "--port", "0"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        listening = re.search(r"port (\d+)", process.stderr.readline())
+        assert listening is not None
+        for _ in range(2):
+            remote = rpc.connect("127.0.0.1", int(listening[1]), key="gpu")
+            remote.get_function(OPEN_GPU)()
+            assert remote.cuda(0).exist
+            assert not remote.cuda(2).exist
+            x = np.arange(24, dtype=np.float32)
+            there = tvm.runtime.tensor(x, remote.cuda(0))
+            np.testing.assert_array_equal(there.numpy(), x)
+            del there, remote
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_the_runner_on_it(libraries: Path, tiny_artifact: Any, tmp_path: Path) -> None:
     """The bundle's own files for a PC with a GPU: everything but the GPU is real."""
     target = {"x86_64": "gtx-1080", "aarch64": "jetson-tx1"}[architecture()]
@@ -494,6 +522,7 @@ def test_the_runner_on_it(libraries: Path, tiny_artifact: Any, tmp_path: Path) -
     assert names.count("cuLaunchKernel") in (3, 6)
     assert names.count("cuStreamSynchronize") >= 3
     assert names.index("cuMemcpyHtoDAsync_v2") < names.index("cuLaunchKernel") < names.index("cuMemcpyDtoHAsync_v2")
+    use_over_rpc(tmp_path / f"enet-tvm-{target}/bin/enet-rpcd", environment)
     del environment["LD_LIBRARY_PATH"]
     if Path("/dev/nvidiactl").exists():
         return

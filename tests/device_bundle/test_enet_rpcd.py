@@ -258,6 +258,37 @@ def test_tells_what_the_board_is(serve: Any) -> None:
     del remote
 
 
+def test_times_calls_on_the_board(serve: Any, tracker: Tracker, tiny_artifact: Any, tmp_path: Path) -> None:
+    """What `enet-tvm bench` asks of a device, as of the server for boards with Python."""
+    import tvm
+    from tvm import relax
+
+    from enet_tvm.rpc import session_process as names
+
+    serve(*at(tracker))
+    remote, library = use(tracker, tiny_artifact.directory / "enet.so")
+    machine = relax.VirtualMachine(library, remote.cpu())
+    x = np.random.default_rng(0).standard_normal((1, 3, 16, 24)).astype(np.float32)
+    there = tvm.runtime.tensor(x, remote.cpu())
+    timed, output = (remote.get_function(name) for name in (names.TIME_CALL, names.LAST_OUTPUT))
+    assert output() is None
+    for factor in (1, 2):
+        there.copyfrom(factor * x)
+        assert 0 < timed(machine.module, "main", there) < 60
+        np.testing.assert_allclose(output().numpy(), tiny_artifact.reference(factor * x), rtol=1e-4, atol=1e-4)
+    with pytest.raises(Exception, match=r"no such function|has no"):
+        timed(machine.module, "other", there)
+    (tmp_path / "b").write_text("  one line \n\n")
+    (tmp_path / "a").write_bytes(b"tegra\0")
+    assert remote.get_function(names.FIND_FILES)(f"{tmp_path}/[ab]") == f"{tmp_path}/a\n{tmp_path}/b"
+    assert remote.get_function(names.FIND_FILES)(f"{tmp_path}/none*") == ""
+    read = remote.get_function(names.READ_FILE)
+    assert [read(str(tmp_path / name)) for name in "abc"] == ["tegra", "one line", None]
+    with pytest.raises(Exception, match="CUDA runtime does not load on the device"):
+        remote.get_function(names.OPEN_GPU)()
+    del timed, output, read, there, machine, library, remote
+
+
 def test_a_crash_takes_nothing_with_it(serve: Any, tracker: Tracker, misbehaviour: Path) -> None:
     server = serve(*at(tracker))
     remote, library = use(tracker, misbehaviour)

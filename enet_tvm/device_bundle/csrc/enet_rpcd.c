@@ -58,6 +58,8 @@ static const char usage[] =
 static volatile sig_atomic_t stopping;
 static char work[512];
 static double longest = 3600;
+static char gpu_missing[512]; /* why, in a session that has none */
+static TVMFFIAny last;        /* what the last timed call returned */
 
 static void stop(int number) {
   (void)number;
@@ -76,6 +78,12 @@ static void say(const char* format, ...) {
   va_end(arguments);
   strftime(now, sizeof now, "%Y-%m-%d %H:%M:%S", localtime_r(&seconds, &parts));
   fprintf(stderr, "%s enet-rpcd: %s\n", now, line);
+}
+
+static double seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 static _Noreturn void die(int code, const char* format, ...) {
@@ -169,12 +177,98 @@ static int upload(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIA
   return refuse("the device cannot store the file: %s", strerror(error));
 }
 
+static int text_result(const char* text, TVMFFIAny* result) {
+  TVMFFIByteArray bytes = {text, strlen(text)};
+  return TVMFFIStringFromByteArray(&bytes, result);
+}
+
 static int tell_facts(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
   char facts[16384];
   (void)self, (void)arguments, (void)count;
   device_facts(facts, sizeof facts);
-  TVMFFIByteArray text = {facts, strlen(facts)};
-  return TVMFFIStringFromByteArray(&text, result);
+  return text_result(facts, result);
+}
+
+/* A text argument with its end marked; -1 if it is none, or too long. */
+static int text_of(const TVMFFIAny* arguments, int32_t count, char* text, size_t room) {
+  const char* data;
+  size_t length;
+  if (count < 1 || content(arguments, &data, &length) || length >= room) return refuse("%s expected", "a short text");
+  memcpy(text, data, length);
+  text[length] = '\0';
+  return 0;
+}
+
+static int open_gpu(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+  char why[WHY];
+  (void)self, (void)arguments, (void)count;
+  TVMFFIObjectHandle ask = tvm_global("runtime.GetDeviceAttr");
+  TVMFFIAny asked[3] = {tvm_int(kDLCUDA), tvm_int(0), tvm_int(0 /* kExist */)}, there;
+  if (gpu_missing[0]) return refuse("TVM's CUDA runtime does not load on the device (%s)", gpu_missing);
+  if (ask == NULL || tvm_call(ask, 3, asked, &there, why, sizeof why)) return refuse("%s", "TVM's runtime knows no devices");
+  if (there.v_int64 == 0) return refuse("the device has no %s", "GPU that its CUDA driver finds");
+  *result = tvm_none();
+  return 0;
+}
+
+/* Call a function of a virtual machine (machine, name, input) and return the seconds: no network is in between. */
+static int time_call(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+  char why[WHY];
+  (void)self;
+  if (count != 3) return refuse("%s expected", "a machine, a name and an input");
+  TVMFFIAny asked[3] = {arguments[0], arguments[1], tvm_bool(1)}, function, input = arguments[2], output;
+  TVMFFIObjectHandle get = tvm_global("ffi.ModuleGetFunction");
+  if (get == NULL || tvm_call(get, 3, asked, &function, why, sizeof why)) return refuse("%s", get == NULL ? "no modules" : why);
+  if (function.type_index != kTVMFFIFunction) return refuse("the machine has no such %s", "function");
+  double begin = seconds();
+  int failed = tvm_call(function.v_obj, 1, &input, &output, why, sizeof why);
+  double took = seconds() - begin;
+  tvm_release(&function);
+  if (failed) return refuse("%s", why);
+  tvm_release(&last);
+  last = output;
+  *result = tvm_none();
+  result->type_index = kTVMFFIFloat;
+  result->v_float64 = took;
+  return 0;
+}
+
+static int last_output(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+  (void)self, (void)arguments, (void)count;
+  return TVMFFIAnyViewToOwnedAny(&last, result);
+}
+
+/* The paths that a pattern matches, one a line. */
+static int find_files(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+  char pattern[512], paths[8192] = "";
+  size_t used = 0;
+  glob_t found;
+  (void)self;
+  if (text_of(arguments, count, pattern, sizeof pattern)) return -1;
+  if (glob(pattern, 0, NULL, &found) == 0) {
+    for (size_t i = 0; i < found.gl_pathc && used < sizeof paths; ++i)
+      used += (size_t)snprintf(paths + used, sizeof paths - used, "%s%s", i > 0 ? "\n" : "", found.gl_pathv[i]);
+    globfree(&found);
+  }
+  return text_result(paths, result);
+}
+
+/* What a small file says, without the ends of lines around it; none if it cannot be read. */
+static int read_file(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+  char path[512], said[8192], *begin = said;
+  (void)self;
+  if (text_of(arguments, count, path, sizeof path)) return -1;
+  *result = tvm_none();
+  FILE* file = fopen(path, "r");
+  if (file == NULL) return 0;
+  size_t length = fread(said, 1, sizeof said - 1, file);
+  int good = !ferror(file);
+  fclose(file);
+  if (!good) return 0;
+  while (length > 0 && strchr(" \t\r\n", said[length - 1])) --length; /* which finds a zero byte, too */
+  said[length] = '\0';
+  while (*begin && strchr(" \t\r\n", *begin)) ++begin;
+  return text_result(begin, result);
 }
 
 static void provide(const char* name, TVMFFISafeCallType function) {
@@ -327,12 +421,6 @@ static void clear_up(void) {
   globfree(&found);
 }
 
-static double seconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 static _Noreturn void session(int client, pid_t parent) {
   char why[WHY];
   TVMFFIAny argument = tvm_int(client), result;
@@ -345,6 +433,9 @@ static _Noreturn void session(int client, pid_t parent) {
   signal(SIGINT, SIG_DFL);
   signal(SIGCHLD, SIG_DFL);
   if (chdir(work)) _exit(1);
+  /* Here and not in the server: what a driver sets up does not survive a fork. */
+  if (dlopen("libtvm_runtime_cuda.so", RTLD_NOW | RTLD_GLOBAL) == NULL)
+    snprintf(gpu_missing, sizeof gpu_missing, "%s", dlerror());
   TVMFFIObjectHandle loop = tvm_global("rpc.ServerLoop");
   if (loop == NULL || tvm_call(loop, 1, &argument, &result, why, sizeof why)) {
     say("the session failed: %s", loop == NULL ? "TVM's runtime has no rpc.ServerLoop" : why);
@@ -502,14 +593,6 @@ static void attend(int server, int tracker, const Registration* board) {
   }
 }
 
-static void load(const char* library) {
-  if (dlopen(library, RTLD_NOW | RTLD_GLOBAL) == NULL) {
-    const char* why = dlerror();
-    /* Not every bundle has every part; one that is there and does not load is told. */
-    if (strstr(why, "No such file") == NULL || strstr(why, library) != why) say("without %s: %s", library, why);
-  }
-}
-
 static int port_of(const char* text, const char* option) {
   char* end;
   long port = strtol(text, &end, 10);
@@ -576,12 +659,17 @@ int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
 
   if (getenv("TVM_THREAD_POOL_SPIN_COUNT") == NULL) setenv("TVM_THREAD_POOL_SPIN_COUNT", "4000", 0);
-  load("libtvm_runtime_extra.so"); /* the random fill that tuning asks for */
-  load("libtvm_runtime_cuda.so");
+  /* The random fill that tuning asks for; nothing else does. */
+  if (dlopen("libtvm_runtime_extra.so", RTLD_NOW | RTLD_GLOBAL) == NULL) say("tuning will not work: %s", dlerror());
   provide("tvm.rpc.server.workpath", workpath);
   provide("tvm.rpc.server.load_module", load_module);
   provide("tvm.rpc.server.upload", upload);
   provide("enet_tvm.device_facts", tell_facts);
+  provide("enet_tvm.open_gpu", open_gpu);
+  provide("enet_tvm.time_call", time_call);
+  provide("enet_tvm.last_output", last_output);
+  provide("enet_tvm.find_files", find_files);
+  provide("enet_tvm.read_file", read_file);
   clear_up();
   int server = listen_at(host, &port, end);
   board.listening = port;
