@@ -31,6 +31,9 @@ from enet_tvm.bench.runners.base import Runner, Workload
 READY_WITHIN = 900.0
 """Seconds until a runner must be warm: torch.compile takes minutes on a slow machine."""
 
+_END_WITHIN = 10.0
+"""Seconds that an idle one gets to end."""
+
 _GRACE = 60.0
 """Seconds that a pass which has begun may take beyond the time that was asked for."""
 
@@ -123,6 +126,7 @@ class Worker:
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         )
+        self._idle = False
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -147,6 +151,7 @@ class Worker:
             raise WorkerError(f"gave no answer within {timeout:.0f} s") from None
         if not line:
             raise WorkerError(self._ended())
+        self._idle = True
         figures: dict[str, Any] = json.loads(line)
         if "problem" in figures:
             raise WorkerError(f"did not start: {figures['problem']}")
@@ -155,20 +160,25 @@ class Worker:
     def run(self, seconds: float) -> None:
         """Let it run for so many seconds; `answer` says how it went."""
         assert self.process.stdin is not None
+        self._idle = False
         with contextlib.suppress(BrokenPipeError):  # `answer` will say that it ended
             self.process.stdin.write(f"run {seconds}\n")
             self.process.stdin.flush()
 
     def close(self) -> None:
-        """End it."""
-        if self.process.poll() is None:
+        """End it: by itself when it is idle, so that it can end what it has started, else at once."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(_END_WITHIN if self._idle else 0)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self.process.wait()
+            self.process.wait()
         self._thread.join()
-        for file in (self.process.stdin, self.process.stdout, self._errors):
-            assert file is not None
-            with contextlib.suppress(BrokenPipeError):
-                file.close()
+        self.process.stdout.close()
+        self._errors.close()
 
     def _ended(self) -> str:
         status = self.process.wait()
