@@ -357,7 +357,9 @@ class Session:
         for trial, outcome in zip(trials, outcomes, strict=True):
             if not outcome.of_kernel:
                 continue
-            self.records.add(trial.task, trial.point, outcome.seconds, _arguments(trial.task.module(trial.point)))
+            # A point that cannot be generated has no arguments to write down.
+            arguments = _arguments(trial.task.module(trial.point)) if outcome.seconds else []
+            self.records.add(trial.task, trial.point, outcome.seconds, arguments)
             if outcome.seconds:
                 times[trial] = min(outcome.seconds)
             else:

@@ -1,0 +1,93 @@
+"""The database on disk: nothing that was written is lost, nothing that failed is best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tvm
+
+from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.kernels.templates import Conv2DTemplate
+from enet_tvm.ops import FusedConv2D, Layout
+from enet_tvm.tuning.keys import template_key
+from enet_tvm.tuning.records import TRIALS, WORKLOADS, Records, repair
+from enet_tvm.tuning.tasks import Task
+
+TARGET = tvm.target.Target({"kind": "llvm", "num-cores": 1})
+
+
+def task(width: int = 14) -> Task:
+    spec = FusedConv2D(
+        (1, 8, 5, width), (1, 16, 5, width), (1, 1), (1, 1), (0, 0), (1, 1), data_layout=Layout(4), out_layout=Layout(4)
+    )
+    template = Conv2DTemplate(spec, VectorUnit(4, 16))
+    return Task(template_key(template), template.name, (0,), template)
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> tuple[Path, Task, Task]:
+    """A database of two tasks: one point measured twice, one that failed, one of the other task."""
+    first, second = task(14), task(20)
+    records = Records(tmp_path, TARGET)
+    records.add(first, first.points[0], [3e-3, 2e-3], [])
+    records.add(first, first.points[1], [], [])
+    records.add(first, first.points[0], [4e-3], [])
+    records.add(second, second.points[1], [1e-3], [])
+    return tmp_path, first, second
+
+
+def test_read_again(filled):
+    directory, first, second = filled
+    records = Records(directory, TARGET)
+    assert records.trials == records.points == 3
+    once, twice = sorted(records.samples(first, first.points[0]), key=len)
+    assert (once, twice) == (pytest.approx((4e-3,)), pytest.approx((3e-3, 2e-3)))
+    assert records.best_of(first, first.points[0]) == pytest.approx(2e-3)
+    assert records.measured(second) == {second.points[1]: pytest.approx(1e-3)}
+    assert records.samples(second, second.points[0]) == []
+
+
+def test_a_failed_trial_is_remembered_and_never_best(filled):
+    directory, first, _ = filled
+    records = Records(directory, TARGET)
+    assert records.samples(first, first.points[1]) == [()]
+    assert records.best_of(first, first.points[1]) is None
+    assert list(records.measured(first)) == [first.points[0]]
+
+
+def test_a_point_that_failed_once_is_never_best(filled):
+    directory, first, _ = filled
+    records = Records(directory, TARGET)
+    records.add(first, first.points[0], [], [])
+    assert records.measured(first) == {}
+    assert Records(directory, TARGET).measured(first) == {}
+
+
+@pytest.mark.parametrize("kept", [-1, -40, -200])
+def test_half_a_line_of_a_killed_process_is_removed(filled, kept):
+    directory, first, second = filled
+    path = directory / TRIALS
+    path.write_bytes(path.read_bytes()[: kept - 1])
+    records = Records(directory, TARGET)
+    assert records.points == 2
+    records.add(second, second.points[1], [1e-3], [])
+    assert Records(directory, TARGET).measured(second) == {second.points[1]: pytest.approx(1e-3)}
+    assert records.best_of(first, first.points[0]) == pytest.approx(2e-3)
+
+
+def test_records_of_a_lost_workload_are_removed(filled):
+    directory, first, second = filled
+    path = directory / WORKLOADS
+    path.write_text(path.read_text()[:-30])
+    assert repair(directory) == 2
+    assert repair(directory) == 0
+    records = Records(directory, TARGET)
+    assert records.measured(second) == {}
+    assert records.best_of(first, first.points[0]) == pytest.approx(2e-3)
+
+
+def test_garbage_is_no_database(tmp_path):
+    (tmp_path / WORKLOADS).write_bytes(b"\xff\xfe\x00garbage\n[1]\n")
+    (tmp_path / TRIALS).write_text("null\n{}\n")
+    assert Records(tmp_path, TARGET).trials == 0
