@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from enet_tvm import compiler
+from enet_tvm import compiler, pipeline
 from enet_tvm.artifact import read_manifest
 from enet_tvm.cli.main import build_app
 from enet_tvm.compiler import CompileRequest, compile_artifact
@@ -91,7 +91,8 @@ def test_without_the_extra(weights: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cuda")
-def test_a_gpu_that_no_kernel_fits(weights: Path, tmp_path: Path):
+def test_a_gpu_that_no_kernel_fits(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pipeline, "_ATTEMPTS", 1)
     spec = load_target("jetson-tx1")
     assert spec.gpu is not None
     tight = spec.model_copy(update={"gpu": spec.gpu.model_copy(update={"max_registers": 20})})

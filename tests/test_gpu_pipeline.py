@@ -186,3 +186,10 @@ def test_a_dump_of_the_phases(network_of, tmp_path: Path):
     names = ["import", *(phase.name for phase in gpu_phases(TX1)), "virtual-machine"]
     assert [file.name for file in sorted(tmp_path.iterdir())] == [f"{i:02d}-{name}.py" for i, name in enumerate(names)]
     assert "block-layout" not in names
+
+
+@pytest.mark.usefixtures("cuda")
+def test_an_error_of_the_device_compiler_comes_through_tvm(network_of):
+    network = network_of(lambda net, x: net.conv(x), conv=nn.Conv2d(4, 8, 1))
+    with pytest.raises(UserError, match="^NVRTC of CUDA 12 knows no architecture sm_42"):
+        build(network, (1, 4, 8, 8), arch="sm_42")

@@ -33,7 +33,7 @@ def command(
     dump_ir: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the module after each phase here.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
 ) -> None:
-    """Compile a network for a processor: no tuning, no compiler on the device.
+    """Compile a network for a processor or a GPU: no tuning, no compiler on the device.
 
     The artifact is a directory with a shared library and a manifest that says what it is of; 'enet-tvm run' uses it.
     """
@@ -49,7 +49,8 @@ def command(
 
     console = Console(soft_wrap=True, highlight=False)
     wanted, spec = parse_size(size) if size else None, load_target(target)
-    with console.status(f"compiling for {spec.name} ({spec.mcpu}); this takes about half a minute"):
+    processor = spec.mcpu if spec.gpu is None else f"{spec.gpu.arch}, {spec.mcpu}"
+    with console.status(f"compiling for {spec.name} ({processor}); this takes about half a minute"):
         from enet_tvm.compiler import CompileRequest, compile_artifact
         from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 
@@ -65,7 +66,7 @@ def command(
         seconds = time.perf_counter() - start
     library = out / manifest.library
     console.print(
-        f"{out}: {manifest.network} with {len(manifest.classes)} classes at {_size(manifest)} for {spec.name} ({spec.mcpu}), "
+        f"{out}: {manifest.network} with {len(manifest.classes)} classes at {_size(manifest)} for {spec.name} ({processor}), "
         f"{manifest.kernel_count} kernels, {library.stat().st_size / 1e6:.1f} MB, in {seconds:.0f} s",
         markup=False,
     )
