@@ -360,6 +360,7 @@ def _classes_of_native(native: TargetSpec) -> list[str]:
         try:
             spec = load_target(name)
             fits = spec.architecture == native.architecture and set(spec.cpu_features) <= set(native.cpu_features)
+            fits = fits and spec.gpu is None
             if fits and VectorUnit.of(spec.to_tvm()) == unit:
                 found.append((len(spec.cpu_features), name))
         except UserError:
