@@ -35,6 +35,36 @@ def test_runners_agree_with_pytorch(name, workload):
         assert runner.description
 
 
+def test_torch_compile_compiles_once(workload, monkeypatch):
+    """It compiles anew for another kind of tensor: the one that it is made ready with must be like those that follow."""
+    kinds = []
+
+    def compiled(module, dynamic):
+        def call(x):
+            kinds.append((torch._C._dispatch_keys(x), x.stride(), torch.get_num_threads()))
+            return module(x)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    with open_runner("torch-compile", workload) as runner:
+        runner.forward(np.zeros(workload.input_shape, np.float32))
+    made_ready, following = kinds
+    assert made_ready == following
+
+
+def test_a_compiler_that_fails_is_missing(workload, monkeypatch):
+    def broken(module, dynamic):
+        def call(x):
+            raise RuntimeError("No working C++ compiler found\nand more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(RunnerMissingError, match=r"\(No working C\+\+ compiler found\); it needs a C\+\+ compiler"):
+        open_runner("torch-compile", workload)
+
+
 def test_openvino_if_it_is_here(workload):
     pytest.importorskip("openvino", reason="openvino is an optional peer")
     with open_runner("openvino", workload) as runner:

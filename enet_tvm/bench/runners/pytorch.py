@@ -71,11 +71,11 @@ def compiled(workload: Workload) -> Runner:
     # A second size in one process would otherwise be compiled for sizes unknown, several times slower.
     torch._dynamo.reset()
     module = torch.compile(_best_form(workload), dynamic=False)
-    example = torch.zeros(workload.input_shape).to(memory_format=torch.channels_last)
+    runner = PyTorchRunner("torch.compile, folded, channels_last, frozen", module, workload, channels_last=True)
     try:
-        with torch.inference_mode():
-            module(example)
+        # Through the runner: a tensor made outside its inference mode is of another kind, which is compiled for anew.
+        runner.forward(np.zeros(workload.input_shape, np.float32))
     except Exception as error:  # what it raises without a compiler has no common base
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunnerMissingError(f"torch.compile does not work here ({reason[:120]}); it needs a C++ compiler") from error
-    return PyTorchRunner("torch.compile, folded, channels_last, frozen", module, workload, channels_last=True)
+    return runner
