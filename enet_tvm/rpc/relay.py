@@ -100,6 +100,16 @@ class Relay:
                 return self._control.recv(16, socket.MSG_PEEK) == b"expired"
         return False
 
+    @property
+    def ended(self) -> bool:
+        """Whether the connection has ended, from whichever side."""
+        try:
+            # What the client notices first is the relay's own end, of which the system tells a moment later.
+            self._process.wait(0.3)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def close(self) -> None:
         """End the connection; a call that waits for the device fails."""
         self._control.close()

@@ -43,6 +43,7 @@ WARNING = "whoever can connect can run any code as this user: serve only on a ne
 """Said by the command line whenever a server starts."""
 
 _FOLDER_PREFIX = "enet-tvm-session-"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PORTS = 100
 """Ports that are tried, from the first on."""
 _PING_SECONDS = 2.0
@@ -140,7 +141,10 @@ class DeviceServer:
             while not self._stopping:
                 self._keep_registered()
                 self._watch_session()
-                readers = [self._listener, wake_reader, *([self._tracker.socket] if self._tracker else [])]
+                readers = [wake_reader, *([self._tracker.socket] if self._tracker else [])]
+                if self._session is None or self._settings.tracker is not None:
+                    # Without a tracker there is no other line to wait in.
+                    readers.append(self._listener)
                 ready, _, _ = select.select(readers, [], [], self._pause())
                 if wake_reader in ready:
                     with contextlib.suppress(BlockingIOError):
@@ -400,7 +404,12 @@ def serve(settings: ServerSettings, log: Callable[[str], None], ready: Callable[
         raise UserError(f"'{settings.key}' is no key; give a name without blanks and colons, such as rpi4")
     if settings.folder is not None and not settings.folder.is_dir():
         raise UserError(f"there is no folder {settings.folder}; make it, or leave out --folder")
-    prepare()
+    if settings.tracker is not None and settings.host in _LOOPBACK and settings.tracker.host not in _LOOPBACK:
+        log(f"listening on {settings.host} alone: clients on other machines cannot connect; give --host 0.0.0.0")
+    try:
+        prepare()
+    except ImportError as error:
+        raise UserError(f"this Python lacks what TVM's runtime needs ({error}); run: pip install {error.name}") from error
     server = DeviceServer(settings, run_session, log)
     ready(server.port)
     server.serve()

@@ -80,7 +80,7 @@ class DeviceSession:
 
     def _explain(self, error: Exception, doing: str, expired_after: float | None) -> UserError:
         said = str(error)
-        age = time.monotonic() - self._start
+        age, lost = time.monotonic() - self._start, self._relay.ended
         if expired_after is not None:
             self._lost = True
             return UserError(
@@ -91,13 +91,13 @@ class DeviceSession:
             self._lost = True
             why = _SIGNALS.get(match[1], "see the server's log")
             return UserError(f"{self.name} crashed while {doing}: {match[1]}, {why}; the device is free again")
-        if "SessionTimeout" in said or "session has expired" in said or (age >= self.seconds and _is_loss(said)):
+        if "SessionTimeout" in said or "session has expired" in said or (lost and age >= self.seconds):
             self._lost = True
             return UserError(
                 f"the session of {self.seconds:g} s on {self.name} was over before {doing} was done; "
                 "let its server allow longer ones, with --session-seconds"
             )
-        if _is_loss(said):
+        if lost:
             self._lost = True
             return UserError(
                 f"{self.name} was lost while {doing}: its session or its server was killed, or it went off or out of reach; "
@@ -219,17 +219,6 @@ def open_session(tracker: Address, key: str, *, wait: float = 30.0, session_seco
         session.close()
         raise
     return session
-
-
-_LOSS = re.compile(
-    r"clos(ed|es) |closed|RPCCode::kReturn|reset by peer|broken pipe|shut ?down|not connected|Socket.*(recv|send)",
-    re.IGNORECASE,
-)
-"""What TVM's client says of a connection that has ended."""
-
-
-def _is_loss(said: str) -> bool:
-    return _LOSS.search(said) is not None
 
 
 def _first_line(said: str) -> str:

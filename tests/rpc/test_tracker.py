@@ -51,6 +51,23 @@ def stock(farm: Any, wait_until: Callable[..., Any]) -> Iterator[Address]:
         server.kill()
 
 
+def test_a_server_without_a_tracker(farm: Any, tmp_path: Path) -> None:
+    from tests.rpc.conftest import Program
+
+    command = [sys.executable, "-m", "enet_tvm.rpc.server", "--key", "alone", "--port", "0", "--folder", str(tmp_path)]
+    server = Program(command, tmp_path / "server.log")
+    try:
+        port = int(server.wait_for(r"serving alone on [\d.]+:(\d+)")[1])
+        for _ in range(2):
+            session = rpc.connect("127.0.0.1", port, "alone", session_timeout=20)
+            assert tvm.runtime.tensor(np.ones(3, "float32"), session.cpu()).numpy().sum() == 3
+            del session
+        with pytest.raises(RuntimeError):
+            rpc.connect("127.0.0.1", port, "another")
+    finally:
+        assert server.kill(15) == 0
+
+
 def test_tvms_server(stock: Address, tiny_artifact: Any) -> None:
     from enet_tvm.rpc.engine import DeviceSegmenter
 

@@ -1,0 +1,50 @@
+"""`bench` on a device: this machine's own server stands for the board."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enet_tvm.bench.comparison import compare
+from enet_tvm.bench.runners import Workload
+from enet_tvm.errors import UserError
+from enet_tvm.size import Size
+
+pytestmark = pytest.mark.timeout(200)
+
+
+def workload(compiled_enet: Any, tracker: Any, folder: Path) -> Workload:
+    return Workload(compiled_enet.weights, Size(64, 48), 1, folder, "native", str(tracker), "board", compiled_enet.directory)
+
+
+def test_what_is_reported(board: Any, compiled_enet: Any, tmp_path: Path) -> None:
+    result = compare(["tvm-rpc"], workload(compiled_enet, board[0], tmp_path), seconds=0.5, streams=(1,))
+    (entry,) = result.entries
+    assert entry.passes
+    assert entry.max_abs_logit_diff < 1e-3
+    assert entry.latency is not None
+    assert entry.latency.transfers
+    assert 0 < entry.latency.median < 60
+    assert "1 threads" in entry.description
+    assert set(entry.artifact) == {"enet.so", "manifest.json"}
+    assert entry.footprint is not None
+    assert entry.footprint.memory_bytes is not None
+    assert entry.footprint.memory_bytes > 1 << 20
+    assert entry.device is not None
+    assert entry.device.system.startswith("Linux")
+
+
+def test_device_that_dies(farm: Any, compiled_enet: Any, tmp_path: Path, later: Callable[[float, int, int], None]) -> None:
+    _, tracker = farm.start_tracker()
+    server = farm.start_server(tracker)
+    later(4, signal.SIGKILL, server.pid)
+    with pytest.raises(UserError, match=r"was lost while|no device 'board'|crashed"):
+        compare(["tvm-rpc"], workload(compiled_enet, tracker, tmp_path), seconds=120)
+    server.process.wait()
+    farm.start_server(tracker)
+    result = compare(["tvm-rpc"], workload(compiled_enet, tracker, tmp_path), seconds=0.1)
+    assert result.entries[0].passes
