@@ -14,10 +14,17 @@ import pytest
 import tvm
 from tvm import rpc
 
-from enet_tvm.rpc.devices import list_devices
+from enet_tvm.errors import UserError
+from enet_tvm.rpc.devices import claim_device, list_devices
 from enet_tvm.rpc.session import open_session
 from enet_tvm.rpc.wire import Address, TrackerCode, TrackerConnection, pack_text
 
+STOCK_TRACKER = """
+from tvm.rpc.tracker import PopenTrackerServerState
+state = PopenTrackerServerState("127.0.0.1", 9700, 9799)
+print("port", state.port, flush=True)
+state.thread.join()
+"""
 pytestmark = pytest.mark.timeout(120)
 
 STOCK_SERVER = """
@@ -80,6 +87,27 @@ def test_tvms_server(stock: Address, tiny_artifact: Any) -> None:
         assert segmenter.engine.last.device > 0
 
 
+def test_tvms_tracker(farm: Any, misbehaving_library: Path) -> None:
+    pytest.importorskip("tornado", reason="TVM's tracker needs tornado")
+    from tests.rpc.conftest import Program
+
+    program = Program([sys.executable, "-c", STOCK_TRACKER], farm.folder / "tracker.log", start_new_session=True)
+    try:
+        tracker = Address("127.0.0.1", int(program.wait_for(r"port (\d+)", 60)[1]))
+        farm.start_server(tracker)
+        assert [(device.key, device.free) for device in list_devices(tracker).devices] == [("board", None)]
+        for _ in range(2):
+            with open_session(tracker, "board") as session:
+                assert list_devices(tracker).free["board"] == 0
+                module = session.load_module(session.upload(misbehaving_library))
+                with session.within(10, "counting"):
+                    assert int(module["seven"]()) == 7
+                with pytest.raises(UserError, match="'board' is in use"):
+                    claim_device(tracker, "board", wait=0.5)
+    finally:
+        program.kill()
+
+
 def test_network_on_our_server(board: Any, tiny_artifact: Any) -> None:
     from enet_tvm.rpc.engine import DeviceSegmenter
 
@@ -89,7 +117,6 @@ def test_network_on_our_server(board: Any, tiny_artifact: Any) -> None:
 
 
 def test_gpu_that_is_not_there(board: Any, tiny_artifact: Any, tmp_path: Path) -> None:
-    from enet_tvm.errors import UserError
     from enet_tvm.rpc.engine import DeviceSegmenter
     from enet_tvm.runtime.gpu import missing_driver
 
@@ -107,7 +134,6 @@ def test_gpu_that_is_not_there(board: Any, tiny_artifact: Any, tmp_path: Path) -
 @pytest.mark.parametrize(("key", "sentence"), [("mine", "no device 'mine'"), (None, "no device 'rpi5'")])
 def test_bench_looks_for_the_device_before_it_compiles(board: Any, tmp_path: Path, key: str | None, sentence: str) -> None:
     from enet_tvm.bench.runners import Workload, open_runner
-    from enet_tvm.errors import UserError
     from enet_tvm.size import Size
 
     workload = Workload(tmp_path / "none", Size(64, 48), 1, tmp_path, "rpi5", str(board[0]), key)
