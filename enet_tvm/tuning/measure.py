@@ -93,6 +93,8 @@ class Measurer:
         How long.
     workers : int, optional
         Processes that build at once; by default one for each processor.
+    build_timeout, device_wait : float
+        Seconds after which a build, or waiting for a free device, is given up.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Measurer:
         timing: Timing | None = None,
         workers: int | None = None,
         build_timeout: float = 60.0,
+        device_wait: float = 60.0,
     ) -> None:
         from enet_tvm.tuning.metaschedule import lean_workers, load_meta_schedule
 
@@ -123,10 +126,10 @@ class Measurer:
                 f_build=build,
                 f_export=functools.partial(export, directory=str(directory), triple=triple, toolchain=toolchain),
             )
-            self._runner = self._make_runner(ms, threads, fleet)
+            self._runner = self._make_runner(ms, threads, fleet, device_wait)
         self._build_timeout = build_timeout
 
-    def _make_runner(self, ms: Any, threads: int, fleet: Fleet | None) -> Any:
+    def _make_runner(self, ms: Any, threads: int, fleet: Fleet | None, device_wait: float) -> Any:
         timing = self.timing
         config = ms.runner.EvaluatorConfig(number=1, repeat=timing.repeats, min_repeat_ms=timing.milliseconds)
         if fleet is None:
@@ -144,7 +147,7 @@ class Measurer:
                 session_timeout_sec=int(timing.timeout) + 30,
             ),
             evaluator_config=config,
-            f_create_session=functools.partial(create_session, wait=60.0, seconds=timing.timeout),
+            f_create_session=functools.partial(create_session, wait=device_wait, seconds=timing.timeout),
             f_upload_module=upload,
             f_alloc_argument=allocate_remote,
             f_run_evaluator=functools.partial(evaluate_remote, threads=threads),
@@ -152,7 +155,7 @@ class Measurer:
             max_workers=fleet.devices,
         )
         # Its pool waits for ever. The sessions have ends of their own; this is for what they cannot see.
-        runner.pool._timeout = timing.timeout + 120
+        runner.pool._timeout = timing.timeout + device_wait + 60
         return runner
 
     def build(self, modules: Sequence[tvm.IRModule]) -> list[Path | Outcome]:

@@ -136,7 +136,6 @@ class Session:
 
     def __init__(self, request: TuneRequest, listener: Listener) -> None:
         check_stack()
-        load_meta_schedule()
         self.request = request
         self.listener = listener
         self._start = time.monotonic()
@@ -154,6 +153,7 @@ class Session:
         self.place: Place = Here(threads) if request.fleet is None else There(threads, request.fleet)
         self.directory = request.out / target.name / self.network.folder
         self.work = self.directory.with_name(f".{self.network.folder}.unfinished")
+        load_meta_schedule()
         self._target = target.to_tvm()
         self._failures: list[dict[str, str]] = []
         self._libraries: dict[tuple[str, str], Path] = {}
@@ -370,8 +370,8 @@ class Session:
         self._failures.append({"kernel": task, "point": point, "reason": reason})
         write_json(self.work / FAILURES, self._failures)
 
-    def _measure(self, trials: Sequence[Trial]) -> list[Outcome]:
-        """Return what becomes of points; a library that was built before is not built again."""
+    def _build(self, trials: Sequence[Trial]) -> dict[int, Outcome]:
+        """Build what was not built before, all at once; returns the failures by their place."""
         assert self._measurer is not None
         outcomes: dict[int, Outcome] = {}
         missing = []
@@ -387,6 +387,12 @@ class Session:
                 outcomes[place] = built
             else:
                 self._libraries[self._library_key(trials[place])] = built
+        return outcomes
+
+    def _measure(self, trials: Sequence[Trial]) -> list[Outcome]:
+        """Return what becomes of points."""
+        assert self._measurer is not None
+        outcomes = self._build(trials)
         places = [place for place in range(len(trials)) if place not in outcomes]
         libraries = [self._libraries[self._library_key(trials[place])] for place in places]
         results = self._measurer.run(
@@ -449,6 +455,8 @@ class Session:
             if rivals and task.default in measured:
                 entrants[task] = [task.default, *rivals[:FINALISTS]]
         times: dict[Task, dict[Any, list[float]]] = {task: {p: [] for p in points} for task, points in entrants.items()}
+        # Libraries of a session that was interrupted are gone.
+        self._build([Trial(task, point) for task, points in entrants.items() for point in points])
         for turn in range(PASSES):
             for task, points in entrants.items():
                 turned = points[turn % len(points) :] + points[: turn % len(points)]
