@@ -11,6 +11,11 @@ ROOT = Path(__file__).parent
 SHIPPED = ("model", "targets", "tuning_logs")
 
 
+def _is_shipped(path: Path) -> bool:
+    """Whether a path is a file and no part of a tuning session that goes on."""
+    return path.is_file() and not any(part.endswith(".unfinished") for part in path.parts)
+
+
 class BuildWithShare(build_py):
     """Copies the shipped directories to ``enet_tvm/share``; an editable install finds them where they are."""
 
@@ -32,7 +37,7 @@ class BuildWithShare(build_py):
 
     def _shared_files(self) -> list[tuple[Path, Path]]:
         share = Path(self.build_lib, "enet_tvm", "share")
-        files = (file for name in SHIPPED for file in sorted((ROOT / name).rglob("*")) if file.is_file())
+        files = (file for name in SHIPPED for file in sorted((ROOT / name).rglob("*")) if _is_shipped(file))
         return [(file, share / file.relative_to(ROOT)) for file in files]
 
 

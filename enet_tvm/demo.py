@@ -70,7 +70,9 @@ def run(weights: Path, size: Size, output: Path, picture: Path | None, seconds: 
     torch.set_num_threads(threads)
 
     start = time.perf_counter()
-    request = CompileRequest(weights=weights, size=size, target=load_target("native"), command=shlex.join(sys.argv))
+    request = CompileRequest(
+        weights=weights, size=size, target=load_target("native"), command=shlex.join(sys.argv), threads=threads
+    )
     manifest = compile_artifact(request, artifact := output / "artifact")
     took = time.perf_counter() - start
     console.print(f"compiled for {manifest.target.mcpu} in {took:.0f} s: {manifest.kernel_count} kernels, in {artifact}")
