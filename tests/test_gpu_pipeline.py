@@ -191,5 +191,5 @@ def test_a_dump_of_the_phases(network_of, tmp_path: Path):
 @pytest.mark.usefixtures("cuda")
 def test_an_error_of_the_device_compiler_comes_through_tvm(network_of):
     network = network_of(lambda net, x: net.conv(x), conv=nn.Conv2d(4, 8, 1))
-    with pytest.raises(UserError, match="^NVRTC of CUDA 12 knows no architecture sm_42"):
+    with pytest.raises(UserError, match=r"^NVRTC of CUDA 12 knows no architecture sm_42"):
         build(network, (1, 4, 8, 8), arch="sm_42")
