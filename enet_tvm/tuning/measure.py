@@ -1,4 +1,4 @@
-"""Building and timing single kernels, by MetaSchedule's builder and runners: every trial has an end and an explanation.
+"""Building and timing single kernels, by workers and runners of MetaSchedule: every trial has an end and an explanation.
 
 Everything at the top level here is sent by name to worker processes, so they import this module: it must stay light.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from enet_tvm.rpc.wire import Address
 
 _SHARE_ALL_CORES = -3  # ThreadGroup::AffinityMode::kSpecifyThreadShareAllCore
+_USES_OF_BUILDER = 100
 _REMOTE_ERRORS = "enet-tvm: the device "
 """Begins the message of a failure that says nothing of the kernel."""
 
@@ -110,6 +111,8 @@ class Measurer:
         build_timeout: float = 60.0,
         device_wait: float = 60.0,
     ) -> None:
+        from tvm.support.popen_pool import PopenPoolExecutor
+
         from enet_tvm.tuning.metaschedule import lean_workers, load_meta_schedule
 
         ms = load_meta_schedule()
@@ -118,15 +121,14 @@ class Measurer:
         self._lean = lean_workers
         directory.mkdir(parents=True, exist_ok=True)
         with lean_workers():
-            # Build and export are our own: the default ones import all tensor intrinsics in every worker, which takes
-            # longer than the default timeout, and leave it to the runner to link.
-            self._builder = ms.builder.LocalBuilder(
-                max_workers=workers or len(usable_cpus()),
-                timeout_sec=build_timeout,
-                f_build=build,
-                f_export=functools.partial(export, directory=str(directory), triple=triple, toolchain=toolchain),
-            )
             self._runner = self._make_runner(ms, threads, fleet, device_wait)
+        # MetaSchedule's own builder ends its workers after every round, because they leak, and a new one imports TVM for
+        # seconds. Here they live for many builds. Its default build would import all tensor intrinsics in each, which
+        # takes longer than its timeout, and its default export leaves it to the runner, or the device, to link.
+        self._builders = PopenPoolExecutor(
+            max_workers=workers or len(usable_cpus()), timeout=build_timeout, maximum_process_uses=_USES_OF_BUILDER
+        )
+        self._build_one = functools.partial(build, target=target, directory=str(directory), triple=triple, toolchain=toolchain)
         self._build_timeout = build_timeout
 
     def _make_runner(self, ms: Any, threads: int, fleet: Fleet | None, device_wait: float) -> Any:
@@ -160,18 +162,18 @@ class Measurer:
 
     def build(self, modules: Sequence[tvm.IRModule]) -> list[Path | Outcome]:
         """Compile and link modules, several at once; a failure takes the place of the library."""
-        from tvm.s_tir.meta_schedule.builder import BuilderInput
-
-        if not modules:
-            return []
         with self._lean():
-            results = self._builder.build([BuilderInput(module, self.target) for module in modules])
-        return [Path(r.artifact_path) if r.artifact_path else self._unbuilt(str(r.error_msg)) for r in results]
+            results = list(self._builders.map_with_error_catching(self._build_one, modules))
+        return [self._built(result) for result in results]
 
-    def _unbuilt(self, message: str) -> Outcome:
-        if "Timeout" in message:
+    def _built(self, result: Any) -> Path | Outcome:
+        from tvm.support.popen_pool import StatusKind
+
+        if result.status == StatusKind.COMPLETE:
+            return Path(result.value)
+        if result.status == StatusKind.TIMEOUT:
             return Outcome(reason=f"compiling took longer than {self._build_timeout:g} s")
-        return Outcome(reason=f"does not compile: {_last_line(message)}")
+        return Outcome(reason=f"does not compile: {_last_line(str(result.value))}")
 
     def run(self, libraries: Sequence[Path], arguments: Sequence[Any]) -> list[Outcome]:
         """Time libraries, one after the other on each device.
@@ -194,8 +196,11 @@ class Measurer:
         return [_outcome(r.run_secs, r.error_msg, self.timing) for r in results]
 
     def close(self) -> None:
-        """End the workers."""
-        self._runner.pool.shutdown(wait=False)
+        """End the workers, whatever they are doing."""
+        for pool in (self._builders, self._runner.pool):
+            # What still waits in its queue would start them again.
+            pool._threadpool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False)
 
 
 def _outcome(seconds: Any, message: Any, timing: Timing) -> Outcome:
@@ -216,19 +221,14 @@ def _last_line(message: str) -> str:
     return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1])[:200] if lines else "no reason was given"
 
 
-def build(mod: tvm.IRModule, target: tvm.target.Target, _parameters: Any) -> Any:
-    """Compile a module in a builder's worker."""
+def build(mod: tvm.IRModule, target: tvm.target.Target, directory: str, triple: str, toolchain: str) -> str:
+    """Compile a module in a worker and link it into a shared library of its own name."""
     import tvm
 
-    return tvm.compile(mod, target)
-
-
-def export(library: Any, directory: str, triple: str, toolchain: str) -> str:
-    """Link a compiled module into a shared library of its own name."""
     from enet_tvm.toolchain import host_linker
 
     path = Path(tempfile.mkdtemp(dir=directory)) / "kernel.so"
-    library.export_library(str(path), fcompile=host_linker(triple, toolchain))
+    tvm.compile(mod, target).export_library(str(path), fcompile=host_linker(triple, toolchain))
     return str(path)
 
 
