@@ -60,8 +60,9 @@ FINALISTS = 2
 """Points of each kernel that meet the default in the contest: one sample of each decides nothing."""
 _GENERIC_TRIALS = 48
 _LEAST_SHARE = 0.01
-_SECONDS_OF_TRIAL = 0.45
-"""A guess at what a trial takes, until some were made."""
+_SECONDS_OF_TRIAL = 0.35
+_SECONDS_OF_RUN = 0.12
+"""Guesses at what a trial takes, and timing its kernel alone, until some were made."""
 _COMPARISON_SECONDS = 8.0
 
 
@@ -157,7 +158,7 @@ class Session:
         self._target = target.to_tvm()
         self._failures: list[dict[str, str]] = []
         self._libraries: dict[tuple[str, str], Path] = {}
-        self._seconds_of_trial = _SECONDS_OF_TRIAL
+        self._seconds_of_trial, self._seconds_of_run = _SECONDS_OF_TRIAL, _SECONDS_OF_RUN
         self._measurer: Measurer | None = None
         self._records: Records | None = None
 
@@ -291,8 +292,7 @@ class Session:
 
     def _seconds_after(self) -> float:
         """Return what contest, compilation and judgement are going to take."""
-        a_run = self._seconds_of_trial / 2
-        contest = (len(self.tasks) + len(self.generic)) * (1 + FINALISTS) * PASSES * a_run
+        contest = (len(self.tasks) + len(self.generic)) * (1 + FINALISTS) * PASSES * self._seconds_of_run
         return contest + 1.2 * self._compile_seconds + 2.5 * _COMPARISON_SECONDS
 
     def _time_is_up(self, trials: int) -> bool:
@@ -395,9 +395,11 @@ class Session:
         outcomes = self._build(trials)
         places = [place for place in range(len(trials)) if place not in outcomes]
         libraries = [self._libraries[self._library_key(trials[place])] for place in places]
-        results = self._measurer.run(
-            libraries, [_arguments(trials[place].task.module(trials[place].point)) for place in places]
-        )
+        modules = [trials[place].task.module(trials[place].point) for place in places]
+        began = time.monotonic()
+        results = self._measurer.run(libraries, [_arguments(module) for module in modules])
+        if libraries:
+            self._seconds_of_run = 0.5 * self._seconds_of_run + 0.5 * (time.monotonic() - began) / len(libraries)
         outcomes |= dict(zip(places, results, strict=True))
         return [outcomes[place] for place in range(len(trials))]
 
