@@ -14,7 +14,7 @@ from enet_tvm.version import __version__
 
 VERBS = (
     *("info", "data", "train", "evaluate", "export", "tune", "compile", "targets", "run", "verify", "profile", "bench"),
-    *("compare", "plot", "import-weights", "device"),
+    *("compare", "plot", "fit-bias", "import-weights", "device"),
 )
 """Each names a module of this package with a function `command`, or an `app` of several; heavy imports happen inside."""
 
