@@ -58,11 +58,22 @@ class InputInfo(_Part):
 
 
 class OutputInfo(_Part):
-    """The output of the compiled function: logits, N x classes x H x W."""
+    """The output of the compiled function: logits, N x classes x H x W, or labels, N x H x W."""
 
-    shape: Shape4
-    dtype: Literal["float32"] = "float32"
-    layout: Literal["NCHW"] = "NCHW"
+    shape: Shape4 | tuple[Extent, Extent, Extent]
+    dtype: Literal["float32", "uint8"] = "float32"
+    layout: Literal["NCHW", "NHW"] = "NCHW"
+
+    @property
+    def labels(self) -> bool:
+        """Whether these are labels."""
+        return self.layout == "NHW"
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        if (len(self.shape), self.dtype, self.layout) not in ((4, "float32", "NCHW"), (3, "uint8", "NHW")):
+            raise ValueError("an output is float32 NCHW or uint8 NHW")
+        return self
 
 
 class TargetInfo(_Part):
@@ -116,11 +127,18 @@ class OutputLayout(_Part):
         Channels that lie innermost, as in NCHW16c; 1 for NCHW.
     pad : int
         Columns of zeros at each end of a row.
+    dtype : str
+        Of an element; where several fit, they are stored in words of 32 bits, the first in the lowest bits.
+    scale, zero : float, int
+        What codes of a byte mean: ``scale * (code - zero)``; "int8" stores them less 128.
     """
 
     shape: tuple[int, ...]
     block: int = 1
     pad: int = 0
+    dtype: Literal["float32", "bfloat16", "uint8", "int8"] = "float32"
+    scale: float = 1.0
+    zero: int = 0
 
 
 class Kernel(_Part):
@@ -281,6 +299,8 @@ class Manifest(_Part):
         File name of the library in the artifact's directory.
     library_report : LibraryReport or None
         What it asks of the system that loads it; None where nobody looked.
+    dtype : {"float32", "bfloat16", "int8"}
+        In what it computes between its first and its last layer.
     tuning : TuningInfo or None
         What chose its kernels; None for the defaults.
     """
@@ -301,13 +321,13 @@ class Manifest(_Part):
     library: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = LIBRARY_NAME
     library_report: LibraryReport | None = None
     tuning: TuningInfo | None = None
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        if not len(self.classes) == len(self.palette) == self.output.shape[1]:
-            raise ValueError(
-                f"{len(self.classes)} classes, {len(self.palette)} colours and {self.output.shape[1]} output channels differ"
-            )
+        channels = len(self.classes) if self.output.labels else self.output.shape[1]
+        if not len(self.classes) == len(self.palette) == channels:
+            raise ValueError(f"{len(self.classes)} classes, {len(self.palette)} colours and {channels} output channels differ")
         if self.kernel_count != len(self.kernels):
             raise ValueError(f"kernel_count is {self.kernel_count}, but {len(self.kernels)} kernels are listed")
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tvm
 
@@ -20,6 +21,7 @@ from enet_tvm.artifact import (
     check_destination,
     write_artifact,
 )
+from enet_tvm.calibration import calibration_beside, load_calibration
 from enet_tvm.cuda.tools import find_cuda_tools
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
@@ -28,7 +30,7 @@ from enet_tvm.frontend.torch_import import from_torch
 from enet_tvm.inspection import inspect_library
 from enet_tvm.kernels.choices import Choices
 from enet_tvm.networks import WeightsInfo, load_network, read_info
-from enet_tvm.pipeline import Launch, compile_module
+from enet_tvm.pipeline import Launch, Numerics, compile_module
 from enet_tvm.places import find_file
 from enet_tvm.size import DEFAULT_SIZE, Size
 from enet_tvm.targets import TargetSpec
@@ -61,6 +63,12 @@ class CompileRequest:
         Directory of the log to use; None for the one that fits best.
     threads : int or None
         That the network is to run on, by which a log is chosen; None for the target's cores.
+    dtype : {"float32", "bfloat16", "int8"}
+        In what the network computes between its first and its last layer.
+    labels : bool
+        Whether it returns labels instead of logits.
+    calibration : Path or None
+        For int8: of ``enet-tvm calibrate``; None for the one beside the weights.
     """
 
     weights: Path
@@ -72,6 +80,9 @@ class CompileRequest:
     untuned: bool = False
     tuning_log: Path | None = None
     threads: int | None = None
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    labels: bool = False
+    calibration: Path | None = None
 
 
 def compile_artifact(
@@ -110,7 +121,12 @@ def compile_artifact(
     for problem in found.problems:
         say(f"warning: {problem}")
     compiled = compile_module(
-        source.mod, request.target.to_tvm(), request.dump_ir, choices=found.choices, gpu=request.target.gpu
+        source.mod,
+        request.target.to_tvm(),
+        request.dump_ir,
+        choices=found.choices,
+        gpu=request.target.gpu,
+        numerics=_numerics(request, source),
     )
     if not (request.untuned or request.target.gpu or choices):
         say(found.sentence())
@@ -154,7 +170,16 @@ def _look_up(request: CompileRequest, source: _Source) -> Lookup:
         return use_log(request.tuning_log)
     batch, _, height, width = source.shape
     threads = request.threads or request.target.cores
-    return find_log(network_of(source.info.network, Size(width, height), batch, threads), request.target)
+    return find_log(network_of(source.info.network, Size(width, height), batch, threads, request.dtype), request.target)
+
+
+def _numerics(request: CompileRequest, source: _Source) -> Numerics:
+    if request.dtype != "int8":
+        if request.calibration is not None:
+            raise UserError(f"{request.dtype} needs no calibration; leave --calibration out, or add --dtype int8")
+        return Numerics(request.dtype, labels=request.labels)
+    path = request.calibration or calibration_beside(request.weights)
+    return Numerics("int8", load_calibration(path, source.weights_sha256).ranges, request.labels)
 
 
 def _check_classes(weights: Path, source: _Source) -> None:
@@ -171,7 +196,9 @@ def _manifest(request: CompileRequest, source: _Source, launches: tuple[Launch, 
         classes=info.classes,
         palette=info.palette,
         input=InputInfo(shape=shape, mean=info.mean, std=info.std),
-        output=OutputInfo(shape=(shape[0], len(info.classes), *shape[2:])),
+        output=OutputInfo(shape=(shape[0], *shape[2:]), dtype="uint8", layout="NHW")
+        if request.labels
+        else OutputInfo(shape=(shape[0], len(info.classes), *shape[2:])),
         target=TargetInfo(
             name=target.name,
             triple=target.triple,
@@ -186,18 +213,22 @@ def _manifest(request: CompileRequest, source: _Source, launches: tuple[Launch, 
         kernels=tuple(_kernel(launch) for launch in launches),
         kernel_count=len(launches),
         command=request.command,
+        dtype=request.dtype,
     )
 
 
 def _kernel(launch: Launch) -> Kernel:
-    # A pooling writes its window indices last: there is no single output to describe.
-    several = "max_pool2d_with_window" in launch.ops
-    layout = None if several else OutputLayout(shape=launch.shape, block=max(launch.block, 1), pad=launch.pad)
+    # A pooling writes its window indices last, and labels are no layer's output: there is none to describe.
+    other = {"max_pool2d_with_window", "argmax"}.intersection(launch.ops)
+    block = max(launch.block, 1)
+    stored = OutputLayout(
+        shape=launch.shape, block=block, pad=launch.pad, dtype=launch.dtype, scale=launch.scale, zero=launch.zero
+    )
     return Kernel(
         name=launch.kernel,
         ops=launch.ops,
         layers=launch.layers,
-        output_layout=layout,
+        output_layout=None if other else stored,
         flops=launch.flops,
         bytes=launch.bytes,
     )

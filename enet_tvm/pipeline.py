@@ -4,7 +4,8 @@
 1  fold-batch-norm      into weights and biases
 2  fuse-initial-block   convolution | pooling, concatenation and PReLU as one operator
 3  fuse-conv2d          bias, shortcut (padded, unpooled) and activation into each convolution
-4  block-layout         channel-blocked tensors throughout, with the padding their readers need
+   end-in-argmax        labels instead of logits, where they are wanted
+4  block-layout         channel-blocked tensors throughout, with the padding their readers need; shorter elements
 5  lower-kernels        the project's register-tile kernels at tuned or default tiles, weights packed
 6  legalize             what is left, by TVM's own operators
 7  fuse-remaining       TVM's generic fusion of that
@@ -20,8 +21,9 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tvm
@@ -32,11 +34,15 @@ from enet_tvm.cuda.device_compiler import device_compiler
 from enet_tvm.cuda.ptxas import assemble
 from enet_tvm.cuda.tools import find_cuda_tools
 from enet_tvm.dataflow import Dataflow, is_call
+from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
 from enet_tvm.kernels.choices import DEFAULTS, Choices
+from enet_tvm.kernels.elements import dot_products
 from enet_tvm.kernels.gpu_tile import GpuUnit
 from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.ops.layout import DType
 from enet_tvm.passes.block_layout import BlockLayout
+from enet_tvm.passes.end_in_argmax import EndInArgmax
 from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
 from enet_tvm.passes.fuse_conv2d import FuseConv2D
 from enet_tvm.passes.fuse_initial_block import FuseInitialBlock
@@ -44,6 +50,7 @@ from enet_tvm.passes.lower_gpu_kernels import LowerGpuKernels
 from enet_tvm.passes.lower_kernels import LAUNCHES, LowerKernels
 from enet_tvm.passes.schedule_remaining import ScheduleRemaining
 from enet_tvm.passes.schedule_remaining_gpu import ScheduleRemainingGpu
+from enet_tvm.quantisation import Ranges
 from enet_tvm.targets.spec import GpuSpec
 
 _ATTEMPTS = 4
@@ -78,6 +85,10 @@ class Launch:
         Of its convolution, two for each multiply-add; 0 where it has none.
     bytes : int
         Of all its arguments: what it must at least read and write.
+    dtype : str
+        Of the output's elements, see `enet_tvm.ops.Layout`.
+    scale, zero : float, int
+        What codes mean: ``scale * (code - zero)``.
     """
 
     kernel: str
@@ -88,6 +99,31 @@ class Launch:
     pad: int
     flops: int
     bytes: int
+    dtype: DType = "float32"
+    scale: float = 1.0
+    zero: int = 0
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """In what a network computes, and what it returns.
+
+    Attributes
+    ----------
+    dtype : {"float32", "bfloat16", "int8"}
+        Of activations and weights between the first and the last layer; sums are wider.
+    ranges : mapping
+        For int8, by layer the least and largest value of its output.
+    labels : bool
+        Return N x H x W uint8 classes instead of logits.
+    """
+
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    ranges: Ranges = field(default_factory=dict)
+    labels: bool = False
+
+
+FLOAT32 = Numerics()
 
 
 @dataclass(frozen=True)
@@ -98,16 +134,38 @@ class Compiled:
     launches: tuple[Launch, ...]
 
 
-def graph_phases(target: tvm.target.Target, choices: Choices = DEFAULTS) -> list[Phase]:
-    """Return the phases from an imported network to scheduled kernels."""
+def graph_phases(target: tvm.target.Target, choices: Choices = DEFAULTS, numerics: Numerics = FLOAT32) -> list[Phase]:
+    """Return the phases from an imported network to scheduled kernels.
+
+    Raises
+    ------
+    UserError
+        When the target's processor has no instruction for the dot products of `numerics`.
+    """
     unit = VectorUnit.of(target)
     return [
         *_fusing_phases(),
-        Phase("block-layout", [BlockLayout(unit.lanes)]),
-        Phase("lower-kernels", [LowerKernels(unit, choices)]),
+        *([Phase("end-in-argmax", [EndInArgmax()])] if numerics.labels else []),
+        Phase("block-layout", [BlockLayout(unit.lanes, _element(numerics, target))]),
+        Phase("lower-kernels", [LowerKernels(unit, choices, numerics.ranges)]),
         *_remaining_phases(),
         Phase("schedule-remaining", [ScheduleRemaining(unit.lanes, choices)]),
     ]
+
+
+def _element(numerics: Numerics, target: tvm.target.Target) -> DType:
+    """Return the element that stands for a dtype on a target, whose dot products it has."""
+    if numerics.dtype == "float32":
+        return "float32"
+    known = dot_products(target)
+    wanted: tuple[DType, ...] = ("bfloat16",) if numerics.dtype == "bfloat16" else ("uint8", "int8")
+    for element in wanted:
+        if element in known:
+            return element
+    raise UserError(
+        f"{target.attrs['mcpu']} has no dot product of {numerics.dtype}, so it would not be faster; "
+        "leave --dtype out, or name a target that has one"
+    )
 
 
 def gpu_phases(unit: GpuUnit, smaller: Mapping[str, int] | None = None) -> list[Phase]:
@@ -167,6 +225,7 @@ def compile_module(
     dump_ir: Path | None = None,
     choices: Choices = DEFAULTS,
     gpu: GpuSpec | None = None,
+    numerics: Numerics = FLOAT32,
 ) -> Compiled:
     """Compile an imported network.
 
@@ -182,15 +241,19 @@ def compile_module(
         What tuning found out about the kernels of a CPU.
     gpu : GpuSpec, optional
         The GPU that the network runs on.
+    numerics : Numerics
+        In what a CPU computes and what it returns.
 
     Raises
     ------
     UserError
-        When the CUDA compiler is missing for a GPU.
+        When the CUDA compiler is missing for a GPU, or the target cannot do what `numerics` asks for.
     """
+    if gpu is not None and numerics != FLOAT32:
+        raise UserError("kernels for GPUs compute in float32 and return logits; leave --dtype and --output out")
     if gpu is not None:
         return _compile_for_gpu(mod, target, dump_ir, gpu)
-    return _compile(mod, target, dump_ir, graph_phases(target, choices))
+    return _compile(mod, target, dump_ir, graph_phases(target, choices, numerics))
 
 
 def _compile_for_gpu(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, gpu: GpuSpec) -> Compiled:
@@ -247,7 +310,8 @@ def _launches(mod: tvm.IRModule) -> list[Launch]:
         if described and described[0]["kernel"] == kernel:
             facts = described.pop(0)
             ops, layers = tuple(facts["ops"]), tuple(facts["layers"])
-            launches.append(Launch(kernel, ops, layers, stored, facts["block"], facts["pad"], facts["flops"], size))
+            known = {key: facts[key] for key in ("block", "pad", "flops", "dtype", "scale", "zero")}
+            launches.append(Launch(kernel, ops, layers, stored, bytes=size, **known))
         else:
             launches.append(Launch(kernel, tuple(kernel.strip("0123456789").split("_")), (), stored, 0, 0, 0, size))
     if described:

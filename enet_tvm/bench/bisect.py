@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from enet_tvm.quantisation import Codes
+
 if TYPE_CHECKING:
     from enet_tvm.artifact import OutputLayout
     from enet_tvm.runtime import Segmenter
@@ -143,15 +145,21 @@ def layer_outputs(network: nn.Module, x: NDArray[np.float32], layers: set[str]) 
 
 
 def to_nchw(output: NDArray[Any], layout: OutputLayout) -> NDArray[Any]:
-    """Return a kernel's output as N x C x H x W, without the columns of padding.
+    """Return what a kernel's output means as N x C x H x W, without the columns of padding.
 
     Parameters
     ----------
     output : ndarray
-        As the kernel wrote it: N x C/b x H x (W + 2p) x b for a block of b channels, N x C x H x (W + 2p) for none.
+        As the kernel wrote it: N x C/b x H x (W + 2p) x b for a block of b channels, N x C x H x (W + 2p) for none;
+        elements shorter than 32 bits in words of these.
     layout : OutputLayout
-        Says b and p.
+        Says b and p, and what the elements are.
     """
+    if layout.dtype == "bfloat16":
+        output = (output.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    elif layout.dtype in ("uint8", "int8"):
+        codes = output.view(np.uint8) ^ np.uint8(0x80 if layout.dtype == "int8" else 0)
+        output = Codes(layout.scale, layout.zero).decode(codes)
     if output.ndim == 5:
         batch, blocks, height, width, block = output.shape
         output = output.transpose(0, 1, 4, 2, 3).reshape(batch, blocks * block, height, width)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from enet_tvm.artifact import Manifest
+
+Precision = Literal["float32", "bfloat16", "int8"]
+Output = Literal["logits", "labels"]
 
 
 def command(
@@ -22,6 +25,19 @@ def command(
     ] = None,
     target: Annotated[str, typer.Option(help="What to compile for: a target's name, 'native', or a .toml file.")] = "native",
     batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures that go through the network at once.")] = 1,
+    dtype: Annotated[
+        Precision,
+        typer.Option(
+            help="What it computes in; bfloat16 and int8 are faster, nearly as accurate, and need a CPU that has them."
+        ),
+    ] = "float32",
+    output: Annotated[
+        Output, typer.Option(help="What it returns: logits, or at once the labels, which saves writing and reading logits.")
+    ] = "logits",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="For int8: of 'enet-tvm calibrate'; by default the one beside the weights."),
+    ] = None,
     untuned: Annotated[bool, typer.Option("--untuned", "--no-tuning", help="Ignore tuning logs.")] = False,
     tuning_log: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Tuning log to use; by default the one that fits, of 'tuning_logs'.")
@@ -60,13 +76,17 @@ def command(
             untuned=untuned,
             tuning_log=tuning_log,
             threads=threads,
+            dtype=dtype,
+            labels=output == "labels",
+            calibration=calibration,
         )
         start = time.perf_counter()
         manifest = compile_artifact(request, out, say=lambda sentence: console.print(sentence, markup=False))
         seconds = time.perf_counter() - start
     library = out / manifest.library
     console.print(
-        f"{out}: {manifest.network} with {len(manifest.classes)} classes at {_size(manifest)} for {spec.name} ({processor}), "
+        f"{out}: {manifest.network} with {len(manifest.classes)} classes at {_size(manifest)} in {manifest.dtype} "
+        f"for {spec.name} ({processor}), "
         f"{manifest.kernel_count} kernels, {library.stat().st_size / 1e6:.1f} MB, in {seconds:.0f} s",
         markup=False,
     )
@@ -81,6 +101,8 @@ def _size(manifest: Manifest) -> str:
 
 def _figures(manifest: Manifest, library: Path, seconds: float) -> dict[str, object]:
     return {
+        "dtype": manifest.dtype,
+        "output": manifest.output.model_dump(mode="json"),
         "kernel_count": manifest.kernel_count,
         "library_bytes": library.stat().st_size,
         "seconds": seconds,

@@ -13,8 +13,8 @@ from enet_tvm.errors import UserError
 from enet_tvm.version import __version__
 
 VERBS = (
-    *("info", "data", "train", "evaluate", "export", "tune", "compile", "targets", "run", "verify", "profile", "bench"),
-    *("compare", "plot", "fit-bias", "import-weights", "device"),
+    *("info", "data", "train", "evaluate", "fit-bias", "import-weights", "export", "calibrate", "tune", "compile", "targets"),
+    *("run", "verify", "profile", "bench", "compare", "plot", "device"),
 )
 """Each names a module of this package with a function `command`, or an `app` of several; heavy imports happen inside."""
 

@@ -21,8 +21,15 @@ def command(
     data: Annotated[str | None, typer.Option(metavar="DIR|synthetic", help="A labelled data set, such as CamVid.")] = None,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "val",
     weights: Annotated[Path | None, typer.Option(help="Weights it was compiled from; those shipped, by default.")] = None,
-    min_agreement: Annotated[float, typer.Option(help="Share of pixels that must get the same label.")] = 0.9999,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(help="Share of pixels that must get the same label; by default 0.9999, 0.99 in bfloat16, 0.97 in int8."),
+    ] = None,
     max_logit_diff: Annotated[float | None, typer.Option(help="Largest difference of two logits allowed; any if none.")] = None,
+    max_miou_diff: Annotated[
+        float | None,
+        typer.Option(help="Distance of the mIoUs allowed; by default 0.0001, 0.002 in bfloat16, 0.01 in int8."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the compiled network; all by default.")] = None,
     tracker: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Run it on a device behind this RPC tracker.")
@@ -39,7 +46,7 @@ def command(
 
     from enet_tvm.bench.bisect import compare_layers, first_parting
     from enet_tvm.bench.inputs import open_inputs
-    from enet_tvm.bench.parity import load_reference, verify
+    from enet_tvm.bench.parity import MAX_MIOU_DIFF, MIN_AGREEMENT, load_reference, verify
     from enet_tvm.files import write_json
     from enet_tvm.runtime import Segmenter
 
@@ -56,21 +63,26 @@ def command(
         network = load_reference(segmenter, weights)
         pictures = track(inputs, description="comparing", total=len(inputs), console=console, disable=not console.is_terminal)
         report = verify(segmenter, network, pictures, inputs.class_set)
-        passed = report.passes(min_agreement, max_logit_diff)
+        dtype = segmenter.manifest.dtype
+        agreed = MIN_AGREEMENT[dtype] if min_agreement is None else min_agreement
+        near = MAX_MIOU_DIFF[dtype] if max_miou_diff is None else max_miou_diff
+        passed = report.passes(agreed, max_logit_diff, near)
         parting = None
-        if not passed and tracker is None:
+        if not passed and tracker is None and dtype == "float32":
             parting = first_parting(compare_layers(segmenter, network, inputs[report.worst_picture][0]))
     worst = inputs.names[report.worst_picture]
     console.print(_table(report, f"{artifact} against PyTorch on {inputs.description}", worst))
     if json is not None:
-        limits = {"min_agreement": min_agreement, "max_logit_diff": max_logit_diff}
+        limits = {"min_agreement": agreed, "max_logit_diff": max_logit_diff, "max_miou_diff": near}
         first = {} if passed else {"first_parting": parting.to_dict() if parting else None}
         write_json(json, {"passed": passed, "inputs": inputs.description, **limits, **report.to_dict(), **first})
     if passed:
         console.print("passed", style="bold green")
         return
     console.print("failed", style="bold red")
-    if tracker is None:
+    if dtype != "float32":
+        console.print(_explain_dtype(dtype, agreed, near), markup=False)
+    elif tracker is None:
         console.print(_explain(parting), markup=False)
     raise typer.Exit(1)
 
@@ -80,8 +92,9 @@ def _table(report: ParityReport, title: str, worst: str) -> Table:
 
     table = Table(title=title, show_header=False)
     table.add_row("pictures", str(report.pictures))
-    table.add_row("largest logit difference", f"{report.max_abs_logit_diff:.3g}")
-    table.add_row("mean logit difference", f"{report.mean_abs_logit_diff:.3g}")
+    if report.max_abs_logit_diff is not None:
+        table.add_row("largest logit difference", f"{report.max_abs_logit_diff:.3g}")
+        table.add_row("mean logit difference", f"{report.mean_abs_logit_diff:.3g}")
     table.add_row("label agreement", f"{report.label_agreement:.5%}")
     table.add_row("pixels with another label", f"{report.differing_pixels:,} of {report.pixels:,}")
     table.add_row("lowest label agreement", f"{report.worst_agreement:.5%} ({worst})")
@@ -97,4 +110,11 @@ def _explain(parting: LayerDifference | None) -> str:
     return (
         f"the first layer to part is {parting.layer}, in kernel {parting.kernel} (launch {parting.launch}): "
         f"largest difference {parting.max_abs_diff:.3g} at values up to {parting.scale:.3g}"
+    )
+
+
+def _explain_dtype(dtype: str, agreement: float, miou_diff: float) -> str:
+    return (
+        f"{dtype} is expected to keep {agreement:.2%} of the labels and the mIoU within {miou_diff:g}; "
+        "calibrate on pictures like these, or compile in float32"
     )

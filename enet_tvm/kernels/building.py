@@ -10,10 +10,12 @@ import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
+from enet_tvm.kernels.elements import Isa, calls, splat, with_definitions
+
 Arguments = dict[str, tuple[tuple[int, ...], str]]
 
 
-def prim_func(arguments: Arguments, body: Callable[..., None]) -> tvm.tirx.PrimFunc:
+def prim_func(arguments: Arguments, body: Callable[..., None], isa: Isa = "x86") -> tvm.tirx.PrimFunc:
     """Build a scheduled, side-effect-free kernel.
 
     Parameters
@@ -22,8 +24,10 @@ def prim_func(arguments: Arguments, body: Callable[..., None]) -> tvm.tirx.PrimF
         Name -> (shape, dtype) of each buffer, inputs before outputs.
     body : callable
         Emits the statements; takes the buffers.
+    isa : {"x86", "aarch64"}
+        Whose dot products the statements may use.
     """
-    with IRBuilder() as builder:
+    with calls() as names, IRBuilder() as builder:
         with T.prim_func(s_tir=True, private=True):
             buffers = [
                 T.arg(name, T.buffer(shape, dtype, layout=None, buffer_name=name)) for name, (shape, dtype) in arguments.items()
@@ -31,12 +35,12 @@ def prim_func(arguments: Arguments, body: Callable[..., None]) -> tvm.tirx.PrimF
             # Opaque (8) to TVM's own fusion: a template has taken what belongs to it already.
             T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8})
             body(*buffers)
-    return builder.get()
+    return with_definitions(builder.get(), names, isa)
 
 
-def registers(shape: tuple[int, ...], name: str) -> Any:
+def registers(shape: tuple[int, ...], dtype: str = "float32") -> Any:
     """Return a buffer that LLVM keeps in registers: every index into it must be constant once loops are unrolled."""
-    return T.alloc_buffer(shape, "float32", scope="local", layout=None)
+    return T.alloc_buffer(shape, dtype, scope="local", layout=None)
 
 
 @contextmanager
@@ -51,13 +55,12 @@ def for_rows(count: int, rows: int) -> Iterator[tuple[Any, Any]]:
 
 
 @contextmanager
-def for_tile(*extents: int, lanes: int) -> Iterator[tuple[Any, ...]]:
-    """Loop over a register tile: unrolled in every dimension but the last, which is one vector."""
+def for_tile(*extents: int) -> Iterator[tuple[Any, ...]]:
+    """Loop over a register tile, unrolled in every dimension."""
     if not extents:
-        with T.vectorized(lanes) as lane:
-            yield (lane,)
+        yield ()
         return
-    with T.unroll(extents[0]) as index, for_tile(*extents[1:], lanes=lanes) as rest:
+    with T.unroll(extents[0]) as index, for_tile(*extents[1:]) as rest:
         yield (index, *rest)
 
 
@@ -76,17 +79,9 @@ def if_inside(row: Any, rows: int, *, may_be_outside: bool) -> Iterator[None]:
         yield
 
 
-def write_edges(buffer: Any, leading: tuple[Any, ...], width: int, pad: int, lanes: int) -> None:
-    """Zero the `pad` columns at either end of a row of `width` pixels."""
-    if pad:
-        with T.serial(pad) as column, T.vectorized(lanes) as lane:
-            T.buffer_store(buffer, T.float32(0), [*leading, column, lane])
-            T.buffer_store(buffer, T.float32(0), [*leading, width + pad + column, lane])
-
-
-def activated(value: Any, activation: str, slope: Any) -> Any:
-    """Return `value` after the activation; `slope` is called for a PReLU only."""
-    zero = T.float32(0)
+def activated(value: Any, activation: str, slope: Any, lanes: int = 1) -> Any:
+    """Return a vector after the activation; `slope` is called for a PReLU only."""
+    zero = splat(T.float32(0), lanes)
     if activation == "relu":
         return T.max(value, zero)
     if activation == "prelu":

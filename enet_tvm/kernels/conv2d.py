@@ -7,6 +7,7 @@ zeros that the producer wrote.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from enet_tvm.kernels.building import (
     prim_func,
     registers,
     tile_start,
-    write_edges,
 )
+from enet_tvm.kernels.elements import Isa, accumulator, load, multiply_add, splat, store, vector, write_edges
 from enet_tvm.kernels.register_tile import RegisterTile, VectorUnit, register_tile, register_tiles
 from enet_tvm.ops import FusedConv2D
 
@@ -69,7 +70,7 @@ def _tiled(attrs: FusedConv2D, unit: VectorUnit) -> tuple[VectorUnit, int, int, 
     """Return what `register_tile` needs to know of a convolution."""
     lanes = attrs.out_layout.block
     channel_blocks = attrs.out_shape[1] // lanes
-    unit = VectorUnit(lanes, unit.registers)
+    unit = replace(unit, lanes=lanes)
     if attrs.transposed:
         return unit, attrs.data_shape[3], channel_blocks, 4, 1
     return unit, attrs.out_shape[3], channel_blocks, 1, 2 if attrs.residual == "unpool" else 1
@@ -89,36 +90,112 @@ def pack_weight(weight: np.ndarray, attrs: FusedConv2D, tile: RegisterTile) -> n
     return np.ascontiguousarray(ordered.reshape(kh, kw, inputs, outputs // width, width).transpose(3, 0, 1, 2, 4))
 
 
-def conv2d(attrs: FusedConv2D, tile: RegisterTile) -> tvm.tirx.PrimFunc:
+def skips_rows(attrs: FusedConv2D) -> bool:
+    """Whether some output row needs input rows outside the picture, which the kernel leaves out."""
+    if attrs.transposed:
+        return any(dy for _, _, dy, _ in transposed_taps(attrs))
+    last = (attrs.out_shape[2] - 1) * attrs.strides[0] + (attrs.kernel[0] - 1) * attrs.dilation[0]
+    return attrs.padding[0] > 0 or last >= attrs.data_shape[2]
+
+
+def starts_shape(attrs: FusedConv2D) -> tuple[int, int, int]:
+    """Return the shape of the sums' starting values where the data are codes: rows, phases, output channels.
+
+    A code's product with a weight counts its zero's code too, which is taken off in advance; how often depends on which
+    rows of the kernel lie outside the picture, hence on the row.
+    """
+    rows = attrs.data_shape[2] if attrs.transposed else attrs.out_shape[2]
+    return rows if skips_rows(attrs) else 1, 4 if attrs.transposed else 1, attrs.out_shape[1]
+
+
+def weight_sums(weight: np.ndarray, attrs: FusedConv2D) -> np.ndarray:
+    """Return for every sum of the kernel, by row, phase and channel (`starts_shape`), the sum of the weights in it.
+
+    Parameters
+    ----------
+    weight : ndarray
+        OC x IC x KH x KW, or IC x OC x KH x KW when transposed, of whole numbers.
+    """
+    rows = attrs.data_shape[2]
+    sums = np.zeros(starts_shape(attrs), np.int64)
+    if attrs.transposed:
+        taps = weight.sum(axis=0, dtype=np.int64)
+        for (a, b), tap, dy, _ in transposed_taps(attrs):
+            for row in range(len(sums)):
+                if 0 <= row + dy < rows:
+                    sums[row, 2 * a + b] += taps[:, *divmod(tap, attrs.kernel[1])]
+        return sums
+    lines = weight.sum(axis=(1, 3), dtype=np.int64)
+    for row in range(len(sums)):
+        for kh in range(attrs.kernel[0]):
+            if 0 <= row * attrs.strides[0] + kh * attrs.dilation[0] - attrs.padding[0] < rows:
+                sums[row, 0] += lines[:, kh]
+    return sums
+
+
+def tap_sums(weight: np.ndarray, attrs: FusedConv2D) -> np.ndarray:
+    """Return for every phase and output channel the sum of all its weights, of which none is left out.
+
+    Parameters
+    ----------
+    weight : ndarray
+        OC x IC x KH x KW, or IC x OC x KH x KW when transposed, of whole numbers.
+    """
+    if not attrs.transposed:
+        return weight.sum(axis=(1, 2, 3), dtype=np.int64)[None]
+    sums = np.zeros((4, attrs.out_shape[1]), np.int64)
+    for (a, b), tap, _, _ in transposed_taps(attrs):
+        sums[2 * a + b] += weight[:, :, *divmod(tap, attrs.kernel[1])].sum(axis=0, dtype=np.int64)
+    return sums
+
+
+def offset_in_bias(attrs: FusedConv2D) -> bool:
+    """Whether what a shortcut of codes adds for its zero's code is expected to be in the bias already."""
+    return attrs.residual == "add" and attrs.inner_activation == "none"
+
+
+def conv2d(attrs: FusedConv2D, tile: RegisterTile, isa: Isa = "x86") -> tvm.tirx.PrimFunc:
     """Return the kernel of a fused convolution whose output is channel-blocked.
 
-    Its arguments are data, weight (as `pack_weight` orders it), bias, then inner slope, slope, residual and window as
-    far as the operator has them, and the output.
+    Its arguments, as far as the operator has them: data; weight (as `pack_weight` orders it, in words of the data's
+    elements); scale of each channel's sum and the sums' starts (`starts_shape`), where the data are codes; bias; inner
+    slope; slope; shortcut, the scale and offset that make of a stored shortcut what is added, where it or the output is
+    of codes; zero, the code of zero plus a half, where the output is; residual; window; and the output. Everything
+    after the sum is in units of the output's codes where it has such.
     """
-    return prim_func(_arguments(attrs, tile), _Body(attrs, tile))
+    return prim_func(_arguments(attrs, tile), _Body(attrs, tile), isa)
 
 
 def _arguments(attrs: FusedConv2D, tile: RegisterTile) -> Arguments:
     channels = attrs.out_shape[1]
     width = tile.blocks * attrs.out_layout.block
+    data, out, residual = attrs.data_layout, attrs.out_layout, attrs.residual_layout
+    inputs = attrs.data_shape[1] // data.per_word
     arguments: Arguments = {
-        "data": (attrs.data_layout.physical(attrs.data_shape), "float32"),
-        "weight": ((channels // width, *attrs.kernel, attrs.data_shape[1], width), "float32"),
-        "bias": ((channels,), "float32"),
+        "data": (data.physical(attrs.data_shape), data.storage),
+        "weight": ((channels // width, *attrs.kernel, inputs, width), data.storage),
     }
+    if data.codes:
+        arguments["scale"] = ((channels,), "float32")
+        arguments["starts"] = (starts_shape(attrs), "int32")
+    arguments["bias"] = ((channels,), "float32")
     if attrs.inner_activation == "prelu":
         arguments["inner_slope"] = ((channels,), "float32")
     if attrs.activation == "prelu":
         arguments["slope"] = ((channels,), "float32")
+    if attrs.residual != "none" and (residual.codes or out.codes):
+        arguments["shortcut"] = ((2,), "float32")
+    if out.codes:
+        arguments["zero"] = ((1,), "float32")
     if attrs.residual != "none":
         n, _, height, columns = attrs.out_shape
         if attrs.residual == "unpool":
             height, columns = height // 2, columns // 2
         shape = (n, attrs.residual_channels, height, columns)
-        arguments["residual"] = (attrs.residual_layout.physical(shape), "float32")
+        arguments["residual"] = (residual.physical(shape), residual.storage)
         if attrs.residual == "unpool":
-            arguments["window"] = (type(attrs.residual_layout)(attrs.residual_layout.block).physical(shape), "uint8")
-    arguments["out"] = (attrs.out_layout.physical(attrs.out_shape), "float32")
+            arguments["window"] = (residual.window().physical(shape), "uint8")
+    arguments["out"] = (out.physical(attrs.out_shape), out.storage)
     return arguments
 
 
@@ -129,14 +206,11 @@ class _Body:
         self.attrs = attrs
         self.tile = tile
         self.lanes = attrs.out_layout.block
+        self.sums = accumulator(attrs.data_layout.dtype)
+        self.buffers: dict[str, Any] = {}
 
     def __call__(self, *buffers: Any) -> None:
-        named: dict[str, Any] = dict(zip(_arguments(self.attrs, self.tile), buffers, strict=True))
-        self.data, self.weight, self.bias, self.out = (named[k] for k in ("data", "weight", "bias", "out"))
-        self.inner_slope: Any = named.get("inner_slope")
-        self.slope: Any = named.get("slope")
-        self.residual: Any = named.get("residual")
-        self.window: Any = named.get("window")
+        self.buffers = dict(zip(_arguments(self.attrs, self.tile), buffers, strict=True))
         if self.attrs.transposed:
             self._transposed()
         else:
@@ -149,28 +223,25 @@ class _Body:
             with T.serial(-(-width // self.tile.pixels)) as piece:
                 start = tile_start(piece, self.tile.pixels, width)
                 with T.serial(channels // (self.lanes * self.tile.blocks)) as group:
-                    acc = self._zeroed(1)
+                    acc = self._started(1, row, group)
                     self._accumulate(acc, picture, row, start, group)
                     self._store(acc, picture, row, piece, start, group)
 
     def _accumulate(self, acc: Any, picture: Any, row: Any, start: Any, group: Any) -> None:
-        attrs, block = self.attrs, self.attrs.data_layout.block
-        vertical = (
-            attrs.padding[0] > 0
-            or (attrs.out_shape[2] - 1) * attrs.strides[0] + (attrs.kernel[0] - 1) * attrs.dilation[0] >= attrs.data_shape[2]
-        )
-        shift = attrs.data_layout.pad - attrs.padding[1]
+        attrs, layout = self.attrs, self.attrs.data_layout
+        words = layout.block // layout.per_word
+        shift = layout.pad - attrs.padding[1]
         with T.serial(attrs.kernel[0]) as kh:
             source = row * attrs.strides[0] + kh * attrs.dilation[0] - attrs.padding[0]
-            with if_inside(source, attrs.data_shape[2], may_be_outside=vertical):
-                with T.serial(attrs.kernel[1]) as kw, T.serial(attrs.data_shape[1] // block) as kb, T.serial(block) as ki:
-                    with for_tile(self.tile.pixels, self.tile.blocks, lanes=self.lanes) as (i, o, v):
+            with if_inside(source, attrs.data_shape[2], may_be_outside=skips_rows(attrs)):
+                with (
+                    T.serial(attrs.kernel[1]) as kw,
+                    T.serial(attrs.data_shape[1] // layout.block) as kb,
+                    T.serial(words) as ki,
+                ):
+                    with for_tile(self.tile.pixels, self.tile.blocks) as (i, o):
                         column = (start + i) * attrs.strides[1] + kw * attrs.dilation[1] + shift
-                        product = (
-                            self.data[picture, kb, source, column, ki]
-                            * self.weight[group, kh, kw, kb * block + ki, o * self.lanes + v]
-                        )
-                        T.buffer_store(acc, acc[0, i, o, v] + product, [0, i, o, v])
+                        self._multiply_add(acc, (0, i, o), (picture, kb, source, column, ki), (group, kh, kw, kb * words + ki))
 
     def _transposed(self) -> None:
         attrs = self.attrs
@@ -182,76 +253,101 @@ class _Body:
             with T.serial(-(-width // self.tile.pixels)) as piece:
                 start = tile_start(piece, self.tile.pixels, width)
                 with T.serial(channels // (self.lanes * self.tile.blocks)) as group:
-                    acc = self._zeroed(4)
+                    acc = self._started(4, row, group)
                     self._accumulate_phases(acc, picture, row, start, group)
                     for phase in range(4):
                         self._store_phase(acc, phase, picture, row, start, group)
 
     def _accumulate_phases(self, acc: Any, picture: Any, row: Any, start: Any, group: Any) -> None:
-        attrs, block = self.attrs, self.attrs.data_layout.block
+        attrs, layout = self.attrs, self.attrs.data_layout
+        words = layout.block // layout.per_word
         taps = transposed_taps(attrs)
         for dy in sorted({tap[2] for tap in taps}):
             with if_inside(row + dy, attrs.data_shape[2], may_be_outside=dy != 0):
-                with T.serial(attrs.data_shape[1] // block) as kb, T.serial(block) as ki:
+                with T.serial(attrs.data_shape[1] // layout.block) as kb, T.serial(words) as ki:
                     for (a, b), tap, tap_dy, dx in taps:
                         if tap_dy != dy:
                             continue
                         kh, kw = divmod(tap, attrs.kernel[1])
-                        with for_tile(self.tile.pixels, self.tile.blocks, lanes=self.lanes) as (i, o, v):
-                            product = (
-                                self.data[picture, kb, row + dy, start + i + dx + attrs.data_layout.pad, ki]
-                                * self.weight[group, kh, kw, kb * block + ki, o * self.lanes + v]
-                            )
-                            T.buffer_store(acc, acc[2 * a + b, i, o, v] + product, [2 * a + b, i, o, v])
+                        with for_tile(self.tile.pixels, self.tile.blocks) as (i, o):
+                            pixel = (picture, kb, row + dy, start + i + dx + layout.pad, ki)
+                            self._multiply_add(acc, (2 * a + b, i, o), pixel, (group, kh, kw, kb * words + ki))
 
-    def _zeroed(self, phases: int) -> Any:
-        acc = registers((phases, self.tile.pixels, self.tile.blocks, self.lanes), "acc")
-        with for_tile(phases, self.tile.pixels, self.tile.blocks, lanes=self.lanes) as index:
-            T.buffer_store(acc, T.float32(0), list(index))
+    def _multiply_add(self, acc: Any, place: tuple[Any, ...], pixel: tuple[Any, ...], weight: tuple[Any, ...]) -> None:
+        """Add to one vector of sums what one word of the data contributes."""
+        lanes, index = self.lanes, (*place, vector(0, self.lanes))
+        weights = self.buffers["weight"][(*weight, vector(place[-1] * lanes, lanes))]
+        total = multiply_add(acc[index], self.buffers["data"][pixel], weights, self.attrs.data_layout.dtype, lanes)
+        T.buffer_store(acc, total, list(index))
+
+    def _started(self, phases: int, row: Any, group: Any) -> Any:
+        acc = registers((phases, self.tile.pixels, self.tile.blocks, self.lanes), self.sums)
+        with for_tile(phases, self.tile.pixels, self.tile.blocks) as (phase, i, o):
+            start = splat(tvm.tirx.const(0, self.sums), self.lanes)
+            if self.attrs.data_layout.codes:
+                channel = (group * self.tile.blocks + o) * self.lanes
+                start = self.buffers["starts"][row if skips_rows(self.attrs) else 0, phase, vector(channel, self.lanes)]
+            T.buffer_store(acc, start, [phase, i, o, vector(0, self.lanes)])
         return acc
 
     def _edges(self, picture: Any, row: Any) -> None:
-        attrs = self.attrs
-        if attrs.out_layout.pad:
-            with T.serial(attrs.out_shape[1] // self.lanes) as block:
-                write_edges(self.out, (picture, block, row), attrs.out_shape[3], attrs.out_layout.pad, self.lanes)
+        layout = self.attrs.out_layout
+        if layout.pad:
+            zero = self.buffers["zero"][0] if layout.codes else 0
+            with T.serial(self.attrs.out_shape[1] // self.lanes) as block:
+                write_edges(self.buffers["out"], (picture, block, row), self.attrs.out_shape[3], layout, zero)
 
     def _store(self, acc: Any, picture: Any, row: Any, piece: Any, start: Any, group: Any) -> None:
+        lanes = vector(0, self.lanes)
         if self.attrs.residual != "unpool":
-            with for_tile(self.tile.pixels, self.tile.blocks, lanes=self.lanes) as (i, o, v):
-                self._finish(acc[0, i, o, v], picture, row, start + i, group, o, v)
+            with for_tile(self.tile.pixels, self.tile.blocks) as (i, o):
+                self._finish(acc[0, i, o, lanes], picture, row, start + i, group, o)
             return
         # Two neighbours share a window: written so that its index and its value are loaded once for both.
         half = tile_start(piece, self.tile.pixels // 2, self.attrs.out_shape[3] // 2)
-        with for_tile(self.tile.pixels // 2, 2, self.tile.blocks, lanes=self.lanes) as (i, b, o, v):
+        with for_tile(self.tile.pixels // 2, 2, self.tile.blocks) as (i, b, o):
             block = group * self.tile.blocks + o
             position = T.cast(T.floormod(row, 2) * 2 + b, "uint8")
-            layout = self.attrs.residual_layout
-            value = self.residual[picture, block, T.floordiv(row, 2), half + i + layout.pad, v]
-            hit = self.window[picture, block, T.floordiv(row, 2), half + i, v] == position
-            unpooled = T.Select(hit, value, T.float32(0))
-            self._finish(acc[0, i * 2 + b, o, v], picture, row, half * 2 + i * 2 + b, group, o, v, unpooled)
+            value = self._shortcut((picture, block, T.floordiv(row, 2), half + i))
+            hit = self.buffers["window"][picture, block, T.floordiv(row, 2), half + i, lanes] == splat(position, self.lanes)
+            unpooled = T.Select(hit, value, splat(T.float32(0), self.lanes))
+            self._finish(acc[0, i * 2 + b, o, lanes], picture, row, half * 2 + i * 2 + b, group, o, unpooled)
 
     def _store_phase(self, acc: Any, phase: int, picture: Any, row: Any, start: Any, group: Any) -> None:
-        with for_tile(self.tile.pixels, self.tile.blocks, lanes=self.lanes) as (i, o, v):
-            value = acc[phase, i, o, v]
-            self._finish(value, picture, row * 2 + phase // 2, (start + i) * 2 + phase % 2, group, o, v)
+        with for_tile(self.tile.pixels, self.tile.blocks) as (i, o):
+            value = acc[phase, i, o, vector(0, self.lanes)]
+            self._finish(value, picture, row * 2 + phase // 2, (start + i) * 2 + phase % 2, group, o)
 
-    def _finish(
-        self, value: Any, picture: Any, row: Any, column: Any, group: Any, o: Any, v: Any, unpooled: Any = None
-    ) -> None:
+    def _shortcut(self, place: tuple[Any, Any, Any, Any]) -> Any:
+        """Return one block of the stored shortcut as it is added, but for an offset that the bias has."""
+        picture, block, row, column = place
+        layout = self.attrs.residual_layout
+        value = load(self.buffers["residual"], (picture, block, row, column + layout.pad), layout)
+        if "shortcut" in self.buffers:
+            value = value * splat(self.buffers["shortcut"][0], self.lanes)
+            if layout.codes and not offset_in_bias(self.attrs):
+                value = value + splat(self.buffers["shortcut"][1], self.lanes)
+        return value
+
+    def _finish(self, value: Any, picture: Any, row: Any, column: Any, group: Any, o: Any, unpooled: Any = None) -> None:
         """Emit bias, shortcut, activation and the store of one vector."""
-        attrs = self.attrs
+        attrs, buffers, lanes = self.attrs, self.buffers, self.lanes
         block = group * self.tile.blocks + o
-        channel = block * self.lanes + v
-        value = activated(value + self.bias[channel], attrs.inner_activation, lambda: self.inner_slope[channel])
+        channels = vector(block * lanes, lanes)
+        if attrs.data_layout.codes:
+            value = T.cast(value, f"float32x{lanes}") * buffers["scale"][channels]
+        value = activated(
+            value + buffers["bias"][channels], attrs.inner_activation, lambda: buffers["inner_slope"][channels], lanes
+        )
         if unpooled is not None:
             value = value + unpooled
         elif attrs.residual == "add":
-            value = value + self.residual[picture, block, row, column + attrs.residual_layout.pad, v]
+            value = value + self._shortcut((picture, block, row, column))
         elif attrs.residual == "pad":
-            known = attrs.residual_channels // self.lanes
-            shortcut = self.residual[picture, T.min(block, known - 1), row, column + attrs.residual_layout.pad, v]
-            value = value + T.Select(block < known, shortcut, T.float32(0))
-        value = activated(value, attrs.activation, lambda: self.slope[channel])
-        T.buffer_store(self.out, value, [picture, block, row, column + attrs.out_layout.pad, v])
+            known = attrs.residual_channels // lanes
+            shortcut = self._shortcut((picture, T.min(block, known - 1), row, column))
+            value = value + T.Select(splat(block < known, lanes), shortcut, splat(T.float32(0), lanes))
+        value = activated(value, attrs.activation, lambda: buffers["slope"][channels], lanes)
+        if attrs.out_layout.codes:
+            value = value + splat(buffers["zero"][0], lanes)
+        store(buffers["out"], value, (picture, block, row, column + attrs.out_layout.pad), attrs.out_layout)

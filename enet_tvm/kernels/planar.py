@@ -7,6 +7,8 @@ no lane is wasted, and logits are stored as the caller wants them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +16,9 @@ import numpy as np
 import tvm
 from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.kernels.building import Arguments, for_rows, for_tile, prim_func, registers, tile_start
+from enet_tvm.kernels.building import Arguments, activated, for_rows, for_tile, prim_func, registers, tile_start
 from enet_tvm.kernels.conv2d import transposed_taps
+from enet_tvm.kernels.elements import accumulator, multiply_add_pixels, splat, vector, zero_word
 from enet_tvm.kernels.register_tile import VectorUnit
 from enet_tvm.ops import FusedConv2D
 
@@ -78,27 +81,37 @@ def pack_planar_weight(weight: np.ndarray, attrs: FusedConv2D) -> np.ndarray:
 def planar_conv2d(attrs: FusedConv2D, unit: VectorUnit, tile: PlanarTile | None = None) -> tvm.tirx.PrimFunc:
     """Return the kernel of a convolution with stride 1, or a transposed one with stride 2, and NCHW output.
 
-    Its arguments are data, weight (as `pack_planar_weight` orders it), bias, the slope of a PReLU, and the output.
+    Its arguments, as far as it has them: data; weight (as `pack_planar_weight` orders it, in words of the data's elements);
+    scale of each channel's sum and the sums' starts (rows of the input, phases, channels), where the data are codes;
+    bias; the slope of a PReLU; zero, the word that stands for zeros outside the picture, where the data are codes; and the
+    output: float32, or for an argmax N x H x W uint8.
     """
-    channels = attrs.out_shape[1]
+    n, channels, height, width = attrs.out_shape
+    layout = attrs.data_layout
     arguments: Arguments = {
-        "data": (attrs.data_layout.physical(attrs.data_shape), "float32"),
-        "weight": ((attrs.kernel[0] * attrs.kernel[1], attrs.data_shape[1], channels), "float32"),
-        "bias": ((channels,), "float32"),
+        "data": (layout.physical(attrs.data_shape), layout.storage),
+        "weight": ((attrs.kernel[0] * attrs.kernel[1], attrs.data_shape[1] // layout.per_word, channels), layout.storage),
     }
+    if layout.codes:
+        arguments["scale"] = ((channels,), "float32")
+        arguments["starts"] = ((4 if attrs.transposed else 1, channels), "int32")
+    arguments["bias"] = ((channels,), "float32")
     if attrs.activation == "prelu":
         arguments["slope"] = ((channels,), "float32")
-    arguments["out"] = (attrs.out_shape, "float32")
+    if layout.codes:
+        arguments["zero"] = ((1,), "uint32")
+    arguments["out"] = ((n, height, width), "uint8") if attrs.argmax else (attrs.out_shape, "float32")
 
     def body(*buffers: Any) -> None:
         _Planar(attrs, tile or planar_tile(attrs, unit), dict(zip(arguments, buffers, strict=True))).emit()
 
-    return prim_func(arguments, body)
+    return prim_func(arguments, body, unit.isa)
 
 
 class _Planar:
     def __init__(self, attrs: FusedConv2D, tile: PlanarTile, buffers: dict[str, Any]) -> None:
         self.attrs = attrs
+        self.layout = attrs.data_layout
         self.buffers = buffers
         self.lanes, self.channels = tile.lanes, tile.channels
         self.columns = _columns(attrs)
@@ -127,65 +140,106 @@ class _Planar:
         n, inputs, rows, width = self.attrs.data_shape
         columns = self.margin + width + self.reach
         with for_rows(n, rows) as (picture, row):
-            lines = T.alloc_buffer((len(self.rows), inputs, columns), "float32", scope="global", layout=None)
+            lines = T.alloc_buffer(
+                (len(self.rows), inputs // self.layout.per_word, columns), self.layout.storage, scope="global", layout=None
+            )
             for place, dy in enumerate(self.rows):
                 self._transpose_row(lines, place, picture, row, dy)
             for phase, taps in self.phases.items():
-                with T.serial(-(-self.attrs.out_shape[1] // self.channels)) as tile:
-                    first = tile_start(tile, self.channels, self.attrs.out_shape[1])
-                    with T.serial(-(-width // self.lanes)) as piece:
-                        start = tile_start(piece, self.lanes, width)
-                        self._tile(lines, picture, row * len(self.phases) + phase, first, start, taps)
+                out_row = row * len(self.phases) + phase
+                if self.attrs.argmax:
+                    with self._for_pieces() as start:
+                        self._store_labels(lines, phase, picture, out_row, start, taps)
+                else:
+                    with T.serial(-(-self.attrs.out_shape[1] // self.channels)) as tile:
+                        first = tile_start(tile, self.channels, self.attrs.out_shape[1])
+                        with self._for_pieces() as start:
+                            self._store_logits(lines, phase, picture, out_row, first, start, taps)
+
+    @contextmanager
+    def _for_pieces(self) -> Iterator[Any]:
+        """Loop over the vectors of a row, yielding where each starts."""
+        width = self.attrs.data_shape[3]
+        with T.serial(-(-width // self.lanes)) as piece:
+            yield tile_start(piece, self.lanes, width)
 
     def _transpose_row(self, lines: Any, place: int, picture: Any, row: Any, dy: int) -> None:
-        """Copy one row of the input, channels apart, zeros around it and for a row outside the picture."""
+        """Copy one row of the input, channels (or words of them) apart, zeros around it and for a row outside."""
         _, inputs, rows, width = self.attrs.data_shape
-        layout, data = self.attrs.data_layout, self.buffers["data"]
-        with T.serial(inputs // layout.block) as block, T.serial(layout.block) as inner:
-            channel = block * layout.block + inner
+        layout, data = self.layout, self.buffers["data"]
+        words = layout.block // layout.per_word
+        zero = self.buffers["zero"][0] if layout.codes else zero_word(layout)
+        with T.serial(inputs // layout.block) as block, T.serial(words) as inner:
+            channel = block * words + inner
             for edge in [*range(self.margin), *range(self.margin + width, self.margin + width + self.reach)]:
-                T.buffer_store(lines, T.float32(0), [place, channel, edge])
-            with T.serial(-(-width // self.lanes)) as piece:
-                start = tile_start(piece, self.lanes, width)
-                with T.vectorized(self.lanes) as lane:
-                    value = data[picture, block, row + dy, start + lane + layout.pad, inner]
-                    if dy:
-                        inside = tvm.tirx.all(row + dy >= 0, row + dy < rows)
-                        value = tvm.tirx.if_then_else(inside, value, T.float32(0))
-                    T.buffer_store(lines, value, [place, channel, self.margin + start + lane])
+                T.buffer_store(lines, zero, [place, channel, edge])
+            with self._for_pieces() as start, T.vectorized(self.lanes) as lane:
+                value = data[picture, block, row + dy, start + lane + layout.pad, inner]
+                if dy:
+                    inside = tvm.tirx.all(row + dy >= 0, row + dy < rows)
+                    value = tvm.tirx.if_then_else(inside, value, zero)
+                T.buffer_store(lines, value, [place, channel, self.margin + start + lane])
 
-    def _tile(self, lines: Any, picture: Any, out_row: Any, first: Any, start: Any, taps: list[Tap]) -> None:
-        weight = self.buffers["weight"]
-        acc = registers((self.columns, self.channels, self.lanes), "acc")
-        with for_tile(self.columns, self.channels, lanes=self.lanes) as index:
-            T.buffer_store(acc, T.float32(0), list(index))
-        with T.serial(self.attrs.data_shape[1]) as channel:
+    def _convolve(self, lines: Any, phase: int, first: Any, start: Any, taps: list[Tap]) -> Any:
+        """Emit the sums of a tile of output channels from `first` on; return them as columns x channels x lanes."""
+        lanes, dtype = vector(0, self.lanes), self.layout.dtype
+        acc = registers((self.columns, self.channels, self.lanes), accumulator(dtype))
+        with for_tile(self.columns, self.channels) as (column, o):
+            begin: Any = tvm.tirx.const(0, accumulator(dtype))
+            if self.layout.codes:
+                begin = self.buffers["starts"][phase * self.columns + column, first + o]
+            T.buffer_store(acc, splat(begin, self.lanes), [column, o, lanes])
+        with T.serial(self.attrs.data_shape[1] // self.layout.per_word) as channel:
             for column, tap, dy, dx in taps:
-                with for_tile(self.channels, lanes=self.lanes) as (o, v):
-                    pixel = lines[self.rows.index(dy), channel, self.margin + start + dx + v]
-                    T.buffer_store(acc, acc[column, o, v] + pixel * weight[tap, channel, first + o], [column, o, v])
-        with T.unroll(self.channels) as o:
-            self._store_vector(acc, o, picture, out_row, first + o, start)
+                pixels = lines[self.rows.index(dy), channel, vector(self.margin + start + dx, self.lanes)]
+                with for_tile(self.channels) as (o,):
+                    weight = self.buffers["weight"][tap, channel, first + o]
+                    total = multiply_add_pixels(acc[column, o, lanes], pixels, weight, dtype, self.lanes)
+                    T.buffer_store(acc, total, [column, o, lanes])
+        return acc
 
-    def _store_vector(self, acc: Any, o: Any, picture: Any, out_row: Any, channel: Any, start: Any) -> None:
-        """Store one channel's vector; the two columns of a transposed convolution are interleaved first."""
-        lanes, bias, slope = self.lanes, self.buffers["bias"], self.buffers.get("slope")
-        vectors = []
-        for column in range(self.columns):
-            value = acc[column, o, tvm.tirx.Ramp(0, 1, lanes)] + T.Broadcast(bias[channel], lanes)
-            vectors.append(_activated_vector(value, self.attrs.activation, slope, channel, lanes))
+    def _finished(self, acc: Any, column: int, o: Any, channel: Any) -> Any:
+        """Return one vector of sums after bias and activation."""
+        value = acc[column, o, vector(0, self.lanes)]
+        if self.layout.codes:
+            value = T.cast(value, f"float32x{self.lanes}") * splat(self.buffers["scale"][channel], self.lanes)
+        value = value + splat(self.buffers["bias"][channel], self.lanes)
+        return activated(value, self.attrs.activation, lambda: splat(self.buffers["slope"][channel], self.lanes), self.lanes)
+
+    def _store_logits(
+        self, lines: Any, phase: int, picture: Any, out_row: Any, first: Any, start: Any, taps: list[Tap]
+    ) -> None:
+        acc = self._convolve(lines, phase, first, start, taps)
+        with T.unroll(self.channels) as o:
+            columns = [self._finished(acc, column, o, first + o) for column in range(self.columns)]
+            self._store_row(columns, (picture, first + o, out_row), start)
+
+    def _store_labels(self, lines: Any, phase: int, picture: Any, out_row: Any, start: Any, taps: list[Tap]) -> None:
+        """Store the channel of the largest of all sums, the first of equals, which are never in memory."""
+        channels, lanes = self.attrs.out_shape[1], vector(0, self.lanes)
+        best, place = registers((self.columns, self.lanes)), registers((self.columns, self.lanes), "int32")
+        for number in range(-(-channels // self.channels)):
+            first = min(number * self.channels, channels - self.channels)
+            acc = self._convolve(lines, phase, first, start, taps)
+            for o in range(self.channels):
+                for column in range(self.columns):
+                    value = self._finished(acc, column, o, first + o)
+                    label = splat(tvm.tirx.const(first + o, "int32"), self.lanes)
+                    if first + o:
+                        better = value > best[column, lanes]
+                        label = T.Select(better, label, place[column, lanes])
+                        value = T.max(best[column, lanes], value)
+                    T.buffer_store(place, label, [column, lanes])
+                    T.buffer_store(best, value, [column, lanes])
+        columns = [T.cast(place[column, lanes], f"uint8x{self.lanes}") for column in range(self.columns)]
+        self._store_row(columns, (picture, out_row), start)
+
+    def _store_row(self, columns: list[Any], leading: tuple[Any, ...], start: Any) -> None:
+        """Store one vector; the two columns of a transposed convolution are interleaved first."""
+        lanes, out = self.lanes, self.buffers["out"]
         if self.columns == 1:
-            T.buffer_store(self.buffers["out"], vectors[0], [picture, channel, out_row, tvm.tirx.Ramp(start, 1, lanes)])
+            T.buffer_store(out, columns[0], [*leading, vector(start, lanes)])
             return
         order = [lane + column * lanes for lane in range(lanes) for column in range(2)]
-        merged = tvm.tirx.Shuffle(vectors, [tvm.tirx.const(k, "int32") for k in order])
-        T.buffer_store(self.buffers["out"], merged, [picture, channel, out_row, tvm.tirx.Ramp(start * 2, 1, 2 * lanes)])
-
-
-def _activated_vector(value: Any, activation: str, slope: Any, channel: Any, lanes: int) -> Any:
-    zero = T.Broadcast(T.float32(0), lanes)
-    if activation == "relu":
-        return T.max(value, zero)
-    if activation == "prelu":
-        return T.Select(value > zero, value, value * T.Broadcast(slope[channel], lanes))
-    return value
+        merged = tvm.tirx.Shuffle(columns, [tvm.tirx.const(k, "int32") for k in order])
+        T.buffer_store(out, merged, [*leading, vector(start * 2, 2 * lanes)])

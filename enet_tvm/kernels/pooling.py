@@ -7,7 +7,8 @@ from typing import Any
 import tvm
 from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.kernels.building import for_rows, prim_func, write_edges
+from enet_tvm.kernels.building import Arguments, for_rows, prim_func
+from enet_tvm.kernels.elements import fill, load, splat, store, vector, write_edges
 from enet_tvm.ops import Layout
 
 Shape = tuple[int, int, int, int]
@@ -16,6 +17,8 @@ Shape = tuple[int, int, int, int]
 def max_pool2d_with_window(shape: Shape, layout: Layout, out_layout: Layout) -> tvm.tirx.PrimFunc:
     """Return the kernel of 2x2 stride-2 pooling: data -> maxima, and window indices without padding.
 
+    Where the maxima are codes, those of the data, the code of zero plus a half comes before them.
+
     The last row or column of an odd plane belongs to no window.
 
     Parameters
@@ -23,37 +26,44 @@ def max_pool2d_with_window(shape: Shape, layout: Layout, out_layout: Layout) -> 
     shape : tuple of int
         Logical N x C x H x W of the input, stored in `layout`.
     out_layout : Layout
-        Of the maxima, of the same block.
+        Of the maxima, of the same block and dtype.
     """
     n, channels, height, width = shape
     pooled = (n, channels, height // 2, width // 2)
+    lanes = layout.block
+    arguments: Arguments = {"data": (layout.physical(shape), layout.storage)}
+    if out_layout.codes:
+        arguments["zero"] = ((1,), "float32")
+    arguments["out"] = (out_layout.physical(pooled), out_layout.storage)
+    arguments["window"] = (out_layout.window().physical(pooled), "uint8")
 
-    def body(data: Any, out: Any, window: Any) -> None:
+    def body(data: Any, *rest: Any) -> None:
+        *zero, out, window = rest
         with for_rows(n, height // 2) as (picture, row):
-            with T.serial(channels // layout.block) as block:
-                write_edges(out, (picture, block, row), width // 2, out_layout.pad, layout.block)
-                with T.serial(width // 2) as column, T.vectorized(layout.block) as lane:
-                    best = data[picture, block, row * 2, column * 2 + layout.pad, lane]
-                    place: Any = tvm.tirx.const(0, "uint8")
-                    for position in (1, 2, 3):
-                        a, b = divmod(position, 2)
-                        candidate = data[picture, block, row * 2 + a, column * 2 + b + layout.pad, lane]
-                        # Strictly greater: the first maximum wins, as in PyTorch.
-                        place = T.Select(candidate > best, tvm.tirx.const(position, "uint8"), place)
-                        best = T.max(best, candidate)
-                    T.buffer_store(out, best, [picture, block, row, column + out_layout.pad, lane])
-                    T.buffer_store(window, place, [picture, block, row, column, lane])
+            with T.serial(channels // lanes) as block:
+                write_edges(out, (picture, block, row), width // 2, out_layout, zero[0][0] if zero else 0)
+                with T.serial(width // 2) as column:
 
-    arguments = {
-        "data": (layout.physical(shape), "float32"),
-        "out": (out_layout.physical(pooled), "float32"),
-        "window": (Layout(layout.block).physical(pooled), "uint8"),
-    }
+                    def pixel(a: int, b: int, block: Any = block, column: Any = column) -> Any:
+                        return load(data, (picture, block, row * 2 + a, column * 2 + b + layout.pad), layout)
+
+                    best = pixel(0, 0)
+                    place = splat(tvm.tirx.const(0, "uint8"), lanes)
+                    for position in (1, 2, 3):
+                        candidate = pixel(*divmod(position, 2))
+                        # Strictly greater: the first maximum wins, as in PyTorch.
+                        place = T.Select(candidate > best, splat(tvm.tirx.const(position, "uint8"), lanes), place)
+                        best = T.max(best, candidate)
+                    store(out, best, (picture, block, row, column + out_layout.pad), out_layout)
+                    T.buffer_store(window, place, [picture, block, row, column, vector(0, lanes)])
+
     return prim_func(arguments, body)
 
 
 def max_unpool2d(shape: Shape, layout: Layout, output_size: tuple[int, int], out_layout: Layout) -> tvm.tirx.PrimFunc:
     """Return the kernel of unpooling by window indices: data, window -> out.
+
+    Where they are codes, the code of zero plus a half comes before the output.
 
     Parameters
     ----------
@@ -62,29 +72,36 @@ def max_unpool2d(shape: Shape, layout: Layout, output_size: tuple[int, int], out
     output_size : (int, int)
         2H and 2W, or one more of either: a row or column of zeros.
     out_layout : Layout
-        Of the output, of the same block.
+        Of the output, of the same block and dtype.
     """
     n, channels, rows, columns = shape
     height, width = output_size
     lanes = layout.block
 
-    def body(data: Any, window: Any, out: Any) -> None:
-        def clear(picture: Any, block: Any, row: Any, start: int, stop: int) -> None:
-            with T.serial(stop - start) as column, T.vectorized(lanes) as lane:
-                T.buffer_store(out, T.float32(0), [picture, block, row, start + column, lane])
+    arguments: Arguments = {
+        "data": (layout.physical(shape), layout.storage),
+        "window": (layout.window().physical(shape), "uint8"),
+    }
+    if out_layout.codes:
+        arguments["zero"] = ((1,), "float32")
+    arguments["out"] = (out_layout.physical((n, channels, height, width)), out_layout.storage)
+
+    def body(data: Any, window: Any, *rest: Any) -> None:
+        *given, out = rest
+        zero = given[0][0] if given else T.float32(0)
 
         def spread(picture: Any, block: Any, row: Any) -> None:
             for a in (0, 1):
-                write_edges(out, (picture, block, row * 2 + a), width, out_layout.pad, lanes)
-                if width % 2:
-                    clear(picture, block, row * 2 + a, out_layout.pad + width - 1, out_layout.pad + width)
+                write_edges(out, (picture, block, row * 2 + a), width, out_layout, zero)
+                fill(out, (picture, block, row * 2 + a), out_layout.pad + columns * 2, width - columns * 2, out_layout, zero)
             with T.serial(columns) as column:
+                value = load(data, (picture, block, row, column + layout.pad), layout)
+                place = window[picture, block, row, column, vector(0, lanes)]
                 for position in range(4):
                     a, b = divmod(position, 2)
-                    with T.vectorized(lanes) as lane:
-                        hit = window[picture, block, row, column, lane] == tvm.tirx.const(position, "uint8")
-                        value = T.Select(hit, data[picture, block, row, column + layout.pad, lane], T.float32(0))
-                        T.buffer_store(out, value, [picture, block, row * 2 + a, column * 2 + b + out_layout.pad, lane])
+                    hit = place == splat(tvm.tirx.const(position, "uint8"), lanes)
+                    spot = (picture, block, row * 2 + a, column * 2 + b + out_layout.pad)
+                    store(out, T.Select(hit, value, splat(zero, lanes)), spot, out_layout)
 
         with for_rows(n, -(-height // 2)) as (picture, row), T.serial(channels // lanes) as block:
             if height % 2 == 0:
@@ -94,11 +111,6 @@ def max_unpool2d(shape: Shape, layout: Layout, output_size: tuple[int, int], out
                 with T.Then():
                     spread(picture, block, row)
                 with T.Else():
-                    clear(picture, block, height - 1, 0, width + 2 * out_layout.pad)
+                    fill(out, (picture, block, height - 1), 0, width + 2 * out_layout.pad, out_layout, zero)
 
-    arguments = {
-        "data": (layout.physical(shape), "float32"),
-        "window": (Layout(lanes).physical(shape), "uint8"),
-        "out": (out_layout.physical((n, channels, height, width)), "float32"),
-    }
     return prim_func(arguments, body)

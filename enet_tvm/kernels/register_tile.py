@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import tvm
 
+from enet_tvm.kernels.elements import Isa
+
 
 @dataclass(frozen=True)
 class VectorUnit:
@@ -17,10 +19,13 @@ class VectorUnit:
         float32 values in a register.
     registers : int
         How many there are.
+    isa : {"x86", "aarch64"}
+        Instruction set.
     """
 
     lanes: int
     registers: int
+    isa: Isa = "x86"
 
     @classmethod
     def of(cls, target: tvm.target.Target) -> VectorUnit:
@@ -28,7 +33,7 @@ class VectorUnit:
         has = tvm.target.codegen.target_has_features
         triple = str(target.attrs.get("mtriple") or tvm.target.codegen.llvm_get_system_triple())
         if triple.startswith(("aarch64", "arm64")):
-            return cls(lanes=4, registers=32)
+            return cls(lanes=4, registers=32, isa="aarch64")
         if has("avx512f", target):
             return cls(lanes=16, registers=32)
         if has("avx", target):

@@ -77,7 +77,7 @@ class Conv2DTemplate:
 
     def kernel(self, point: RegisterTile) -> tvm.tirx.PrimFunc:
         """Return the kernel with this tile."""
-        return conv2d.conv2d(self.spec, point)
+        return conv2d.conv2d(self.spec, point, self.unit.isa)
 
     def features(self, point: RegisterTile) -> list[float]:
         """Return the features of this tile."""
@@ -170,7 +170,7 @@ class InitialBlockTemplate:
 
     def kernel(self, point: RegisterTile) -> tvm.tirx.PrimFunc:
         """Return the kernel with this tile."""
-        return initial_block.initial_block(self.shape, self.filters, self.layout, point, self.pool)
+        return initial_block.initial_block(self.shape, self.filters, self.layout, point, self.pool, self.unit.isa)
 
     def features(self, point: RegisterTile) -> list[float]:
         """Return the features of this tile."""

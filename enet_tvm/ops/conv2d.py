@@ -36,6 +36,8 @@ class FusedConv2D:
         being zero; or a tensor of half the height and width that is max-unpooled by its window indices.
     residual_channels : int
         Channels of the residual, 0 without one.
+    argmax : bool
+        The result is not the activations but, N x H x W uint8, the channel of the largest, the first of equals.
     layers : tuple of str
         The sub-modules of the network that it computes; the last one's result is its output.
     data_layout, out_layout, residual_layout : Layout
@@ -53,6 +55,7 @@ class FusedConv2D:
     activation: Activation = "none"
     residual: Literal["none", "add", "pad", "unpool"] = "none"
     residual_channels: int = 0
+    argmax: bool = False
     layers: tuple[str, ...] = ()
     data_layout: Layout = PLANAR
     out_layout: Layout = PLANAR
@@ -62,7 +65,7 @@ class FusedConv2D:
         """Return the operator attributes."""
         flat: dict[str, Any] = {}
         for key, value in asdict(self).items():
-            flat[key] = [value["block"], value["pad"]] if key.endswith("_layout") else _plain(value)
+            flat[key] = getattr(self, key).to_attr() if key.endswith("_layout") else _plain(value)
         return tvm.ir.make_node("ir.DictAttrs", **flat)
 
     @classmethod
@@ -72,8 +75,8 @@ class FusedConv2D:
         for item in fields(cls):
             raw = call.attrs[item.name]
             if item.name.endswith("_layout"):
-                values[item.name] = Layout(int(raw[0]), int(raw[1]))
-            elif item.name in ("transposed", "residual_channels"):
+                values[item.name] = Layout.from_attr(raw)
+            elif item.name in ("transposed", "residual_channels", "argmax"):
                 values[item.name] = int(raw)
             elif item.name in ("inner_activation", "activation", "residual"):
                 values[item.name] = str(raw)
@@ -89,7 +92,8 @@ class FusedConv2D:
         names = ["conv2d_transpose" if self.transposed else "conv2d", "bias_add"]
         names += [] if self.inner_activation == "none" else [self.inner_activation]
         names += {"none": [], "add": ["add"], "pad": ["pad", "add"], "unpool": ["max_unpool2d", "add"]}[self.residual]
-        return names + ([] if self.activation == "none" else [self.activation])
+        names += [] if self.activation == "none" else [self.activation]
+        return names + (["argmax"] if self.argmax else [])
 
     @property
     def multiply_adds(self) -> int:
@@ -105,7 +109,10 @@ def _plain(value: Any) -> Any:
 
 def _infer(call: relax.Call) -> relax.TensorType:
     attrs = FusedConv2D.from_call(call)
-    return relax.TensorType(attrs.out_layout.physical(attrs.out_shape), call.args[0].ty.dtype)
+    if attrs.argmax:
+        n, _, height, width = attrs.out_shape
+        return relax.TensorType((n, height, width), "uint8")
+    return relax.TensorType(attrs.out_layout.physical(attrs.out_shape), attrs.out_layout.storage)
 
 
 FUSED_CONV2D = register_op("enet.fused_conv2d", "Convolution, bias, shortcut and activation", _infer)
@@ -127,7 +134,7 @@ def fused_conv2d(
     ----------
     attrs : FusedConv2D
     data : relax.Expr
-        Float32, stored in ``attrs.data_layout``.
+        Stored in ``attrs.data_layout``.
     weight : relax.Expr
         OC x IC x KH x KW (IC x OC x KH x KW when transposed), float32.
     bias : relax.Expr

@@ -32,15 +32,15 @@ class InitialBlockAttrs:
     @classmethod
     def from_call(cls, call: relax.Call) -> InitialBlockAttrs:
         """Return the attributes of a call of the operator."""
-        layout = Layout(int(call.attrs["block"]), int(call.attrs["pad"]))
+        layout = Layout.from_attr(call.attrs["out_layout"])
         return cls(layout, tuple(str(name) for name in call.attrs["layers"]), int(call.attrs["pool"]))
 
 
 def _infer(call: relax.Call) -> relax.TensorType:
     n, channels, h, w = static_shape(call.args[0])
     filters = static_shape(call.args[1])[0]
-    out = InitialBlockAttrs.from_call(call).out_layout.physical((n, filters + channels, h // 2, w // 2))
-    return relax.TensorType(out, call.args[0].ty.dtype)
+    layout = InitialBlockAttrs.from_call(call).out_layout
+    return relax.TensorType(layout.physical((n, filters + channels, h // 2, w // 2)), layout.storage)
 
 
 INITIAL_BLOCK = register_op("enet.initial_block", "ENet's initial block, batch norm folded", _infer)
@@ -69,8 +69,7 @@ def initial_block(
     slope : relax.Expr
         F + C.
     """
-    layout = attrs.out_layout
     dictionary = tvm.ir.make_node(
-        "ir.DictAttrs", block=layout.block, pad=layout.pad, layers=list(attrs.layers), pool=attrs.pool
+        "ir.DictAttrs", out_layout=attrs.out_layout.to_attr(), layers=list(attrs.layers), pool=attrs.pool
     )
     return relax.Call(INITIAL_BLOCK, [data, weight, bias, scale, shift, slope], dictionary)

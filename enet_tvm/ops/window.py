@@ -8,7 +8,7 @@ without an error; nothing here goes through it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tvm
@@ -40,15 +40,15 @@ class MaxUnpool2D:
         return tvm.ir.make_node(
             "ir.DictAttrs",
             output_size=list(self.output_size),
-            data_layout=[self.data_layout.block, self.data_layout.pad],
-            out_layout=[self.out_layout.block, self.out_layout.pad],
+            data_layout=self.data_layout.to_attr(),
+            out_layout=self.out_layout.to_attr(),
         )
 
     @classmethod
     def from_call(cls, call: relax.Call) -> MaxUnpool2D:
         """Return the attributes of a call of the operator."""
-        size, data, out = ([int(v) for v in call.attrs[key]] for key in ("output_size", "data_layout", "out_layout"))
-        return cls((size[0], size[1]), Layout(*data), Layout(*out))
+        height, width = (int(v) for v in call.attrs["output_size"])
+        return cls((height, width), *(Layout.from_attr(call.attrs[key]) for key in ("data_layout", "out_layout")))
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ class MaxPool2DWithWindow:
         """Return the operator attributes."""
         return tvm.ir.make_node(
             "ir.DictAttrs",
-            data_layout=[self.data_layout.block, self.data_layout.pad],
-            out_layout=[self.out_layout.block, self.out_layout.pad],
+            data_layout=self.data_layout.to_attr(),
+            out_layout=self.out_layout.to_attr(),
         )
 
     @classmethod
     def from_call(cls, call: relax.Call) -> MaxPool2DWithWindow:
         """Return the attributes of a call of the operator."""
-        return cls(*(Layout(*(int(v) for v in call.attrs[key])) for key in ("data_layout", "out_layout")))
+        return cls(*(Layout.from_attr(call.attrs[key]) for key in ("data_layout", "out_layout")))
 
 
 def _infer_pool(call: relax.Call) -> relax.TupleType:
@@ -83,7 +83,7 @@ def _infer_pool(call: relax.Call) -> relax.TupleType:
     n, c, h, w = attrs.data_layout.logical(static_shape(call.args[0]))
     shape = (n, c, h // 2, w // 2)
     maxima = relax.TensorType(attrs.out_layout.physical(shape), call.args[0].ty.dtype)
-    return relax.TupleType([maxima, relax.TensorType(Layout(attrs.out_layout.block).physical(shape), "uint8")])
+    return relax.TupleType([maxima, relax.TensorType(attrs.out_layout.window().physical(shape), "uint8")])
 
 
 def _infer_unpool(call: relax.Call) -> relax.TensorType:
@@ -143,7 +143,7 @@ def max_pool2d_with_window(x: relax.Expr, layout: Layout = PLANAR, out_layout: L
 
     `x` is stored in `layout`, the maxima in `out_layout`, which by default is that without padding, as the indices are.
     """
-    attrs = MaxPool2DWithWindow(layout, Layout(layout.block) if out_layout is None else out_layout)
+    attrs = MaxPool2DWithWindow(layout, replace(layout, pad=0) if out_layout is None else out_layout)
     return relax.Call(_POOL, [x], attrs.to_attrs())
 
 

@@ -17,6 +17,7 @@ from enet_tvm.dataflow import Dataflow, Rewriter, is_call, is_result, variables
 from enet_tvm.kernels.conv2d import column_reach
 from enet_tvm.kernels.coverage import channel_block, out_block, runs_blocked, runs_planar
 from enet_tvm.ops import PLANAR, FusedConv2D, Layout
+from enet_tvm.ops.layout import DType
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="BlockLayout")
@@ -27,21 +28,39 @@ class BlockLayout:
     ----------
     lanes : int
         float32 values in a vector register of the target.
+    dtype : {"float32", "bfloat16", "uint8", "int8"}
+        Of the elements of such tensors as only kernels of the templates read; others stay float32.
     """
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, dtype: DType = "float32") -> None:
         self.lanes = lanes
+        self.dtype = dtype
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with layouts chosen and ``enet.pack`` / ``enet.unpack`` where they change."""
         graph = Dataflow(mod)
-        return _Assignment(graph, self.lanes).run()
+        wide: set[relax.Var] = set()
+        while True:
+            try:
+                return _Assignment(graph, self.lanes, self.dtype, wide).run()
+            except _ReadOutsideError as found:
+                wide.update(found.tensors)
+
+
+class _ReadOutsideError(Exception):
+    """A tensor of codes is read by something that does not know what they mean."""
+
+    def __init__(self, tensors: set[relax.Var]) -> None:
+        super().__init__()
+        self.tensors = tensors
 
 
 class _Assignment:
-    def __init__(self, graph: Dataflow, lanes: int) -> None:
+    def __init__(self, graph: Dataflow, lanes: int, dtype: DType, wide: set[relax.Var]) -> None:
         self.graph = graph
         self.lanes = lanes
+        self.dtype = dtype
+        self.wide = wide
         self.rewriter = Rewriter()
         self.layouts: dict[relax.Var, Layout] = {}
         self.pads: dict[relax.Var, int] = {}
@@ -63,7 +82,7 @@ class _Assignment:
                 self._pool(binding)
             elif isinstance(value, relax.TupleGetItem) and value.tuple_value in self.pooled:
                 maxima = self.pooled[value.tuple_value]
-                self._bind(binding, self.rewriter.mapped(value), Layout(maxima.block) if value.index else maxima)
+                self._bind(binding, self.rewriter.mapped(value), maxima.window() if value.index else maxima)
             elif is_call(value, "enet.max_unpool2d") and value.args[0] in self.layouts:
                 self._unpool(binding)
             else:
@@ -71,6 +90,7 @@ class _Assignment:
         for var in dict.fromkeys(variables(self.graph.result)):
             if var not in self.layouts:
                 continue
+            self._must_be_wide(var, self.layouts[var])
             plain = ops.unpack(self.rewriter.mapped(var), self.layouts[var])
             self.rewriter.replace(var, self.rewriter.emit(plain, var, f"{var.name}#nchw"))
         return self.graph.rebuilt(self.rewriter)
@@ -80,11 +100,33 @@ class _Assignment:
         if layout != PLANAR:
             self.layouts[binding.var] = layout
 
+    def _chosen(self, var: relax.Var, block: int) -> Layout:
+        """Return how a tensor that a kernel writes lies in memory."""
+        layout = Layout(block, self.pads.get(var, 0), self.dtype)
+        return replace(layout, dtype="float32") if var in self.wide or block % layout.per_word else layout
+
+    def _must_be_wide(self, var: relax.Expr, layout: Layout) -> None:
+        """Start again with float32 for a tensor that turns out to be read outside the templates' kernels."""
+        if not layout.codes:
+            return
+        tensors: set[relax.Var] = set()
+        while isinstance(var, relax.Var):
+            # Poolings pass codes through: what they read must be float32 too.
+            tensors.add(var)
+            value = self.graph.value(var)
+            passes = (
+                isinstance(value, relax.TupleGetItem)
+                or is_call(value, "enet.max_unpool2d")
+                or is_call(value, "enet.max_pool2d_with_window")
+            )
+            var = next(variables(value)) if passes and value is not None else None
+        raise _ReadOutsideError(tensors)
+
     def _conv2d(self, binding: relax.VarBinding) -> None:
         attrs = FusedConv2D.from_call(binding.value)
         data, weight, bias, *rest = binding.value.args
         planar = runs_planar(attrs) and (self._leaves(binding.var) or not runs_blocked(attrs))
-        out = PLANAR if planar else Layout(out_block(attrs, self.lanes), self.pads.get(binding.var, 0))
+        out = PLANAR if planar else self._chosen(binding.var, out_block(attrs, self.lanes))
         slopes = [rest.pop(0) for kind in (attrs.inner_activation, attrs.activation) if kind == "prelu"]
         block = channel_block(attrs.data_shape[1], self.lanes) or 1
         data, data_layout = self._stored(data, Layout(block, self.pads[data]), exact=False)
@@ -99,7 +141,7 @@ class _Assignment:
         attrs = ops.InitialBlockAttrs.from_call(binding.value)
         data, weight, *vectors = binding.value.args
         block = channel_block(int(binding.var.ty.shape.values[1]), self.lanes)
-        layout = Layout(block, self.pads.get(binding.var, 0))
+        layout = self._chosen(binding.var, block)
         data, _ = self._stored(data, PLANAR, exact=True)
         self._bind(binding, ops.initial_block(replace(attrs, out_layout=layout), data, weight, *vectors), layout)
 
@@ -116,7 +158,7 @@ class _Assignment:
         pads = [
             self.pads.get(user, 0) for user in self.graph.users.get(binding.var, []) if self.graph.producer[user].index == 0
         ]
-        out = Layout(layout.block, max(pads, default=0))
+        out = replace(layout, pad=max(pads, default=0))
         self.pooled[binding.var] = out
         self._bind(binding, ops.max_pool2d_with_window(self.rewriter.mapped(data), layout, out), PLANAR)
 
@@ -125,7 +167,7 @@ class _Assignment:
         block = self.layouts[data].block
         stored, layout = self._stored(data, Layout(block), exact=False)
         indices, _ = self._stored(window, Layout(block), exact=True)
-        out = Layout(block, self.pads.get(binding.var, 0))
+        out = replace(layout, pad=self.pads.get(binding.var, 0))
         size = ops.MaxUnpool2D.from_call(binding.value).output_size
         self._bind(binding, ops.max_unpool2d(stored, indices, size, layout, out), out)
 
@@ -148,6 +190,7 @@ class _Assignment:
         inner = self.graph.bindings[0].var if not isinstance(var, relax.DataflowVar) else var
         name = getattr(var, "name", "constant")
         if have != PLANAR:
+            self._must_be_wide(var, have)
             value = self.rewriter.emit(ops.unpack(value, have), inner, f"{name}#nchw")
         if wanted != PLANAR:
             value = self.rewriter.emit(ops.pack(value, wanted), inner, f"{name}#packed")

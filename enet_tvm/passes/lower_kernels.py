@@ -13,11 +13,13 @@ from tvm import relax
 
 from enet_tvm import ops
 from enet_tvm.dataflow import Dataflow, Rewriter, constant, constant_value, is_call, layer_of
+from enet_tvm.errors import UserError
 from enet_tvm.kernels import conv2d, initial_block, planar, pooling
 from enet_tvm.kernels.choices import DEFAULTS, Choices
-from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.kernels.register_tile import RegisterTile, VectorUnit
 from enet_tvm.kernels.templates import Conv2DTemplate, InitialBlockTemplate, PlanarTemplate
 from enet_tvm.ops import FusedConv2D, Layout
+from enet_tvm.quantisation import Codes, Ranges, bfloat16_bits, quantise_weight, to_words, zero_starts
 
 LAUNCHES = "enet.launches"
 """Attribute of main: for each kernel launch of the templates, in order, the JSON of what it computes (see `describe`)."""
@@ -33,16 +35,19 @@ class LowerKernels:
         The target's vector registers, which decide the register tiles.
     choices : Choices
         Which point of a template to make its kernel at.
+    ranges : mapping
+        By layer, the least and largest value of its output; needed of those that are stored as codes.
     """
 
-    def __init__(self, unit: VectorUnit, choices: Choices = DEFAULTS) -> None:
+    def __init__(self, unit: VectorUnit, choices: Choices = DEFAULTS, ranges: Ranges | None = None) -> None:
         self.unit = unit
         self.choices = choices
+        self.ranges = ranges or {}
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with kernels; layout conversions are left to ``LegalizeOps``."""
         graph = Dataflow(mod)
-        lowering = _Lowering(graph, self.unit, self.choices)
+        lowering = _Lowering(graph, self.unit, self.choices, self.ranges)
         for binding in graph.bindings:
             lowering.visit(binding)
         mod = graph.rebuilt(lowering.rewriter)
@@ -52,9 +57,16 @@ class LowerKernels:
 
 
 def describe(
-    kernel: str, ops_fused: list[str], layers: tuple[str, ...], shape: tuple[int, ...], layout: Layout, flops: int = 0
+    kernel: str,
+    ops_fused: list[str],
+    layers: tuple[str, ...],
+    shape: tuple[int, ...],
+    layout: Layout,
+    flops: int = 0,
+    codes: Codes | None = None,
 ) -> dict[str, Any]:
-    """Return what a launch computes: kernel, operators, sub-modules, and its output's logical shape and layout."""
+    """Return what a launch computes: kernel, operators, sub-modules, its output's logical shape and how that is stored."""
+    codes = codes or Codes()
     return {
         "kernel": kernel,
         "ops": ops_fused,
@@ -62,15 +74,20 @@ def describe(
         "shape": list(shape),
         "block": layout.block,
         "pad": layout.pad,
+        "dtype": layout.dtype,
+        "scale": codes.scale,
+        "zero": codes.zero,
         "flops": flops,
     }
 
 
 class _Lowering:
-    def __init__(self, graph: Dataflow, unit: VectorUnit, choices: Choices) -> None:
+    def __init__(self, graph: Dataflow, unit: VectorUnit, choices: Choices, ranges: Ranges) -> None:
         self.graph = graph
         self.unit = unit
         self.choices = choices
+        self.ranges = ranges
+        self.codes: dict[relax.Expr, Codes] = {}
         self.rewriter = Rewriter()
         self.launches: list[dict[str, Any]] = []
         self._kernels: dict[Any, tvm.ir.GlobalVar] = {}
@@ -80,6 +97,9 @@ class _Lowering:
             self._conv2d(binding)
         elif is_call(binding.value, "enet.initial_block"):
             self._initial_block(binding)
+        elif isinstance(binding.value, relax.TupleGetItem):
+            self.codes[binding.var] = self._codes(binding.value.tuple_value)
+            self.rewriter.keep(binding)
         elif (
             is_call(binding.value, "enet.max_pool2d_with_window")
             and ops.MaxPool2DWithWindow.from_call(binding.value).data_layout.block
@@ -103,42 +123,62 @@ class _Lowering:
 
     def _conv2d(self, binding: relax.VarBinding) -> None:
         attrs = FusedConv2D.from_call(binding.value)
-        data, weight, *rest = binding.value.args
-        values = _known(weight)
         spec = replace(attrs, layers=())
+        arguments = _Conv2DArguments(attrs, binding.value.args)
+        own = self._codes_of(binding.var, attrs.out_layout, attrs.layers)
         if attrs.out_layout.block:
             blocked = Conv2DTemplate(spec, self.unit)
             tile = self.choices.point(blocked)
-            packed = conv2d.pack_weight(values, attrs, tile)
+            shortcut = Codes() if arguments.residual is None else self.codes.get(arguments.residual, Codes())
+            operands = arguments.blocked(tile, self._codes(arguments.data), shortcut, own)
             kernel = self._kernel((blocked, tile), blocked.name, lambda: blocked.kernel(tile))
         else:
             template = PlanarTemplate(spec, self.unit)
             point = self.choices.point(template)
-            packed = planar.pack_planar_weight(values, attrs)
+            operands = arguments.planar(self._codes(arguments.data))
             kernel = self._kernel((template, point), template.name, lambda: template.kernel(point))
-        self._launch(binding, kernel, [data, constant(packed), *rest])
+        self._launch(binding, kernel, operands)
         flops = 2 * attrs.multiply_adds
         self.launches.append(
-            describe(kernel.name_hint, attrs.operators, attrs.layers, attrs.out_shape, attrs.out_layout, flops)
+            describe(kernel.name_hint, attrs.operators, attrs.layers, attrs.out_shape, attrs.out_layout, flops, own)
         )
+
+    def _codes(self, expr: relax.Expr) -> Codes:
+        """Return what the codes of a tensor mean; of one without codes, the identity."""
+        return self.codes.get(expr, Codes())
+
+    def _codes_of(self, var: relax.Var, layout: Layout, layers: tuple[str, ...]) -> Codes:
+        """Decide what the codes of a kernel's output mean, from the range that calibration saw."""
+        if not layout.codes:
+            return Codes()
+        if layers[-1] not in self.ranges:
+            raise UserError(f"the calibration has no range for layer '{layers[-1]}'; make it again with 'enet-tvm calibrate'")
+        self.codes[var] = Codes.of(*self.ranges[layers[-1]])
+        return self.codes[var]
 
     def _initial_block(self, binding: relax.VarBinding) -> None:
         attrs = ops.InitialBlockAttrs.from_call(binding.value)
         data, weight, bias, scale, shift, slope = binding.value.args
         n, c, h, w = (int(s) for s in data.ty.shape.values)
         shape = (n, c, h, w)
-        values, layout = _known(weight), attrs.out_layout
+        layout = attrs.out_layout
+        own = self._codes_of(binding.var, layout, attrs.layers)
+        # Everything up to the activation is in units of the output's codes, where it has such.
+        values, bias_values, scale_values, shift_values = (
+            _known(v) / np.float32(own.scale) for v in (weight, bias, scale, shift)
+        )
         channels = values.shape[0] + shape[1]
         template = InitialBlockTemplate(shape, values.shape[0], layout, attrs.pool, self.unit)
         tile = self.choices.point(template)
         packed = initial_block.pack_initial_weight(values, channels, layout, tile)
-        padded_bias = constant(np.concatenate([_known(bias), np.zeros(shape[1], "float32")]))
+        vectors = [np.concatenate([bias_values, np.zeros(shape[1], "float32")]), scale_values, shift_values, _known(slope)]
+        vectors += [_zero(own)] if layout.codes else []
         kernel = self._kernel((template, tile), template.name, lambda: template.kernel(tile))
-        self._launch(binding, kernel, [data, constant(packed), padded_bias, scale, shift, slope])
+        self._launch(binding, kernel, [data, constant(packed), *map(constant, vectors)])
         fused = ["conv2d", "bias_add", "max_pool2d", "multiply", "add", "concat", "prelu"]
         out_shape = (shape[0], channels, shape[2] // 2, shape[3] // 2)
         flops = 2 * values.size * out_shape[0] * out_shape[2] * out_shape[3]
-        self.launches.append(describe(kernel.name_hint, fused, attrs.layers, out_shape, layout, flops))
+        self.launches.append(describe(kernel.name_hint, fused, attrs.layers, out_shape, layout, flops, own))
 
     def _pool(self, binding: relax.VarBinding) -> None:
         attrs, data = ops.MaxPool2DWithWindow.from_call(binding.value), binding.value.args[0]
@@ -147,9 +187,10 @@ class _Lowering:
         kernel = self._kernel(
             (shape, attrs), "max_pool2d_with_window", lambda: pooling.max_pool2d_with_window(shape, layout, out)
         )
-        self._launch(binding, kernel, [data])
+        own = self.codes[binding.var] = self._codes(data)
+        self._launch(binding, kernel, [data, *([constant(_zero(own))] if out.codes else [])])
         layers, out_shape = (layer_of(binding.var),), (*shape[:2], shape[2] // 2, shape[3] // 2)
-        self.launches.append(describe(kernel.name_hint, ["max_pool2d_with_window"], layers, out_shape, out))
+        self.launches.append(describe(kernel.name_hint, ["max_pool2d_with_window"], layers, out_shape, out, codes=own))
 
     def _unpool(self, binding: relax.VarBinding) -> None:
         attrs = ops.MaxUnpool2D.from_call(binding.value)
@@ -160,9 +201,71 @@ class _Lowering:
             "max_unpool2d",
             lambda: pooling.max_unpool2d(shape, attrs.data_layout, attrs.output_size, attrs.out_layout),
         )
-        self._launch(binding, kernel, [data, window])
+        own = self.codes[binding.var] = self._codes(data)
+        self._launch(binding, kernel, [data, window, *([constant(_zero(own))] if attrs.out_layout.codes else [])])
         layers, out_shape = (layer_of(binding.var),), (*shape[:2], *attrs.output_size)
-        self.launches.append(describe(kernel.name_hint, ["max_unpool2d"], layers, out_shape, attrs.out_layout))
+        self.launches.append(describe(kernel.name_hint, ["max_unpool2d"], layers, out_shape, attrs.out_layout, codes=own))
+
+
+class _Conv2DArguments:
+    """The arguments of a call of the fused convolution by name, and as its kernels take them."""
+
+    def __init__(self, attrs: FusedConv2D, arguments: list[relax.Expr]) -> None:
+        self.attrs = attrs
+        self.data, weight, bias, *rest = arguments
+        self.weight, self.bias = _known(weight), _known(bias)
+        self.slopes = [rest.pop(0) for kind in (attrs.inner_activation, attrs.activation) if kind == "prelu"]
+        self.residual: relax.Expr | None = rest[0] if rest else None
+        self.shortcut = rest
+
+    def planar(self, data: Codes) -> list[relax.Expr]:
+        """Return the arguments of the kernel with NCHW output."""
+        attrs = self.attrs
+        if not attrs.data_layout.codes:
+            packed = self._words(planar.pack_planar_weight(self.weight, attrs))
+            return [self.data, *map(constant, (packed, self.bias)), *self.slopes]
+        weight, scales, zero = self._coded(data)
+        # Rows and columns outside the picture hold the code of zero here, so every sum starts alike.
+        starts = zero_starts(conv2d.tap_sums(weight, attrs), zero)
+        packed = to_words(planar.pack_planar_weight(weight, attrs))
+        word = np.array([zero % 256 * 0x01010101], "uint32")
+        return [self.data, *map(constant, (packed, scales, starts, self.bias)), *self.slopes, constant(word)]
+
+    def _coded(self, data: Codes) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return the weights as bytes, what each channel's sum is multiplied with, and the stored byte of the data's zero."""
+        weight, scales = quantise_weight(self.weight, axis=1 if self.attrs.transposed else 0)
+        stored = data.zero - 128 * (self.attrs.data_layout.dtype == "int8")
+        return weight, scales * np.float32(data.scale), stored
+
+    def _words(self, packed: np.ndarray) -> np.ndarray:
+        return to_words(bfloat16_bits(packed)) if self.attrs.data_layout.dtype == "bfloat16" else packed
+
+    def blocked(self, tile: RegisterTile, data: Codes, residual: Codes, own: Codes) -> list[relax.Expr]:
+        """Return the arguments of the kernel with channel-blocked output.
+
+        Activations commute with a positive factor, so bias, sums and shortcut are brought to units of the output's codes
+        (`own`), and nothing is left to multiply when they are stored.
+        """
+        attrs, unit = self.attrs, np.float32(own.scale)
+        bias, extra = self.bias / unit, list[np.ndarray]()
+        if attrs.data_layout.codes:
+            weight_codes, scales, zero = self._coded(data)
+            extra = [scales / unit, zero_starts(conv2d.weight_sums(weight_codes, attrs), zero)]
+            packed = to_words(conv2d.pack_weight(weight_codes, attrs, tile))
+        else:
+            packed = self._words(conv2d.pack_weight(self.weight / unit, attrs, tile))
+        scaled: list[np.ndarray] = []
+        if attrs.residual != "none" and (attrs.residual_layout.codes or attrs.out_layout.codes):
+            scaled.append(np.array([residual.scale, residual.offset], "float32") / unit)
+            if attrs.residual_layout.codes and conv2d.offset_in_bias(attrs):
+                bias = bias + scaled[0][1]
+        if attrs.out_layout.codes:
+            scaled.append(_zero(own))
+        return [self.data, *map(constant, (packed, *extra, bias)), *self.slopes, *map(constant, scaled), *self.shortcut]
+
+
+def _zero(codes: Codes) -> np.ndarray:
+    return np.array([codes.rounding_zero], "float32")
 
 
 def _known(expr: relax.Expr) -> np.ndarray:

@@ -117,7 +117,7 @@ class Engine:
         machine["vm_initialization"](*(value for code in self._codes for value in (code, 0, _POOLED_ALLOCATOR)))
         return machine
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, x: NDArray[np.float32]) -> NDArray[Any]:
         """Run one forward pass.
 
         Parameters
@@ -128,11 +128,11 @@ class Engine:
         Returns
         -------
         ndarray
-            The output, float32, in memory that TVM gives back when the array is freed.
+            The output, float32 logits or uint8 labels, in memory that TVM gives back when the array is freed.
         """
         return self._thread.submit(self._run, x).result()
 
-    def _run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run(self, x: NDArray[np.float32]) -> NDArray[Any]:
         return self._as_array(self._main(self._as_tensor(x)))
 
     def run_timed(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:

@@ -102,7 +102,7 @@ class Segmenter:
             plane += self._shift[channel]
         return x
 
-    def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(self, x: NDArray[np.float32]) -> NDArray[Any]:
         """Run the network.
 
         Parameters
@@ -113,7 +113,7 @@ class Segmenter:
         Returns
         -------
         ndarray
-            N x classes x H x W float32 logits.
+            N x classes x H x W float32 logits; of a network compiled to return labels, those, N x H x W uint8.
 
         Raises
         ------
@@ -123,15 +123,15 @@ class Segmenter:
         x = self._checked(x)
         if len(x) == self._batch:
             return self._engine.run(x)
-        logits = np.empty((len(x), *self.manifest.output.shape[1:]), np.float32)
+        output = np.empty((len(x), *self.manifest.output.shape[1:]), self.manifest.output.dtype)
         for start in range(0, len(x), self._batch):
             part = x[start : start + self._batch]
             padded = np.concatenate([part, np.zeros((self._batch - len(part), *x.shape[1:]), np.float32)])
-            logits[start : start + len(part)] = self._engine.run(padded)[: len(part)]
-        return logits
+            output[start : start + len(part)] = self._engine.run(padded)[: len(part)]
+        return output
 
-    def forward_timed(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
-        """Run the network on one batch; return the logits, the seconds of computing, and those of moving data to and fro.
+    def forward_timed(self, x: NDArray[np.float32]) -> tuple[NDArray[Any], float, float]:
+        """Run the network on one batch; return its output, the seconds of computing, and those of moving data to and fro.
 
         Raises
         ------
@@ -140,9 +140,9 @@ class Segmenter:
         """
         return self._engine.run_timed(self._one_batch(x))
 
-    def labels(self, logits: NDArray[np.float32], size: Size | None = None) -> NDArray[np.uint8]:
-        """Return the label map of one picture's logits (classes x H x W), at `size` if given."""
-        labels = most_likely(logits)
+    def labels(self, output: NDArray[Any], size: Size | None = None) -> NDArray[np.uint8]:
+        """Return the label map of what `forward` returned for one picture, at `size` if given."""
+        labels = output if self.manifest.output.labels else most_likely(output)
         return labels if size is None else resize_labels(labels, size)
 
     def run_instrumented(self, x: NDArray[np.float32]) -> list[tuple[str, NDArray[Any]]]:

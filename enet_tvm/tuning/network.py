@@ -75,7 +75,7 @@ class Place(ABC):
             pictures=report.pictures,
             inputs=inputs.description,
             label_agreement=report.label_agreement,
-            max_abs_logit_diff=report.max_abs_logit_diff,
+            max_abs_logit_diff=report.max_abs_logit_diff or 0.0,
         )
         return parity, report.passes()
 

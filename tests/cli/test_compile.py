@@ -51,7 +51,7 @@ def test_compile(here: Path, capsys: pytest.CaptureFixture[str]):
     assert manifest.input.shape == (2, 3, 16, 24)
     assert manifest.target.name == "native"
     said = capsys.readouterr().out
-    assert said.startswith("new/artifact: tiny with 2 classes at 24x16 for native")
+    assert said.startswith("new/artifact: tiny with 2 classes at 24x16 in float32 for native")
     assert f"{manifest.kernel_count} kernels" in said
     figures = json.loads(Path("figures.json").read_text())
     library = here / "new" / "artifact" / LIBRARY_NAME

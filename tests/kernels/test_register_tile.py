@@ -21,9 +21,9 @@ UNITS = st.sampled_from([VectorUnit(4, 16), VectorUnit(8, 16), VectorUnit(16, 32
         ("x86_64-linux-gnu", "x86-64-v4", (), VectorUnit(16, 32)),
         ("x86_64-linux-gnu", "znver4", (), VectorUnit(16, 32)),
         ("x86_64-linux-gnu", "znver4", ("-avx512f",), VectorUnit(8, 16)),
-        ("aarch64-linux-gnu", "cortex-a57", (), VectorUnit(4, 32)),
-        ("aarch64-linux-gnu", "cortex-a72", (), VectorUnit(4, 32)),
-        ("aarch64-linux-gnu", "neoverse-v1", (), VectorUnit(4, 32)),
+        ("aarch64-linux-gnu", "cortex-a57", (), VectorUnit(4, 32, "aarch64")),
+        ("aarch64-linux-gnu", "cortex-a72", (), VectorUnit(4, 32, "aarch64")),
+        ("aarch64-linux-gnu", "neoverse-v1", (), VectorUnit(4, 32, "aarch64")),
     ],
 )
 def test_vector_units_of_processors(triple: str, mcpu: str, mattr: tuple[str, ...], unit: VectorUnit):

@@ -98,7 +98,7 @@ def test_every_point_computes_the_same(template):
 def test_points_are_plain_values(template):
     for point in template.points():
         assert template.point_type(**json.loads(json.dumps(asdict(point)))) == point
-    assert json.loads(json.dumps(asdict(template)))["unit"] == {"lanes": 4, "registers": 16}
+    assert json.loads(json.dumps(asdict(template)))["unit"] == {"lanes": 4, "registers": 16, "isa": "x86"}
 
 
 def test_features_tell_points_apart():

@@ -52,7 +52,7 @@ def check_storage(mod: tvm.IRModule) -> None:
                 assert attrs.residual_layout.block == attrs.out_layout.block
             stored[binding.var] = attrs.out_layout
         elif is_call(value, "enet.pack"):
-            stored[binding.var] = Layout(int(value.attrs["block"]), int(value.attrs["pad"]))
+            stored[binding.var] = Layout.from_attr(value.attrs["layout"])
         elif is_call(value, "enet.initial_block"):
             stored[binding.var] = ops.InitialBlockAttrs.from_call(value).out_layout
         elif is_call(value, "enet.max_pool2d_with_window"):

@@ -12,7 +12,8 @@ from enet_tvm.targets import NATIVE, known_targets, load_target, make_target, ta
 
 GPU = {"arch": "sm_53", "ptx": "6.5", "multiprocessors": 2}
 BASE = {"name": "board", "description": "a board", "triple": "aarch64-linux-gnu", "mcpu": "cortex-a53"}
-CPUS = ["aarch64-generic", "graviton3", "jetson-tx1-cpu", "rpi3", "rpi4", "rpi5", "x86-64-v2", "x86-64-v3", "x86-64-v4"]
+CPUS = ["aarch64-generic", "graviton3", "jetson-tx1-cpu", "rpi3", "rpi4", "rpi5", "sapphire-rapids"]
+CPUS += ["x86-64-v2", "x86-64-v3", "x86-64-v4", "zen4"]
 GPUS = {
     "gtx-1080": "sm_61",
     "h100": "sm_90",

@@ -1,0 +1,72 @@
+"""What int8 needs to know beyond the weights: the range of every layer's output on real pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from enet_tvm.errors import UserError
+from enet_tvm.files import atomic_file
+from enet_tvm.places import find_file
+
+
+class Calibration(BaseModel):
+    """The ranges of a network's layers, written as JSON beside its weights.
+
+    Attributes
+    ----------
+    weights : str
+        SHA-256 of the weights file.
+    pictures : int
+        How many pictures the ranges were seen on.
+    source : str
+        Which pictures, in words.
+    ranges : dict
+        By layer, the least and the largest value of its output.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    pictures: Annotated[int, Field(ge=1)]
+    source: str
+    ranges: dict[str, tuple[FiniteFloat, FiniteFloat]]
+
+    def write(self, path: str | Path) -> None:
+        """Write it as a JSON file."""
+        with atomic_file(Path(path)) as temporary:
+            temporary.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def load_calibration(path: str | Path, weights: str) -> Calibration:
+    """Return the calibration in a file.
+
+    Parameters
+    ----------
+    path : str or Path
+        Written by ``enet-tvm calibrate``.
+    weights : str
+        SHA-256 of the weights that it must be of.
+
+    Raises
+    ------
+    UserError
+        When the file is missing, broken, or of other weights.
+    """
+    again = "make one with 'enet-tvm calibrate'"
+    try:
+        calibration = Calibration.model_validate_json(find_file(path).read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a calibration; {again}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; {again}") from error
+    if calibration.weights != weights:
+        raise UserError(f"{path} is of other weights; {again} for these")
+    return calibration
+
+
+def calibration_beside(weights: Path) -> Path:
+    """Return where the calibration of a weights file is looked for: beside it."""
+    return weights.with_suffix(".calibration.json")

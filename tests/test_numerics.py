@@ -1,0 +1,196 @@
+"""bfloat16 and int8 from end to end, on networks whose every value they hold exactly: so nothing may differ."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from torch import Tensor, nn
+
+from enet_tvm.errors import UserError
+from enet_tvm.frontend.torch_import import from_torch
+from enet_tvm.kernels.elements import dot_products
+from enet_tvm.networks import ENet
+from enet_tvm.pipeline import Launch, Numerics, compile_module
+from enet_tvm.targets import load_target
+
+LOW, HIGH = -100.0, 155.0
+"""A range with codes that are whole numbers: scale 1."""
+
+
+class Sparse(nn.Module):
+    """Every kind of kernel; weights are 0 and 1, one in some dozens, so that whole numbers stay whole and small."""
+
+    def __init__(self, channels: int, head: nn.Module) -> None:
+        super().__init__()
+        half = channels // 2
+        self.first = nn.Sequential(nn.Conv2d(3, channels, 3, stride=2, padding=1), nn.ReLU())
+        self.wide = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=2, dilation=2), nn.PReLU(channels, 2.0))
+        self.tall = nn.Conv2d(channels, channels, (5, 1), padding=(2, 0))
+        self.expand = nn.Conv2d(channels, channels, 1)
+        self.pool = nn.MaxPool2d(2, return_indices=True)
+        self.project = nn.Sequential(nn.Conv2d(channels, half, 2, stride=2), nn.PReLU(half, -1.0))
+        self.widen = nn.Conv2d(half, 2 * channels, 1)
+        self.narrow = nn.Conv2d(2 * channels, half, 1)
+        self.up = nn.Sequential(nn.ConvTranspose2d(half, half, 3, stride=2, padding=1, output_padding=1), nn.ReLU())
+        self.join = nn.Conv2d(half, channels, 1)
+        self.shortcut = nn.Conv2d(2 * channels, channels, 1)
+        self.unpool = nn.MaxUnpool2d(2)
+        self.act = nn.ReLU()
+        self.head = head
+        generator = torch.Generator().manual_seed(3)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                chosen = torch.rand(module.weight.shape, generator=generator) < 2 / module.weight[0].numel()
+                module.weight.data = chosen.float() * torch.randint(-1, 2, module.weight.shape, generator=generator)
+                if module.bias is not None:
+                    module.bias.data = torch.randint(-2, 3, module.bias.shape, generator=generator).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = self.act(self.expand(self.tall(self.wide(x))) + x)
+        pooled, indices = self.pool(x)
+        padded = nn.functional.pad(pooled, (0, 0, 0, 0, 0, pooled.shape[1]))
+        y = self.act(self.widen(self.project(x)) + padded)
+        y = self.act(self.join(self.up(self.narrow(y))) + self.unpool(self.shortcut(y), indices))
+        return self.head(y)
+
+
+HEADS = {
+    "1x1": lambda channels: nn.Conv2d(channels, 11, 1),
+    "3x3": lambda channels: nn.Conv2d(channels, 5, 3, padding=1),
+    "transposed": lambda channels: nn.ConvTranspose2d(channels, 11, 2, stride=2),
+}
+
+
+@pytest.fixture(scope="session")
+def native() -> tvm.target.Target:
+    return load_target("native").to_tvm()
+
+
+def need(dtype: str, target: tvm.target.Target) -> None:
+    if dtype != "float32" and not dot_products(target) & {"bfloat16" if dtype == "bfloat16" else "uint8", "int8"}:
+        pytest.skip(f"this processor has no dot product of {dtype}")
+
+
+def compiled(network: nn.Module, x: Tensor, target: tvm.target.Target, numerics: Numerics) -> tuple[np.ndarray, list[Launch]]:
+    result = compile_module(from_torch(network.eval(), tuple(x.shape)), target, numerics=numerics)
+    machine = tvm.relax.VirtualMachine(result.executable, tvm.cpu())
+    return machine["main"](tvm.runtime.tensor(x.numpy())).numpy(), list(result.launches)
+
+
+def layers_of(network: nn.Module, x: Tensor) -> dict[str, tuple[float, float]]:
+    """Return the range LOW to HIGH for every module, having checked that values keep to it and are whole."""
+
+    def check(name: str, output: Tensor | tuple[Tensor, ...]) -> None:
+        values = output[0] if isinstance(output, tuple) else output
+        if name not in ("", "head"):
+            assert values.min() >= LOW, name
+            assert values.max() <= HIGH, name
+            assert torch.equal(values, values.round()), name
+
+    handles = [
+        module.register_forward_hook(lambda _m, _i, output, name=name: check(name, output))
+        for name, module in network.named_modules()
+    ]
+    network(x)
+    for handle in handles:
+        handle.remove()
+    return {name: (LOW, HIGH) for name, _ in network.named_modules()}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize(("channels", "head"), [(16, "1x1"), (32, "transposed"), (8, "3x3"), (64, "transposed")])
+@torch.inference_mode()
+def test_short_elements_are_exact_where_they_can_be(native, dtype: str, channels: int, head: str):
+    need(dtype, native)
+    network = Sparse(channels, HEADS[head](channels)).eval()
+    x = torch.randint(-3, 4, (2, 3, 20, 28), generator=torch.Generator().manual_seed(channels)).float()
+    ranges = layers_of(network, x)
+    expected = network(x).numpy()
+    assert np.unique(expected).size >= 10, "the test network says too little"
+    found, launches = compiled(network, x, native, Numerics(dtype, ranges))  # type: ignore[arg-type]
+    assert sum(launch.dtype != "float32" for launch in launches) >= 8
+    # int8 multiplies by reciprocals, so its last bits may differ; a wrong code differs by a whole number.
+    assert np.allclose(found, expected, atol=1e-3, rtol=0)
+
+
+@torch.inference_mode()
+def test_codes_saturate_and_round(native):
+    """What lies outside a layer's range is cut off at its ends, and the rest is within half a step."""
+    need("int8", native)
+    network = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1)).eval()
+    with torch.no_grad():
+        network[0].weight.copy_(torch.eye(16)[:, :3, None, None] * 2)
+        network[0].bias.zero_()
+        network[1].weight.copy_(torch.eye(16)[:, :, None, None])
+        network[1].bias.zero_()
+    x = torch.linspace(-4, 4, 3 * 8 * 8).reshape(1, 3, 8, 8)
+    found, _ = compiled(network, x, native, Numerics("int8", {"0": (-2.0, 3.1)}))
+    assert np.abs(found[:, :3] - np.clip(2 * x.numpy(), -2, 3.1)).max() <= 0.5 * 5.1 / 255 + 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@torch.inference_mode()
+def test_labels_are_those_of_the_logits(native, dtype: str):
+    need(dtype, native)
+    torch.manual_seed(0)
+    network = ENet(11).eval()
+    x = torch.randn(1, 3, 32, 48)
+    ranges = {name: (-4.0, 4.0) for name, _ in network.named_modules()}
+    logits, plain = compiled(network, x, native, Numerics(dtype, ranges))  # type: ignore[arg-type]
+    labels, launches = compiled(network, x, native, Numerics(dtype, ranges, labels=True))  # type: ignore[arg-type]
+    assert labels.dtype == np.uint8
+    assert labels.shape == (1, 32, 48)
+    assert np.array_equal(labels, logits.argmax(axis=1))
+    assert len(launches) == len(plain) == 91
+    assert launches[-1].ops[-1] == "argmax"
+
+
+@torch.inference_mode()
+def test_labels_where_no_kernel_ends_in_them(native):
+    """After an operator of TVM's own, its argmax follows."""
+    network = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Softmax(dim=1)).eval()
+    x = torch.randn(1, 3, 6, 8)
+    labels, _ = compiled(network, x, native, Numerics(labels=True))
+    assert np.array_equal(labels, network(x).numpy().argmax(axis=1))
+
+
+@torch.inference_mode()
+def test_what_others_read_stays_float32(native):
+    """Codes mean nothing to TVM's operators, and a pooling hands on what it reads."""
+    need("int8", native)
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1)
+            self.pool, self.c = nn.MaxPool2d(2, return_indices=True), nn.Conv2d(16, 16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y, _ = self.pool(self.b(self.a(x)))
+            return torch.cat([self.c(y), torch.softmax(y, 1)], 1)
+
+    torch.manual_seed(1)
+    network = Mixed().eval()
+    x = torch.randn(1, 3, 8, 8)
+    ranges = {name: (-4.0, 4.0) for name, _ in network.named_modules()}
+    found, launches = compiled(network, x, native, Numerics("int8", ranges))
+    assert [launch.dtype for launch in launches if launch.layers == ("b",)] == ["float32"]
+    assert [launch.dtype for launch in launches if launch.layers == ("a",)] != ["float32"]
+    assert np.abs(found - network(x).numpy()).max() < 0.05
+
+
+def test_a_target_without_the_instruction_is_a_sentence():
+    target = load_target("x86-64-v3").to_tvm()
+    mod = from_torch(ENet(3).eval(), (1, 3, 16, 16))
+    with pytest.raises(UserError, match="x86-64-v3 has no dot product of int8"):
+        compile_module(mod, target, numerics=Numerics("int8"))
+
+
+def test_a_layer_without_a_range_is_a_sentence(native):
+    need("int8", native)
+    mod = from_torch(ENet(3).eval(), (1, 3, 16, 16))
+    with pytest.raises(UserError, match=r"no range for layer 'initial\.act'"):
+        compile_module(mod, native, numerics=Numerics("int8"))
