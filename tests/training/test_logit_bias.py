@@ -44,8 +44,8 @@ def test_void_pixels_do_not_count():
     )
     assert logits.shape == (64, CLASSES)
     assert (truth == 2).all()
+    empty = [(Image.new("RGB", (16, 8)), np.full((8, 16), CAMVID.ignore_index, np.uint8))]
     with pytest.raises(UserError, match="no labelled pixel"):
-        empty = [(Image.new("RGB", (16, 8)), np.full((8, 16), CAMVID.ignore_index, np.uint8))]
         collect_logits(lambda x: np.zeros((1, CLASSES, 8, 16), np.float32), empty, CAMVID, (0,) * 3, (1,) * 3)
 
 
