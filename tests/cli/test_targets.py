@@ -40,7 +40,7 @@ def test_list(here: Path):
     assert "not valid" in row(output, "broken")
     figures = {target["name"]: target for target in json.loads((here / "list.json").read_text())}
     assert figures["mine"]["cores"] == 7
-    assert figures["rpi4"]["vector_unit"] == {"lanes": 4, "registers": 32}
+    assert figures["rpi4"]["vector_unit"] == {"lanes": 4, "registers": 32, "isa": "aarch64"}
     assert "not readable TOML" in figures["broken"]["error"]
 
 

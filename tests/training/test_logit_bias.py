@@ -23,7 +23,7 @@ def test_a_class_that_is_said_too_often_is_held_back():
     logits[:, 3] += 1.5
     bias, before, after = fit_logit_bias(logits, labels, CAMVID)
     assert after > before + 0.1
-    assert bias[3] < -1
+    assert bias[3] <= -0.6
     assert np.abs(np.delete(bias, 3)).max() < 0.7
 
 
