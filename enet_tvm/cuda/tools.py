@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -54,7 +53,6 @@ def _part(package: str, path: str) -> Path | None:
     return folder / path if folder is not None and (folder / path).exists() else None
 
 
-@functools.cache
 def _folder(package: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(package)
