@@ -26,8 +26,6 @@ def test_without_any_package_of_nvidia(monkeypatch: pytest.MonkeyPatch):
     def find(name: str) -> None:
         raise ModuleNotFoundError(name)
 
-    module._folder.cache_clear()
     monkeypatch.setattr(module.importlib.util, "find_spec", find)
     with pytest.raises(UserError, match="pip install"):
         find_cuda_tools()
-    module._folder.cache_clear()
