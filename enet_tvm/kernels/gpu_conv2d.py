@@ -59,7 +59,7 @@ def gpu_conv2d(attrs: FusedConv2D, tile: GpuTile) -> tvm.tirx.PrimFunc:
     arguments = _arguments(attrs, tile)
 
     def body(*buffers: Any) -> None:
-        _Conv2D(attrs, tile, dict(zip(arguments, buffers, strict=True))).emit()
+        _Conv2D(attrs, tile, dict(zip(arguments, buffers, strict=True)), attrs.out_shape[2:]).emit()
 
     return prim_func(arguments, body)
 
@@ -128,17 +128,37 @@ class Epilogue:
         return residual[picture, channel, row, column]
 
 
-class _Conv2D:
-    def __init__(self, attrs: FusedConv2D, tile: GpuTile, buffers: dict[str, Any]) -> None:
+class PixelKernel:
+    """What both kinds of convolution share: each thread sums a tile of pixels and channels, then ends and stores its sums.
+
+    Parameters
+    ----------
+    attrs : FusedConv2D
+        The convolution.
+    tile : GpuTile
+        Of a thread and of a block.
+    buffers : dict
+        The kernel's arguments by name.
+    size : (int, int)
+        Height and width of what the threads are laid over.
+    sums : tuple of int
+        Shape of the sums of one pixel and channel.
+    """
+
+    def __init__(
+        self, attrs: FusedConv2D, tile: GpuTile, buffers: dict[str, Any], size: tuple[int, int], sums: tuple[int, ...] = ()
+    ) -> None:
         self.attrs = attrs
         self.tile = tile
         self.buffers = buffers
-        self.width = attrs.out_shape[3]
-        self.total = attrs.out_shape[2] * self.width
+        self.height, self.width = size
+        self.sums = sums
+        self.total = self.height * self.width
         self.exact = self.total % (tile.lanes * tile.pixels) == 0
         self.epilogue = Epilogue(attrs, buffers)
 
     def emit(self) -> None:
+        """Emit the launch."""
         tile, channels = self.tile, self.attrs.out_shape[1]
         with for_threads((*tile.blocks(self.total, channels), self.attrs.out_shape[0]), (tile.lanes, tile.groups)) as (
             block,
@@ -149,10 +169,10 @@ class _Conv2D:
         ):
             group = block_of_groups * tile.groups + group_in_block
             first = block * (tile.lanes * tile.pixels) + lane
-            acc = private((tile.pixels, tile.channels))
-            with for_each(tile.pixels, tile.channels) as index:
+            acc = private((tile.pixels, tile.channels, *self.sums))
+            with for_each(tile.pixels, tile.channels, *self.sums) as index:
                 T.buffer_store(acc, T.float32(0), list(index))
-            self._accumulate(acc, picture, group, first)
+            self.accumulate(acc, picture, group, first)
             with for_each(tile.channels) as (c,):
                 channel = group * tile.channels + c
                 self.epilogue.load(channel)
@@ -161,10 +181,22 @@ class _Conv2D:
                     pixel = first + i * tile.lanes
                     row, column = T.floordiv(pixel, self.width), T.floormod(pixel, self.width)
                     with if_all(None if self.exact else pixel < self.total):
-                        value = self.epilogue(acc[i, c], picture, channel, row, column)
-                        T.buffer_store(self.buffers["out"], value, [picture, channel, row, column])
+                        self.store(acc, i, c, (picture, channel, row, column))
 
-    def _accumulate(self, acc: Any, picture: Any, group: Any, first: Any) -> None:
+    def accumulate(self, acc: Any, picture: Any, group: Any, first: Any) -> None:
+        """Emit the sums of a thread; `first` is its first pixel."""
+        raise NotImplementedError
+
+    def store(self, acc: Any, i: Any, c: Any, place: tuple[Any, Any, Any, Any]) -> None:
+        """Emit the store of the sums of a thread's pixel `i` and channel `c`, which is at `place`."""
+        raise NotImplementedError
+
+
+class _Conv2D(PixelKernel):
+    def store(self, acc: Any, i: Any, c: Any, place: tuple[Any, Any, Any, Any]) -> None:
+        T.buffer_store(self.buffers["out"], self.epilogue(acc[i, c], *place), list(place))
+
+    def accumulate(self, acc: Any, picture: Any, group: Any, first: Any) -> None:
         attrs, tile = self.attrs, self.tile
         data, weight, inputs = self.buffers["data"], self.buffers["weight"], attrs.data_shape[1]
         unrolled = next(u for u in (_UNROLLED_CHANNELS, 2, 1) if inputs % u == 0)

@@ -15,8 +15,8 @@ from tvm.tirx.script.builder import ir as T
 
 from enet_tvm.kernels.building import Arguments, prim_func
 from enet_tvm.kernels.conv2d import transposed_taps
-from enet_tvm.kernels.gpu_building import both, copy_vectors, for_each, for_threads, if_all, private
-from enet_tvm.kernels.gpu_conv2d import Epilogue, epilogue_arguments
+from enet_tvm.kernels.gpu_building import both, copy_vectors, for_each, private
+from enet_tvm.kernels.gpu_conv2d import PixelKernel, epilogue_arguments
 from enet_tvm.kernels.gpu_tile import GpuTile, GpuUnit, gpu_tile
 from enet_tvm.ops import FusedConv2D
 
@@ -75,58 +75,27 @@ def _taps_by_offset(attrs: FusedConv2D) -> dict[Offset, list[tuple[Offset, int]]
     return dict(sorted(taps.items()))
 
 
-class _Transposed:
+class _Transposed(PixelKernel):
     def __init__(
         self, attrs: FusedConv2D, tile: GpuTile, taps: dict[Offset, list[tuple[Offset, int]]], buffers: dict[str, Any]
     ) -> None:
-        self.attrs = attrs
-        self.tile = tile
+        super().__init__(attrs, tile, buffers, attrs.data_shape[2:], (2, 2))
         self.taps = taps
-        self.buffers = buffers
-        _, _, self.height, self.width = attrs.data_shape
-        self.total = self.height * self.width
-        self.exact = self.total % (tile.lanes * tile.pixels) == 0
-        self.epilogue = Epilogue(attrs, buffers)
 
-    def emit(self) -> None:
-        tile, channels = self.tile, self.attrs.out_shape[1]
-        with for_threads((*tile.blocks(self.total, channels), self.attrs.out_shape[0]), (tile.lanes, tile.groups)) as (
-            block,
-            block_of_groups,
-            picture,
-            lane,
-            group_in_block,
-        ):
-            group = block_of_groups * tile.groups + group_in_block
-            first = block * (tile.lanes * tile.pixels) + lane
-            acc = private((tile.pixels, tile.channels, 2, 2))
-            with for_each(tile.pixels, tile.channels, 2, 2) as index:
-                T.buffer_store(acc, T.float32(0), list(index))
-            place = 0
-            for offset, taps in self.taps.items():
-                self._accumulate(acc, picture, group, first, offset, taps, place)
-                place += len(taps)
-            with for_each(tile.channels) as (c,):
-                channel = group * tile.channels + c
-                self.epilogue.load(channel)
-                known = None if channels % tile.channels == 0 else channel < channels
-                with if_all(known), for_each(tile.pixels) as (i,):
-                    pixel = first + i * tile.lanes
-                    with if_all(None if self.exact else pixel < self.total):
-                        self._store(acc, i, c, picture, channel, pixel)
+    def accumulate(self, acc: Any, picture: Any, group: Any, first: Any) -> None:
+        place = 0
+        for offset, taps in self.taps.items():
+            self._add_pixel(acc, picture, group, first, offset, taps, place)
+            place += len(taps)
 
-    def _store(self, acc: Any, i: Any, c: Any, picture: Any, channel: Any, pixel: Any) -> None:
+    def store(self, acc: Any, i: Any, c: Any, place: tuple[Any, Any, Any, Any]) -> None:
         """Store the 2x2 outputs of a pixel, each pair of neighbours at once."""
-        row, column = T.floordiv(pixel, self.width), T.floormod(pixel, self.width)
+        picture, channel, row, column = place
         with for_each(2) as (a,), T.vectorized(2) as b:
-            place = (row * 2 + a, column * 2 + b)
-            T.buffer_store(
-                self.buffers["out"],
-                self.epilogue(acc[i, c, a, b], picture, channel, *place),
-                [picture, channel, *place],
-            )
+            out = (picture, channel, row * 2 + a, column * 2 + b)
+            T.buffer_store(self.buffers["out"], self.epilogue(acc[i, c, a, b], *out), list(out))
 
-    def _accumulate(
+    def _add_pixel(
         self, acc: Any, picture: Any, group: Any, first: Any, offset: Offset, taps: list[tuple[Offset, int]], place: int
     ) -> None:
         tile, inputs = self.tile, self.attrs.data_shape[1]

@@ -64,7 +64,7 @@ class Conv2DTemplate:
     @property
     def name(self) -> str:
         """The operators and shapes of the convolution."""
-        return _name(self.spec)
+        return self.spec.kernel_name
 
     @property
     def default(self) -> RegisterTile:
@@ -105,7 +105,7 @@ class PlanarTemplate:
     @property
     def name(self) -> str:
         """The operators and shapes of the convolution."""
-        return _name(self.spec)
+        return self.spec.kernel_name
 
     @property
     def default(self) -> PlanarTile:
@@ -196,15 +196,3 @@ def _features(spec: FusedConv2D, lanes: int, width: int, pixels: int, blocks: in
         # Loads of weights and of pixels for each multiplication.
         1 / pixels + 1 / blocks,
     ]
-
-
-def _name(attrs: FusedConv2D) -> str:
-    """Return a kernel's name: what it computes and on what shape."""
-    kernel, shape = attrs.kernel, attrs.out_shape
-    parts = [f"{attrs.operators[0]}_{kernel[0]}x{kernel[1]}"]
-    if attrs.strides != (1, 1) and not attrs.transposed:
-        parts.append(f"s{attrs.strides[0]}")
-    if attrs.dilation != (1, 1):
-        parts.append(f"d{attrs.dilation[0]}")
-    parts += [f"{attrs.data_shape[1]}to{shape[1]}", f"{shape[3]}x{shape[2]}", *attrs.operators[2:]]
-    return "_".join(parts)

@@ -96,6 +96,18 @@ class FusedConv2D:
         return names + (["argmax"] if self.argmax else [])
 
     @property
+    def kernel_name(self) -> str:
+        """A name for its kernel: what it computes and on what shape."""
+        parts = [f"{self.operators[0]}_{self.kernel[0]}x{self.kernel[1]}"]
+        if self.strides != (1, 1) and not self.transposed:
+            parts.append(f"s{self.strides[0]}")
+        if self.dilation != (1, 1):
+            parts.append(f"d{self.dilation[0]}")
+        _, channels, height, width = self.out_shape
+        parts += [f"{self.data_shape[1]}to{channels}", f"{width}x{height}", *self.operators[2:]]
+        return "_".join(parts)
+
+    @property
     def multiply_adds(self) -> int:
         """Multiply-adds of the convolution alone: a transposed one's without inserted zeros, padding counted in."""
         n, out_channels, height, width = self.data_shape if self.transposed else self.out_shape

@@ -125,7 +125,7 @@ class _Lowering:
     def _name(self, spec: FusedConv2D) -> str:
         """Return a name for the kernel of a convolution, the same one whatever its tile."""
         if spec not in self._names:
-            base, taken = conv2d_name(spec), set(self._names.values())
+            base, taken = spec.kernel_name, set(self._names.values())
             numbered = (base if number == 1 else f"{base}_{number}" for number in itertools.count(1))
             self._names[spec] = next(name for name in numbered if name not in taken)
         return self._names[spec]
@@ -176,18 +176,6 @@ class _Lowering:
             layers=(layer_of(binding.var),),
             shape=(*shape[:2], *size),
         )
-
-
-def conv2d_name(attrs: FusedConv2D) -> str:
-    """Return a kernel's name: what it computes and on what shape."""
-    kernel, shape = attrs.kernel, attrs.out_shape
-    parts = [f"{attrs.operators[0]}_{kernel[0]}x{kernel[1]}"]
-    if attrs.strides != (1, 1) and not attrs.transposed:
-        parts.append(f"s{attrs.strides[0]}")
-    if attrs.dilation != (1, 1):
-        parts.append(f"d{attrs.dilation[0]}")
-    parts += [f"{attrs.data_shape[1]}to{shape[1]}", f"{shape[3]}x{shape[2]}", *attrs.operators[2:]]
-    return "_".join(parts)
 
 
 def _shape(expr: relax.Expr) -> Shape:
