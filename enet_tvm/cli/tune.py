@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from enet_tvm.cli.compile import Precision
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -24,6 +26,11 @@ def command(
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Size of the input; by default the target's.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the network; by default the target's cores.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures that go through the network at once.")] = 1,
+    dtype: Annotated[Precision, typer.Option(help="What the network computes in; each has logs of its own.")] = "float32",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="For int8: of 'enet-tvm calibrate'; by default the one beside the weights."),
+    ] = None,
     trials: Annotated[
         int | None, typer.Option(min=0, help="Points to have measured, however long it takes; 0 shows what would be done.")
     ] = None,
@@ -64,6 +71,8 @@ def command(
         out=out,
         fleet=_fleet(tracker, key or spec.rpc_key),
         fresh=fresh,
+        dtype=dtype,
+        calibration=calibration,
     )
     shown = _shown(console)
     try:

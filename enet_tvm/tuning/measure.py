@@ -243,8 +243,12 @@ def allocate(device: Any, arguments: Sequence[Sequence[Any]], count: int) -> lis
     random = np.random.default_rng(0)
 
     def array(dtype: str, shape: Sequence[int]) -> np.ndarray:
+        if dtype == "uint32":
+            # Packed bfloat16, whose denormals or infinities might take longer than a network's values, or any four codes.
+            high, low = (random.standard_normal(shape, np.float32).view(np.uint32) >> 16 for _ in range(2))
+            return high << 16 | low
         if dtype.startswith(("int", "uint")):
-            # Window positions, or quantised values.
+            # Window positions.
             return random.integers(0, 4, shape).astype(dtype)
         return random.standard_normal(shape, np.float32)
 

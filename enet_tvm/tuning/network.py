@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from enet_tvm.artifact import Manifest, read_manifest
 from enet_tvm.bench.inputs import open_inputs
 from enet_tvm.bench.latency import PassTimes, alternate
 from enet_tvm.bench.machine_description import processor
-from enet_tvm.bench.parity import load_reference, verify
+from enet_tvm.bench.parity import MIN_AGREEMENT, load_reference, verify
 from enet_tvm.errors import UserError
 from enet_tvm.runtime import Segmenter
 from enet_tvm.tuning.log import Parity
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from enet_tvm.rpc.session import DeviceSession
 
 _PICTURES = 2
+_ROUNDING = 0.002
+"""Share of the labels that another order of a sum may move in bfloat16; in int8 sums are exact."""
 
 
 class Place(ABC):
@@ -66,8 +69,19 @@ class Place(ABC):
     def segmenter(self, artifact: Path) -> Segmenter:
         """Return a loaded artifact."""
 
-    def parity(self, artifact: Path, weights: Path) -> tuple[Parity, bool]:
-        """Compare an artifact with PyTorch on drawn streets; the second value says whether they agree."""
+    def parity(self, artifact: Path, untuned: Path, weights: Path) -> tuple[Parity, bool]:
+        """Compare an artifact with PyTorch on drawn streets; the second value says whether they agree.
+
+        What bfloat16 or int8 cost on such pictures is not for tuning to judge: with them the bar is the untuned network,
+        whose sums are rounded in another order.
+        """
+        parity, agrees = self._parity(artifact, weights)
+        if not agrees and read_manifest(artifact).dtype != "float32" and math.isfinite(parity.max_abs_logit_diff):
+            bar, _ = self._parity(untuned, weights)
+            agrees = parity.label_agreement >= bar.label_agreement - _ROUNDING
+        return parity, agrees
+
+    def _parity(self, artifact: Path, weights: Path) -> tuple[Parity, bool]:
         with self.segmenter(artifact) as segmenter:
             inputs = open_inputs(segmenter, synthetic=_PICTURES)
             report = verify(segmenter, load_reference(segmenter, weights), inputs)
@@ -77,7 +91,7 @@ class Place(ABC):
             label_agreement=report.label_agreement,
             max_abs_logit_diff=report.max_abs_logit_diff or 0.0,
         )
-        return parity, report.passes()
+        return parity, report.passes(MIN_AGREEMENT[segmenter.manifest.dtype])
 
 
 class Here(Place):

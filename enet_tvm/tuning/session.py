@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tvm
 
@@ -94,6 +94,10 @@ class TuneRequest:
         How long to time a kernel.
     fresh : bool
         Whether to forget earlier measurements.
+    dtype : {"float32", "bfloat16", "int8"}
+        In what the network computes.
+    calibration : Path or None
+        As of `CompileRequest`.
     """
 
     weights: Path
@@ -107,6 +111,8 @@ class TuneRequest:
     fleet: Fleet | None = None
     timing: Timing = field(default_factory=Timing)
     fresh: bool = False
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    calibration: Path | None = None
 
 
 def tune(request: TuneRequest, listener: Listener | None = None) -> Result | None:
@@ -150,7 +156,7 @@ class Session:
             raise UserError(f"{weights} is an ONNX file; tune the weights that it came from, its compilation takes their log")
         self._size = request.size or target.size or DEFAULT_SIZE
         threads = request.threads or target.cores
-        self.network: Network = network_of(read_info(weights).network, self._size, request.batch, threads)
+        self.network: Network = network_of(read_info(weights).network, self._size, request.batch, threads, request.dtype)
         self.place: Place = Here(threads) if request.fleet is None else There(threads, request.fleet)
         self.directory = request.out / target.name / self.network.folder
         self.work = self.directory.with_name(f".{self.network.folder}.unfinished")
@@ -248,7 +254,12 @@ class Session:
 
     def _compile(self, name: str, choices: Any) -> Manifest:
         request = self.request
-        compilation = CompileRequest(request.weights, self._size, request.target, request.batch, command="enet-tvm tune")
+        compilation = CompileRequest(
+            *(request.weights, self._size, request.target, request.batch),
+            command="enet-tvm tune",
+            dtype=request.dtype,
+            calibration=request.calibration,
+        )
         return compile_artifact(compilation, self.work / name, choices=choices)
 
     def _make_measurer(self) -> Measurer:
@@ -539,7 +550,7 @@ class Session:
         found = self.place.compare({name: artifacts[name] for name in distinct.values()}, _COMPARISON_SECONDS)
         medians = {name: found[distinct[digest]] for name, digest in same.items()}
         self.listener.note("comparing the tuned network with PyTorch")
-        parity, agrees = self.place.parity(artifacts["tuned"], self.request.weights)
+        parity, agrees = self.place.parity(artifacts["tuned"], artifacts["untuned"], self.request.weights)
         log = self._log(kernels, functions, medians["untuned"], medians["tuned"], parity)
         reason = ""
         if not agrees:

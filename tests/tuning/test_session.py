@@ -6,14 +6,19 @@ import json
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.errors import UserError
+from enet_tvm.kernels.elements import dot_products
 from enet_tvm.targets import load_target
+from enet_tvm.tuning import network as network_module
 from enet_tvm.tuning import session as session_module
-from enet_tvm.tuning.log import read_log
+from enet_tvm.tuning.log import Parity, read_log
+from enet_tvm.tuning.network import Here
 from enet_tvm.tuning.records import FAILED, TRIALS
 from enet_tvm.tuning.session import tune
 
@@ -128,6 +133,29 @@ def sabotage(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+def test_log_of_another_dtype(tiny_request, heard):
+    if "bfloat16" not in dot_products(load_target("native").to_tvm()):
+        pytest.skip("this processor has no dot product of bfloat16")
+    result = tune(tiny_request(trials=4, dtype="bfloat16"), heard)
+    assert result is not None
+    assert result.log.workload.dtype == "bfloat16"
+    assert result.directory.name == "tiny-40x16-bfloat16-1thread"
+    assert not result.parity_failed
+    assert all(kernel.trials for kernel in result.log.kernels)
+
+
+def test_what_a_dtype_costs_is_not_for_tuning_to_judge(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    agreements = {"tuned": 0.95, "untuned": 0.9505, "broken": 0.90}
+
+    def judged(place, artifact, weights):
+        return Parity(pictures=1, inputs="", label_agreement=agreements[artifact.name], max_abs_logit_diff=1.0), False
+
+    monkeypatch.setattr(Here, "_parity", judged)
+    for dtype, name, agrees in (("int8", "tuned", True), ("int8", "broken", False), ("float32", "tuned", False)):
+        monkeypatch.setattr(network_module, "read_manifest", lambda path, dtype=dtype: SimpleNamespace(dtype=dtype))
+        assert Here(1).parity(Path(name), Path("untuned"), tmp_path)[1] is agrees
+
+
 def test_interrupted(tiny_process, tmp_path):
     process = tiny_process(IN_ROUNDS)
     assert process.stdout is not None
