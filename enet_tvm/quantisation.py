@@ -34,7 +34,9 @@ class Codes:
     def of(cls, low: float, high: float) -> Codes:
         """Return codes that span a range, widened to include 0."""
         low, high = min(0.0, float(low)), max(0.0, float(high))
-        scale = (high - low) / _MOST or 1.0
+        scale = (high - low) / _MOST
+        if scale < np.finfo(np.float32).tiny:  # Zeros throughout, or next to zeros that float32 cannot tell apart.
+            scale = 1.0
         return cls(scale, round(-low / scale))
 
     @property

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from enet_tvm.quantisation import Codes, bfloat16_bits, quantise_weight, to_words, zero_starts
@@ -10,7 +11,9 @@ from enet_tvm.quantisation import Codes, bfloat16_bits, quantise_weight, to_word
 REAL = st.floats(-1e4, 1e4, width=32)
 
 
+@pytest.mark.filterwarnings("error")
 @given(REAL, REAL, st.floats(0, 1))
+@example(0.0, 1e-40, 1.0)
 def test_codes_are_within_half_a_step(low: float, high: float, share: float):
     codes = Codes.of(min(low, high), max(low, high))
     low, high = min(low, high, 0.0), max(low, high, 0.0)
