@@ -82,6 +82,44 @@ class Resized:
         return picture.resize(self.size, Image.Resampling.BILINEAR), np.asarray(resized)
 
 
+class WithDrawn:
+    """A data set followed by streets of the drawn training split, of the size of its first picture.
+
+    Parameters
+    ----------
+    samples : Samples
+        Labelled pictures with CamVid's classes.
+    count : int
+        Drawn streets.
+
+    Raises
+    ------
+    UserError
+        When the data set has other classes.
+    """
+
+    def __init__(self, samples: Samples, count: int) -> None:
+        if samples.class_set != CAMVID:
+            raise UserError(
+                f"drawn streets are labelled with CamVid's classes, and this is {samples.class_set.name}; "
+                "set drawn_streets to 0 in the recipe"
+            )
+        self.samples = samples
+        self.class_set, self.paper_size = samples.class_set, samples.paper_size
+        size = Size(*samples[0][0].size)
+        self.drawn = SyntheticStreet(size, count, seed=_SYNTHETIC_SPLITS["train"][1])
+
+    def __len__(self) -> int:
+        return len(self.samples) + len(self.drawn)
+
+    def __iter__(self) -> Iterator[tuple[Image.Image, np.ndarray]]:
+        yield from self.samples
+        yield from self.drawn
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        return self.samples[index] if index < len(self.samples) else self.drawn[index - len(self.samples)]
+
+
 def at_paper_size(samples: Samples) -> Samples:
     """Return a data set at the size at which the paper trained on it: 1024x512 for Cityscapes, 256x200 for SUN RGB-D."""
     return samples if samples.paper_size is None else Resized(samples, samples.paper_size)

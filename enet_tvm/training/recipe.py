@@ -130,6 +130,8 @@ class Recipe(Settings):
     """
 
     seed: int = Field(default=0, ge=0)
+    drawn_streets: int = Field(default=0, ge=0, le=10_000)
+    """Drawn streets that join the training pictures; the data set must have CamVid's classes."""
     stages: tuple[Stage, ...] = ()
 
     @model_validator(mode="before")

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from enet_tvm.data.source import Samples
+from enet_tvm.data.source import Samples, WithDrawn
 from enet_tvm.data.transforms import MEAN, STD
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, write_json
@@ -157,7 +157,8 @@ class Trainer:
         self.class_set = train.class_set
         self.processes = processes or Processes()
         checkpoint = None if fresh else self._find_checkpoint()
-        self.samples = PackedSamples(train, self.class_set)
+        joined = WithDrawn(train, recipe.drawn_streets) if recipe.drawn_streets else train
+        self.samples = PackedSamples(joined, self.class_set)
         if checkpoint is not None:
             self._check_same_pictures(checkpoint)
         for stage in self.stages:

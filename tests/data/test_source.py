@@ -10,7 +10,7 @@ from PIL import Image
 from enet_tvm.data.camvid import CamVid
 from enet_tvm.data.cityscapes import Cityscapes
 from enet_tvm.data.classes import CAMVID
-from enet_tvm.data.source import DATA_SETS, at_paper_size, find_data_set, open_samples
+from enet_tvm.data.source import DATA_SETS, LabelledStreet, WithDrawn, at_paper_size, find_data_set, open_samples
 from enet_tvm.data.sunrgbd import SunRgbd
 from enet_tvm.errors import UserError
 from enet_tvm.size import Size
@@ -27,6 +27,26 @@ def test_synthetic_splits_differ():
 def test_no_such_synthetic_split():
     with pytest.raises(UserError, match="no split 'holdout'"):
         open_samples("synthetic", "holdout")
+
+
+def test_drawn_streets_follow_the_pictures_in_their_size():
+    pictures = LabelledStreet(Size(96, 64), 3, seed=7)
+    joined = WithDrawn(pictures, 2)
+    assert len(joined) == len(list(joined)) == 5
+    assert np.array_equal(joined[2][0], pictures[2][0])
+    drawn = open_samples("synthetic", "train", Size(96, 64))
+    for place, (picture, labels) in enumerate(list(joined)[3:]):
+        assert np.array_equal(picture, drawn[place][0])
+        assert np.array_equal(labels, drawn[place][1])
+        assert np.array_equal(joined[3 + place][1], labels)
+
+
+def test_no_drawn_streets_among_other_classes():
+    class Other(LabelledStreet):
+        class_set = Cityscapes.class_set
+
+    with pytest.raises(UserError, match="drawn_streets to 0"):
+        WithDrawn(Other(Size(32, 32), 1), 1)
 
 
 def test_missing_directory(tmp_path):

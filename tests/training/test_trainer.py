@@ -378,6 +378,14 @@ def test_another_network_is_not_resumed_nor_made_up(uninterrupted, tmp_path):
         trainer(tmp_path, network="unet")
 
 
+def test_drawn_streets_are_trained_on_too(uninterrupted, tmp_path):
+    with_two = trainer(tmp_path, TINY | {"drawn_streets": 2})
+    assert len(with_two.samples) == 10
+    assert with_two.samples.histogram.sum() > trainer(uninterrupted).samples.histogram.sum()
+    with pytest.raises(UserError, match="another recipe"):
+        trainer(uninterrupted, TINY | {"drawn_streets": 2})
+
+
 def test_training_starts_from_given_weights(uninterrupted, tmp_path):
     weights = uninterrupted / "best.safetensors"
     given = load_network(weights).state_dict()
