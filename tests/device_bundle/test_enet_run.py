@@ -85,6 +85,72 @@ def test_a_whole_enet(enet_run: Run, compiled_enet: Any, tmp_path: Path) -> None
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Compiles the shipped ENet for this machine at a small size, and skips where it has no such dot product."""
+    from enet_tvm.compiler import CompileRequest, compile_artifact
+    from enet_tvm.kernels.elements import dot_products
+    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+    from enet_tvm.size import Size
+    from enet_tvm.targets import load_target
+
+    def compile_as(dtype: str, labels: bool, batch: int = 1) -> Path:
+        target = load_target("native")
+        kinds = {"bfloat16": {"bfloat16"}, "int8": {"uint8", "int8"}}.get(dtype)
+        if kinds and not kinds & dot_products(target.to_tvm()):
+            pytest.skip(f"this processor has no dot product of {dtype}")
+        artifact = tmp_path_factory.mktemp("compiled") / f"{dtype}-{labels}"
+        request = CompileRequest(
+            *(Path(DEFAULT_WEIGHTS), Size(64, 48), target, batch),
+            untuned=True,
+            dtype=dtype,  # type: ignore[arg-type]
+            labels=labels,
+            command="pytest",
+        )
+        compile_artifact(request, artifact)
+        return artifact
+
+    return compile_as
+
+
+def shown(enet_run: Run, artifact: Path, picture: Path, out: Path) -> np.ndarray:
+    result = enet_run("--runs", 1, "--labels", out, artifact, picture)
+    assert result.returncode == 0, result.stderr
+    return np.asarray(Image.open(out))
+
+
+@pytest.mark.parametrize("dtype", ["float32", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("bfloat16", "int8"))])
+def test_labels_are_those_of_the_logits(enet_run: Run, compiled: Callable[..., Path], tmp_path: Path, dtype: str) -> None:
+    logits, labels = compiled(dtype, False), compiled(dtype, True)
+    picture = tmp_path / "picture.ppm"
+    noise = np.random.default_rng(3).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    Image.fromarray(noise).resize((64, 48), Image.Resampling.BICUBIC).save(picture)
+    of_logits, of_labels = (
+        shown(enet_run, logits, picture, tmp_path / "a.pgm"),
+        shown(enet_run, labels, picture, tmp_path / "b.pgm"),
+    )
+    with Segmenter.load(labels, 1) as segmenter:
+        expected = segmenter.labels(segmenter.forward(segmenter.preprocess(Image.open(picture)))[0])
+    np.testing.assert_array_equal(of_labels, expected)
+    np.testing.assert_array_equal(of_labels, of_logits)
+    assert len(np.unique(of_labels)) > 2, "nothing to tell apart"
+    refused(enet_run("--logits", tmp_path / "y.npy", labels, picture), "has no logits", "--output logits")
+    assert not (tmp_path / "y.npy").exists()
+    result = enet_run("--json", tmp_path / "figures.json", labels)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "figures.json").read_text())["p50_ms"] > 0
+
+
+@pytest.mark.slow
+def test_labels_of_a_batch_are_those_of_its_first(enet_run: Run, compiled: Callable[..., Path], tmp_path: Path) -> None:
+    artifact = compiled("float32", True, batch=2)
+    x = np.random.default_rng(4).standard_normal((2, 3, 48, 64)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    labels = shown(enet_run, artifact, tmp_path / "x.npy", tmp_path / "y.pgm")
+    with Segmenter.load(artifact, 1) as segmenter:
+        np.testing.assert_array_equal(labels, segmenter.forward(x)[0])
+
+
 def test_figures(enet_run: Run, tiny_artifact: Any, tmp_path: Path) -> None:
     result = enet_run("--runs", 7, "--warmup", 0, "--threads", 1, "--json", tmp_path / "figures.json", tiny_artifact.directory)
     assert result.returncode == 0, result.stderr
@@ -133,6 +199,12 @@ def test_spoilt_library(enet_run: Run, spoilt_artifact: Path) -> None:
         ("input.shape", [1, 3, 0, 8], "input.shape"),
         ("input.mean", "x", "normalised"),
         ("output.shape", [1, 300, 16, 24], "256 classes"),
+        ("output.layout", "NHWC", "an output that this runner does not know"),
+        ("output.dtype", "float16", "an output that this runner does not know"),
+        ("output.dtype", 8, "an output that this runner does not know"),
+        ("output", {"shape": [1, 4, 16, 24], "dtype": "uint8", "layout": "NHW"}, "output.shape of 3 numbers"),
+        ("output", {"shape": [1, 16, 24], "dtype": "uint8", "layout": "NHW"}, "not what its manifest says"),
+        ("output", {"shape": [1, 16, 24]}, "output.shape of 4 numbers"),
         ("output.shape", [1, 5, 16, 24], "not what its manifest says"),
         ("library", "../enet.so", "not complete"),
         ("library", 3, "not complete"),

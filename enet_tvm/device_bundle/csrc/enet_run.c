@@ -54,6 +54,7 @@ typedef struct {
   char target[128];
   int device; /* kDLCPU or kDLCUDA */
   int64_t input[4], output[4];
+  int labels; /* whether the output is N, H, W uint8 classes, with 1 behind, instead of N, C, H, W float32 logits */
   double mean[3], std[3];
 } Manifest;
 
@@ -74,11 +75,24 @@ static char* read_text(const char* path) {
   return text;
 }
 
-static void shape_of(const char* text, const char* key, const char* path, int64_t out[4]) {
-  double numbers[4];
-  if (json_numbers(json_find(text, key), numbers, 4) != 4) die(2, "%s has no %s of four numbers; compile it again", path, key);
+static void shape_of(const char* text, const char* key, int rank, const char* path, int64_t out[4]) {
+  double numbers[4] = {1, 1, 1, 1};
+  if (json_numbers(json_find(text, key), numbers, rank) != rank)
+    die(2, "%s has no %s of %d numbers; compile it again", path, key, rank);
   for (int i = 0; i < 4; ++i)
     if ((out[i] = (int64_t)numbers[i]) < 1 || out[i] > 1 << 20) die(2, "%s has a wrong %s; compile it again", path, key);
+}
+
+/* Whether a network returns labels; manifests from before there was a choice may not say it. */
+static int returns_labels(const char* text, const char* path) {
+  char dtype[16] = "float32", layout[8] = "NCHW";
+  const char *types = json_find(text, "output.dtype"), *axes = json_find(text, "output.layout");
+  int said = (types == NULL || json_string(types, dtype, sizeof dtype) == 0) &&
+             (axes == NULL || json_string(axes, layout, sizeof layout) == 0);
+  if (said && strcmp(dtype, "uint8") == 0 && strcmp(layout, "NHW") == 0) return 1;
+  if (!said || strcmp(dtype, "float32") || strcmp(layout, "NCHW"))
+    die(2, "%s has an output that this runner does not know; make the bundle again with the release that compiled it", path);
+  return 0;
 }
 
 /* The features that a processor must have, spelt as the kernel spells them in /proc/cpuinfo. */
@@ -130,12 +144,13 @@ static Manifest read_manifest(const char* artifact) {
   /* Manifests from before there were GPUs do not say it. */
   int gpu = json_string(json_find(text, "target.device"), device, sizeof device) == 0 && strcmp(device, "cuda") == 0;
   manifest.device = gpu ? kDLCUDA : kDLCPU;
-  shape_of(text, "input.shape", path, manifest.input);
-  shape_of(text, "output.shape", path, manifest.output);
+  manifest.labels = returns_labels(text, path);
+  shape_of(text, "input.shape", 4, path, manifest.input);
+  shape_of(text, "output.shape", manifest.labels ? 3 : 4, path, manifest.output);
   if (manifest.input[1] != 3 || json_numbers(json_find(text, "input.mean"), manifest.mean, 3) != 3 ||
       json_numbers(json_find(text, "input.std"), manifest.std, 3) != 3)
     die(2, "%s does not say how pictures are normalised; compile it again", path);
-  if (manifest.output[1] > 256) die(2, "%s has more than 256 classes", path);
+  if (!manifest.labels && manifest.output[1] > 256) die(2, "%s has more than 256 classes", path);
   snprintf(manifest.library, sizeof manifest.library, "%s/%s", artifact, name);
   struct stat entry;
   if (stat(manifest.library, &entry) || sha256_file(manifest.library, here))
@@ -194,10 +209,10 @@ static TVMFFIAny allocate(const int64_t shape[4], int device) {
   return tensor;
 }
 
-static size_t bytes_of(const int64_t shape[4]) { return sizeof(float) * (size_t)(shape[0] * shape[1] * shape[2] * shape[3]); }
+static size_t elements_of(const int64_t shape[4]) { return (size_t)(shape[0] * shape[1] * shape[2] * shape[3]); }
 
-static void copy(const char* function, TVMFFIAny tensor, void* memory, const int64_t shape[4]) {
-  TVMFFIAny arguments[3] = {tensor, tvm_pointer(memory), tvm_int((int64_t)bytes_of(shape))};
+static void copy(const char* function, TVMFFIAny tensor, void* memory, size_t bytes) {
+  TVMFFIAny arguments[3] = {tensor, tvm_pointer(memory), tvm_int((int64_t)bytes)};
   invoke(function, 3, arguments, NULL);
 }
 
@@ -286,8 +301,12 @@ int main(int argc, char** argv) {
   if (device == kDLCUDA && dlopen("libtvm_runtime_cuda.so", RTLD_NOW | RTLD_GLOBAL) == NULL)
     die(1, "cannot load TVM's CUDA runtime: %s", dlerror());
 
-  float* values = calloc(1, bytes_of(manifest.input));
-  float* results = malloc(bytes_of(manifest.output));
+  if (logits != NULL && manifest.labels)
+    die(2, "%s returns labels and has no logits to write; leave --logits out, or compile it with --output logits", artifact);
+  size_t input_bytes = elements_of(manifest.input) * sizeof(float);
+  size_t output_bytes = elements_of(manifest.output) * (manifest.labels ? 1 : sizeof(float));
+  float* values = calloc(1, input_bytes);
+  void* results = malloc(output_bytes);
   double* times = malloc((size_t)runs * sizeof *times);
   if (values == NULL || results == NULL || times == NULL) die(1, "there is no memory for the input");
   if (input != NULL &&
@@ -313,7 +332,7 @@ int main(int argc, char** argv) {
   network.sync = need("runtime.Device_StreamSync");
   network.device = tvm_device(device, 0);
   network.input = allocate(manifest.input, device);
-  copy("runtime.TVMTensorCopyFromBytes", network.input, values, manifest.input);
+  copy("runtime.TVMTensorCopyFromBytes", network.input, values, input_bytes);
 
   TVMFFIAny output = tvm_none();
   double first = 0;
@@ -327,11 +346,22 @@ int main(int argc, char** argv) {
   }
   if (output.type_index != kTVMFFITensor) die(1, "the network returned no tensor; compile it again");
   const DLTensor* tensor = (const DLTensor*)((const char*)output.v_obj + sizeof(TVMFFIObject));
-  int fits = tensor->ndim == 4 && tensor->dtype.code == kDLFloat && tensor->dtype.bits == 32;
-  for (int i = 0; i < 4 && fits; ++i) fits = tensor->shape[i] == manifest.output[i];
+  int rank = manifest.labels ? 3 : 4;
+  int fits = tensor->ndim == rank && tensor->dtype.code == (manifest.labels ? kDLUInt : kDLFloat) &&
+             tensor->dtype.bits == (manifest.labels ? 8 : 32);
+  for (int i = 0; i < rank && fits; ++i) fits = tensor->shape[i] == manifest.output[i];
   if (!fits) die(1, "the network's output is not what its manifest says; compile it again");
-  copy("runtime.TVMTensorCopyToBytes", output, results, manifest.output);
-  if (labels != NULL && write_labels(labels, manifest.output, results, why, sizeof why)) die(2, "%s", why);
+  copy("runtime.TVMTensorCopyToBytes", output, results, output_bytes);
+  if (labels != NULL) {
+    const int64_t* picture = manifest.output + (manifest.labels ? 1 : 2); /* height and width */
+    unsigned char* classes = results;                                      /* of picture 0, the first plane */
+    if (!manifest.labels) {
+      classes = malloc((size_t)(picture[0] * picture[1]));
+      if (classes == NULL) die(1, "there is no memory for the labels");
+      most_likely(manifest.output, results, classes);
+    }
+    if (write_labels(labels, picture[1], picture[0], classes, why, sizeof why)) die(2, "%s", why);
+  }
   if (logits != NULL && write_npy(logits, manifest.output, results, why, sizeof why)) die(2, "%s", why);
 
   qsort(times, (size_t)runs, sizeof *times, by_size);

@@ -134,17 +134,22 @@ int write_npy(const char* path, const int64_t shape[4], const float* values, cha
   return finish(file, good, path, temporary, why, size);
 }
 
-int write_labels(const char* path, const int64_t shape[4], const float* logits, char* why, size_t size) {
-  char temporary[4096];
+void most_likely(const int64_t shape[4], const float* logits, unsigned char* labels) {
   size_t plane = (size_t)(shape[2] * shape[3]);
-  FILE* file = begin(path, temporary, sizeof temporary, why, size);
-  if (file == NULL) return -1;
-  int good = fprintf(file, "P5\n%lld %lld\n255\n", (long long)shape[3], (long long)shape[2]) > 0;
-  for (size_t i = 0; i < plane && good; ++i) {
+  for (size_t i = 0; i < plane; ++i) {
     int best = 0;
     for (int c = 1; c < (int)shape[1]; ++c)
       if (logits[(size_t)c * plane + i] > logits[(size_t)best * plane + i]) best = c;
-    good = putc(best, file) != EOF;
+    labels[i] = (unsigned char)best;
   }
+}
+
+int write_labels(const char* path, int64_t width, int64_t height, const unsigned char* labels, char* why, size_t size) {
+  char temporary[4096];
+  size_t count = (size_t)(width * height);
+  FILE* file = begin(path, temporary, sizeof temporary, why, size);
+  if (file == NULL) return -1;
+  int good =
+      fprintf(file, "P5\n%lld %lld\n255\n", (long long)width, (long long)height) > 0 && fwrite(labels, 1, count, file) == count;
   return finish(file, good, path, temporary, why, size);
 }

@@ -15,7 +15,10 @@ int read_ppm(const char* path, const int64_t shape[4], const double mean[3], con
 /* Write a float32 array of four dimensions; the file appears complete or not at all. */
 int write_npy(const char* path, const int64_t shape[4], const float* values, char* why, size_t size);
 
-/* Write the class with the largest logit of every pixel of picture 0, the first of equals, as an 8-bit grey .pgm. */
-int write_labels(const char* path, const int64_t shape[4], const float* logits, char* why, size_t size);
+/* The class with the largest logit of every pixel of picture 0, the first of equals. */
+void most_likely(const int64_t shape[4], const float* logits, unsigned char* labels);
+
+/* Write a class for every pixel as an 8-bit grey .pgm; the file appears complete or not at all. */
+int write_labels(const char* path, int64_t width, int64_t height, const unsigned char* labels, char* why, size_t size);
 
 #endif
