@@ -265,12 +265,19 @@ def test_inputs_that_do_not_fit(enet_run: Run, tiny_artifact: Any, tmp_path: Pat
     (tmp_path / "other.npy").write_bytes(b"\x93NUMPY\x09\x00")
     refused(of("other.npy"), "not a .npy file")
     Image.new("RGB", (25, 16)).save(tmp_path / "wide.ppm")
-    refused(of("wide.ppm"), "25x16", "24x16")
+    refused(of("wide.ppm"), "is 25x16 and the network takes 24x16", "-resize '24x16!' resized.ppm")
+    np.save(tmp_path / "wide.npy", np.zeros((1, 3, 16, 25), np.float32))
+    refused(of("wide.npy"), "(1, 3, 16, 24)")
     Image.new("L", (24, 16)).save(tmp_path / "grey.ppm")
     refused(of("grey.ppm"), "not an 8-bit .ppm picture")
     Image.new("RGB", (24, 16)).save(tmp_path / "cut.ppm")
     (tmp_path / "cut.ppm").write_bytes((tmp_path / "cut.ppm").read_bytes()[:-1])
     refused(of("cut.ppm"), "ends too early")
+
+
+def test_a_picture_for_a_batch(enet_run: Run, tiny_artifact_of_two: Any, tmp_path: Path) -> None:
+    Image.new("RGB", (24, 16)).save(tmp_path / "one.ppm")
+    refused(enet_run(tiny_artifact_of_two.directory, tmp_path / "one.ppm"), "takes 2 pictures at once", ".npy")
 
 
 def test_outputs_that_cannot_be_written(enet_run: Run, tiny_artifact: Any, tmp_path: Path) -> None:

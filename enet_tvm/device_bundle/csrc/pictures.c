@@ -70,10 +70,17 @@ int read_ppm(const char* path, const int64_t shape[4], const double mean[3], con
     return fail(why, size, "%s is not an 8-bit .ppm picture (P6); convert it, for example with: convert picture.jpg %s", path,
                 path);
   }
-  if (shape[0] != 1 || width != shape[3] || height != shape[2]) {
+  if (shape[0] != 1) {
     fclose(file);
-    return fail(why, size, "%s is %ldx%ld and the network takes %lld of %lldx%lld; resize the picture, or give a .npy file",
-                path, width, height, (long long)shape[0], (long long)shape[3], (long long)shape[2]);
+    return fail(why, size, "the network takes %lld pictures at once, and %s is one; give a .npy file of them", (long long)shape[0],
+                path);
+  }
+  if (width != shape[3] || height != shape[2]) {
+    fclose(file);
+    return fail(why, size,
+                "%s is %ldx%ld and the network takes %lldx%lld; resize it, for example with: convert %s -resize '%lldx%lld!' "
+                "resized.ppm",
+                path, width, height, (long long)shape[3], (long long)shape[2], path, (long long)shape[3], (long long)shape[2]);
   }
   size_t plane = (size_t)width * (size_t)height;
   unsigned char* row = malloc((size_t)width * 3);
