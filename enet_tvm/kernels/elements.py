@@ -210,8 +210,8 @@ def _dot(name: str, dtype: str, lanes: int, isa: Isa) -> str:
     sizes = {"lanes": lanes, "bits": 32 * lanes, "pairs": 2 * lanes, "bytes": 4 * lanes}
     intrinsic, scalar, operand = (part.format(**sizes) for part in _DOTS[isa, dtype])
     total, words = f"<{lanes} x {scalar}>", _words(lanes)
-    # One side is one word in all lanes. As the last operand LLVM makes that an operand in memory (x86) or one lane of a
-    # register (ARM) and no instruction of its own; but where signs differ, the last is the signed one.
+    # One side is one word in all lanes. As the last operand LLVM makes that an operand in memory on x86 and no instruction
+    # of its own, but where signs differ, the last is the signed one; on ARM it is loaded into all lanes by ld1r.
     data_first = (isa, dtype) == ("x86", "uint8") or "dotpixels" in name
     operands = f"{operand} %x, {operand} %w" if data_first else f"{operand} %w, {operand} %x"
     return f"""

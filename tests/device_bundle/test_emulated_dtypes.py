@@ -1,0 +1,170 @@
+"""bfloat16 and int8 on emulated ARM processors: the dot products of the kernels, run by the C runner on a whole ENet."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from enet_tvm.device_bundle import BundleRequest, write_bundle
+from enet_tvm.errors import UserError
+from enet_tvm.kernels.elements import dot_products
+from enet_tvm.runtime.segmenter import Segmenter
+from enet_tvm.size import Size
+from enet_tvm.targets import load_target
+
+pytestmark = [pytest.mark.emulated, pytest.mark.slow, pytest.mark.timeout(900)]
+
+SIZE = Size(64, 48)
+PROCESSORS = {"rpi5": "cortex-a76", "graviton3": "max"}
+"""What stands for each target's processor: qemu 7.2 knows no Neoverse V1."""
+
+# The vector forms, and those by element, of sdot and bfdot (Arm ARM, C7.2): bits that are fixed, and what they are.
+INSTRUCTIONS = {
+    "int8": ((0xFFE0FC00, 0x4E809400), (0xFFC0F400, 0x4F80E000)),
+    "bfloat16": ((0xFFE0FC00, 0x6E40FC00), (0xFFC0F400, 0x4F40F000)),
+}
+
+Compile = Callable[..., Path]
+Logits = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
+    """Compiles the shipped ENet."""
+    from enet_tvm.compiler import CompileRequest, compile_artifact
+    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+
+    @functools.cache
+    def compile_for(target: str, dtype: Any, labels: bool = False) -> Path:
+        artifact = tmp_path_factory.mktemp("artifacts") / f"{target}-{dtype}"
+        request = CompileRequest(
+            *(Path(DEFAULT_WEIGHTS), SIZE, load_target(target)), untuned=True, dtype=dtype, labels=labels, command="pytest"
+        )
+        compile_artifact(request, artifact)
+        return artifact
+
+    return compile_for
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C runner for aarch64."""
+    root = tmp_path_factory.mktemp("bundle")
+    try:
+        write_bundle(BundleRequest(load_target("graviton3"), "c"), root / "board.tar.gz")
+    except UserError as error:
+        if "download" not in str(error):
+            raise
+        pytest.skip(str(error))
+    with tarfile.open(root / "board.tar.gz") as tar:
+        tar.extractall(root, filter="data")
+    return root / "enet-tvm-graviton3/bin/enet-run"
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn street."""
+    from enet_tvm.data.synthetic import SyntheticStreet
+
+    path = tmp_path_factory.mktemp("picture") / "street.ppm"
+    SyntheticStreet(SIZE, 1)[0][0].save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(picture: Path) -> Logits:
+    """What PyTorch says of it, in float32."""
+    import torch
+
+    from enet_tvm.networks import load_network, read_info
+    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+    from enet_tvm.places import find_file
+
+    weights = find_file(Path(DEFAULT_WEIGHTS))
+    info = read_info(weights)
+    pixels = np.asarray(Image.open(picture), np.float32) / 255
+    normalised = (pixels - np.array(info.mean, np.float32)) / np.array(info.std, np.float32)
+    x = np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])
+    with torch.no_grad():
+        logits: Logits = load_network(weights)(torch.from_numpy(x)).numpy()
+    return logits
+
+
+@pytest.fixture(scope="module")
+def native(compiled: Compile, picture: Path) -> Callable[[str], Logits | None]:
+    """Computes the same on this machine; None where its processor has no such dot product."""
+
+    def compute(dtype: str) -> Logits | None:
+        kinds = {"bfloat16": {"bfloat16"}, "int8": {"uint8", "int8"}}[dtype]
+        if not kinds & dot_products(load_target("native").to_tvm()):
+            return None
+        with Segmenter.load(compiled("native", dtype), 1) as segmenter:
+            logits: Logits = segmenter.forward(segmenter.preprocess(Image.open(picture)))
+        return logits
+
+    return compute
+
+
+def run_there(device: Any, runner: Path, target: str, *arguments: str | Path) -> None:
+    command = device.command(runner, "--runs", "1", "--warmup", "0", *arguments, cpu=PROCESSORS[target])
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result
+
+
+def same_labels(a: Logits, b: Logits) -> float:
+    return float((a.argmax(axis=1) == b.argmax(axis=1)).mean())
+
+
+def occurrences(library: Path, dtype: str) -> int:
+    words = np.frombuffer(library.read_bytes()[: library.stat().st_size // 4 * 4], "<u4")
+    return sum(int(((words & np.uint32(mask)) == bits).sum()) for mask, bits in INSTRUCTIONS[dtype])
+
+
+@pytest.mark.parametrize(("target", "dtype"), [("rpi5", "int8"), ("graviton3", "int8"), ("graviton3", "bfloat16")])
+def test_dot_products_of_arm(
+    emulated_device: Any,
+    compiled: Compile,
+    runner: Path,
+    picture: Path,
+    reference: Logits,
+    native: Callable[[str], Logits | None],
+    tmp_path: Path,
+    target: str,
+    dtype: str,
+) -> None:
+    artifact = compiled(target, dtype)
+    # More than chance has among other words: it is this instruction that is tested.
+    assert occurrences(artifact / "enet.so", dtype) > 1000
+    run_there(emulated_device, runner, target, "--logits", tmp_path / "y.npy", artifact, picture)
+    logits = np.load(tmp_path / "y.npy")
+    # Of a picture so small, int8 loses much; a wrong kernel leaves nothing.
+    error, agreement = {"int8": (0.6, 0.75), "bfloat16": (0.06, 0.98)}[dtype]
+    assert np.abs(logits - reference).mean() < error
+    assert same_labels(logits, reference) > agreement
+    here = native(dtype)
+    if here is None:
+        return
+    if dtype == "int8":
+        # Sums of products of codes are exact, here and there.
+        np.testing.assert_allclose(logits, here, rtol=0, atol=1e-4)
+    else:
+        assert np.abs(logits - here).mean() < 0.03
+        assert same_labels(logits, here) > 0.985
+
+
+def test_labels_on_arm(emulated_device: Any, compiled: Compile, runner: Path, picture: Path, tmp_path: Path) -> None:
+    logits, labels = compiled("rpi5", "int8"), compiled("rpi5", "int8", labels=True)
+    run_there(emulated_device, runner, "rpi5", "--labels", tmp_path / "a.pgm", logits, picture)
+    run_there(emulated_device, runner, "rpi5", "--labels", tmp_path / "b.pgm", labels, picture)
+    expected = np.asarray(Image.open(tmp_path / "a.pgm"))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.pgm")), expected)
+    assert len(np.unique(expected)) > 2, "nothing to tell apart"
