@@ -127,8 +127,14 @@ class DeviceServer:
         self._session: _Session | None = None
         self._stopping = False
 
-    def serve(self) -> None:
-        """Serve until SIGTERM or SIGINT; afterwards there is no session, no connection and no folder left."""
+    def serve(self, ready: Callable[[int], None] = lambda _: None) -> None:
+        """Serve until SIGTERM or SIGINT; afterwards there is no session, no connection and no folder left.
+
+        Parameters
+        ----------
+        ready : callable
+            Called with the port as soon as either signal ends the server in order.
+        """
         wake_reader, wake_writer = socket.socketpair()
         for end in (wake_reader, wake_writer):
             end.setblocking(False)
@@ -136,8 +142,9 @@ class DeviceServer:
         signal.signal(signal.SIGCHLD, lambda *_: None)  # writes to the wake-up socket
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        self._remove_leftovers()
         try:
+            ready(self.port)
+            self._remove_leftovers()
             while not self._stopping:
                 self._keep_registered()
                 self._watch_session()
@@ -145,11 +152,11 @@ class DeviceServer:
                 if self._session is None or self._settings.tracker is not None:
                     # Without a tracker there is no other line to wait in.
                     readers.append(self._listener)
-                ready, _, _ = select.select(readers, [], [], self._pause())
-                if wake_reader in ready:
+                readable, _, _ = select.select(readers, [], [], self._pause())
+                if wake_reader in readable:
                     with contextlib.suppress(BlockingIOError):
                         wake_reader.recv(4096)
-                if self._listener in ready and not self._stopping:
+                if self._listener in readable and not self._stopping:
                     self._accept()
         finally:
             self._end_session(None)
@@ -391,7 +398,7 @@ def serve(settings: ServerSettings, log: Callable[[str], None], ready: Callable[
     log : callable
         Told in a line what happens.
     ready : callable
-        Called with the port once it listens.
+        Called with the port once it listens and a signal ends it in order.
 
     Raises
     ------
@@ -411,8 +418,7 @@ def serve(settings: ServerSettings, log: Callable[[str], None], ready: Callable[
     except ImportError as error:
         raise UserError(f"this Python lacks what TVM's runtime needs ({error}); run: pip install {error.name}") from error
     server = DeviceServer(settings, run_session, log)
-    ready(server.port)
-    server.serve()
+    server.serve(ready)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,6 +74,21 @@ def test_a_server_without_a_tracker(farm: Any, tmp_path: Path) -> None:
             rpc.connect("127.0.0.1", port, "another")
     finally:
         assert server.kill(15) == 0
+
+
+def test_a_signal_as_soon_as_it_serves(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from enet_tvm.rpc.server import ServerSettings, serve
+settings = ServerSettings("alone", port=0, folder=Path(sys.argv[1]))
+serve(settings, print, lambda port: os.kill(os.getpid(), signal.SIGTERM))
+print("in order")
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done
+    assert "in order" in done.stdout
 
 
 def test_tvms_server(stock: Address, tiny_artifact: Any) -> None:
