@@ -73,6 +73,8 @@ class Entry:
         The other machine that it computes on, if it does.
     before, after : Conditions or None
         That machine's clocks and temperatures around the timing.
+    threads : int or None
+        Threads that it ran on; None for those of the workload.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Entry:
     device: MachineDescription | None = None
     before: Conditions | None = None
     after: Conditions | None = None
+    threads: int | None = None
 
     @property
     def passes(self) -> bool:
@@ -99,6 +102,7 @@ class Entry:
         return {
             "name": self.name,
             "description": self.description,
+            "threads": self.threads,
             "precision": self.precision,
             "label_agreement": self.agreement,
             "max_abs_logit_diff": self.max_abs_logit_diff if math.isfinite(self.max_abs_logit_diff) else None,
@@ -156,6 +160,12 @@ class Comparison:
     command: str = ""
 
     @property
+    def threads(self) -> int:
+        """Threads that the runners ran on: those asked for, unless a device has fewer processors."""
+        used = {entry.threads or self.workload.threads for entry in self.entries}
+        return used.pop() if len(used) == 1 else self.workload.threads
+
+    @property
     def limit(self) -> float | None:
         """Seconds that the arithmetic alone takes at the roofline's rate, for a matrix product if it was measured."""
         return self.flops / self.roofline.flops_per_second if self.roofline else None
@@ -183,7 +193,7 @@ class Comparison:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": self.command,
             "size": str(workload.size),
-            "threads": workload.threads,
+            "threads": self.threads,
             "target": workload.target,
             "seconds": self.seconds,
             "weights": {"file": str(workload.weights), "sha256": sha256(workload.weights)},
@@ -277,7 +287,7 @@ def compare(
         for name, each in timed.items() if streams else ():
             if each.runner.remote:
                 report(f"running {name} alone")
-                footprints[name] = measure_on_device(each.runner, x, workload.threads, seconds=apart)
+                footprints[name] = measure_on_device(each.runner, x, each.runner.threads or workload.threads, seconds=apart)
         devices = {name: _device(each.runner) for name, each in chosen.items()}
     if streams:
         with open_meters() as meters:
@@ -303,6 +313,7 @@ def compare(
                 device=devices[name],
                 before=each.before,
                 after=each.after,
+                threads=each.runner.threads,
             )
             for name, each in chosen.items()
         ),
@@ -313,7 +324,10 @@ def compare(
         machine=machine,
         before=before,
         after=after,
-        warnings=tuple(_warnings(timed, latencies, footprints, slowdowns(before, after) if here else [])),
+        warnings=(
+            *_fewer_threads(chosen, workload.threads),
+            *_warnings(timed, latencies, footprints, slowdowns(before, after) if here else []),
+        ),
         seconds=seconds,
         command=command,
     )
@@ -357,6 +371,15 @@ def _note_conditions(timed: Mapping[str, _Opened], moment: str) -> None:
         files = each.runner.files() if each.runner.remote else None
         if files is not None:
             setattr(each, moment, read_conditions(files))
+
+
+def _fewer_threads(chosen: Mapping[str, _Opened], wanted: int) -> list[str]:
+    used = {name: each.runner.threads for name, each in chosen.items()}
+    return [
+        f"{name} ran on {threads} thread{'s' * (threads != 1)}: its device has no more processors, and {wanted} were wanted"
+        for name, threads in used.items()
+        if threads is not None and threads < wanted
+    ]
 
 
 def _warnings(

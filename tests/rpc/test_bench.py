@@ -10,15 +10,19 @@ from typing import Any
 import pytest
 
 from enet_tvm.bench.comparison import compare
+from enet_tvm.bench.report import tables
 from enet_tvm.bench.runners import Workload
 from enet_tvm.errors import UserError
+from enet_tvm.machine import usable_cpus
 from enet_tvm.size import Size
 
 pytestmark = pytest.mark.timeout(200)
 
 
-def workload(compiled_enet: Any, tracker: Any, folder: Path) -> Workload:
-    return Workload(compiled_enet.weights, Size(64, 48), 1, folder, "native", str(tracker), "board", compiled_enet.directory)
+def workload(compiled_enet: Any, tracker: Any, folder: Path, threads: int = 1) -> Workload:
+    return Workload(
+        compiled_enet.weights, Size(64, 48), threads, folder, "native", str(tracker), "board", compiled_enet.directory
+    )
 
 
 def test_what_is_reported(board: Any, compiled_enet: Any, tmp_path: Path) -> None:
@@ -30,12 +34,27 @@ def test_what_is_reported(board: Any, compiled_enet: Any, tmp_path: Path) -> Non
     assert entry.latency.transfers
     assert 0 < entry.latency.median < 60
     assert "1 threads" in entry.description
+    assert result.to_dict()["threads"] == 1
+    assert not any("no more processors" in warning for warning in result.warnings)
     assert set(entry.artifact) == {"enet.so", "manifest.json"}
     assert entry.footprint is not None
     assert entry.footprint.memory_bytes is not None
     assert entry.footprint.memory_bytes > 1 << 20
     assert entry.device is not None
     assert entry.device.system.startswith("Linux")
+
+
+def test_threads_are_those_of_the_device(board: Any, compiled_enet: Any, tmp_path: Path) -> None:
+    # A target of four cores, say, on a device of two.
+    there, wanted = len(usable_cpus()), len(usable_cpus()) + 3
+    result = compare(["tvm-rpc"], workload(compiled_enet, board[0], tmp_path, wanted), seconds=0.1)
+    (entry,) = result.to_dict()["entries"]
+    assert entry["threads"] == result.to_dict()["threads"] == there
+    assert f", {there} threads, on " in entry["description"]
+    assert any(f"{wanted} were wanted" in warning for warning in result.warnings)
+    (latency, *_) = tables(result.to_dict())
+    assert f"{there} thread" in latency.title
+    assert f"{wanted} thread" not in latency.title
 
 
 def test_device_that_dies(farm: Any, compiled_enet: Any, tmp_path: Path, later: Callable[[float, int, int], None]) -> None:

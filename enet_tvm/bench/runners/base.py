@@ -85,11 +85,14 @@ class Runner(ABC):
     remote : bool
         Whether it computes on another machine than this one. Then that machine's sensors are read, and it is never opened
         a second time beside itself: devices are lent to one user at a time.
+    threads : int or None
+        Threads that it uses where that may differ from what it was asked to: a device may have fewer processors.
     """
 
     description: str
     precision: Precision = "float32"
     remote: bool = False
+    threads: int | None = None
 
     @abstractmethod
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:

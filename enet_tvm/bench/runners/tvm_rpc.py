@@ -76,6 +76,7 @@ class TvmRpcRunner(Runner):
         )
         self.manifest = self.segmenter.manifest
         target, engine = self.manifest.target, self.segmenter.engine
+        self.threads = engine.threads
         where = engine.facts.get("model") or self.segmenter.session.name
         self.description = (
             f"enet-tvm for {target.name} ({target.mcpu}), {self.manifest.kernel_count} kernels, {engine.threads} threads, "
