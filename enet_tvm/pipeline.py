@@ -6,7 +6,7 @@
 3  fuse-conv2d          bias, shortcut (padded, unpooled) and activation into each convolution
    end-in-argmax        labels instead of logits, where they are wanted
 4  block-layout         channel-blocked tensors throughout, with the padding their readers need; shorter elements
-5  lower-kernels        the project's register-tile kernels at tuned or default tiles, weights packed
+5  lower-kernels        the project's register-tile and minimal-filtering kernels at tuned or default tiles, weights packed
 6  legalize             what is left, by TVM's own operators
 7  fuse-remaining       TVM's generic fusion of that
 8  schedule-remaining   parallel and vectorised, by tuned schedules where there are

@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import tvm
 
-from enet_tvm.kernels import conv2d, initial_block, planar
+from enet_tvm.kernels import conv2d, initial_block, planar, winograd
 from enet_tvm.kernels.planar import PlanarTile
 from enet_tvm.kernels.register_tile import RegisterTile, VectorUnit
+from enet_tvm.kernels.winograd import WinogradTile
 from enet_tvm.ops import FusedConv2D, Layout
 
-Point = RegisterTile | PlanarTile
+Point = RegisterTile | PlanarTile | WinogradTile
 """The parameters of some template."""
 
 
@@ -84,6 +85,47 @@ class Conv2DTemplate:
         phases = 4 if self.spec.transposed else 1
         width = self.spec.data_shape[3] if self.spec.transposed else self.spec.out_shape[3]
         return _features(self.spec, self.spec.out_layout.block, width, point.pixels, point.blocks, phases)
+
+
+@dataclass(frozen=True)
+class WinogradTemplate:
+    """A 3x3 convolution by Winograd's minimal filtering.
+
+    Attributes
+    ----------
+    spec : FusedConv2D
+        Without its layers; one that `winograd.runs_winograd`.
+    unit : VectorUnit
+        Of the target.
+    """
+
+    spec: FusedConv2D
+    unit: VectorUnit
+    point_type: ClassVar[type] = WinogradTile
+
+    @property
+    def name(self) -> str:
+        """The operators and shapes of the convolution, and that it is this kernel."""
+        return f"{self.spec.kernel_name}_winograd"
+
+    @property
+    def default(self) -> WinogradTile:
+        """The tile that is expected to be the fastest."""
+        return self.points()[0]
+
+    def points(self) -> list[WinogradTile]:
+        """Return the tiles worth measuring."""
+        return winograd.winograd_tiles(self.spec, self.unit)
+
+    def kernel(self, point: WinogradTile) -> tvm.tirx.PrimFunc:
+        """Return the kernel with this tile."""
+        return winograd.winograd(self.spec, point)
+
+    def features(self, point: WinogradTile) -> list[float]:
+        """Return the features of this tile: weights are loaded for `tiles`, of `columns` + 2 sums each."""
+        width, lanes = self.spec.out_shape[3] // point.columns, self.spec.out_layout.block
+        outputs = (point.rows, point.columns)
+        return _features(self.spec, lanes, width, point.tiles, 1, point.columns + 2, outputs)
 
 
 @dataclass(frozen=True)
@@ -184,14 +226,19 @@ def _nearest_first(default: RegisterTile, tiles: list[RegisterTile]) -> list[Reg
     return sorted(tiles, key=lambda t: (t != default, abs(t.blocks - default.blocks), abs(t.pixels - default.pixels)))
 
 
-def _features(spec: FusedConv2D, lanes: int, width: int, pixels: int, blocks: int, phases: int) -> list[float]:
-    """Return what the kernel is, what the tile is, and how the two go together."""
+def _features(
+    spec: FusedConv2D, lanes: int, width: int, pixels: int, blocks: int, phases: int, transformed: tuple[int, int] = (1, 1)
+) -> list[float]:
+    """Return what the kernel is, what the tile is, and how the two go together.
+
+    `transformed` is how many outputs a transform makes in either direction.
+    """
     tiles = -(-width // pixels)
     area = spec.kernel[0] * spec.kernel[1]
     return [
         *map(float, (spec.out_shape[2], width, spec.data_shape[1], spec.out_shape[1], area, spec.kernel[1], spec.strides[1])),
         *map(float, (spec.dilation[0], spec.transposed, spec.residual != "none", lanes)),
-        *map(float, (pixels, blocks, pixels * blocks * phases, tiles)),
+        *map(float, (pixels, blocks, pixels * blocks * phases, tiles, *transformed)),
         tiles * pixels / width,
         # Loads of weights and of pixels for each multiplication.
         1 / pixels + 1 / blocks,

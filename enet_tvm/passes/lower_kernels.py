@@ -14,10 +14,11 @@ from tvm import relax
 from enet_tvm import ops
 from enet_tvm.dataflow import Dataflow, Rewriter, constant, constant_value, is_call, layer_of
 from enet_tvm.errors import UserError
-from enet_tvm.kernels import conv2d, initial_block, planar, pooling
+from enet_tvm.kernels import conv2d, initial_block, planar, pooling, winograd
 from enet_tvm.kernels.choices import DEFAULTS, Choices
 from enet_tvm.kernels.register_tile import RegisterTile, VectorUnit
-from enet_tvm.kernels.templates import Conv2DTemplate, InitialBlockTemplate, PlanarTemplate
+from enet_tvm.kernels.templates import Conv2DTemplate, InitialBlockTemplate, PlanarTemplate, WinogradTemplate
+from enet_tvm.kernels.winograd import WinogradTile
 from enet_tvm.ops import FusedConv2D, Layout
 from enet_tvm.quantisation import Codes, Ranges, bfloat16_bits, quantise_weight, to_words, zero_starts
 
@@ -126,7 +127,12 @@ class _Lowering:
         spec = replace(attrs, layers=())
         arguments = _Conv2DArguments(attrs, binding.value.args)
         own = self._codes_of(binding.var, attrs.out_layout, attrs.layers)
-        if attrs.out_layout.block:
+        if winograd.winograd_pays(spec, self.unit):
+            fast = WinogradTemplate(spec, self.unit)
+            transform = self.choices.point(fast)
+            operands = arguments.winograd(transform)
+            kernel = self._kernel((fast, transform), fast.name, lambda: fast.kernel(transform))
+        elif attrs.out_layout.block:
             blocked = Conv2DTemplate(spec, self.unit)
             tile = self.choices.point(blocked)
             shortcut = Codes() if arguments.residual is None else self.codes.get(arguments.residual, Codes())
@@ -230,6 +236,11 @@ class _Conv2DArguments:
         packed = to_words(planar.pack_planar_weight(weight, attrs))
         word = np.array([zero % 256 * 0x01010101], "uint32")
         return [self.data, *map(constant, (packed, scales, starts, self.bias)), *self.slopes, constant(word)]
+
+    def winograd(self, tile: WinogradTile) -> list[relax.Expr]:
+        """Return the arguments of the kernel by minimal filtering."""
+        packed = winograd.pack_winograd_weight(self.weight, self.attrs, tile)
+        return [self.data, *map(constant, (packed, self.bias)), *self.slopes]
 
     def _coded(self, data: Codes) -> tuple[np.ndarray, np.ndarray, int]:
         """Return the weights as bytes, what each channel's sum is multiplied with, and the stored byte of the data's zero."""

@@ -123,6 +123,19 @@ def test_kernel_names_say_what_they_do(network_of, lowered):
     assert names == ["conv2d_3x3_d4_16to16_12x6", "conv2d_1x1_16to16_12x6_add_prelu", "conv2d_2x2_s2_16to32_7x4"]
 
 
+def test_minimal_filtering_where_it_pays(network_of, lowered):
+    """On the tiles of a picture large enough; not for another size of kernel, and not where a shortcut is added."""
+    layers = {"a": conv(), "b": conv(padding=2, dilation=2), "c": conv(1), "d": conv(), "act": nn.PReLU(16)}
+    mod = lowered(network_of(lambda net, x: net.d(net.c(net.act(net.b(net.act(net.a(x)))))) + x, **layers), (1, 16, 16, 32))
+    names = [name for name in launched(mod) if name.startswith("conv2d")]
+    assert names == [
+        "conv2d_3x3_16to16_32x16_prelu_winograd",
+        "conv2d_3x3_d2_16to16_32x16_prelu_winograd",
+        "conv2d_1x1_16to16_32x16",
+        "conv2d_3x3_16to16_32x16_add",
+    ]
+
+
 def test_weights_that_are_no_constants(relax_main):
     attrs = FusedConv2D((1, 16, 4, 4), (1, 16, 4, 4), (1, 1), (1, 1), (0, 0), (1, 1))
     bias = constant(np.zeros(16, np.float32))
