@@ -8,7 +8,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
@@ -53,6 +53,7 @@ class DeviceSession:
         self.seconds = seconds
         self._start = time.monotonic()
         self._lost = False
+        self._uploaded: set[str] = set()
 
     @contextlib.contextmanager
     def within(self, seconds: float, doing: str) -> Iterator[None]:
@@ -114,7 +115,8 @@ class DeviceSession:
         ----------
         file : str or Path
         name : str, optional
-            Its name on the device; by default the same.
+            Its name on the device; by default the same. A name that was used in this session is never used again: a library
+            that is loaded must not be overwritten, and another of its name would be taken for it.
         timeout : float, optional
             Seconds; by default 10 and the time that a slow network takes.
 
@@ -130,7 +132,7 @@ class DeviceSession:
         """
         file = Path(file)
         content = file.read_bytes()
-        name = name or file.name
+        name = self._unused(name or file.name)
         seconds = timeout or 10 + 2 * len(content) / _UPLOAD_BYTES_PER_SECOND
         with self.within(seconds, f"receiving {file.name} ({len(content) / 1e6:.1f} MB)"):
             self.remote.upload(bytearray(content), name)
@@ -138,6 +140,14 @@ class DeviceSession:
             whole = bytes(self.remote.download(name)) == content
         if not whole:
             raise UserError(f"{self.name} did not store the whole of {file.name}; make room on its disk")
+        self._uploaded.add(name)
+        return name
+
+    def _unused(self, name: str) -> str:
+        path, number = PurePosixPath(name), 1
+        while name in self._uploaded:
+            number += 1
+            name = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
         return name
 
     def load_module(self, name: str, timeout: float = 60.0) -> Any:

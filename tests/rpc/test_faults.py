@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import tvm  # noqa: F401 - takes seconds, and the tests look at the clock
 
+from enet_tvm.artifact import read_manifest
 from enet_tvm.errors import UserError
 from enet_tvm.rpc.devices import claim_device, list_devices
+from enet_tvm.rpc.engine import RemoteEngine
 from enet_tvm.rpc.session import DeviceSession, open_session
 from enet_tvm.rpc.wire import Address, TrackerCode, TrackerConnection, pack_int
 
@@ -157,6 +160,22 @@ def test_noise_at_the_ports(board: Any, misbehaving_library: Path) -> None:
 
 
 # In a session
+
+
+def test_two_libraries_of_one_name(board: Any, tiny_artifact: Any, tiny_artifact_of_two: Any) -> None:
+    random = np.random.default_rng(0)
+    with open_session(board[0], "board") as session:
+        artifacts = tiny_artifact, tiny_artifact_of_two
+        manifests = [read_manifest(artifact.directory) for artifact in artifacts]
+        assert manifests[0].library == manifests[1].library
+        pairs = list(zip(artifacts, manifests, strict=True))
+        engines = [RemoteEngine(session, artifact.directory, manifest, 1) for artifact, manifest in pairs]
+        for engine, (artifact, manifest) in zip(engines * 2, pairs * 2, strict=True):
+            x = random.standard_normal(manifest.input.shape).astype(np.float32)
+            expected = np.einsum("oi,nihw->nohw", artifact.weights, 2 * x)
+            np.testing.assert_allclose(engine.run(x), expected, atol=1e-4)
+        for engine in engines:
+            engine.close()
 
 
 @pytest.mark.parametrize(("function", "word"), [("illegal", "SIGILL"), ("memory", "SIGSEGV")])
