@@ -93,18 +93,13 @@ def command(
 def _fleet(tracker: str | None, key: str) -> Fleet | None:
     if tracker is None:
         return None
-    from enet_tvm.errors import UserError
-    from enet_tvm.rpc.devices import list_devices
+    from enet_tvm.rpc.devices import list_devices, require_device
     from enet_tvm.rpc.wire import parse_address
     from enet_tvm.tuning.measure import Fleet
 
     address: Address = parse_address(tracker)
-    count = len(list_devices(address).of(key))
-    if not count:
-        raise UserError(
-            f"the tracker at {address} has no device '{key}'; see who is there with: enet-tvm device list --tracker {address}"
-        )
-    return Fleet(address, key, count)
+    require_device(address, key)
+    return Fleet(address, key, max(1, len(list_devices(address).of(key))))
 
 
 def _shown(console: Console) -> Any:

@@ -68,12 +68,17 @@ class GenericSearch:
         self.done = not candidates
         return list(candidates or [])
 
-    def tell(self, candidates: Sequence[Any], seconds: Sequence[Sequence[float]]) -> None:
-        """Take results in, in the order of the candidates, and write them down; no seconds stand for a failure."""
+    def tell(self, candidates: Sequence[Any], seconds: Sequence[Sequence[float] | None]) -> None:
+        """Take results in, in the order of the candidates, and write them down.
+
+        No seconds stand for a failure; None for one that says nothing of the candidate, which is not written down.
+        """
         from tvm.s_tir.meta_schedule.runner import RunnerResult
 
         results = [RunnerResult(list(s), None) if s else RunnerResult(None, "failed") for s in seconds]
         for candidate, times in zip(candidates, seconds, strict=True):
+            if times is None:
+                continue
             self._records.add_schedule(self.task, candidate, times)
         self._context.notify_runner_results(candidates, results)
         self._model.update(self._context, candidates, results)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _SHARE_ALL_CORES = -3  # ThreadGroup::AffinityMode::kSpecifyThreadShareAllCore
 _USES_OF_BUILDER = 100
+_TURN = 3
+"""Trials of a device after which it is seen whether all devices are gone."""
 _REMOTE_ERRORS = "enet-tvm: the device "
 """Begins the message of a failure that says nothing of the kernel."""
 
@@ -118,6 +120,7 @@ class Measurer:
         ms = load_meta_schedule()
         self.target = target
         self.timing = timing or Timing()
+        self._devices = fleet.devices if fleet else 0
         self._lean = lean_workers
         directory.mkdir(parents=True, exist_ok=True)
         with lean_workers():
@@ -184,16 +187,28 @@ class Measurer:
             That `build` made.
         arguments : sequence of list of ArgInfo
             Shapes and dtypes of what each is called with.
+
+        Returns
+        -------
+        list of Outcome
+            Of each; once every device is gone, the rest are as lost as those before.
         """
         from tvm.s_tir.meta_schedule.runner import RunnerInput
 
         if not libraries:
             return []
         inputs = [RunnerInput(str(library), "cpu", info) for library, info in zip(libraries, arguments, strict=True)]
+        outcomes: list[Outcome] = []
         with self._lean():
-            futures = self._runner.run(inputs)
-            results = [future.result() for future in futures]
-        return [_outcome(r.run_secs, r.error_msg, self.timing) for r in results]
+            # Where the devices are gone, each trial would wait for one to come back.
+            turn = _TURN * self._devices if self._devices else len(inputs)
+            for start in range(0, len(inputs), turn):
+                futures = self._runner.run(inputs[start : start + turn])
+                results = [future.result() for future in futures]
+                outcomes += [_outcome(r.run_secs, r.error_msg, self.timing) for r in results]
+                if all_lost(outcomes[start:]):
+                    break
+        return outcomes + [outcomes[-1]] * (len(inputs) - len(outcomes))
 
     def close(self) -> None:
         """End the workers, whatever they are doing."""
@@ -201,6 +216,11 @@ class Measurer:
             # What still waits in its queue would start them again.
             pool._threadpool.shutdown(wait=False, cancel_futures=True)
             pool.shutdown(wait=False)
+
+
+def all_lost(outcomes: Sequence[Outcome]) -> bool:
+    """Whether there are trials and each of them lost its device."""
+    return bool(outcomes) and not any(outcome.of_kernel for outcome in outcomes)
 
 
 def _outcome(seconds: Any, message: Any, timing: Timing) -> Outcome:

@@ -40,7 +40,7 @@ from enet_tvm.tuning.log import (
     network_of,
     read_log,
 )
-from enet_tvm.tuning.measure import Fleet, Measurer, Outcome, Timing
+from enet_tvm.tuning.measure import Fleet, Measurer, Outcome, Timing, all_lost
 from enet_tvm.tuning.metaschedule import load_meta_schedule
 from enet_tvm.tuning.model import CostModel, Trial
 from enet_tvm.tuning.network import Here, Place, There, check_runs_here
@@ -131,6 +131,10 @@ def tune(request: TuneRequest, listener: Listener | None = None) -> Result | Non
     session = Session(request, listener or Listener())
     try:
         return session.run()
+    except UserError as error:
+        if request.fleet is None or session.trials == 0 or session.kept() in str(error):
+            raise
+        raise UserError(session.goes_on(str(error))) from error
     except KeyboardInterrupt:
         session.listener.note(f"{session.kept()}; the same command goes on from there")
         raise
@@ -168,9 +172,18 @@ class Session:
         self._measurer: Measurer | None = None
         self._records: Records | None = None
 
+    @property
+    def trials(self) -> int:
+        """Trials on disk."""
+        return self._records.trials if self._records else 0
+
     def kept(self) -> str:
         """Return what would be lost if the session ended now, in words."""
-        return f"{self._records.trials if self._records else 0} trials are kept in {self.work}"
+        return f"{self.trials} trials are kept in {self.work}"
+
+    def goes_on(self, reason: str) -> str:
+        """Return in a sentence that the session ends for a reason that is not its own."""
+        return f"{reason}; {self.kept()}, and the same command goes on from there"
 
     def close(self) -> None:
         """End the workers."""
@@ -358,10 +371,12 @@ class Session:
     def _round(self, trials: Sequence[Trial]) -> dict[Trial, float]:
         """Build and time points, write all of it down, and return the times."""
         outcomes = self._measure(trials)
-        blameless = [outcome for outcome in outcomes if not outcome.of_kernel]
+        if all_lost(outcomes):
+            raise UserError(self.goes_on(outcomes[0].reason))
         if len(trials) > 1 and not any(outcome.seconds for outcome in outcomes):
+            lost = next((outcome for outcome in outcomes if not outcome.of_kernel), outcomes[0])
             raise UserError(
-                f"all {len(trials)} trials of a round failed ({(blameless or outcomes)[0].reason}); nothing of it was written "
+                f"all {len(trials)} trials of a round failed ({lost.reason}); nothing of it was written "
                 f"down, and {self.kept()}: correct the cause, and the same command goes on from there"
             )
         times = {}
@@ -429,12 +444,12 @@ class Session:
             arguments = _arguments(task.workload)
             while not self._time_is_up(_GENERIC_ROUND) and (candidates := search.next_round()):
                 outcomes = self._run_modules([candidate.sch.mod for candidate in candidates], arguments)
-                if not any(outcome.of_kernel for outcome in outcomes):
-                    raise UserError(f"{outcomes[0].reason}; {self.kept()}, and the same command goes on from there")
+                if all_lost(outcomes):
+                    raise UserError(self.goes_on(outcomes[0].reason))
                 for outcome in outcomes:
-                    if not outcome.seconds:
+                    if outcome.of_kernel and not outcome.seconds:
                         self._failed(task.name, "a schedule of MetaSchedule's", outcome.reason)
-                search.tell(candidates, [outcome.seconds for outcome in outcomes])
+                search.tell(candidates, [outcome.seconds if outcome.of_kernel else None for outcome in outcomes])
                 self._report(f"{task.name}, by MetaSchedule's rules", self.records.trials, self._trials)
             if search.failure:
                 self.listener.note(f"{search.failure}; it keeps its default schedule")
@@ -476,7 +491,7 @@ class Session:
                 trials = [Trial(task, point) for point in turned]
                 for trial, outcome in zip(trials, self._measure(trials), strict=True):
                     if not outcome.of_kernel:
-                        raise UserError(f"{outcome.reason}; {self.kept()}, and the same command goes on from there")
+                        raise UserError(self.goes_on(outcome.reason))
                     times[task][trial.point].append(min(outcome.seconds, default=float("inf")))
             self._report("contest of the best", turn + 1, PASSES)
         kernels = [self._kernel_choice(task, times.get(task, {})) for task in self.tasks]
@@ -516,6 +531,8 @@ class Session:
         for _ in range(PASSES):
             ran = self._measurer.run(list(libraries.values()), [arguments] * len(libraries))
             for place, outcome in zip(libraries, ran, strict=True):
+                if not outcome.of_kernel:
+                    raise UserError(self.goes_on(outcome.reason))
                 times[place].append(min(outcome.seconds, default=float("inf")))
         if 0 not in times or min(times[0]) == float("inf"):
             return None
