@@ -59,6 +59,16 @@ def test_search(tmp_path: Path):
     np.testing.assert_array_equal(*results)
 
 
+def test_what_says_nothing_of_a_candidate_is_not_written_down(tmp_path: Path):
+    target = load_target("native").to_tvm()
+    task = GenericTask.of("pool", (0,), pooling(), 8)
+    records = Records(tmp_path, target)
+    search = GenericSearch(task, target, records, 4)
+    candidates = search.next_round()
+    search.tell(candidates, [None, (), *[(1e-3,)] * (len(candidates) - 2)])
+    assert records.schedules(task) == len(candidates) - 1 == Records(tmp_path, target).trials
+
+
 def test_what_no_rule_fits_ends_its_search_alone(tmp_path: Path, monkeypatch):
     target = load_target("native").to_tvm()
     task = GenericTask.of("pool", (0,), pooling(), 8)

@@ -18,6 +18,8 @@ from enet_tvm.targets import load_target
 from enet_tvm.tuning import network as network_module
 from enet_tvm.tuning import session as session_module
 from enet_tvm.tuning.log import Parity, read_log
+from enet_tvm.tuning.measure import Outcome
+from enet_tvm.tuning.model import Trial
 from enet_tvm.tuning.network import Here
 from enet_tvm.tuning.records import FAILED, TRIALS
 from enet_tvm.tuning.session import tune
@@ -169,6 +171,15 @@ def test_interrupted(tiny_process, tmp_path):
     work = tmp_path / "logs" / "native" / ".tiny-40x16-1thread.unfinished"
     assert len((work / TRIALS).read_text().splitlines()) >= 3
     assert (work / "session.json").is_file()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_device_that_is_gone_ends_the_session(tiny_request, heard, monkeypatch: pytest.MonkeyPatch, count: int):
+    session = session_module.Session(tiny_request(), heard)
+    lost = Outcome(reason="the device went away", of_kernel=False)
+    monkeypatch.setattr(session, "_measure", lambda trials: [lost] * len(trials))
+    with pytest.raises(UserError, match=r"^the device went away; 0 trials are kept in .*, and the same command goes on"):
+        session._round([Trial(None, None)] * count)
 
 
 def test_what_cannot_be_tuned_here(tiny_request, tmp_path):
