@@ -23,6 +23,7 @@ def command(
     """Time every kernel of a compiled network, beside what this machine could do at best.
 
     The limits are measured in the same run: a large matrix product and a large copy in PyTorch, on as many threads.
+    Operations are those of direct sums, which kernels named 'winograd' do without most of: they exceed the limit.
     """
     from rich.console import Console
 

@@ -30,6 +30,8 @@ POINTS = (0.625, 1.5)
 
 _TRANSFORM = 8
 """What the transforms cost for each frequency of a tile and block of channels, in multiplications (measured: 5 to 9)."""
+_MEASURED = ((16, 32), (8, 16))
+"""Lanes and registers of the vector units on which a direct convolution may be replaced."""
 _GAIN = 1.3
 """How many times more a direct convolution must be expected to cost for it to be replaced."""
 _MOST_WEIGHT = 16 << 20
@@ -78,16 +80,15 @@ def winograd_tiles(attrs: FusedConv2D, unit: VectorUnit) -> list[WinogradTile]:
         if columns * attrs.dilation[1] <= attrs.out_shape[3]:
             together = range(1, min(most // (columns + 2), _tiles_of_row(attrs, columns)) + 1)
             tiles += [WinogradTile(rows, columns, n) for n in together if n > 1 or len(together) == 1]
-    return sorted(tiles, key=lambda tile: _cost(attrs, tile))
+    return sorted(tiles, key=lambda tile: _cost(attrs, tile, unit))
 
 
 def winograd_pays(attrs: FusedConv2D, unit: VectorUnit) -> bool:
     """Whether the kernel is expected to be clearly faster than the direct one on a target.
 
-    Only AVX-512 was measured. There each frequency of a row has registers enough; with half as many, or with narrower
-    ones, the loads of weights outnumber the multiplications.
+    AVX-512 and AVX2 were measured, whose whole vectors it takes; SSE and NEON keep the direct kernel.
     """
-    if not runs_winograd(attrs) or (attrs.out_layout.block, unit.registers) != (16, 32):
+    if not runs_winograd(attrs) or attrs.out_layout.block != unit.lanes or (unit.lanes, unit.registers) not in _MEASURED:
         return False
     _, channels, rows, width = attrs.out_shape
     tile = winograd_tiles(attrs, unit)[0]
@@ -96,7 +97,7 @@ def winograd_pays(attrs: FusedConv2D, unit: VectorUnit) -> bool:
     # A direct kernel leaves the rows outside the picture out.
     kernel_rows = 3 * rows - 2 * min(attrs.dilation[0], rows)
     direct = kernel_rows * 3 * width * attrs.data_shape[1] * channels / attrs.out_layout.block
-    return direct > _GAIN * _cost(attrs, tile)
+    return direct > _GAIN * _cost(attrs, tile, unit)
 
 
 def pack_winograd_weight(weight: np.ndarray, attrs: FusedConv2D, tile: WinogradTile) -> np.ndarray:
@@ -184,13 +185,15 @@ def _strips(attrs: FusedConv2D, rows: int) -> int:
     return whole * dilation + min(rest, dilation)
 
 
-def _cost(attrs: FusedConv2D, tile: WinogradTile) -> float:
+def _cost(attrs: FusedConv2D, tile: WinogradTile, unit: VectorUnit) -> float:
     """Return what a tile is expected to cost, in multiplications of vectors."""
     frequencies = (tile.rows + 2) * (tile.columns + 2)
     inputs, outputs = attrs.data_shape[1], attrs.out_shape[1] // attrs.out_layout.block
     count = _tiles_of_row(attrs, tile.columns)
-    # Weights are loaded once for all tiles in registers: that counts as a third of a tile.
-    multiplied = -(-count // tile.tiles) * (tile.tiles + 1 / 3) * inputs * outputs
+    # Weights are loaded once for all tiles in registers, which counts as a third of a tile; as a whole one with few
+    # registers: loads are what limits then.
+    loaded = 1 / 3 if unit.registers >= 32 else 1
+    multiplied = -(-count // tile.tiles) * (tile.tiles + loaded) * inputs * outputs
     transformed = count * (inputs / attrs.data_layout.block + outputs) / 2 * _TRANSFORM
     return _strips(attrs, tile.rows) * frequencies * (multiplied + transformed)
 

@@ -162,8 +162,20 @@ def test_what_is_not_covered(other: dict[str, object]):
     assert not winograd.winograd_pays(attrs, AVX512)
 
 
+def with_block(block: int) -> FusedConv2D:
+    return replace(STAGE_2, data_layout=Layout(block, 1), out_layout=Layout(block))
+
+
+def test_where_it_pays_with_avx2():
+    unit = VectorUnit(8, 16)
+    assert winograd.winograd_pays(with_block(8), unit)
+    assert winograd.winograd_tiles(with_block(8), unit)[0] == WinogradTile(4, 4, 2), "twelve of sixteen registers"
+
+
 def test_where_it_does_not_pay():
-    assert not winograd.winograd_pays(STAGE_2, VectorUnit(8, 16)), "not measured"
+    for unit in (VectorUnit(4, 16), VectorUnit(4, 32)):
+        assert not winograd.winograd_pays(with_block(4), unit), "not measured"
+    assert not winograd.winograd_pays(with_block(8), AVX512), "half of each vector"
     deep = {"data_shape": (1, 512, 22, 30), "out_shape": (1, 512, 22, 30)}
     assert not winograd.winograd_pays(replace(STAGE_2, **deep), AVX512), "weights of 38 MB"
     narrow = {"data_shape": (1, 32, 1, 4), "out_shape": (1, 32, 1, 4)}
