@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from enet_tvm.artifact import OutputInfo, read_manifest
 from enet_tvm.bench.comparison import compare
 from enet_tvm.bench.report import tables
 from enet_tvm.bench.runners import Workload
@@ -55,6 +58,29 @@ def test_threads_are_those_of_the_device(board: Any, compiled_enet: Any, tmp_pat
     (latency, *_) = tables(result.to_dict())
     assert f"{there} thread" in latency.title
     assert f"{wanted} thread" not in latency.title
+
+
+def changed(compiled_enet: Any, folder: Path, **changes: Any) -> Any:
+    """A copy of the artifact whose manifest says something else."""
+    shutil.copytree(compiled_enet.directory, folder)
+    manifest = read_manifest(folder).model_copy(update=changes)
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    return SimpleNamespace(weights=compiled_enet.weights, directory=folder)
+
+
+def test_an_artifact_is_judged_by_what_it_computes_in(board: Any, compiled_enet: Any, tmp_path: Path) -> None:
+    artifact = changed(compiled_enet, tmp_path / "artifact", dtype="int8")
+    result = compare(["tvm-rpc", "tvm"], workload(artifact, board[0], tmp_path), seconds=0.1)
+    assert [entry.precision for entry in result.entries] == ["int8", "int8"]
+    assert "in int8" in result.entries[0].description
+
+
+def test_an_artifact_that_returns_labels_is_refused(board: Any, compiled_enet: Any, tmp_path: Path) -> None:
+    labels = OutputInfo(shape=(1, 48, 64), dtype="uint8", layout="NHW")
+    artifact = changed(compiled_enet, tmp_path / "artifact", output=labels)
+    for runner in ("tvm-rpc", "tvm"):
+        with pytest.raises(UserError, match=r"returns labels, .* compile it with --output logits"):
+            compare([runner], workload(artifact, board[0], tmp_path), seconds=0.1)
 
 
 def test_device_that_dies(farm: Any, compiled_enet: Any, tmp_path: Path, later: Callable[[float, int, int], None]) -> None:

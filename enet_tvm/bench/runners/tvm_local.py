@@ -28,13 +28,11 @@ class TvmRunner(Runner):
         Written by ``enet-tvm compile``.
     threads : int
         Threads of a forward pass.
-    precision : {"float32", "bfloat16", "int8"}
-        What it was compiled to compute in.
     """
 
-    def __init__(self, artifact: Path, threads: int, precision: Precision = "float32") -> None:
+    def __init__(self, artifact: Path, threads: int) -> None:
         self.segmenter = Segmenter.load(artifact, threads)
-        self.precision = precision
+        self.precision = self.segmenter.manifest.dtype
         self._directory = artifact
         self.description = describe(self.segmenter.manifest)
         self._on_gpu = self.segmenter.manifest.target.device != "cpu"
@@ -111,7 +109,7 @@ def _in_precision(workload: Workload, dtype: Precision) -> Runner:
         artifact = artifact_of(replace(workload, artifact=None), dtype=dtype)
     except UserError as error:
         raise RunnerMissingError(str(error)) from error
-    return TvmRunner(artifact, workload.threads, dtype)
+    return TvmRunner(artifact, workload.threads)
 
 
 def artifact_of(workload: Workload, **options: Any) -> Path:
@@ -127,7 +125,7 @@ def artifact_of(workload: Workload, **options: Any) -> Path:
     Raises
     ------
     UserError
-        When the given artifact is of another size or of other weights, or the network cannot be compiled.
+        When the given artifact is of another size or of other weights, or returns labels, or the network cannot be compiled.
     """
     if workload.artifact is not None:
         _check(read_manifest(workload.artifact), workload)
@@ -161,6 +159,10 @@ def describe(manifest: Manifest) -> str:
 
 
 def _check(manifest: Manifest, workload: Workload) -> None:
+    if manifest.output.labels:
+        raise UserError(
+            f"{workload.artifact} returns labels, and runners are compared by their logits; compile it with --output logits"
+        )
     if manifest.input.shape != workload.input_shape:
         batch, _, height, width = manifest.input.shape
         raise UserError(

@@ -76,11 +76,11 @@ class TvmRpcRunner(Runner):
         )
         self.manifest = self.segmenter.manifest
         target, engine = self.manifest.target, self.segmenter.engine
-        self.threads = engine.threads
+        self.threads, self.precision = engine.threads, self.manifest.dtype
         where = engine.facts.get("model") or self.segmenter.session.name
         self.description = (
-            f"enet-tvm for {target.name} ({target.mcpu}), {self.manifest.kernel_count} kernels, {engine.threads} threads, "
-            f"on {where} over RPC"
+            f"enet-tvm for {target.name} ({target.mcpu}) in {self.precision}, {self.manifest.kernel_count} kernels, "
+            f"{engine.threads} threads, on {where} over RPC"
         )
 
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
