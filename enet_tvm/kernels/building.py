@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.kernels.elements import Isa, calls, splat, with_definitions
+from enet_tvm.kernels.elements import Isa, calls, splat, vector, with_definitions
 
 Arguments = dict[str, tuple[tuple[int, ...], str]]
 
@@ -38,9 +39,31 @@ def prim_func(arguments: Arguments, body: Callable[..., None], isa: Isa = "x86")
     return with_definitions(builder.get(), names, isa)
 
 
-def registers(shape: tuple[int, ...], dtype: str = "float32") -> Any:
-    """Return a buffer that LLVM keeps in registers: every index into it must be constant once loops are unrolled."""
-    return T.alloc_buffer(shape, dtype, scope="local", layout=None)
+class Registers:
+    """Vectors that LLVM keeps in registers, addressed by numbers that are known while the kernel is built.
+
+    Each is a buffer of its own. TVM puts buffers of more than 1 KiB on the heap, where whatever is in registers would be stored
+    too, although nothing reads it: as many stores as the kernel's own.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        How the vectors are addressed.
+    lanes : int
+        Of a vector.
+    dtype : str
+        Of an element.
+    """
+
+    def __init__(self, shape: tuple[int, ...], lanes: int, dtype: str = "float32") -> None:
+        self._index = vector(0, lanes)
+        self._buffers = {place: T.alloc_buffer((lanes,), dtype, layout=None) for place in tile_places(*shape)}
+
+    def __getitem__(self, place: tuple[int, ...]) -> Any:
+        return self._buffers[place][self._index]
+
+    def __setitem__(self, place: tuple[int, ...], value: Any) -> None:
+        T.buffer_store(self._buffers[place], value, [self._index])
 
 
 @contextmanager
@@ -54,14 +77,9 @@ def for_rows(count: int, rows: int) -> Iterator[tuple[Any, Any]]:
             yield T.floordiv(index, rows), T.floormod(index, rows)
 
 
-@contextmanager
-def for_tile(*extents: int) -> Iterator[tuple[Any, ...]]:
-    """Loop over a register tile, unrolled in every dimension."""
-    if not extents:
-        yield ()
-        return
-    with T.unroll(extents[0]) as index, for_tile(*extents[1:]) as rest:
-        yield (index, *rest)
+def tile_places(*extents: int) -> Iterator[tuple[int, ...]]:
+    """Go through the places of a register tile, the last dimension fastest: what is emitted for each is unrolled."""
+    return itertools.product(*map(range, extents))
 
 
 def tile_start(index: Any, size: int, total: int) -> Any:

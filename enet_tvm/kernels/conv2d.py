@@ -16,12 +16,12 @@ from tvm.tirx.script.builder import ir as T
 
 from enet_tvm.kernels.building import (
     Arguments,
+    Registers,
     activated,
     for_rows,
-    for_tile,
     if_inside,
     prim_func,
-    registers,
+    tile_places,
     tile_start,
 )
 from enet_tvm.kernels.elements import Isa, accumulator, load, multiply_add, splat, store, vector, write_edges
@@ -227,7 +227,7 @@ class _Body:
                     self._accumulate(acc, picture, row, start, group)
                     self._store(acc, picture, row, piece, start, group)
 
-    def _accumulate(self, acc: Any, picture: Any, row: Any, start: Any, group: Any) -> None:
+    def _accumulate(self, acc: Registers, picture: Any, row: Any, start: Any, group: Any) -> None:
         attrs, layout = self.attrs, self.attrs.data_layout
         words = layout.block // layout.per_word
         shift = layout.pad - attrs.padding[1]
@@ -239,7 +239,7 @@ class _Body:
                     T.serial(attrs.data_shape[1] // layout.block) as kb,
                     T.serial(words) as ki,
                 ):
-                    with for_tile(self.tile.pixels, self.tile.blocks) as (i, o):
+                    for i, o in tile_places(self.tile.pixels, self.tile.blocks):
                         column = (start + i) * attrs.strides[1] + kw * attrs.dilation[1] + shift
                         self._multiply_add(acc, (0, i, o), (picture, kb, source, column, ki), (group, kh, kw, kb * words + ki))
 
@@ -258,7 +258,7 @@ class _Body:
                     for phase in range(4):
                         self._store_phase(acc, phase, picture, row, start, group)
 
-    def _accumulate_phases(self, acc: Any, picture: Any, row: Any, start: Any, group: Any) -> None:
+    def _accumulate_phases(self, acc: Registers, picture: Any, row: Any, start: Any, group: Any) -> None:
         attrs, layout = self.attrs, self.attrs.data_layout
         words = layout.block // layout.per_word
         taps = transposed_taps(attrs)
@@ -269,25 +269,24 @@ class _Body:
                         if tap_dy != dy:
                             continue
                         kh, kw = divmod(tap, attrs.kernel[1])
-                        with for_tile(self.tile.pixels, self.tile.blocks) as (i, o):
+                        for i, o in tile_places(self.tile.pixels, self.tile.blocks):
                             pixel = (picture, kb, row + dy, start + i + dx + layout.pad, ki)
                             self._multiply_add(acc, (2 * a + b, i, o), pixel, (group, kh, kw, kb * words + ki))
 
-    def _multiply_add(self, acc: Any, place: tuple[Any, ...], pixel: tuple[Any, ...], weight: tuple[Any, ...]) -> None:
+    def _multiply_add(self, acc: Registers, place: tuple[int, ...], pixel: tuple[Any, ...], weight: tuple[Any, ...]) -> None:
         """Add to one vector of sums what one word of the data contributes."""
-        lanes, index = self.lanes, (*place, vector(0, self.lanes))
+        lanes = self.lanes
         weights = self.buffers["weight"][(*weight, vector(place[-1] * lanes, lanes))]
-        total = multiply_add(acc[index], self.buffers["data"][pixel], weights, self.attrs.data_layout.dtype, lanes)
-        T.buffer_store(acc, total, list(index))
+        acc[place] = multiply_add(acc[place], self.buffers["data"][pixel], weights, self.attrs.data_layout.dtype, lanes)
 
-    def _started(self, phases: int, row: Any, group: Any) -> Any:
-        acc = registers((phases, self.tile.pixels, self.tile.blocks, self.lanes), self.sums)
-        with for_tile(phases, self.tile.pixels, self.tile.blocks) as (phase, i, o):
+    def _started(self, phases: int, row: Any, group: Any) -> Registers:
+        acc = Registers((phases, self.tile.pixels, self.tile.blocks), self.lanes, self.sums)
+        for phase, i, o in tile_places(phases, self.tile.pixels, self.tile.blocks):
             start = splat(tvm.tirx.const(0, self.sums), self.lanes)
             if self.attrs.data_layout.codes:
                 channel = (group * self.tile.blocks + o) * self.lanes
                 start = self.buffers["starts"][row if skips_rows(self.attrs) else 0, phase, vector(channel, self.lanes)]
-            T.buffer_store(acc, start, [phase, i, o, vector(0, self.lanes)])
+            acc[phase, i, o] = start
         return acc
 
     def _edges(self, picture: Any, row: Any) -> None:
@@ -297,26 +296,25 @@ class _Body:
             with T.serial(self.attrs.out_shape[1] // self.lanes) as block:
                 write_edges(self.buffers["out"], (picture, block, row), self.attrs.out_shape[3], layout, zero)
 
-    def _store(self, acc: Any, picture: Any, row: Any, piece: Any, start: Any, group: Any) -> None:
+    def _store(self, acc: Registers, picture: Any, row: Any, piece: Any, start: Any, group: Any) -> None:
         lanes = vector(0, self.lanes)
         if self.attrs.residual != "unpool":
-            with for_tile(self.tile.pixels, self.tile.blocks) as (i, o):
-                self._finish(acc[0, i, o, lanes], picture, row, start + i, group, o)
+            for i, o in tile_places(self.tile.pixels, self.tile.blocks):
+                self._finish(acc[0, i, o], picture, row, start + i, group, o)
             return
         # Two neighbours share a window: written so that its index and its value are loaded once for both.
         half = tile_start(piece, self.tile.pixels // 2, self.attrs.out_shape[3] // 2)
-        with for_tile(self.tile.pixels // 2, 2, self.tile.blocks) as (i, b, o):
+        for i, b, o in tile_places(self.tile.pixels // 2, 2, self.tile.blocks):
             block = group * self.tile.blocks + o
             position = T.cast(T.floormod(row, 2) * 2 + b, "uint8")
             value = self._shortcut((picture, block, T.floordiv(row, 2), half + i))
             hit = self.buffers["window"][picture, block, T.floordiv(row, 2), half + i, lanes] == splat(position, self.lanes)
             unpooled = T.Select(hit, value, splat(T.float32(0), self.lanes))
-            self._finish(acc[0, i * 2 + b, o, lanes], picture, row, half * 2 + i * 2 + b, group, o, unpooled)
+            self._finish(acc[0, i * 2 + b, o], picture, row, half * 2 + i * 2 + b, group, o, unpooled)
 
-    def _store_phase(self, acc: Any, phase: int, picture: Any, row: Any, start: Any, group: Any) -> None:
-        with for_tile(self.tile.pixels, self.tile.blocks) as (i, o):
-            value = acc[phase, i, o, vector(0, self.lanes)]
-            self._finish(value, picture, row * 2 + phase // 2, (start + i) * 2 + phase % 2, group, o)
+    def _store_phase(self, acc: Registers, phase: int, picture: Any, row: Any, start: Any, group: Any) -> None:
+        for i, o in tile_places(self.tile.pixels, self.tile.blocks):
+            self._finish(acc[phase, i, o], picture, row * 2 + phase // 2, (start + i) * 2 + phase % 2, group, o)
 
     def _shortcut(self, place: tuple[Any, Any, Any, Any]) -> Any:
         """Return one block of the stored shortcut as it is added, but for an offset that the bias has."""

@@ -11,12 +11,12 @@ from tvm.tirx.script.builder import ir as T
 
 from enet_tvm.kernels.building import (
     Arguments,
+    Registers,
     activated,
     for_rows,
-    for_tile,
     if_inside,
     prim_func,
-    registers,
+    tile_places,
     tile_start,
 )
 from enet_tvm.kernels.elements import Isa, splat, store, vector, write_edges
@@ -124,24 +124,23 @@ def initial_block(
             T.buffer_store(pooled, value, [channel, vector(start, copy_lanes)])
 
     def convolve(even: Any, odd: Any, buffers: dict[str, Any], pooled: Any, picture: Any, row: Any) -> None:
-        index = vector(0, lanes)
         for group in range(channels // group_width):
             with T.serial(-(-columns // tile.pixels)) as piece:
                 start = tile_start(piece, tile.pixels, columns)
-                acc = registers((tile.pixels, tile.blocks, lanes))
-                with for_tile(tile.pixels, tile.blocks) as (i, o):
-                    T.buffer_store(acc, splat(T.float32(0), lanes), [i, o, index])
+                acc = Registers((tile.pixels, tile.blocks), lanes)
+                for i, o in tile_places(tile.pixels, tile.blocks):
+                    acc[i, o] = splat(T.float32(0), lanes)
                 with T.serial(3) as kh, if_inside(row * 2 + kh - 1, height, may_be_outside=True):
                     with T.serial(inputs) as channel:
                         for kw, line in enumerate((odd, even, odd)):
-                            with for_tile(tile.pixels, tile.blocks) as (i, o):
+                            for i, o in tile_places(tile.pixels, tile.blocks):
                                 pixel = splat(line[kh, channel, start + i + (kw == 2)], lanes)
                                 weights = buffers["weight"][group, kh, kw, channel, vector(o * lanes, lanes)]
-                                T.buffer_store(acc, acc[i, o, index] + pixel * weights, [i, o, index])
+                                acc[i, o] = acc[i, o] + pixel * weights
                 for o in range(tile.blocks):
-                    with for_tile(tile.pixels) as (i,):
+                    for i in range(tile.pixels):
                         block = group * tile.blocks + o
-                        finish(acc[i, o, index], buffers, pooled, (picture, block, row, start + i))
+                        finish(acc[i, o], buffers, pooled, (picture, block, row, start + i))
 
     def finish(value: Any, buffers: dict[str, Any], pooled: Any, place: tuple[Any, int, Any, Any]) -> None:
         """Emit bias, the pooled channels of this block, activation and the store of one vector."""

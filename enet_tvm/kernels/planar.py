@@ -16,7 +16,7 @@ import numpy as np
 import tvm
 from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.kernels.building import Arguments, activated, for_rows, for_tile, prim_func, registers, tile_start
+from enet_tvm.kernels.building import Arguments, Registers, activated, for_rows, prim_func, tile_places, tile_start
 from enet_tvm.kernels.conv2d import transposed_taps
 from enet_tvm.kernels.elements import accumulator, multiply_add_pixels, splat, vector, zero_word
 from enet_tvm.kernels.register_tile import VectorUnit
@@ -180,27 +180,26 @@ class _Planar:
                     value = tvm.tirx.if_then_else(inside, value, zero)
                 T.buffer_store(lines, value, [place, channel, self.margin + start + lane])
 
-    def _convolve(self, lines: Any, phase: int, first: Any, start: Any, taps: list[Tap]) -> Any:
+    def _convolve(self, lines: Any, phase: int, first: Any, start: Any, taps: list[Tap]) -> Registers:
         """Emit the sums of a tile of output channels from `first` on; return them as columns x channels x lanes."""
-        lanes, dtype = vector(0, self.lanes), self.layout.dtype
-        acc = registers((self.columns, self.channels, self.lanes), accumulator(dtype))
-        with for_tile(self.columns, self.channels) as (column, o):
+        dtype = self.layout.dtype
+        acc = Registers((self.columns, self.channels), self.lanes, accumulator(dtype))
+        for column, o in tile_places(self.columns, self.channels):
             begin: Any = tvm.tirx.const(0, accumulator(dtype))
             if self.layout.codes:
                 begin = self.buffers["starts"][phase * self.columns + column, first + o]
-            T.buffer_store(acc, splat(begin, self.lanes), [column, o, lanes])
+            acc[column, o] = splat(begin, self.lanes)
         with T.serial(self.attrs.data_shape[1] // self.layout.per_word) as channel:
             for column, tap, dy, dx in taps:
                 pixels = lines[self.rows.index(dy), channel, vector(self.margin + start + dx, self.lanes)]
-                with for_tile(self.channels) as (o,):
+                for o in range(self.channels):
                     weight = self.buffers["weight"][tap, channel, first + o]
-                    total = multiply_add_pixels(acc[column, o, lanes], pixels, weight, dtype, self.lanes)
-                    T.buffer_store(acc, total, [column, o, lanes])
+                    acc[column, o] = multiply_add_pixels(acc[column, o], pixels, weight, dtype, self.lanes)
         return acc
 
-    def _finished(self, acc: Any, column: int, o: Any, channel: Any) -> Any:
+    def _finished(self, acc: Registers, column: int, o: int, channel: Any) -> Any:
         """Return one vector of sums after bias and activation."""
-        value = acc[column, o, vector(0, self.lanes)]
+        value = acc[column, o]
         if self.layout.codes:
             value = T.cast(value, f"float32x{self.lanes}") * splat(self.buffers["scale"][channel], self.lanes)
         value = value + splat(self.buffers["bias"][channel], self.lanes)
@@ -210,14 +209,14 @@ class _Planar:
         self, lines: Any, phase: int, picture: Any, out_row: Any, first: Any, start: Any, taps: list[Tap]
     ) -> None:
         acc = self._convolve(lines, phase, first, start, taps)
-        with T.unroll(self.channels) as o:
+        for o in range(self.channels):
             columns = [self._finished(acc, column, o, first + o) for column in range(self.columns)]
             self._store_row(columns, (picture, first + o, out_row), start)
 
     def _store_labels(self, lines: Any, phase: int, picture: Any, out_row: Any, start: Any, taps: list[Tap]) -> None:
         """Store the channel of the largest of all sums, the first of equals, which are never in memory."""
-        channels, lanes = self.attrs.out_shape[1], vector(0, self.lanes)
-        best, place = registers((self.columns, self.lanes)), registers((self.columns, self.lanes), "int32")
+        channels = self.attrs.out_shape[1]
+        best, place = (Registers((self.columns,), self.lanes, dtype) for dtype in ("float32", "int32"))
         for number in range(-(-channels // self.channels)):
             first = min(number * self.channels, channels - self.channels)
             acc = self._convolve(lines, phase, first, start, taps)
@@ -226,12 +225,12 @@ class _Planar:
                     value = self._finished(acc, column, o, first + o)
                     label = splat(tvm.tirx.const(first + o, "int32"), self.lanes)
                     if first + o:
-                        better = value > best[column, lanes]
-                        label = T.Select(better, label, place[column, lanes])
-                        value = T.max(best[column, lanes], value)
-                    T.buffer_store(place, label, [column, lanes])
-                    T.buffer_store(best, value, [column, lanes])
-        columns = [T.cast(place[column, lanes], f"uint8x{self.lanes}") for column in range(self.columns)]
+                        better = value > best[column,]
+                        label = T.Select(better, label, place[column,])
+                        value = T.max(best[column,], value)
+                    place[column,] = label
+                    best[column,] = value
+        columns = [T.cast(place[column,], f"uint8x{self.lanes}") for column in range(self.columns)]
         self._store_row(columns, (picture, out_row), start)
 
     def _store_row(self, columns: list[Any], leading: tuple[Any, ...], start: Any) -> None:

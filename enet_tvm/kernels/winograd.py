@@ -20,7 +20,7 @@ import numpy as np
 import tvm
 from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.kernels.building import Arguments, activated, for_rows, for_tile, if_inside, prim_func
+from enet_tvm.kernels.building import Arguments, Registers, activated, for_rows, if_inside, prim_func, tile_places
 from enet_tvm.kernels.elements import load, splat, store, vector, write_edges
 from enet_tvm.kernels.register_tile import VectorUnit
 from enet_tvm.ops import FusedConv2D
@@ -277,20 +277,15 @@ class _Winograd:
         """Emit the sums over the input channels at one row of frequencies, transformed back along the row."""
         inputs, lanes = self.attrs.data_layout.block, vector(0, self.lanes)
         first = group * self.tile.tiles
-        # One buffer for each tile: TVM puts those below 1 KiB on the stack, where LLVM sees that they need not exist, and
-        # larger ones on the heap, where every sum would be stored although nothing reads it.
-        sums_of = [T.alloc_buffer((self.across, self.lanes), "float32", layout=None) for _ in range(self.tile.tiles)]
-        for acc in sums_of:
-            with for_tile(self.across) as (x,):
-                T.buffer_store(acc, splat(T.float32(0), self.lanes), [x, lanes])
+        acc = Registers((self.tile.tiles, self.across), self.lanes)
+        for place in tile_places(self.tile.tiles, self.across):
+            acc[place] = splat(T.float32(0), self.lanes)
         with T.serial(self.attrs.data_shape[1] // inputs) as kb, T.serial(inputs) as ki:
-            for t, acc in enumerate(sums_of):
-                with for_tile(self.across) as (x,):
-                    weights = self.buffers["weight"][y, block, kb * inputs + ki, x, lanes]
-                    product = splat(spectrum[y, first + t, kb, x, ki], self.lanes) * weights
-                    T.buffer_store(acc, acc[x, lanes] + product, [x, lanes])
-        for t, acc in enumerate(sums_of):
-            frequencies = [T.bind(acc[x, lanes]) for x in range(self.across)]
+            for t, x in tile_places(self.tile.tiles, self.across):
+                weights = self.buffers["weight"][y, block, kb * inputs + ki, x, lanes]
+                acc[t, x] = acc[t, x] + splat(spectrum[y, first + t, kb, x, ki], self.lanes) * weights
+        for t in range(self.tile.tiles):
+            frequencies = [T.bind(acc[t, x]) for x in range(self.across)]
             for x, value in enumerate(sum_transform(self.tile.columns, frequencies, self.lanes)):
                 T.buffer_store(sums, value, [block, first + t, x, y, lanes])
 
