@@ -117,6 +117,22 @@ def test_short_elements_are_exact_where_they_can_be(native, dtype: str, channels
 
 
 @torch.inference_mode()
+def test_minimal_filtering_between_tensors_of_bfloat16(native):
+    """Its transforms and products are float32: only what is stored is rounded."""
+    need("bfloat16", native)
+    torch.manual_seed(0)
+    middle = [nn.Conv2d(32, 32, 3, padding=1), nn.PReLU(32), nn.Conv2d(32, 32, 3, padding=4, dilation=4), nn.PReLU(32)]
+    network = nn.Sequential(nn.Conv2d(3, 32, 1), *middle, nn.Conv2d(32, 32, 1), nn.Conv2d(32, 5, 1)).eval()
+    x = torch.randn(1, 3, 45, 80)
+    found, launches = compiled(network, x, native, Numerics("bfloat16"))
+    between = [launch for launch in launches if launch.dtype == "bfloat16"]
+    assert sum("_winograd" in launch.kernel for launch in between) == 2
+    expected = network(x).numpy()
+    # Five tensors, each rounded to a relative half of 2^-8.
+    assert np.abs(found - expected).max() <= 5 * 2**-9 * np.abs(expected).max()
+
+
+@torch.inference_mode()
 def test_codes_saturate_and_round(native):
     """What lies outside a layer's range is cut off at its ends, and the rest is within half a step."""
     need("int8", native)

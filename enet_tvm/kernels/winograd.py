@@ -56,7 +56,7 @@ class WinogradTile:
 
 
 def runs_winograd(attrs: FusedConv2D) -> bool:
-    """Whether the kernel covers this convolution: 3x3, of the picture's size, float32, with an activation at most."""
+    """Whether the kernel covers this convolution: 3x3, of the picture's size, not of codes, with an activation at most."""
     return (
         not attrs.transposed
         and attrs.kernel == (3, 3)
@@ -67,7 +67,8 @@ def runs_winograd(attrs: FusedConv2D) -> bool:
         and attrs.inner_activation == "none"
         and attrs.out_layout.block > 0
         and attrs.data_layout.block > 0
-        and attrs.data_layout.dtype == attrs.out_layout.dtype == "float32"
+        and not attrs.data_layout.codes
+        and not attrs.out_layout.codes
         and attrs.out_shape[3] >= 2 * attrs.dilation[1]
     )
 
@@ -97,6 +98,8 @@ def winograd_pays(attrs: FusedConv2D, unit: VectorUnit) -> bool:
     # A direct kernel leaves the rows outside the picture out.
     kernel_rows = 3 * rows - 2 * min(attrs.dilation[0], rows)
     direct = kernel_rows * 3 * width * attrs.data_shape[1] * channels / attrs.out_layout.block
+    # One dot product of bfloat16 is two multiplications, and takes the time of one.
+    direct /= attrs.data_layout.per_word
     return direct > _GAIN * _cost(attrs, tile, unit)
 
 
@@ -158,13 +161,13 @@ def winograd(attrs: FusedConv2D, tile: WinogradTile) -> tvm.tirx.PrimFunc:
     """Return the kernel: data, weight (as `pack_winograd_weight` orders it), bias, slope if there is one, and the output."""
     lanes, channels = attrs.out_layout.block, attrs.out_shape[1]
     arguments: Arguments = {
-        "data": (attrs.data_layout.physical(attrs.data_shape), "float32"),
+        "data": (attrs.data_layout.physical(attrs.data_shape), attrs.data_layout.storage),
         "weight": ((tile.rows + 2, channels // lanes, attrs.data_shape[1], tile.columns + 2, lanes), "float32"),
         "bias": ((channels,), "float32"),
     }
     if attrs.activation == "prelu":
         arguments["slope"] = ((channels,), "float32")
-    arguments["out"] = (attrs.out_layout.physical(attrs.out_shape), "float32")
+    arguments["out"] = (attrs.out_layout.physical(attrs.out_shape), attrs.out_layout.storage)
 
     def body(*buffers: Any) -> None:
         _Winograd(attrs, tile, dict(zip(arguments, buffers, strict=True))).emit()
