@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16", "int8"]
 Output = Literal["logits", "labels"]
+CalibrationFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="For int8: of 'enet-tvm calibrate'; by default the one beside the weights."),
+]
 
 
 def command(
@@ -34,10 +38,7 @@ def command(
     output: Annotated[
         Output, typer.Option(help="What it returns: logits, or at once the labels, which saves writing and reading logits.")
     ] = "logits",
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="For int8: of 'enet-tvm calibrate'; by default the one beside the weights."),
-    ] = None,
+    calibration: CalibrationFile = None,
     untuned: Annotated[bool, typer.Option("--untuned", "--no-tuning", help="Ignore tuning logs.")] = False,
     tuning_log: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Tuning log to use; by default the one that fits, of 'tuning_logs'.")

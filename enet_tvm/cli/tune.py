@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from enet_tvm.cli.compile import Precision
+from enet_tvm.cli.compile import CalibrationFile, Precision
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,10 +27,7 @@ def command(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the network; by default the target's cores.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures that go through the network at once.")] = 1,
     dtype: Annotated[Precision, typer.Option(help="What the network computes in; each has logs of its own.")] = "float32",
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="For int8: of 'enet-tvm calibrate'; by default the one beside the weights."),
-    ] = None,
+    calibration: CalibrationFile = None,
     trials: Annotated[
         int | None, typer.Option(min=0, help="Points to have measured, however long it takes; 0 shows what would be done.")
     ] = None,

@@ -42,8 +42,8 @@ def prim_func(arguments: Arguments, body: Callable[..., None], isa: Isa = "x86")
 class Registers:
     """Vectors that LLVM keeps in registers, addressed by numbers that are known while the kernel is built.
 
-    Each is a buffer of its own. TVM puts buffers of more than 1 KiB on the heap, where whatever is in registers would be stored
-    too, although nothing reads it: as many stores as the kernel's own.
+    Each is a buffer of its own, and not of scope "local": for a CPU, TVM puts such buffers on the heap, and those of more than
+    1 KiB. There whatever is in registers would be stored too, although nothing reads it: as many stores as the kernel's own.
 
     Parameters
     ----------

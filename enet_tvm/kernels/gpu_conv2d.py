@@ -8,6 +8,7 @@ value for each pixel, coalesced over the threads, and the weights of the channel
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,7 @@ class Epilogue:
         return residual[picture, channel, row, column]
 
 
-class PixelKernel:
+class PixelKernel(ABC):
     """What both kinds of convolution share: each thread sums a tile of pixels and channels, then ends and stores its sums.
 
     Parameters
@@ -183,13 +184,13 @@ class PixelKernel:
                     with if_all(None if self.exact else pixel < self.total):
                         self.store(acc, i, c, (picture, channel, row, column))
 
+    @abstractmethod
     def accumulate(self, acc: Any, picture: Any, group: Any, first: Any) -> None:
         """Emit the sums of a thread; `first` is its first pixel."""
-        raise NotImplementedError
 
+    @abstractmethod
     def store(self, acc: Any, i: Any, c: Any, place: tuple[Any, Any, Any, Any]) -> None:
         """Emit the store of the sums of a thread's pixel `i` and channel `c`, which is at `place`."""
-        raise NotImplementedError
 
 
 class _Conv2D(PixelKernel):

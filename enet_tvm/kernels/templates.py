@@ -47,7 +47,20 @@ class Template(Protocol):
 
 
 @dataclass(frozen=True)
-class Conv2DTemplate:
+class _OfConvolution:
+    """What the templates of convolutions have in common."""
+
+    spec: FusedConv2D
+    unit: VectorUnit
+
+    @property
+    def name(self) -> str:
+        """The operators and shapes of the convolution."""
+        return self.spec.kernel_name
+
+
+@dataclass(frozen=True)
+class Conv2DTemplate(_OfConvolution):
     """A fused convolution whose output is channel-blocked.
 
     Attributes
@@ -58,14 +71,7 @@ class Conv2DTemplate:
         Of the target.
     """
 
-    spec: FusedConv2D
-    unit: VectorUnit
     point_type: ClassVar[type] = RegisterTile
-
-    @property
-    def name(self) -> str:
-        """The operators and shapes of the convolution."""
-        return self.spec.kernel_name
 
     @property
     def default(self) -> RegisterTile:
@@ -88,7 +94,7 @@ class Conv2DTemplate:
 
 
 @dataclass(frozen=True)
-class WinogradTemplate:
+class WinogradTemplate(_OfConvolution):
     """A 3x3 convolution by Winograd's minimal filtering.
 
     Attributes
@@ -99,14 +105,12 @@ class WinogradTemplate:
         Of the target.
     """
 
-    spec: FusedConv2D
-    unit: VectorUnit
     point_type: ClassVar[type] = WinogradTile
 
     @property
     def name(self) -> str:
         """The operators and shapes of the convolution, and that it is this kernel."""
-        return f"{self.spec.kernel_name}_winograd"
+        return f"{super().name}_winograd"
 
     @property
     def default(self) -> WinogradTile:
@@ -129,7 +133,7 @@ class WinogradTemplate:
 
 
 @dataclass(frozen=True)
-class PlanarTemplate:
+class PlanarTemplate(_OfConvolution):
     """A convolution whose output is NCHW.
 
     Attributes
@@ -140,14 +144,7 @@ class PlanarTemplate:
         Of the target.
     """
 
-    spec: FusedConv2D
-    unit: VectorUnit
     point_type: ClassVar[type] = PlanarTile
-
-    @property
-    def name(self) -> str:
-        """The operators and shapes of the convolution."""
-        return self.spec.kernel_name
 
     @property
     def default(self) -> PlanarTile:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from enet_tvm.device_bundle import BundleManifest, BundleRequest, write_bundle
+from enet_tvm.errors import UserError
 from enet_tvm.machine import architecture
 from enet_tvm.targets import load_target
 
@@ -28,6 +29,24 @@ def unpack(archive: Path, into: Path) -> Path:
         tar.extractall(into, filter="data")
     (folder,) = into.iterdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def unpacked_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[BundleRequest], Path]:
+    """Makes ``unpacked_bundle(request)`` the folder in a bundle; skips where its libraries cannot be downloaded."""
+
+    def make(request: BundleRequest) -> Path:
+        root = tmp_path_factory.mktemp("bundle")
+        try:
+            write_bundle(request, root / "board.tar.gz")
+        except UserError as error:
+            if "download" not in str(error):
+                raise
+            pytest.skip(str(error))
+        (root / "board").mkdir()
+        return unpack(root / "board.tar.gz", root / "board")
+
+    return make
 
 
 @pytest.fixture(scope="session")

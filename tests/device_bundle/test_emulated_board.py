@@ -7,16 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from enet_tvm.device_bundle import BundleRequest, write_bundle
+from enet_tvm.device_bundle import BundleRequest
 from enet_tvm.errors import UserError
 from enet_tvm.rpc.engine import DeviceSegmenter
 from enet_tvm.rpc.session import open_session
@@ -54,18 +53,9 @@ def enet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(emulated_device: Any, tmp_path_factory: pytest.TempPathFactory, enet: Path) -> Path:
+def folder(emulated_device: Any, unpacked_bundle: Callable[[BundleRequest], Path], enet: Path) -> Path:
     """The bundle, unpacked on the board."""
-    root = tmp_path_factory.mktemp("board")
-    try:
-        write_bundle(BundleRequest(load_target(TARGET), artifact=enet), root / "board.tar.gz")
-    except UserError as error:
-        if "download" not in str(error):
-            raise
-        pytest.skip(str(error))
-    with tarfile.open(root / "board.tar.gz") as tar:
-        tar.extractall(root, filter="data")
-    return root / f"enet-tvm-{TARGET}"
+    return unpacked_bundle(BundleRequest(load_target(TARGET), artifact=enet))
 
 
 @pytest.fixture(scope="module")

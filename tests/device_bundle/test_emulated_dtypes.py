@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import subprocess
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from enet_tvm.device_bundle import BundleRequest, write_bundle
-from enet_tvm.errors import UserError
+from enet_tvm.device_bundle import BundleRequest
 from enet_tvm.kernels.elements import dot_products
 from enet_tvm.runtime.segmenter import Segmenter
 from enet_tvm.size import Size
@@ -56,18 +54,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runner(unpacked_bundle: Callable[[BundleRequest], Path]) -> Path:
     """The C runner for aarch64."""
-    root = tmp_path_factory.mktemp("bundle")
-    try:
-        write_bundle(BundleRequest(load_target("graviton3"), "c"), root / "board.tar.gz")
-    except UserError as error:
-        if "download" not in str(error):
-            raise
-        pytest.skip(str(error))
-    with tarfile.open(root / "board.tar.gz") as tar:
-        tar.extractall(root, filter="data")
-    return root / "enet-tvm-graviton3/bin/enet-run"
+    return unpacked_bundle(BundleRequest(load_target("graviton3"), "c")) / "bin/enet-run"
 
 
 @pytest.fixture(scope="module")
