@@ -16,13 +16,14 @@ from PIL import Image
 from enet_tvm.calibration import Calibration
 from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.errors import UserError
+from enet_tvm.quantisation import INPUT
 from enet_tvm.runtime import Segmenter
 from enet_tvm.size import Size
 from enet_tvm.targets import NATIVE, load_target
 
 
 def calibrate(weights: Path, pictures: Iterable[Image.Image], source: str, size: Size | None = None) -> Calibration:
-    """Run pictures through the float32 network on this machine and note the range of each layer's output.
+    """Run pictures through the float32 network on this machine and note the range of its input and of each layer's output.
 
     Parameters
     ----------
@@ -42,17 +43,22 @@ def calibrate(weights: Path, pictures: Iterable[Image.Image], source: str, size:
     """
     ranges: dict[str, tuple[float, float]] = {}
     count = 0
+
+    def seen(layer: str, values: np.ndarray) -> None:
+        low, high = ranges.get(layer, (0.0, 0.0))
+        ranges[layer] = (min(low, float(values.min())), max(high, float(values.max())))
+
     with tempfile.TemporaryDirectory() as directory:
         artifact = Path(directory) / "artifact"
         manifest = compile_artifact(CompileRequest(weights, size, load_target(NATIVE)), artifact)
         with Segmenter.load(artifact) as segmenter:
             for picture in pictures:
                 x = np.repeat(segmenter.preprocess(picture), manifest.input.shape[0], axis=0)
+                seen(INPUT, x)
                 for kernel, (_, output) in zip(manifest.kernels, segmenter.run_instrumented(x), strict=True):
                     # Padding is zero, which every range includes anyway.
                     if kernel.layers and kernel.output_layout is not None:
-                        low, high = ranges.get(kernel.layers[-1], (0.0, 0.0))
-                        ranges[kernel.layers[-1]] = (min(low, float(output.min())), max(high, float(output.max())))
+                        seen(kernel.layers[-1], output)
                 count += 1
     if not count:
         raise UserError("there are no pictures to calibrate on; give some dozens like those it will see")

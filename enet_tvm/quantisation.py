@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ranges = Mapping[str, tuple[float, float]]
-"""By layer, the least and the largest value of its output."""
+"""By layer, the least and the largest value of its output; those of the network's input are under `INPUT`."""
+
+INPUT = "input"
+"""Under what name the range of the network's input is noted beside those of the layers."""
 
 _MOST = 255
 _LARGEST_WEIGHT = 127
@@ -48,6 +51,10 @@ class Codes:
     def offset(self) -> float:
         """What is added to ``scale * code``."""
         return -self.scale * self.zero
+
+    def stored_zero(self, dtype: str) -> int:
+        """Return the byte that is stored for zero, signed where bytes are ("int8")."""
+        return self.zero - 128 * (dtype == "int8")
 
     def encode(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return the codes nearest to `values`, uint8 of the same shape."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,8 @@ from enet_tvm.errors import UserError
 from enet_tvm.frontend.torch_import import from_torch
 from enet_tvm.kernels.elements import dot_products
 from enet_tvm.networks import ENet
+from enet_tvm.networks.enet import InitialBlock
+from enet_tvm.networks.variant import PAPER
 from enet_tvm.pipeline import Launch, Numerics, compile_module
 from enet_tvm.targets import load_target
 
@@ -116,6 +121,31 @@ def test_short_elements_are_exact_where_they_can_be(native, dtype: str, channels
     assert np.allclose(found, expected, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("pool", [2, 3])
+@pytest.mark.parametrize(("colours", "channels", "width"), [(3, 16, 44), (3, 32, 32), (5, 16, 26), (1, 8, 14)])
+@torch.inference_mode()
+def test_the_initial_block_is_exact_where_it_can_be(native, dtype: str, pool: int, colours: int, channels: int, width: int):
+    """Its picture's codes are packed up to four to a word, and pooled as such."""
+    need(dtype, native)
+    generator = torch.Generator().manual_seed(width)
+    block = InitialBlock(colours, channels, replace(PAPER, initial_pool=pool)).eval()
+    block.norm.running_var.fill_(1 - block.norm.eps)
+    network = nn.Sequential(OrderedDict(initial=block, head=nn.Conv2d(channels, 7, 1)))
+    for parameter in network.parameters():
+        parameter.copy_(torch.randint(-1, 2, parameter.shape, generator=generator))
+    # Less than 0, so that zeros from outside the picture would be found by a pooling.
+    x = torch.randint(-4, 0, (2, colours, 12, width), generator=generator).float()
+    inside = block(x)
+    assert inside.min() >= LOW
+    assert inside.max() <= HIGH
+    ranges = dict.fromkeys(("input", "initial.act"), (LOW, HIGH))
+    found, launches = compiled(network, x, native, Numerics(dtype, ranges))  # type: ignore[arg-type]
+    assert launches[0].kernel == "initial_block"
+    assert launches[0].dtype != "float32"
+    assert np.allclose(found, network(x).numpy(), atol=1e-3, rtol=0)
+
+
 @torch.inference_mode()
 def test_minimal_filtering_between_tensors_of_bfloat16(native):
     """Its transforms and products are float32: only what is stored is rounded."""
@@ -154,7 +184,7 @@ def test_labels_are_those_of_the_logits(native, dtype: str):
     torch.manual_seed(0)
     network = ENet(11).eval()
     x = torch.randn(1, 3, 32, 48)
-    ranges = {name: (-4.0, 4.0) for name, _ in network.named_modules()}
+    ranges = dict.fromkeys(("input", *dict(network.named_modules())), (-4.0, 4.0))
     logits, plain = compiled(network, x, native, Numerics(dtype, ranges))  # type: ignore[arg-type]
     labels, launches = compiled(network, x, native, Numerics(dtype, ranges, labels=True))  # type: ignore[arg-type]
     assert labels.dtype == np.uint8
@@ -210,3 +240,5 @@ def test_a_layer_without_a_range_is_a_sentence(native):
     mod = from_torch(ENet(3).eval(), (1, 3, 16, 16))
     with pytest.raises(UserError, match=r"no range for layer 'initial\.act'"):
         compile_module(mod, native, numerics=Numerics("int8"))
+    with pytest.raises(UserError, match=r"no range for layer 'input'"):
+        compile_module(mod, native, numerics=Numerics("int8", {"initial.act": (-1.0, 1.0)}))

@@ -97,11 +97,27 @@ def if_inside(row: Any, rows: int, *, may_be_outside: bool) -> Iterator[None]:
         yield
 
 
-def activated(value: Any, activation: str, slope: Any, lanes: int = 1) -> Any:
-    """Return a vector after the activation; `slope` is called for a PReLU only."""
-    zero = splat(T.float32(0), lanes)
+def activated(value: Any, activation: str, slope: Any, lanes: int = 1, zero: Any = None) -> Any:
+    """Return a vector after the activation.
+
+    Parameters
+    ----------
+    value : PrimExpr
+        The vector.
+    activation : {"none", "relu", "prelu"}
+        Which one.
+    slope : callable
+        Returns the slopes of a PReLU, called for that only.
+    lanes : int
+        Of the vector.
+    zero : PrimExpr, optional
+        A vector of what the values are counted from, if not from 0; the result is too.
+    """
     if activation == "relu":
-        return T.max(value, zero)
-    if activation == "prelu":
-        return T.Select(value > zero, value, value * slope())
-    return value
+        return T.max(value, splat(T.float32(0), lanes) if zero is None else zero)
+    if activation != "prelu":
+        return value
+    if zero is None:
+        return T.Select(value > splat(T.float32(0), lanes), value, value * slope())
+    # One multiplication and addition: the second half is the same for all pixels of a tile.
+    return T.Select(value < zero, value * slope() + (zero - zero * slope()), value)

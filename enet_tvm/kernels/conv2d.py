@@ -7,6 +7,7 @@ zeros that the producer wrote.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,17 @@ from enet_tvm.kernels.building import (
     tile_places,
     tile_start,
 )
-from enet_tvm.kernels.elements import Isa, accumulator, load, multiply_add, splat, store, vector, write_edges
+from enet_tvm.kernels.elements import (
+    Isa,
+    accumulator,
+    load,
+    multiply_add,
+    pixels_together,
+    splat,
+    store_pixels,
+    vector,
+    write_edges,
+)
 from enet_tvm.kernels.register_tile import RegisterTile, VectorUnit, register_tile, register_tiles
 from enet_tvm.ops import FusedConv2D
 
@@ -154,6 +165,11 @@ def offset_in_bias(attrs: FusedConv2D) -> bool:
     return attrs.residual == "add" and attrs.inner_activation == "none"
 
 
+def zero_in_bias(attrs: FusedConv2D) -> bool:
+    """Whether the code of zero, plus a half, of an output of codes is expected to be in the bias already."""
+    return attrs.out_layout.codes and attrs.inner_activation == "none"
+
+
 def conv2d(attrs: FusedConv2D, tile: RegisterTile, isa: Isa = "x86") -> tvm.tirx.PrimFunc:
     """Return the kernel of a fused convolution whose output is channel-blocked.
 
@@ -161,7 +177,7 @@ def conv2d(attrs: FusedConv2D, tile: RegisterTile, isa: Isa = "x86") -> tvm.tirx
     elements); scale of each channel's sum and the sums' starts (`starts_shape`), where the data are codes; bias; inner
     slope; slope; shortcut, the scale and offset that make of a stored shortcut what is added, where it or the output is
     of codes; zero, the code of zero plus a half, where the output is; residual; window; and the output. Everything
-    after the sum is in units of the output's codes where it has such.
+    after the sum is in units of the output's codes where it has such, and counted from their zero's (`zero_in_bias`).
     """
     return prim_func(_arguments(attrs, tile), _Body(attrs, tile), isa)
 
@@ -297,24 +313,35 @@ class _Body:
                 write_edges(self.buffers["out"], (picture, block, row), self.attrs.out_shape[3], layout, zero)
 
     def _store(self, acc: Registers, picture: Any, row: Any, piece: Any, start: Any, group: Any) -> None:
-        lanes = vector(0, self.lanes)
-        if self.attrs.residual != "unpool":
-            for i, o in tile_places(self.tile.pixels, self.tile.blocks):
-                self._finish(acc[0, i, o], picture, row, start + i, group, o)
-            return
-        # Two neighbours share a window: written so that its index and its value are loaded once for both.
-        half = tile_start(piece, self.tile.pixels // 2, self.attrs.out_shape[3] // 2)
-        for i, b, o in tile_places(self.tile.pixels // 2, 2, self.tile.blocks):
-            block = group * self.tile.blocks + o
-            position = T.cast(T.floormod(row, 2) * 2 + b, "uint8")
-            value = self._shortcut((picture, block, T.floordiv(row, 2), half + i))
-            hit = self.buffers["window"][picture, block, T.floordiv(row, 2), half + i, lanes] == splat(position, self.lanes)
-            unpooled = T.Select(hit, value, splat(T.float32(0), self.lanes))
-            self._finish(acc[0, i * 2 + b, o], picture, row, half * 2 + i * 2 + b, group, o, unpooled)
+        out, unpools = self.attrs.out_layout, self.attrs.residual == "unpool"
+        # Two neighbours share a window: addressed from it, its index and its value are loaded once for both.
+        half = tile_start(piece, self.tile.pixels // 2, self.attrs.out_shape[3] // 2) if unpools else None
+
+        def column(i: int) -> Any:
+            return start + i if half is None else half * 2 + i // 2 * 2 + i % 2
+
+        together = pixels_together(out)
+        for first, o in itertools.product(range(0, self.tile.pixels, together), range(self.tile.blocks)):
+            place = (picture, group * self.tile.blocks + o, row)
+            values = []
+            for i in range(first, min(first + together, self.tile.pixels)):
+                unpooled = None if half is None else self._unpooled(place, half, i)
+                values.append(self._finished(acc[0, i, o], (*place, column(i)), unpooled))
+            store_pixels(self.buffers["out"], values, (*place, column(first) + out.pad), out)
+
+    def _unpooled(self, place: tuple[Any, Any, Any], half: Any, i: int) -> Any:
+        """Return what unpooling adds at pixel `i` of a tile that begins with the window `half`."""
+        picture, block, row = place
+        window = (picture, block, T.floordiv(row, 2), half + i // 2)
+        position = T.cast(T.floormod(row, 2) * 2 + i % 2, "uint8")
+        hit = self.buffers["window"][(*window, vector(0, self.lanes))] == splat(position, self.lanes)
+        return T.Select(hit, self._shortcut(window), splat(T.float32(0), self.lanes))
 
     def _store_phase(self, acc: Registers, phase: int, picture: Any, row: Any, start: Any, group: Any) -> None:
+        out = self.attrs.out_layout
         for i, o in tile_places(self.tile.pixels, self.tile.blocks):
-            self._finish(acc[phase, i, o], picture, row * 2 + phase // 2, (start + i) * 2 + phase % 2, group, o)
+            place = (picture, group * self.tile.blocks + o, row * 2 + phase // 2, (start + i) * 2 + phase % 2)
+            store_pixels(self.buffers["out"], [self._finished(acc[phase, i, o], place)], (*place[:3], place[3] + out.pad), out)
 
     def _shortcut(self, place: tuple[Any, Any, Any, Any]) -> Any:
         """Return one block of the stored shortcut as it is added, but for an offset that the bias has."""
@@ -327,10 +354,10 @@ class _Body:
                 value = value + splat(self.buffers["shortcut"][1], self.lanes)
         return value
 
-    def _finish(self, value: Any, picture: Any, row: Any, column: Any, group: Any, o: Any, unpooled: Any = None) -> None:
-        """Emit bias, shortcut, activation and the store of one vector."""
+    def _finished(self, value: Any, place: tuple[Any, Any, Any, Any], unpooled: Any = None) -> Any:
+        """Return one vector of sums with bias, shortcut and activation, as it is to be stored at `place`."""
         attrs, buffers, lanes = self.attrs, self.buffers, self.lanes
-        block = group * self.tile.blocks + o
+        picture, block, row, column = place
         channels = vector(block * lanes, lanes)
         if attrs.data_layout.codes:
             value = T.cast(value, f"float32x{lanes}") * buffers["scale"][channels]
@@ -345,7 +372,7 @@ class _Body:
             known = attrs.residual_channels // lanes
             shortcut = self._shortcut((picture, T.min(block, known - 1), row, column))
             value = value + T.Select(splat(block < known, lanes), shortcut, splat(T.float32(0), lanes))
-        value = activated(value, attrs.activation, lambda: buffers["slope"][channels], lanes)
-        if attrs.out_layout.codes:
-            value = value + splat(buffers["zero"][0], lanes)
-        store(buffers["out"], value, (picture, block, row, column + attrs.out_layout.pad), attrs.out_layout)
+        zero = splat(buffers["zero"][0], lanes) if attrs.out_layout.codes else None
+        if zero is not None and not zero_in_bias(attrs):
+            value = value + zero
+        return activated(value, attrs.activation, lambda: buffers["slope"][channels], lanes, zero)

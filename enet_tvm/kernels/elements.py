@@ -24,6 +24,8 @@ Isa = Literal["x86", "aarch64"]
 """Instruction set, as far as dot products are concerned."""
 
 _PREFIX = "enet_"
+_PACKED = 16
+"""Bytes in a block of which x86 packs four at once."""
 _FLIPPED = {"uint8": 0, "int8": -128}
 """Bits in which a stored byte differs from its code."""
 
@@ -67,6 +69,40 @@ def store(buffer: Any, value: Any, index: Sequence[Any], layout: Layout) -> None
     if layout.dtype != "float32":
         value = _call("uint32", words, "store", layout.dtype, layout.block, value)
     T.buffer_store(buffer, value, [*index, vector(0, words)])
+
+
+def pixels_together(layout: Layout) -> int:
+    """Return how many neighbours `store_pixels` takes at once where it is faster than one after the other."""
+    return 4 if layout.dtype == "uint8" and layout.block == _PACKED else 1
+
+
+def store_pixels(buffer: Any, values: Sequence[Any], index: Sequence[Any], layout: Layout) -> None:
+    """Store one block of channels of each of some neighbours in a row, as `store` does the one at `index`."""
+    *leading, column = index
+    if len(values) > 1 and len(values) == pixels_together(layout):
+        # In blocked layouts neighbours follow each other, so that the four of them are one vector of words.
+        words = _call("uint32", layout.block, "pack", layout.dtype, layout.block, *values)
+        T.buffer_store(buffer, words, [*index, vector(0, layout.block)])
+        return
+    for i, value in enumerate(values):
+        store(buffer, value, (*leading, column + i), layout)
+
+
+def encode(values: Sequence[Any], dtype: DType, lanes: int) -> Any:
+    """Return words of the codes of up to four vectors, the first in the lowest bits: cut off, not rounded, and saturated."""
+    word = None
+    for place, value in enumerate(values):
+        inside = T.max(T.min(value, splat(T.float32(255), lanes)), splat(T.float32(0), lanes))
+        code = T.cast(inside, f"int32x{lanes}") << splat(tvm.tirx.const(8 * place, "int32"), lanes)
+        word = code if word is None else word | code
+    flipped = splat(tvm.tirx.const(0x80808080, "uint32"), lanes)
+    words = T.reinterpret(f"uint32x{lanes}", word)
+    return words ^ flipped if dtype == "int8" else words
+
+
+def largest(a: Any, b: Any, dtype: DType, lanes: int) -> Any:
+    """Return of each element in the lanes of two vectors of words the larger."""
+    return T.max(a, b) if dtype == "float32" else _call("uint32", lanes, "max", dtype, 4 * lanes, a, b)
 
 
 def zero_word(layout: Layout, zero: Any = 0) -> Any:
@@ -146,7 +182,9 @@ def _definition(name: str, isa: Isa) -> str:
     what, dtype, lanes = name.removeprefix(_PREFIX).split("_")
     if what.startswith("dot"):
         return _dot(name, dtype, int(lanes), isa)
-    return {"load": _load, "store": _store}[what](name, dtype, int(lanes))
+    if what == "pack":
+        return _PACK.format(name=name)
+    return {"load": _load, "store": _store, "max": _max}[what](name, dtype, int(lanes))
 
 
 def _words(count: int) -> str:
@@ -194,6 +232,38 @@ define {_words(lanes // 4)} @{name}(<{lanes} x float> %value) alwaysinline {{
   %bytes = xor <{lanes} x i8> %codes, splat (i8 {_FLIPPED[dtype]})
   %result = bitcast <{lanes} x i8> %bytes to {_words(lanes // 4)}
   ret {_words(lanes // 4)} %result
+}}"""
+
+
+def _max(name: str, dtype: str, lanes: int) -> str:
+    intrinsic, bytes_, words = f"llvm.{dtype[0].replace('i', 's')}max.v{lanes}i8", f"<{lanes} x i8>", _words(lanes // 4)
+    return f"""
+declare {bytes_} @{intrinsic}({bytes_}, {bytes_})
+define {words} @{name}({words} %a, {words} %b) alwaysinline {{
+  %x = bitcast {words} %a to {bytes_}
+  %y = bitcast {words} %b to {bytes_}
+  %most = call {bytes_} @{intrinsic}({bytes_} %x, {bytes_} %y)
+  %result = bitcast {bytes_} %most to {words}
+  ret {words} %result
+}}"""
+
+
+# The instructions that saturate put together what lies in the same quarter of both registers, hence the order at the end.
+_PACK = """
+declare <32 x i16> @llvm.x86.avx512.packssdw.512(<16 x i32>, <16 x i32>)
+declare <64 x i8> @llvm.x86.avx512.packuswb.512(<32 x i16>, <32 x i16>)
+define <16 x i32> @{name}(<16 x float> %a, <16 x float> %b, <16 x float> %c, <16 x float> %d) alwaysinline {{
+  %p = fptosi <16 x float> %a to <16 x i32>
+  %q = fptosi <16 x float> %b to <16 x i32>
+  %r = fptosi <16 x float> %c to <16 x i32>
+  %s = fptosi <16 x float> %d to <16 x i32>
+  %pq = call <32 x i16> @llvm.x86.avx512.packssdw.512(<16 x i32> %p, <16 x i32> %q)
+  %rs = call <32 x i16> @llvm.x86.avx512.packssdw.512(<16 x i32> %r, <16 x i32> %s)
+  %bytes = call <64 x i8> @llvm.x86.avx512.packuswb.512(<32 x i16> %pq, <32 x i16> %rs)
+  %words = bitcast <64 x i8> %bytes to <16 x i32>
+  %result = shufflevector <16 x i32> %words, <16 x i32> poison, <16 x i32> <
+    i32 0, i32 4, i32 8, i32 12, i32 1, i32 5, i32 9, i32 13, i32 2, i32 6, i32 10, i32 14, i32 3, i32 7, i32 11, i32 15>
+  ret <16 x i32> %result
 }}"""
 
 

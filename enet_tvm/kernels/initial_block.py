@@ -1,4 +1,8 @@
-"""ENet's initial block as one kernel: the picture is read once and the concatenation never exists."""
+"""ENet's initial block as one kernel: the picture is read once and the concatenation never exists.
+
+What the pooling finds is one more tap of the convolution, with weights in the pooled channels' lanes alone. Where the output
+is of codes, so is the picture, from where it is read on: the three colours of a pixel are one word of a dot product.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +13,50 @@ import numpy as np
 import tvm
 from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.kernels.building import (
-    Arguments,
-    Registers,
-    activated,
-    for_rows,
-    if_inside,
-    prim_func,
-    tile_places,
-    tile_start,
+from enet_tvm.kernels.building import Arguments, Registers, activated, for_rows, prim_func, tile_places, tile_start
+from enet_tvm.kernels.elements import (
+    Isa,
+    accumulator,
+    encode,
+    largest,
+    multiply_add,
+    pixels_together,
+    splat,
+    store_pixels,
+    vector,
+    write_edges,
+    zero_word,
 )
-from enet_tvm.kernels.elements import Isa, splat, store, vector, write_edges
 from enet_tvm.kernels.register_tile import RegisterTile, VectorUnit, register_tile, register_tiles
 from enet_tvm.ops import Layout
 
 Shape = tuple[int, int, int, int]
 
+TAPS = 10
+"""Of the convolution, row-major, and of the pooling."""
 
-def pack_initial_weight(weight: np.ndarray, channels: int, layout: Layout, tile: RegisterTile) -> np.ndarray:
-    """Return the filters (F x C x 3 x 3) as tile of channels, row, column, input channel, lane; zero for pooled channels."""
+
+def initial_weight(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return the block's weights, (F + C) x C x `TAPS`, of its filters (F x C x 3 x 3) and its pooled channels' scales (C)."""
     filters, inputs = weight.shape[:2]
-    full = np.zeros((channels, inputs, 3, 3), weight.dtype)
-    full[:filters] = weight
+    full = np.zeros((filters + inputs, inputs, TAPS), weight.dtype)
+    full[:filters, :, :-1] = weight.reshape(filters, inputs, -1)
+    full[np.arange(filters, filters + inputs), np.arange(inputs), -1] = scale
+    return full
+
+
+def pack_initial_weight(weight: np.ndarray, layout: Layout, tile: RegisterTile) -> np.ndarray:
+    """Return weights of `initial_weight` as tile of channels, tap, input channel, lane; zeros fill the last word of bytes."""
+    channels, inputs, _ = weight.shape
     width = tile.blocks * layout.block
-    ordered = full.transpose(2, 3, 1, 0).reshape(3, 3, inputs, channels // width, width)
-    return np.ascontiguousarray(ordered.transpose(3, 0, 1, 2, 4))
+    ordered = weight.transpose(2, 1, 0).reshape(TAPS, inputs, channels // width, width).transpose(2, 0, 1, 3)
+    missing = -inputs % _picture(layout).per_word
+    return np.ascontiguousarray(np.pad(ordered, ((0, 0), (0, 0), (0, missing), (0, 0))))
+
+
+def _picture(layout: Layout) -> Layout:
+    """Return of what elements the picture is once read: of codes where the output is, else of float32."""
+    return Layout(dtype=layout.dtype if layout.codes else "float32")
 
 
 def initial_tile(shape: Shape, layout: Layout, channels: int, unit: VectorUnit) -> RegisterTile:
@@ -49,9 +72,11 @@ def initial_tiles(shape: Shape, layout: Layout, channels: int, unit: VectorUnit)
 def initial_block(
     shape: Shape, filters: int, layout: Layout, tile: RegisterTile, pool_size: int = 2, isa: Isa = "x86"
 ) -> tvm.tirx.PrimFunc:
-    """Return the kernel: data (NCHW), weight, bias, scale, shift, slope -> out.
+    """Return the kernel: data (NCHW), weight, bias, slope -> out.
 
-    Where the output is of codes, the code of zero plus a half comes before it, and everything is in units of codes.
+    Where the output is of codes, there are more arguments: after the data what makes codes of them, factor and offset; after
+    the weight the scale of each channel's sum and the sums' starts; before the output its code of zero plus a half. Everything
+    after the sum is in units of codes then, and counted from that of zero, which the bias has in it.
 
     Parameters
     ----------
@@ -61,103 +86,159 @@ def initial_block(
         Output channels of the convolution; the C pooled channels follow them.
     layout : Layout
         Of the output; its block divides `filters` + C.
+    tile : RegisterTile
+        Pixels and blocks that are computed at once.
     pool_size : {2, 3}
         Window of the pooling: 2x2, or 3x3 padded by 1.
+    isa : {"x86", "aarch64"}
+        Whose dot products to use.
     """
     n, inputs, height, width = shape
-    channels, lanes = filters + inputs, layout.block
-    rows, columns = height // 2, width // 2
-    group_width = tile.blocks * lanes
-    copy_lanes = next(k for k in (16, 8, 4, 2, 1) if columns % k == 0)
-    arguments: Arguments = {
-        "data": (shape, "float32"),
-        "weight": ((channels // group_width, 3, 3, inputs, group_width), "float32"),
-        "bias": ((channels,), "float32"),
-        "scale": ((inputs,), "float32"),
-        "shift": ((inputs,), "float32"),
-        "slope": ((channels,), "float32"),
-    }
+    channels, picture = filters + inputs, _picture(layout)
+    group_width = tile.blocks * layout.block
+    arguments: Arguments = {"data": (shape, "float32")}
+    if layout.codes:
+        arguments["coding"] = ((2,), "float32")
+    arguments["weight"] = ((channels // group_width, TAPS, -(-inputs // picture.per_word), group_width), picture.storage)
+    if layout.codes:
+        arguments["scale"] = ((channels,), "float32")
+        arguments["starts"] = ((channels,), "int32")
+    arguments["bias"] = ((channels,), "float32")
+    arguments["slope"] = ((channels,), "float32")
     if layout.codes:
         arguments["zero"] = ((1,), "float32")
-    arguments["out"] = (layout.physical((n, channels, rows, columns)), layout.storage)
+    arguments["out"] = (layout.physical((n, channels, height // 2, width // 2)), layout.storage)
 
-    def body(*arrays: Any) -> None:
-        buffers = dict(zip(arguments, arrays, strict=True))
-        data, out = buffers["data"], buffers["out"]
-        with for_rows(n, rows) as (picture, row):
-            # The three rows of the picture that this row needs, even and odd columns apart, so that what stride 2 reads
-            # are neighbours; the odd ones after a zero.
-            even = T.alloc_buffer((3, inputs, columns), "float32", scope="global", layout=None)
-            odd = T.alloc_buffer((3, inputs, 1 + columns), "float32", scope="global", layout=None)
-            with T.serial(3) as kh, T.serial(inputs) as channel:
-                source = row * 2 + kh - 1
-                T.buffer_store(odd, T.float32(0), [kh, channel, 0])
-                with T.serial(columns // copy_lanes) as piece:
-                    start = piece * copy_lanes
-                    # The row above the picture holds anything finite: it is skipped.
-                    both = data[picture, channel, T.max(source, 0), vector(start * 2, 2 * copy_lanes)]
-                    T.buffer_store(even, _every_second(both, 0, copy_lanes), [kh, channel, vector(start, copy_lanes)])
-                    T.buffer_store(odd, _every_second(both, 1, copy_lanes), [kh, channel, vector(1 + start, copy_lanes)])
-            pooled = T.alloc_buffer((inputs, columns), "float32", scope="global", layout=None)
-            pool(even, odd, buffers, pooled, row)
-            with T.serial(channels // lanes) as block:
-                write_edges(out, (picture, block, row), columns, layout, buffers["zero"][0] if layout.codes else 0)
-            convolve(even, odd, buffers, pooled, picture, row)
-
-    def pool(even: Any, odd: Any, buffers: dict[str, Any], pooled: Any, row: Any) -> None:
-        """Pool and normalise one row of the picture, before activation."""
-        with T.serial(inputs) as channel, T.serial(columns // copy_lanes) as piece:
-            start = piece * copy_lanes
-            best = None
-            for kh in range(3 - pool_size, 3):
-                # What lies outside the picture is replaced by a neighbour inside the window.
-                line = T.max(kh, 1 - row) if kh == 0 else kh
-                middle = even[line, channel, vector(start, copy_lanes)]
-                candidates = [middle, odd[line, channel, vector(1 + start, copy_lanes)]]
-                if pool_size == 3:
-                    left = odd[line, channel, vector(start, copy_lanes)]
-                    inside = vector(start, copy_lanes) > splat(tvm.tirx.const(0, "int32"), copy_lanes)
-                    candidates.append(T.Select(inside, left, middle))
-                for pixels in candidates:
-                    best = pixels if best is None else T.max(best, pixels)
-            value = best * splat(buffers["scale"][channel], copy_lanes) + splat(buffers["shift"][channel], copy_lanes)
-            T.buffer_store(pooled, value, [channel, vector(start, copy_lanes)])
-
-    def convolve(even: Any, odd: Any, buffers: dict[str, Any], pooled: Any, picture: Any, row: Any) -> None:
-        for group in range(channels // group_width):
-            with T.serial(-(-columns // tile.pixels)) as piece:
-                start = tile_start(piece, tile.pixels, columns)
-                acc = Registers((tile.pixels, tile.blocks), lanes)
-                for i, o in tile_places(tile.pixels, tile.blocks):
-                    acc[i, o] = splat(T.float32(0), lanes)
-                with T.serial(3) as kh, if_inside(row * 2 + kh - 1, height, may_be_outside=True):
-                    with T.serial(inputs) as channel:
-                        for kw, line in enumerate((odd, even, odd)):
-                            for i, o in tile_places(tile.pixels, tile.blocks):
-                                pixel = splat(line[kh, channel, start + i + (kw == 2)], lanes)
-                                weights = buffers["weight"][group, kh, kw, channel, vector(o * lanes, lanes)]
-                                acc[i, o] = acc[i, o] + pixel * weights
-                for o in range(tile.blocks):
-                    for i in range(tile.pixels):
-                        block = group * tile.blocks + o
-                        finish(acc[i, o], buffers, pooled, (picture, block, row, start + i))
-
-    def finish(value: Any, buffers: dict[str, Any], pooled: Any, place: tuple[Any, int, Any, Any]) -> None:
-        """Emit bias, the pooled channels of this block, activation and the store of one vector."""
-        picture, block, row, column = place
-        own = vector(block * lanes, lanes)
-        value = value + buffers["bias"][own]
-        for channel in range(inputs):
-            lane = filters + channel - block * lanes
-            if 0 <= lane < lanes:
-                mine = tvm.tirx.Shuffle([tvm.tirx.const(k == lane, "bool") for k in range(lanes)], list(range(lanes)))
-                value = T.Select(mine, splat(pooled[channel, column], lanes), value)
-        value = activated(value, "prelu", lambda: buffers["slope"][own], lanes)
-        if layout.codes:
-            value = value + splat(buffers["zero"][0], lanes)
-        store(buffers["out"], value, (picture, block, row, column + layout.pad), layout)
+    def body(*buffers: Any) -> None:
+        _InitialBlock(shape, channels, layout, tile, pool_size, dict(zip(arguments, buffers, strict=True))).emit()
 
     return prim_func(arguments, body, isa)
+
+
+class _InitialBlock:
+    """Emits the statements of the block."""
+
+    def __init__(
+        self, shape: Shape, channels: int, layout: Layout, tile: RegisterTile, pool_size: int, buffers: dict[str, Any]
+    ) -> None:
+        self.shape = shape
+        self.channels = channels
+        self.layout = layout
+        self.tile = tile
+        self.pool_size = pool_size
+        self.buffers = buffers
+        self.picture = _picture(layout)
+        self.planes = -(-shape[1] // self.picture.per_word)
+        self.columns = shape[3] // 2
+        self.lanes = next(k for k in (16, 8, 4, 2, 1) if self.columns % k == 0)
+
+    def emit(self) -> None:
+        layout, dtype = self.layout, self.picture.storage
+        with for_rows(self.shape[0], self.shape[2] // 2) as (picture, row):
+            # The three rows of the picture that this row needs, even and odd columns apart, so that what stride 2 reads
+            # are neighbours; the odd ones after a zero.
+            even = T.alloc_buffer((3, self.planes, self.columns), dtype, scope="global", layout=None)
+            odd = T.alloc_buffer((3, self.planes, 1 + self.columns), dtype, scope="global", layout=None)
+            pooled = T.alloc_buffer((self.planes, self.columns), dtype, scope="global", layout=None)
+            self._copy(even, odd, picture, row)
+            self._pool(even, odd, pooled, row)
+            with T.serial(self.channels // layout.block) as block:
+                zero = self.buffers["zero"][0] if layout.codes else 0
+                write_edges(self.buffers["out"], (picture, block, row), self.columns, layout, zero)
+            self._convolve(even, odd, pooled, picture, row)
+
+    def _copy(self, even: Any, odd: Any, picture: Any, row: Any) -> None:
+        """Emit the copies of a picture's rows; that above the picture is of zeros."""
+        offset = self.buffers["coding"][1] if self.layout.codes else 0
+        zero = zero_word(self.picture, offset)
+        with T.serial(3) as kh:
+            source = row * 2 + kh - 1
+            for plane in range(self.planes):
+                T.buffer_store(odd, zero, [kh, plane, 0])
+            with T.serial(self.columns // self.lanes) as piece:
+                start = piece * self.lanes
+                for plane in range(self.planes):
+                    both = self._read(picture, plane, T.max(source, 0), start * 2)
+                    both = T.bind(T.Select(splat(source >= 0, 2 * self.lanes), both, splat(zero, 2 * self.lanes)))
+                    T.buffer_store(even, _every_second(both, 0, self.lanes), [kh, plane, vector(start, self.lanes)])
+                    T.buffer_store(odd, _every_second(both, 1, self.lanes), [kh, plane, vector(1 + start, self.lanes)])
+
+    def _read(self, picture: Any, plane: int, row: Any, start: Any) -> Any:
+        """Return neighbours in a row of the picture: of one channel, or of as many as a word holds their codes."""
+        per_word = self.picture.per_word
+        channels = range(plane * per_word, min((plane + 1) * per_word, self.shape[1]))
+        values = [self.buffers["data"][picture, channel, row, vector(start, 2 * self.lanes)] for channel in channels]
+        if not self.layout.codes:
+            return values[0]
+        factor, offset = (splat(self.buffers["coding"][k], 2 * self.lanes) for k in range(2))
+        return encode([value * factor + offset for value in values], self.layout.dtype, 2 * self.lanes)
+
+    def _pool(self, even: Any, odd: Any, pooled: Any, row: Any) -> None:
+        """Emit the pooling of one row."""
+        lanes, dtype = self.lanes, self.picture.dtype
+        with T.serial(self.planes) as plane, T.serial(self.columns // lanes) as piece:
+            start = piece * lanes
+            best = None
+            for kh in range(3 - self.pool_size, 3):
+                # What lies outside the picture is replaced by a neighbour inside the window.
+                line = T.max(kh, 1 - row) if kh == 0 else kh
+                middle = even[line, plane, vector(start, lanes)]
+                candidates = [middle, odd[line, plane, vector(1 + start, lanes)]]
+                if self.pool_size == 3:
+                    left = odd[line, plane, vector(start, lanes)]
+                    inside = vector(start, lanes) > splat(tvm.tirx.const(0, "int32"), lanes)
+                    candidates.append(T.Select(inside, left, middle))
+                for pixels in candidates:
+                    best = pixels if best is None else largest(best, pixels, dtype, lanes)
+            T.buffer_store(pooled, best, [plane, vector(start, lanes)])
+
+    def _convolve(self, even: Any, odd: Any, pooled: Any, picture: Any, row: Any) -> None:
+        block, tile = self.layout.block, self.tile
+        for group in range(self.channels // (block * tile.blocks)):
+            with T.serial(-(-self.columns // tile.pixels)) as piece:
+                start = tile_start(piece, tile.pixels, self.columns)
+                acc = self._started(group)
+                with T.serial(self.planes) as plane:
+                    with T.serial(3) as kh:
+                        for kw, line in enumerate((odd, even, odd)):
+                            for i, o in tile_places(tile.pixels, tile.blocks):
+                                pixel = line[kh, plane, start + i + (kw == 2)]
+                                self._multiply_add(acc, (i, o), pixel, (group, kh * 3 + kw, plane))
+                    for i, o in tile_places(tile.pixels, tile.blocks):
+                        self._multiply_add(acc, (i, o), pooled[plane, start + i], (group, TAPS - 1, plane))
+                self._store(acc, picture, row, start, group)
+
+    def _started(self, group: int) -> Registers:
+        block, sums = self.layout.block, accumulator(self.picture.dtype)
+        acc = Registers((self.tile.pixels, self.tile.blocks), block, sums)
+        for i, o in tile_places(self.tile.pixels, self.tile.blocks):
+            own = vector((group * self.tile.blocks + o) * block, block)
+            acc[i, o] = self.buffers["starts"][own] if self.layout.codes else splat(tvm.tirx.const(0, sums), block)
+        return acc
+
+    def _multiply_add(self, acc: Registers, place: tuple[int, int], pixel: Any, weight: tuple[Any, ...]) -> None:
+        """Add to one vector of sums what one word of the picture contributes."""
+        block = self.layout.block
+        weights = self.buffers["weight"][(*weight, vector(place[1] * block, block))]
+        acc[place] = multiply_add(acc[place], pixel, weights, self.picture.dtype, block)
+
+    def _store(self, acc: Registers, picture: Any, row: Any, start: Any, group: int) -> None:
+        """Emit bias, activation and the stores of a tile."""
+        together = pixels_together(self.layout)
+        for o in range(self.tile.blocks):
+            for first in range(0, self.tile.pixels, together):
+                pixels = range(first, min(first + together, self.tile.pixels))
+                values = [self._finished(acc[i, o], group * self.tile.blocks + o) for i in pixels]
+                place = (picture, group * self.tile.blocks + o, row, start + first + self.layout.pad)
+                store_pixels(self.buffers["out"], values, place, self.layout)
+
+    def _finished(self, value: Any, block: int) -> Any:
+        buffers, lanes = self.buffers, self.layout.block
+        own = vector(block * lanes, lanes)
+        if self.layout.codes:
+            value = T.cast(value, f"float32x{lanes}") * buffers["scale"][own]
+        zero = splat(buffers["zero"][0], lanes) if self.layout.codes else None
+        return activated(value + buffers["bias"][own], "prelu", lambda: buffers["slope"][own], lanes, zero)
 
 
 def _every_second(values: Any, first: int, lanes: int) -> Any:

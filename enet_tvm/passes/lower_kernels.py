@@ -20,7 +20,7 @@ from enet_tvm.kernels.register_tile import RegisterTile, VectorUnit
 from enet_tvm.kernels.templates import Conv2DTemplate, InitialBlockTemplate, PlanarTemplate, WinogradTemplate
 from enet_tvm.kernels.winograd import WinogradTile
 from enet_tvm.ops import FusedConv2D, Layout
-from enet_tvm.quantisation import Codes, Ranges, bfloat16_bits, quantise_weight, to_words, zero_starts
+from enet_tvm.quantisation import INPUT, Codes, Ranges, bfloat16_bits, quantise_weight, to_words, zero_starts
 
 LAUNCHES = "enet.launches"
 """Attribute of main: for each kernel launch of the templates, in order, the JSON of what it computes (see `describe`)."""
@@ -157,10 +157,13 @@ class _Lowering:
         """Decide what the codes of a kernel's output mean, from the range that calibration saw."""
         if not layout.codes:
             return Codes()
-        if layers[-1] not in self.ranges:
-            raise UserError(f"the calibration has no range for layer '{layers[-1]}'; make it again with 'enet-tvm calibrate'")
-        self.codes[var] = Codes.of(*self.ranges[layers[-1]])
+        self.codes[var] = Codes.of(*self._range(layers[-1]))
         return self.codes[var]
+
+    def _range(self, layer: str) -> tuple[float, float]:
+        if layer not in self.ranges:
+            raise UserError(f"the calibration has no range for layer '{layer}'; make it again with 'enet-tvm calibrate'")
+        return self.ranges[layer]
 
     def _initial_block(self, binding: relax.VarBinding) -> None:
         attrs = ops.InitialBlockAttrs.from_call(binding.value)
@@ -173,14 +176,22 @@ class _Lowering:
         values, bias_values, scale_values, shift_values = (
             _known(v) / np.float32(own.scale) for v in (weight, bias, scale, shift)
         )
-        channels = values.shape[0] + shape[1]
+        full, biases = initial_block.initial_weight(values, scale_values), np.concatenate([bias_values, shift_values])
+        channels = len(full)
         template = InitialBlockTemplate(shape, values.shape[0], layout, attrs.pool, self.unit)
         tile = self.choices.point(template)
-        packed = initial_block.pack_initial_weight(values, channels, layout, tile)
-        vectors = [np.concatenate([bias_values, np.zeros(shape[1], "float32")]), scale_values, shift_values, _known(slope)]
-        vectors += [_zero(own)] if layout.codes else []
+        if layout.codes:
+            coded, factors = quantise_weight(full, axis=0)
+            picture = Codes.of(*self._range(INPUT))
+            coding = np.array([1 / picture.scale, picture.rounding_zero], "float32")
+            packed = to_words(initial_block.pack_initial_weight(coded, layout, tile))
+            starts = zero_starts(coded.sum(axis=(1, 2), dtype=np.int64), picture.stored_zero(layout.dtype))
+            sums = [factors * np.float32(picture.scale), starts, biases + _zero(own)]
+            vectors = [coding, packed, *sums, _known(slope), _zero(own)]
+        else:
+            vectors = [initial_block.pack_initial_weight(full, layout, tile), biases, _known(slope)]
         kernel = self._kernel((template, tile), template.name, lambda: template.kernel(tile))
-        self._launch(binding, kernel, [data, constant(packed), *map(constant, vectors)])
+        self._launch(binding, kernel, [data, *map(constant, vectors)])
         fused = ["conv2d", "bias_add", "max_pool2d", "multiply", "add", "concat", "prelu"]
         out_shape = (shape[0], channels, shape[2] // 2, shape[3] // 2)
         flops = 2 * values.size * out_shape[0] * out_shape[2] * out_shape[3]
@@ -245,8 +256,7 @@ class _Conv2DArguments:
     def _coded(self, data: Codes) -> tuple[np.ndarray, np.ndarray, int]:
         """Return the weights as bytes, what each channel's sum is multiplied with, and the stored byte of the data's zero."""
         weight, scales = quantise_weight(self.weight, axis=1 if self.attrs.transposed else 0)
-        stored = data.zero - 128 * (self.attrs.data_layout.dtype == "int8")
-        return weight, scales * np.float32(data.scale), stored
+        return weight, scales * np.float32(data.scale), data.stored_zero(self.attrs.data_layout.dtype)
 
     def _words(self, packed: np.ndarray) -> np.ndarray:
         return to_words(bfloat16_bits(packed)) if self.attrs.data_layout.dtype == "bfloat16" else packed
@@ -272,6 +282,8 @@ class _Conv2DArguments:
                 bias = bias + scaled[0][1]
         if attrs.out_layout.codes:
             scaled.append(_zero(own))
+        if conv2d.zero_in_bias(attrs):
+            bias = bias + _zero(own)
         return [self.data, *map(constant, (packed, *extra, bias)), *self.slopes, *map(constant, scaled), *self.shortcut]
 
 

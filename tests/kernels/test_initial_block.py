@@ -33,10 +33,8 @@ def agrees(run_kernel, stored, loaded):
         out = run_kernel(
             kernels.initial_block(shape, filters, layout, tile),
             data,
-            kernels.pack_initial_weight(weight, channels, layout, tile),
-            np.concatenate([bias, np.zeros(inputs, np.float32)]),
-            scale,
-            shift,
+            kernels.pack_initial_weight(kernels.initial_weight(weight, scale), layout, tile),
+            np.concatenate([bias, shift]),
             slope,
             shape=layout.physical(out_shape),
         )

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enet_tvm.kernels import conv2d, planar, winograd
-from enet_tvm.kernels.initial_block import pack_initial_weight
+from enet_tvm.kernels.initial_block import initial_weight, pack_initial_weight
 from enet_tvm.kernels.register_tile import VectorUnit, register_tile, register_tiles
 from enet_tvm.kernels.templates import Conv2DTemplate, InitialBlockTemplate, PlanarTemplate, Template, WinogradTemplate
 from enet_tvm.ops import FusedConv2D, Layout
@@ -59,7 +59,7 @@ def random_arguments(template: Template, point) -> list[np.ndarray]:
     shapes = [tuple(int(s) for s in param.ty.shape) for param in function.params]
     if isinstance(template, InitialBlockTemplate):
         weight = random.standard_normal((template.filters, 3, 3, 3)).astype("float32")
-        packed = pack_initial_weight(weight, template.filters + 3, template.layout, point)
+        packed = pack_initial_weight(initial_weight(weight, np.ones(3, np.float32)), template.layout, point)
     else:
         spec = template.spec
         channels = (spec.data_shape[1], spec.out_shape[1])
