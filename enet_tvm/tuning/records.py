@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class Records:
         Of the database, which is made if it is not there. What an interrupted write left is removed from it.
     target : tvm.target.Target
         Of the trials.
+    keys : collection of str
+        Of the tasks; what was measured of others, such as kernels that templates no longer make, is removed.
 
     Attributes
     ----------
@@ -40,11 +42,12 @@ class Records:
         Points of templates that were measured.
     """
 
-    def __init__(self, directory: Path, target: tvm.target.Target) -> None:
+    def __init__(self, directory: Path, target: tvm.target.Target, keys: Collection[str]) -> None:
         self._ms = load_meta_schedule()
         self._target = target
         directory.mkdir(parents=True, exist_ok=True)
         repair(directory)
+        _forget_others(directory, keys, self._ms)
         self.database = self._ms.database.JSONDatabase(work_dir=str(directory))
         self._samples: dict[tuple[str, str], list[tuple[float, ...]]] = {}
         self.points = 0
@@ -138,6 +141,20 @@ def repair(directory: Path) -> int:
             with atomic_file(directory / name) as path:
                 path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return removed
+
+
+def _forget_others(directory: Path, keys: Collection[str], ms: Any) -> None:
+    """Remove the records of templates' kernels that have none of these keys."""
+    trials = _lines(directory / TRIALS)
+    if not trials:
+        return
+    attributes = [ms.database.Workload.from_json(json.loads(line)).mod["main"].attrs for line in _lines(directory / WORKLOADS)]
+    others = {place for place, found in enumerate(attributes) if found and KEY in found and str(found[KEY]) not in keys}
+    kept = [line for line in trials if json.loads(line)[0] not in others]
+    # Workloads stay where they are: records name them by their number.
+    if len(kept) < len(trials):
+        with atomic_file(directory / TRIALS) as path:
+            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def _lines(path: Path) -> list[str]:

@@ -204,7 +204,7 @@ class Session:
         self.tasks, self.generic = find_tasks(asked, untuned.kernels, lanes)
         self.listener.note("measuring the untuned network")
         self._launch_seconds, self.untuned = self.place.launch_seconds(self.work / "untuned")
-        self.records = self._records = Records(self.work, self._target)
+        self.records = self._records = Records(self.work, self._target, {task.key for task in self.tasks})
         self._plan()
         if self.request.trials == 0:
             self._leave_nothing_behind()
