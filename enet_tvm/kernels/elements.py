@@ -88,8 +88,16 @@ def store_pixels(buffer: Any, values: Sequence[Any], index: Sequence[Any], layou
         store(buffer, value, (*leading, column + i), layout)
 
 
-def encode(values: Sequence[Any], dtype: DType, lanes: int) -> Any:
-    """Return words of the codes of up to four vectors, the first in the lowest bits: cut off, not rounded, and saturated."""
+def to_words(values: Sequence[Any], dtype: DType, lanes: int) -> Any:
+    """Return words of elements of as many float32 vectors as fit or fewer, the first in the lowest bits.
+
+    Codes are cut off, not rounded, and saturate.
+    """
+    if dtype == "float32":
+        return values[0]
+    if dtype == "bfloat16":
+        second = values[1] if len(values) > 1 else splat(T.float32(0), lanes)
+        return _call("uint32", lanes, "pair", dtype, lanes, values[0], second)
     word = None
     for place, value in enumerate(values):
         inside = T.max(T.min(value, splat(T.float32(255), lanes)), splat(T.float32(0), lanes))
@@ -102,7 +110,7 @@ def encode(values: Sequence[Any], dtype: DType, lanes: int) -> Any:
 
 def largest(a: Any, b: Any, dtype: DType, lanes: int) -> Any:
     """Return of each element in the lanes of two vectors of words the larger."""
-    return T.max(a, b) if dtype == "float32" else _call("uint32", lanes, "max", dtype, 4 * lanes, a, b)
+    return T.max(a, b) if dtype == "float32" else _call("uint32", lanes, "max", dtype, lanes, a, b)
 
 
 def zero_word(layout: Layout, zero: Any = 0) -> Any:
@@ -184,11 +192,19 @@ def _definition(name: str, isa: Isa) -> str:
         return _dot(name, dtype, int(lanes), isa)
     if what == "pack":
         return _PACK.format(name=name)
-    return {"load": _load, "store": _store, "max": _max}[what](name, dtype, int(lanes))
+    return {"load": _load, "store": _store, "pair": _pair, "max": _max}[what](name, dtype, int(lanes))
 
 
 def _words(count: int) -> str:
-    return f"<{count} x i32>" if count > 1 else "i32"
+    return _vector("i32", count)
+
+
+def _vector(kind: str, lanes: int) -> str:
+    return f"<{lanes} x {kind}>" if lanes > 1 else kind
+
+
+def _constant(value: int, lanes: int) -> str:
+    return f"splat (i32 {value})" if lanes > 1 else str(value)
 
 
 def _load(name: str, dtype: str, lanes: int) -> str:
@@ -235,8 +251,44 @@ define {_words(lanes // 4)} @{name}(<{lanes} x float> %value) alwaysinline {{
 }}"""
 
 
+def _pair(name: str, _dtype: str, lanes: int) -> str:
+    return f"""
+define {_words(lanes)} @{name}(<{lanes} x float> %a, <{lanes} x float> %b) alwaysinline {{
+  %x = fptrunc <{lanes} x float> %a to <{lanes} x bfloat>
+  %y = fptrunc <{lanes} x float> %b to <{lanes} x bfloat>
+  %first = bitcast <{lanes} x bfloat> %x to <{lanes} x i16>
+  %second = bitcast <{lanes} x bfloat> %y to <{lanes} x i16>
+  %low = zext <{lanes} x i16> %first to {_words(lanes)}
+  %wide = zext <{lanes} x i16> %second to {_words(lanes)}
+  %high = shl {_words(lanes)} %wide, {_constant(16, lanes)}
+  %result = or {_words(lanes)} %low, %high
+  ret {_words(lanes)} %result
+}}"""
+
+
 def _max(name: str, dtype: str, lanes: int) -> str:
-    intrinsic, bytes_, words = f"llvm.{dtype[0].replace('i', 's')}max.v{lanes}i8", f"<{lanes} x i8>", _words(lanes // 4)
+    words = _words(lanes)
+    if dtype == "bfloat16":
+        floats, bits = _vector("float", lanes), _vector("i1", lanes)
+        return f"""
+define {words} @{name}({words} %a, {words} %b) alwaysinline {{
+  %ah = and {words} %a, {_constant(-65536, lanes)}
+  %bh = and {words} %b, {_constant(-65536, lanes)}
+  %al = shl {words} %a, {_constant(16, lanes)}
+  %bl = shl {words} %b, {_constant(16, lanes)}
+  %afh = bitcast {words} %ah to {floats}
+  %bfh = bitcast {words} %bh to {floats}
+  %afl = bitcast {words} %al to {floats}
+  %bfl = bitcast {words} %bl to {floats}
+  %over = fcmp ogt {floats} %afh, %bfh
+  %under = fcmp ogt {floats} %afl, %bfl
+  %high = select {bits} %over, {words} %ah, {words} %bh
+  %left = select {bits} %under, {words} %al, {words} %bl
+  %low = lshr {words} %left, {_constant(16, lanes)}
+  %result = or {words} %high, %low
+  ret {words} %result
+}}"""
+    bytes_, intrinsic = f"<{4 * lanes} x i8>", f"llvm.{'u' if dtype == 'uint8' else 's'}max.v{4 * lanes}i8"
     return f"""
 declare {bytes_} @{intrinsic}({bytes_}, {bytes_})
 define {words} @{name}({words} %a, {words} %b) alwaysinline {{

@@ -1,7 +1,7 @@
 """ENet's initial block as one kernel: the picture is read once and the concatenation never exists.
 
 What the pooling finds is one more tap of the convolution, with weights in the pooled channels' lanes alone. Where the output
-is of codes, so is the picture, from where it is read on: the three colours of a pixel are one word of a dot product.
+is of short elements, so is the picture, from where it is read on: the colours of a pixel are words of a dot product.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from enet_tvm.kernels.building import Arguments, Registers, activated, for_rows,
 from enet_tvm.kernels.elements import (
     Isa,
     accumulator,
-    encode,
     largest,
     multiply_add,
     pixels_together,
     splat,
     store_pixels,
+    to_words,
     vector,
     write_edges,
     zero_word,
@@ -46,17 +46,12 @@ def initial_weight(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def pack_initial_weight(weight: np.ndarray, layout: Layout, tile: RegisterTile) -> np.ndarray:
-    """Return weights of `initial_weight` as tile of channels, tap, input channel, lane; zeros fill the last word of bytes."""
+    """Return weights of `initial_weight` as tile of channels, tap, input channel, lane; zeros fill the last word."""
     channels, inputs, _ = weight.shape
     width = tile.blocks * layout.block
     ordered = weight.transpose(2, 1, 0).reshape(TAPS, inputs, channels // width, width).transpose(2, 0, 1, 3)
-    missing = -inputs % _picture(layout).per_word
+    missing = -inputs % layout.per_word
     return np.ascontiguousarray(np.pad(ordered, ((0, 0), (0, 0), (0, missing), (0, 0))))
-
-
-def _picture(layout: Layout) -> Layout:
-    """Return of what elements the picture is once read: of codes where the output is, else of float32."""
-    return Layout(dtype=layout.dtype if layout.codes else "float32")
 
 
 def initial_tile(shape: Shape, layout: Layout, channels: int, unit: VectorUnit) -> RegisterTile:
@@ -94,12 +89,12 @@ def initial_block(
         Whose dot products to use.
     """
     n, inputs, height, width = shape
-    channels, picture = filters + inputs, _picture(layout)
+    channels = filters + inputs
     group_width = tile.blocks * layout.block
     arguments: Arguments = {"data": (shape, "float32")}
     if layout.codes:
         arguments["coding"] = ((2,), "float32")
-    arguments["weight"] = ((channels // group_width, TAPS, -(-inputs // picture.per_word), group_width), picture.storage)
+    arguments["weight"] = ((channels // group_width, TAPS, -(-inputs // layout.per_word), group_width), layout.storage)
     if layout.codes:
         arguments["scale"] = ((channels,), "float32")
         arguments["starts"] = ((channels,), "int32")
@@ -127,13 +122,12 @@ class _InitialBlock:
         self.tile = tile
         self.pool_size = pool_size
         self.buffers = buffers
-        self.picture = _picture(layout)
-        self.planes = -(-shape[1] // self.picture.per_word)
+        self.planes = -(-shape[1] // layout.per_word)
         self.columns = shape[3] // 2
         self.lanes = next(k for k in (16, 8, 4, 2, 1) if self.columns % k == 0)
 
     def emit(self) -> None:
-        layout, dtype = self.layout, self.picture.storage
+        layout, dtype = self.layout, self.layout.storage
         with for_rows(self.shape[0], self.shape[2] // 2) as (picture, row):
             # The three rows of the picture that this row needs, even and odd columns apart, so that what stride 2 reads
             # are neighbours; the odd ones after a zero.
@@ -150,7 +144,7 @@ class _InitialBlock:
     def _copy(self, even: Any, odd: Any, picture: Any, row: Any) -> None:
         """Emit the copies of a picture's rows; that above the picture is of zeros."""
         offset = self.buffers["coding"][1] if self.layout.codes else 0
-        zero = zero_word(self.picture, offset)
+        zero = zero_word(self.layout, offset)
         with T.serial(3) as kh:
             source = row * 2 + kh - 1
             for plane in range(self.planes):
@@ -164,18 +158,18 @@ class _InitialBlock:
                     T.buffer_store(odd, _every_second(both, 1, self.lanes), [kh, plane, vector(1 + start, self.lanes)])
 
     def _read(self, picture: Any, plane: int, row: Any, start: Any) -> Any:
-        """Return neighbours in a row of the picture: of one channel, or of as many as a word holds their codes."""
-        per_word = self.picture.per_word
+        """Return neighbours in a row of the picture: words of as many channels as these hold."""
+        per_word = self.layout.per_word
         channels = range(plane * per_word, min((plane + 1) * per_word, self.shape[1]))
         values = [self.buffers["data"][picture, channel, row, vector(start, 2 * self.lanes)] for channel in channels]
-        if not self.layout.codes:
-            return values[0]
-        factor, offset = (splat(self.buffers["coding"][k], 2 * self.lanes) for k in range(2))
-        return encode([value * factor + offset for value in values], self.layout.dtype, 2 * self.lanes)
+        if self.layout.codes:
+            factor, offset = (splat(self.buffers["coding"][k], 2 * self.lanes) for k in range(2))
+            values = [value * factor + offset for value in values]
+        return to_words(values, self.layout.dtype, 2 * self.lanes)
 
     def _pool(self, even: Any, odd: Any, pooled: Any, row: Any) -> None:
         """Emit the pooling of one row."""
-        lanes, dtype = self.lanes, self.picture.dtype
+        lanes, dtype = self.lanes, self.layout.dtype
         with T.serial(self.planes) as plane, T.serial(self.columns // lanes) as piece:
             start = piece * lanes
             best = None
@@ -209,7 +203,7 @@ class _InitialBlock:
                 self._store(acc, picture, row, start, group)
 
     def _started(self, group: int) -> Registers:
-        block, sums = self.layout.block, accumulator(self.picture.dtype)
+        block, sums = self.layout.block, accumulator(self.layout.dtype)
         acc = Registers((self.tile.pixels, self.tile.blocks), block, sums)
         for i, o in tile_places(self.tile.pixels, self.tile.blocks):
             own = vector((group * self.tile.blocks + o) * block, block)
@@ -220,7 +214,7 @@ class _InitialBlock:
         """Add to one vector of sums what one word of the picture contributes."""
         block = self.layout.block
         weights = self.buffers["weight"][(*weight, vector(place[1] * block, block))]
-        acc[place] = multiply_add(acc[place], pixel, weights, self.picture.dtype, block)
+        acc[place] = multiply_add(acc[place], pixel, weights, self.layout.dtype, block)
 
     def _store(self, acc: Registers, picture: Any, row: Any, start: Any, group: int) -> None:
         """Emit bias, activation and the stores of a tile."""

@@ -32,7 +32,7 @@ _TRANSFORM = 8
 """What the transforms cost for each frequency of a tile and block of channels, in multiplications (measured: 5 to 9)."""
 _MEASURED = ((16, 32), (8, 16))
 """Lanes and registers of the vector units on which a direct convolution may be replaced."""
-_GAIN = 1.3
+_GAIN = 1.2
 """How many times more a direct convolution must be expected to cost for it to be replaced."""
 _MOST_WEIGHT = 16 << 20
 """Bytes of transformed weights, up to four times the plain ones, beyond which neither caches nor artifacts should have them."""

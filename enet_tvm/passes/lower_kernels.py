@@ -189,7 +189,8 @@ class _Lowering:
             sums = [factors * np.float32(picture.scale), starts, biases + _zero(own)]
             vectors = [coding, packed, *sums, _known(slope), _zero(own)]
         else:
-            vectors = [initial_block.pack_initial_weight(full, layout, tile), biases, _known(slope)]
+            packed = _words(initial_block.pack_initial_weight(full, layout, tile), layout)
+            vectors = [packed, biases, _known(slope)]
         kernel = self._kernel((template, tile), template.name, lambda: template.kernel(tile))
         self._launch(binding, kernel, [data, *map(constant, vectors)])
         fused = ["conv2d", "bias_add", "max_pool2d", "multiply", "add", "concat", "prelu"]
@@ -239,7 +240,7 @@ class _Conv2DArguments:
         """Return the arguments of the kernel with NCHW output."""
         attrs = self.attrs
         if not attrs.data_layout.codes:
-            packed = self._words(planar.pack_planar_weight(self.weight, attrs))
+            packed = _words(planar.pack_planar_weight(self.weight, attrs), attrs.data_layout)
             return [self.data, *map(constant, (packed, self.bias)), *self.slopes]
         weight, scales, zero = self._coded(data)
         # Rows and columns outside the picture hold the code of zero here, so every sum starts alike.
@@ -258,9 +259,6 @@ class _Conv2DArguments:
         weight, scales = quantise_weight(self.weight, axis=1 if self.attrs.transposed else 0)
         return weight, scales * np.float32(data.scale), data.stored_zero(self.attrs.data_layout.dtype)
 
-    def _words(self, packed: np.ndarray) -> np.ndarray:
-        return to_words(bfloat16_bits(packed)) if self.attrs.data_layout.dtype == "bfloat16" else packed
-
     def blocked(self, tile: RegisterTile, data: Codes, residual: Codes, own: Codes) -> list[relax.Expr]:
         """Return the arguments of the kernel with channel-blocked output.
 
@@ -274,7 +272,7 @@ class _Conv2DArguments:
             extra = [scales / unit, zero_starts(conv2d.weight_sums(weight_codes, attrs), zero)]
             packed = to_words(conv2d.pack_weight(weight_codes, attrs, tile))
         else:
-            packed = self._words(conv2d.pack_weight(self.weight / unit, attrs, tile))
+            packed = _words(conv2d.pack_weight(self.weight / unit, attrs, tile), attrs.data_layout)
         scaled: list[np.ndarray] = []
         if attrs.residual != "none" and (attrs.residual_layout.codes or attrs.out_layout.codes):
             scaled.append(np.array([residual.scale, residual.offset], "float32") / unit)
@@ -285,6 +283,11 @@ class _Conv2DArguments:
         if conv2d.zero_in_bias(attrs):
             bias = bias + _zero(own)
         return [self.data, *map(constant, (packed, *extra, bias)), *self.slopes, *map(constant, scaled), *self.shortcut]
+
+
+def _words(packed: np.ndarray, data: Layout) -> np.ndarray:
+    """Return packed weights in words of the data's elements, where those are no codes."""
+    return to_words(bfloat16_bits(packed)) if data.dtype == "bfloat16" else packed
 
 
 def _zero(codes: Codes) -> np.ndarray:
