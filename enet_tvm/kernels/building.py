@@ -117,7 +117,8 @@ def activated(value: Any, activation: str, slope: Any, lanes: int = 1, zero: Any
         return T.max(value, splat(T.float32(0), lanes) if zero is None else zero)
     if activation != "prelu":
         return value
+    # In this order x86 multiplies under a mask, and selects nothing.
     if zero is None:
-        return T.Select(value > splat(T.float32(0), lanes), value, value * slope())
+        return T.Select(value < splat(T.float32(0), lanes), value * slope(), value)
     # One multiplication and addition: the second half is the same for all pixels of a tile.
     return T.Select(value < zero, value * slope() + (zero - zero * slope()), value)
