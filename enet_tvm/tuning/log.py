@@ -6,9 +6,10 @@ here imports MetaSchedule.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -24,7 +25,6 @@ from enet_tvm.kernels.templates import Template
 from enet_tvm.places import search_roots
 from enet_tvm.size import Size
 from enet_tvm.targets import TargetSpec, known_targets, load_target
-from enet_tvm.targets.spec import NATIVE
 from enet_tvm.tuning.keys import fingerprint, plain, template_key
 from enet_tvm.version import stack_versions
 
@@ -338,11 +338,11 @@ def use_log(directory: Path) -> Lookup:
 def find_log(wanted: Network, target: TargetSpec) -> Lookup:
     """Look for a log for a network on a target: the user's first, with the nearest number of threads.
 
-    A log of this machine serves ``native`` alone; without one, ``native`` takes those of the named targets whose vector
-    registers are this machine's and whose extensions it has.
+    A log of ``native`` serves that alone. Where a target has none of its own, those of targets will do whose vector registers
+    are the same and whose extensions it has: a ``zen4`` takes those of ``x86-64-v4``.
     """
     problems: list[str] = []
-    for name in [target.name, *(_classes_of_native(target) if target.name == NATIVE else [])]:
+    for name in itertools.chain([target.name], _classes_of(target)):
         for directory in _directories(name, wanted):
             try:
                 log = read_log(directory)
@@ -354,18 +354,19 @@ def find_log(wanted: Network, target: TargetSpec) -> Lookup:
     return Lookup(problems=problems)
 
 
-def _classes_of_native(native: TargetSpec) -> list[str]:
-    unit, found = VectorUnit.of(native.to_tvm()), []
+def _classes_of(target: TargetSpec) -> Iterator[str]:
+    """Return the named targets that another is one of, the most specific first."""
+    unit, found = VectorUnit.of(target.to_tvm()), []
     for name in known_targets():
         try:
             spec = load_target(name)
-            fits = spec.architecture == native.architecture and set(spec.cpu_features) <= set(native.cpu_features)
-            fits = fits and spec.gpu is None
+            fits = spec.architecture == target.architecture and set(spec.cpu_features) <= set(target.cpu_features)
+            fits = fits and spec.gpu is None and name != target.name
             if fits and VectorUnit.of(spec.to_tvm()) == unit:
                 found.append((len(spec.cpu_features), name))
         except UserError:
             continue  # A file of the user's that is broken is no business of this compilation.
-    return [name for _, name in sorted(found, reverse=True)]
+    yield from (name for _, name in sorted(found, reverse=True))
 
 
 def _directories(target: str, wanted: Network) -> list[Path]:

@@ -181,7 +181,7 @@ def test_a_log_of_something_else_is_a_sentence(tmp_path, change, complaint):
 
 def test_this_machine_takes_the_log_of_its_class(tmp_path):
     native = load_target("native")
-    classes = log_module._classes_of_native(native)
+    classes = list(log_module._classes_of(native))
     if not classes:
         pytest.skip("no shipped target has this machine's vector registers")
     assert all(load_target(name).architecture == native.architecture for name in classes)
@@ -190,6 +190,19 @@ def test_this_machine_takes_the_log_of_its_class(tmp_path):
     assert find_log(WANTED, native).directory == place
     own = save(make_log(target=LogTarget.of(native)), tmp_path / "user" / "tuning_logs" / "native" / "enet-64x48-2threads")
     assert find_log(WANTED, native).directory == own
+
+
+def test_a_processor_takes_the_log_of_its_class(tmp_path):
+    """Zen 4 has all that x86-64-v4 asks for; not the other way round, nor with shorter registers."""
+    for name, spec in (("x86-64-v3", X86), ("x86-64-v4", load_target("x86-64-v4"))):
+        save(make_log(target=LogTarget.of(spec)), tmp_path / "shipped" / "tuning_logs" / name / "enet-64x48-2threads")
+    found = find_log(WANTED, load_target("zen4"))
+    assert found.directory == tmp_path / "shipped" / "tuning_logs" / "x86-64-v4" / "enet-64x48-2threads"
+    assert not found.problems
+    own = save(make_log(target=LogTarget.of(load_target("zen4"))), tmp_path / "user/tuning_logs/zen4/enet-64x48-2threads")
+    assert find_log(WANTED, load_target("zen4")).directory == own
+    assert "zen4" not in log_module._classes_of(load_target("x86-64-v4"))
+    assert find_log(WANTED, load_target("x86-64-v2")).log is None
 
 
 def test_a_trace_that_does_not_fit_is_not_taken():
