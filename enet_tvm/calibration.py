@@ -24,7 +24,7 @@ class Calibration(BaseModel):
     source : str
         Which pictures, in words.
     ranges : dict
-        By layer, the least and the largest value of its output.
+        By layer, the least and the largest value of its output; under ``input``, of the network's input.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

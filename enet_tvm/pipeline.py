@@ -111,9 +111,9 @@ class Numerics:
     Attributes
     ----------
     dtype : {"float32", "bfloat16", "int8"}
-        Of activations and weights between the first and the last layer; sums are wider.
+        Of weights and of what layers read; sums are wider, and so are the picture and the logits outside.
     ranges : mapping
-        For int8, by layer the least and largest value of its output.
+        For int8, by layer the least and largest value of its output, and of the network's input.
     labels : bool
         Return N x H x W uint8 classes instead of logits.
     """

@@ -23,7 +23,7 @@ def command(
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="File to write; by default beside the weights.")
     ] = None,
 ) -> None:
-    """Note the range of every layer's output on pictures such as the network will see, for 'compile --dtype int8'.
+    """Note the ranges of the input and of every layer on pictures such as the network will see, for 'compile --dtype int8'.
 
     Nothing is trained: some dozens of pictures and a few seconds are enough.
     """
@@ -58,7 +58,7 @@ def command(
     calibration = calibrate(path, shown, source, wanted)
     target = out or calibration_beside(path)
     calibration.write(target)
-    console.print(f"{target}: ranges of {len(calibration.ranges)} layers on {source}", markup=False)
+    console.print(f"{target}: {len(calibration.ranges)} ranges on {source}", markup=False)
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -37,7 +37,7 @@ class LowerKernels:
     choices : Choices
         Which point of a template to make its kernel at.
     ranges : mapping
-        By layer, the least and largest value of its output; needed of those that are stored as codes.
+        By layer, the least and largest value of its output; needed of those that are stored as codes, and of the input.
     """
 
     def __init__(self, unit: VectorUnit, choices: Choices = DEFAULTS, ranges: Ranges | None = None) -> None:
