@@ -196,7 +196,7 @@ def test_tuning_trials_are_all_measured(emulated: Any, tmp_path: Path) -> None:
     function = te.create_prim_func([a, b, product])
     spec = load_target("rpi4")
     target = spec.to_tvm()
-    records = Records(tmp_path / "database", target)
+    records = Records(tmp_path / "database", target, ())
     search = GenericSearch(GenericTask.of("product", (0,), function, 4), target, records, trials=16)
     fleet = Fleet(emulated[0], KEY)
     timing = Timing(repeats=2, milliseconds=1, timeout=60)

@@ -28,7 +28,7 @@ def test_search(tmp_path: Path):
     function = pooling()
     task = GenericTask.of("pool", (0,), function, 8)
     assert GenericTask.of("pool", (0,), pooling(), 8).key == task.key
-    records = Records(tmp_path, target)
+    records = Records(tmp_path, target, ())
     search = GenericSearch(task, target, records, 12)
     rounds = 0
     while candidates := search.next_round():
@@ -42,7 +42,7 @@ def test_search(tmp_path: Path):
     assert rounds == 2
     assert search.done
     assert not search.failure
-    again = Records(tmp_path, target)
+    again = Records(tmp_path, target, ())
     assert again.trials == again.schedules(task) == 12
     best, *others = again.generic(task, 100)
     assert float(best.run_secs[0]) < 2e-5
@@ -62,17 +62,17 @@ def test_search(tmp_path: Path):
 def test_what_says_nothing_of_a_candidate_is_not_written_down(tmp_path: Path):
     target = load_target("native").to_tvm()
     task = GenericTask.of("pool", (0,), pooling(), 8)
-    records = Records(tmp_path, target)
+    records = Records(tmp_path, target, ())
     search = GenericSearch(task, target, records, 4)
     candidates = search.next_round()
     search.tell(candidates, [None, (), *[(1e-3,)] * (len(candidates) - 2)])
-    assert records.schedules(task) == len(candidates) - 1 == Records(tmp_path, target).trials
+    assert records.schedules(task) == len(candidates) - 1 == Records(tmp_path, target, ()).trials
 
 
 def test_what_no_rule_fits_ends_its_search_alone(tmp_path: Path, monkeypatch):
     target = load_target("native").to_tvm()
     task = GenericTask.of("pool", (0,), pooling(), 8)
-    search = GenericSearch(task, target, Records(tmp_path, target), 8)
+    search = GenericSearch(task, target, Records(tmp_path, target, ()), 8)
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("ScheduleError: reverse-compute-at does not apply")
