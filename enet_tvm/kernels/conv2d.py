@@ -32,6 +32,7 @@ from enet_tvm.kernels.elements import (
     multiply_add,
     pixels_together,
     splat,
+    store,
     store_pixels,
     vector,
     write_edges,
@@ -341,7 +342,7 @@ class _Body:
         out = self.attrs.out_layout
         for i, o in tile_places(self.tile.pixels, self.tile.blocks):
             place = (picture, group * self.tile.blocks + o, row * 2 + phase // 2, (start + i) * 2 + phase % 2)
-            store_pixels(self.buffers["out"], [self._finished(acc[phase, i, o], place)], (*place[:3], place[3] + out.pad), out)
+            store(self.buffers["out"], self._finished(acc[phase, i, o], place), (*place[:3], place[3] + out.pad), out)
 
     def _shortcut(self, place: tuple[Any, Any, Any, Any]) -> Any:
         """Return one block of the stored shortcut as it is added, but for an offset that the bias has."""

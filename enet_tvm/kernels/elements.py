@@ -72,20 +72,23 @@ def store(buffer: Any, value: Any, index: Sequence[Any], layout: Layout) -> None
 
 
 def pixels_together(layout: Layout) -> int:
-    """Return how many neighbours `store_pixels` takes at once where it is faster than one after the other."""
+    """Return how many neighbours `store_pixels` stores at once, where that is faster than one after the other."""
     return 4 if layout.dtype == "uint8" and layout.block == _PACKED else 1
 
 
 def store_pixels(buffer: Any, values: Sequence[Any], index: Sequence[Any], layout: Layout) -> None:
     """Store one block of channels of each of some neighbours in a row, as `store` does the one at `index`."""
     *leading, column = index
-    if len(values) > 1 and len(values) == pixels_together(layout):
-        # In blocked layouts neighbours follow each other, so that the four of them are one vector of words.
-        words = _call("uint32", layout.block, "pack", layout.dtype, layout.block, *values)
-        T.buffer_store(buffer, words, [*index, vector(0, layout.block)])
-        return
-    for i, value in enumerate(values):
-        store(buffer, value, (*leading, column + i), layout)
+    together = pixels_together(layout)
+    for first in range(0, len(values), together):
+        some = values[first : first + together]
+        if len(some) == together > 1:
+            # In blocked layouts neighbours follow each other, so that these are one vector of words.
+            words = _call("uint32", layout.block, "pack", layout.dtype, layout.block, *some)
+            T.buffer_store(buffer, words, [*leading, column + first, vector(0, layout.block)])
+            continue
+        for i, value in enumerate(some, first):
+            store(buffer, value, (*leading, column + i), layout)
 
 
 def to_words(values: Sequence[Any], dtype: DType, lanes: int) -> Any:
@@ -190,9 +193,7 @@ def _definition(name: str, isa: Isa) -> str:
     what, dtype, lanes = name.removeprefix(_PREFIX).split("_")
     if what.startswith("dot"):
         return _dot(name, dtype, int(lanes), isa)
-    if what == "pack":
-        return _PACK.format(name=name)
-    return {"load": _load, "store": _store, "pair": _pair, "max": _max}[what](name, dtype, int(lanes))
+    return {"load": _load, "store": _store, "pack": _pack, "pair": _pair, "max": _max}[what](name, dtype, int(lanes))
 
 
 def _words(count: int) -> str:
@@ -300,8 +301,9 @@ define {words} @{name}({words} %a, {words} %b) alwaysinline {{
 }}"""
 
 
-# The instructions that saturate put together what lies in the same quarter of both registers, hence the order at the end.
-_PACK = """
+def _pack(name: str, _dtype: str, _lanes: int) -> str:
+    # The instructions that saturate put together what lies in the same quarter of both registers, hence the order at the end.
+    return f"""
 declare <32 x i16> @llvm.x86.avx512.packssdw.512(<16 x i32>, <16 x i32>)
 declare <64 x i8> @llvm.x86.avx512.packuswb.512(<32 x i16>, <32 x i16>)
 define <16 x i32> @{name}(<16 x float> %a, <16 x float> %b, <16 x float> %c, <16 x float> %d) alwaysinline {{

@@ -19,7 +19,6 @@ from enet_tvm.kernels.elements import (
     accumulator,
     largest,
     multiply_add,
-    pixels_together,
     splat,
     store_pixels,
     to_words,
@@ -218,13 +217,10 @@ class _InitialBlock:
 
     def _store(self, acc: Registers, picture: Any, row: Any, start: Any, group: int) -> None:
         """Emit bias, activation and the stores of a tile."""
-        together = pixels_together(self.layout)
         for o in range(self.tile.blocks):
-            for first in range(0, self.tile.pixels, together):
-                pixels = range(first, min(first + together, self.tile.pixels))
-                values = [self._finished(acc[i, o], group * self.tile.blocks + o) for i in pixels]
-                place = (picture, group * self.tile.blocks + o, row, start + first + self.layout.pad)
-                store_pixels(self.buffers["out"], values, place, self.layout)
+            block = group * self.tile.blocks + o
+            values = [self._finished(acc[i, o], block) for i in range(self.tile.pixels)]
+            store_pixels(self.buffers["out"], values, (picture, block, row, start + self.layout.pad), self.layout)
 
     def _finished(self, value: Any, block: int) -> Any:
         buffers, lanes = self.buffers, self.layout.block

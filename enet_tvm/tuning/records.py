@@ -138,8 +138,7 @@ def repair(directory: Path) -> int:
     removed = len(workloads) - len(whole) + len(trials) - len(kept)
     if removed:
         for name, lines in ((WORKLOADS, whole), (TRIALS, kept)):
-            with atomic_file(directory / name) as path:
-                path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            _write_lines(directory / name, lines)
     return removed
 
 
@@ -153,12 +152,16 @@ def _forget_others(directory: Path, keys: Collection[str], ms: Any) -> None:
     kept = [line for line in trials if json.loads(line)[0] not in others]
     # Workloads stay where they are: records name them by their number.
     if len(kept) < len(trials):
-        with atomic_file(directory / TRIALS) as path:
-            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        _write_lines(directory / TRIALS, kept)
 
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _is_json(line: str, length: int) -> bool:
