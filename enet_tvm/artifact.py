@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_directory, sha256
+from enet_tvm.files import atomic_directory, read_json, sha256
 from enet_tvm.machine import architecture, cpu_features
 from enet_tvm.version import stack_versions
 
@@ -419,12 +419,7 @@ def read_manifest(directory: str | Path) -> Manifest:
         raise UserError(
             f"{directory} is not an artifact: it has no {MANIFEST_NAME}; give a directory that 'enet-tvm compile' wrote"
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; check its permissions") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); {_AGAIN}") from error
+    content = read_json(path, _AGAIN)
     schema = content.get("schema_version") if isinstance(content, dict) else None
     if schema != SCHEMA_VERSION:
         raise UserError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_file
+from enet_tvm.files import atomic_file, read_json
 from enet_tvm.places import find_file
 
 
@@ -56,12 +57,13 @@ def load_calibration(path: str | Path, weights: str) -> Calibration:
         When the file is missing, broken, or of other weights.
     """
     again = "make one with 'enet-tvm calibrate'"
+    content = read_json(find_file(path), again)
     try:
-        calibration = Calibration.model_validate_json(find_file(path).read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a calibration; {again}") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; {again}") from error
+        calibration = Calibration.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"]) or "content"
+        raise UserError(f"{path} is not a calibration ({where}: {first['msg']}); {again}") from error
     if calibration.weights != weights:
         raise UserError(f"{path} is of other weights; {again} for these")
     return calibration

@@ -145,7 +145,7 @@ CASES = [
     Case("train --data synthetic --out file/runs", "cannot write"),
     Case("compile --weights good.safetensors -o out --target pentium", "no target 'pentium'"),
     Case("compile --weights good.safetensors -o out --target nowhere.toml", "no target 'nowhere.toml'"),
-    Case("compile --weights good.safetensors -o out --target broken.toml", "not readable TOML"),
+    Case("compile --weights good.safetensors -o out --target broken.toml", "not valid TOML"),
     Case("compile --weights good.safetensors -o out --target no-target.toml", "no-target.toml: description"),
     Case("targets show pentium", "no target 'pentium'"),
     Case("targets check nowhere.toml", "no target 'nowhere.toml'"),

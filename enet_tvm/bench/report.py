@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from enet_tvm.errors import UserError
+from enet_tvm.files import read_json
 
 OURS = "tvm"
 """The runner that ratios are relative to, where it was timed; else one over RPC, else the first."""
@@ -47,10 +47,7 @@ def load_figures(path: Path) -> list[Figures]:
     UserError
         When it is not one.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}); give a file of 'enet-tvm bench --json'") from error
+    content = read_json(path, "give a file of 'enet-tvm bench --json'")
     if not isinstance(content, list) or not all(isinstance(item, dict) and "entries" in item for item in content):
         raise UserError(f"{path} holds no results of a benchmark; give a file of 'enet-tvm bench --json'")
     return content

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_directory, sha256, write_json
+from enet_tvm.files import atomic_directory, read_json, sha256, write_json
 from enet_tvm.machine import architecture
 from enet_tvm.version import TESTED_STACK
 
@@ -135,12 +135,10 @@ def runtime_files(machine: str, python: str = "3.11") -> RuntimeFiles:
 
 def _whole(folder: Path) -> bool:
     """Return whether the cached files are as they were written."""
-    import json
-
     try:
-        hashes: dict[str, str] = json.loads((folder / _CONTENT).read_text(encoding="utf-8"))
+        hashes: dict[str, str] = read_json(folder / _CONTENT, "download them again")
         return bool(hashes) and all(sha256(folder / name) == expected for name, expected in hashes.items())
-    except (OSError, ValueError, AttributeError):
+    except (UserError, OSError, TypeError, AttributeError):
         return False
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 from enet_tvm import ops
 from enet_tvm.dataflow import constant_value
 from enet_tvm.errors import UserError
-from enet_tvm.files import sha256
+from enet_tvm.files import parse_json, sha256
 from enet_tvm.frontend.layer_names import named_after_layers
 from enet_tvm.frontend.onnx_window import DOMAIN, POOL, UNPOOL, collapse_window_calls
 from enet_tvm.networks.weights import WeightsInfo
@@ -83,10 +82,10 @@ def read_onnx_info(path: str | Path) -> WeightsInfo:
     try:
         return WeightsInfo(
             network=said["network"],
-            classes=tuple(json.loads(said["classes"])),
-            palette=tuple((int(r), int(g), int(b)) for r, g, b in json.loads(said["palette"])),
-            mean=tuple(json.loads(said["mean"])),
-            std=tuple(json.loads(said["std"])),
+            classes=tuple(parse_json(said["classes"])),
+            palette=tuple((int(r), int(g), int(b)) for r, g, b in parse_json(said["palette"])),
+            mean=tuple(parse_json(said["mean"])),
+            std=tuple(parse_json(said["std"])),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not say which network and classes it is of; {_AGAIN}") from error

@@ -12,7 +12,7 @@ import safetensors.torch
 from torch import nn
 
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_file
+from enet_tvm.files import atomic_file, parse_json
 from enet_tvm.networks.enet import ENet
 from enet_tvm.networks.segnet import SegNet
 from enet_tvm.networks.variant import ENetVariant
@@ -76,7 +76,7 @@ def read_info(weights: str | Path = DEFAULT_WEIGHTS) -> WeightsInfo:
             f"{path} is not a readable safetensors file ({error}); give weights made by 'enet-tvm train'"
         ) from error
     try:
-        raw = json.loads(metadata["enet-tvm"])
+        raw = parse_json(metadata["enet-tvm"])
         return WeightsInfo(
             network=raw["network"],
             classes=tuple(raw["classes"]),

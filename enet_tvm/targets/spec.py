@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from enet_tvm.errors import UserError
+from enet_tvm.files import read_toml
 from enet_tvm.places import search_roots
 from enet_tvm.size import Size, parse_size
 
@@ -242,10 +242,7 @@ def load_target(name: str) -> TargetSpec:
         from enet_tvm.targets.native import native_target
 
         return native_target()
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path} is not readable TOML ({error}); correct it") from error
+    content, _ = read_toml(path, "correct it")
     return make_target({"name": path.stem, **content}, path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from enet_tvm.errors import UserError
+from enet_tvm.files import read_toml
 from enet_tvm.size import Size, parse_size
 from enet_tvm.training.toml_lines import line_of
 
@@ -198,11 +198,7 @@ def load_recipe(name_or_path: str | Path, **overrides: Any) -> Recipe:
     UserError
         When there is no such recipe, or a key is unknown or its value does not fit; it names the line.
     """
-    text = _read(str(name_or_path))
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"recipe {name_or_path} is not valid TOML: {error}; correct that line") from error
+    content, text = _read(str(name_or_path))
     replaced = {key: value for key, value in overrides.items() if value is not None}
     content |= replaced
     if isinstance(content.get("stages"), list):
@@ -235,11 +231,11 @@ def _folder() -> Any:
     return resources.files("enet_tvm.training") / "recipes"
 
 
-def _read(name: str) -> str:
-    try:
-        if name.endswith(".toml"):
-            return Path(name).expanduser().read_text(encoding="utf-8")
-        return str((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        known = ", ".join(built_in_recipes())
-        raise UserError(f"cannot read recipe {name}; give one of {known}, or a .toml file") from error
+def _read(name: str) -> tuple[dict[str, Any], str]:
+    known = ", ".join(built_in_recipes())
+    if name.endswith(".toml"):
+        return read_toml(Path(name).expanduser(), f"correct it, or give another recipe: {known}, or a .toml file")
+    if name not in built_in_recipes():
+        raise UserError(f"there is no recipe {name}; give one of {known}, or a .toml file")
+    with resources.as_file(_folder() / f"{name}.toml") as path:
+        return read_toml(path, "install enet-tvm again")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from typing import Any
+
+from enet_tvm.files import parse_toml
 
 
 def line_of(text: str, path: Sequence[str | int]) -> int | None:
@@ -42,8 +43,8 @@ def _statements(text: str) -> list[tuple[int, dict[str, Any]]]:
             continue
         first = first or number
         try:
-            content = tomllib.loads("".join(lines[:number]))
-        except tomllib.TOMLDecodeError:
+            content = parse_toml("".join(lines[:number]))
+        except ValueError:
             continue
         found.append((first, content))
         first = None

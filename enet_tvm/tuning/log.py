@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from enet_tvm.artifact import TuningInfo
 from enet_tvm.errors import UserError
+from enet_tvm.files import read_json
 from enet_tvm.kernels.choices import Choices
 from enet_tvm.kernels.register_tile import VectorUnit
 from enet_tvm.kernels.templates import Template
@@ -195,12 +196,9 @@ def read_log(directory: str | Path) -> TuningLog:
         When there is none, it does not parse, or is of another TVM.
     """
     path = Path(directory).expanduser() / LOG_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{directory} is not a tuning log: it has no {LOG_NAME}; give one that 'enet-tvm tune' wrote") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable JSON ({error}); {_AGAIN}") from error
+    if not path.is_file():
+        raise UserError(f"{directory} is not a tuning log: it has no {LOG_NAME}; give one that 'enet-tvm tune' wrote")
+    content = read_json(path, _AGAIN)
     schema = content.get("schema_version") if isinstance(content, dict) else None
     if schema != LOG_SCHEMA:
         raise UserError(f"{path} has schema version {schema}, and this release reads {LOG_SCHEMA}; {_AGAIN}")

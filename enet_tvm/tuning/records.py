@@ -10,7 +10,7 @@ from typing import Any
 
 import tvm
 
-from enet_tvm.files import atomic_file
+from enet_tvm.files import atomic_file, parse_json
 from enet_tvm.tuning.keys import fingerprint
 from enet_tvm.tuning.metaschedule import load_meta_schedule
 from enet_tvm.tuning.tasks import KEY, POINT, GenericTask, Task, point_text
@@ -131,10 +131,10 @@ def repair(directory: Path) -> int:
     whole = []
     for line in workloads:
         # Records name workloads by their number, so nothing after a broken one counts.
-        if not _is_json(line, 2):
+        if _parsed(line) is None:
             break
         whole.append(line)
-    kept = [line for line in trials if _is_json(line, 2) and json.loads(line)[0] < len(whole)]
+    kept = [line for line in trials if _workload_of(line) in range(len(whole))]
     removed = len(workloads) - len(whole) + len(trials) - len(kept)
     if removed:
         for name, lines in ((WORKLOADS, whole), (TRIALS, kept)):
@@ -149,7 +149,7 @@ def _forget_others(directory: Path, keys: Collection[str], ms: Any) -> None:
         return
     attributes = [ms.database.Workload.from_json(json.loads(line)).mod["main"].attrs for line in _lines(directory / WORKLOADS)]
     others = {place for place, found in enumerate(attributes) if found and KEY in found and str(found[KEY]) not in keys}
-    kept = [line for line in trials if json.loads(line)[0] not in others]
+    kept = [line for line in trials if _workload_of(line) not in others]
     # Workloads stay where they are: records name them by their number.
     if len(kept) < len(trials):
         _write_lines(directory / TRIALS, kept)
@@ -164,9 +164,16 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _is_json(line: str, length: int) -> bool:
+def _parsed(line: str) -> list[Any] | None:
+    """Return the pair that a whole line is, of workloads or trials."""
     try:
-        content = json.loads(line)
+        content = parse_json(line)
     except ValueError:
-        return False
-    return isinstance(content, list) and len(content) == length
+        return None
+    return content if isinstance(content, list) and len(content) == 2 else None
+
+
+def _workload_of(line: str) -> int | None:
+    """Return the number of the workload that a trial is of."""
+    content = _parsed(line)
+    return content[0] if content is not None and isinstance(content[0], int) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import time
@@ -18,7 +17,7 @@ import tvm
 from enet_tvm.artifact import LIBRARY_NAME, Manifest
 from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_directory, sha256, write_json
+from enet_tvm.files import atomic_directory, read_json, sha256, write_json
 from enet_tvm.kernels.register_tile import VectorUnit
 from enet_tvm.networks import read_info
 from enet_tvm.places import find_file
@@ -639,8 +638,8 @@ def _arguments(module: tvm.IRModule) -> list[Any]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path, "tune again")
+    except UserError:
         return None
 
 

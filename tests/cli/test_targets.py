@@ -41,7 +41,7 @@ def test_list(here: Path):
     figures = {target["name"]: target for target in json.loads((here / "list.json").read_text())}
     assert figures["mine"]["cores"] == 7
     assert figures["rpi4"]["vector_unit"] == {"lanes": 4, "registers": 32, "isa": "aarch64"}
-    assert "not readable TOML" in figures["broken"]["error"]
+    assert "not valid TOML" in figures["broken"]["error"]
 
 
 def test_show(here: Path):

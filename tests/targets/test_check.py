@@ -68,7 +68,7 @@ def test_a_file_that_is_not_valid_is_a_problem(tmp_path: Path):
     path.write_text("cores = many")
     found = check_target(str(path))
     assert not found.compiles
-    assert "is not readable TOML" in found.problems[0]
+    assert "is not valid TOML" in found.problems[0]
     with pytest.raises(UserError, match="there is no target"):
         check_target("nowhere")
 

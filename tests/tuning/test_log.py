@@ -123,7 +123,7 @@ def test_what_is_no_log(tmp_path):
     with pytest.raises(UserError, match=r"is not a tuning log: it has no log\.json"):
         read_log(tmp_path)
     (tmp_path / "log.json").write_text("{")
-    with pytest.raises(UserError, match="not readable JSON"):
+    with pytest.raises(UserError, match="not valid JSON"):
         read_log(tmp_path)
     for text in ("[]", '{"schema_version": 99}'):
         (tmp_path / "log.json").write_text(text)
@@ -161,7 +161,7 @@ def test_a_broken_log_is_a_sentence_and_the_next_one_is_taken(tmp_path):
     found = find_log(WANTED, X86)
     assert found.directory == good
     assert len(found.problems) == 1
-    assert "not readable JSON" in found.problems[0]
+    assert "not valid JSON" in found.problems[0]
 
 
 @pytest.mark.parametrize(
