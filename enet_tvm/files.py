@@ -35,7 +35,7 @@ def _explain(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror or error}; choose another place or free some room")
 
 
-def _umask() -> int:
+def umask() -> int:
     """Return the process's umask, which tempfile ignores."""
     mask = os.umask(0)
     os.umask(mask)
@@ -112,7 +112,7 @@ def _opened(place: Path | int) -> int:
 
 def _replaced(path: Path, place: Path) -> Iterator[Path]:
     try:
-        mode = 0o666 & ~_umask()
+        mode = 0o666 & ~umask()
         if place.exists():
             if not os.access(place, os.W_OK):
                 raise PermissionError(errno.EACCES, "it may not be written")
@@ -168,7 +168,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         raise _explain(path, error) from error
     try:
         yield temporary
-        _set_mode(temporary, 0o777 & ~_umask())
+        _set_mode(temporary, 0o777 & ~umask())
         if place.exists():
             _swap(temporary, place)
         else:

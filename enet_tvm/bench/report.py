@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from enet_tvm.errors import UserError
 from enet_tvm.files import read_json
@@ -14,6 +16,46 @@ OURS = "tvm"
 """The runner that ratios are relative to, where it was timed; else one over RPC, else the first."""
 
 Figures = dict[str, Any]
+
+
+class _Times(BaseModel):
+    """What of a result is computed with; older files lack much of the rest, which is only shown."""
+
+    median_ms: Annotated[FiniteFloat, Field(gt=0)]
+    p10_ms: FiniteFloat
+    p90_ms: FiniteFloat
+
+
+class _Rate(BaseModel):
+    streams: int
+    images_per_second: FiniteFloat
+
+
+class _Energy(BaseModel):
+    meter: str
+    joules_per_pass: FiniteFloat
+
+
+class _Footprint(BaseModel):
+    throughput: tuple[_Rate, ...] = ()
+    energy: tuple[_Energy, ...] = ()
+
+
+class _Entry(BaseModel):
+    name: str
+    description: str
+    latency: _Times | None
+    footprint: _Footprint | None = None
+
+
+class _Result(BaseModel):
+    size: str
+    threads: int
+    entries: tuple[_Entry, ...]
+    versions: dict[str, str] = {}
+
+
+_RESULTS = TypeAdapter(tuple[_Result, ...])
 
 
 @dataclass(frozen=True)
@@ -48,8 +90,14 @@ def load_figures(path: Path) -> list[Figures]:
         When it is not one.
     """
     content = read_json(path, "give a file of 'enet-tvm bench --json'")
-    if not isinstance(content, list) or not all(isinstance(item, dict) and "entries" in item for item in content):
-        raise UserError(f"{path} holds no results of a benchmark; give a file of 'enet-tvm bench --json'")
+    try:
+        _RESULTS.validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"]) or "content"
+        raise UserError(
+            f"{path} holds no results of a benchmark ({where}: {first['msg']}); give a file of 'enet-tvm bench --json'"
+        ) from error
     return content
 
 

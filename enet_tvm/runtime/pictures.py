@@ -57,6 +57,11 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
     Transparent pictures are laid on black. 16-bit grey keeps its upper eight bits; grey of 32-bit floats is taken
     as 0..1 if nothing exceeds 1, else as 0..255.
+
+    Raises
+    ------
+    ValueError
+        When a pixel of floats is NaN or infinite.
     """
     if image.mode == "RGB":
         return image
@@ -66,7 +71,9 @@ def as_rgb(image: Image.Image) -> Image.Image:
         grey = Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8))
         return grey.convert("RGB")
     if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image))
+        values = np.asarray(image)
+        if not np.isfinite(values).all():
+            raise ValueError("it holds NaN or infinite pixels")
         grey = Image.fromarray(np.clip(values * (255 if values.max(initial=0) <= 1 else 1), 0, 255).astype(np.uint8))
         return grey.convert("RGB")
     if image.has_transparency_data:

@@ -219,7 +219,7 @@ class Session:
         if not self.request.fresh:
             identity = self._identity()
             for source in (self.work, self.directory):
-                known = _read_json(source / IDENTITY)
+                known = _read_json(source / IDENTITY, dict)
                 if known is None:
                     continue
                 if known != identity:
@@ -228,7 +228,7 @@ class Session:
                     continue
                 if source != self.work:
                     self._copy_measurements(source)
-                self._failures = _read_json(source / FAILURES) or []
+                self._failures = _read_json(source / FAILURES, list) or []
                 break
             else:
                 shutil.rmtree(self.work, ignore_errors=True)
@@ -605,7 +605,7 @@ class Session:
             apache_tvm=stack["apache-tvm"],
             apache_tvm_ffi=stack["apache-tvm-ffi"],
             enet_tvm=__version__,
-            host=str((_read_json(self.work / IDENTITY) or {}).get("processor", "")),
+            host=str((_read_json(self.work / IDENTITY, dict) or {}).get("processor", "")),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             trials=self.records.trials,
             failed=len(self._failures),
@@ -636,11 +636,13 @@ def _arguments(module: tvm.IRModule) -> list[Any]:
     return list(ArgInfo.from_prim_func(module["main"]))
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, kind: type[Any]) -> Any:
+    """Return what an earlier session wrote; None if that is not there, or no longer what it was."""
     try:
-        return read_json(path, "tune again")
+        content = read_json(path, "tune again")
     except UserError:
         return None
+    return content if isinstance(content, kind) else None
 
 
 __all__ = ["Session", "TuneRequest", "tune"]
