@@ -171,3 +171,12 @@ def test_results_never_share_a_name(parts: list[tuple[str, str, str]]):
     names = output_names(pictures, pictures)
     files = [name.lower() for name in names] + [f"{name}_labels".lower() for name in names]
     assert len(set(files)) == len(files)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_not_finite(tmp_path, value):
+    values = np.zeros((4, 6), np.float32)
+    values[1, 2] = value
+    Image.fromarray(values).save(tmp_path / "depth.tif")
+    with pytest.raises(UserError, match=r"depth\.tif cannot be read as a picture \(it holds NaN or infinite pixels\)"):
+        load_picture(tmp_path / "depth.tif")

@@ -57,6 +57,37 @@ def test_forward_of_any_batch(tiny_artifact, tiny_artifact_of_two, segmenter, se
         np.testing.assert_allclose(logits, artifact.reference(x), atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+def test_input_that_is_not_finite_is_refused(segmenter, segmenter_of_two, value: float, batch: int):
+    """In whatever place and order of memory, also where two infinities would cancel out."""
+    whole = random_input(batch)
+    whole[-1, 2, 15, 23] = value
+    pair = random_input(batch)
+    pair[0, 0, 0, :2] = value, -value
+    for loaded in (segmenter, segmenter_of_two):
+        for x in (whole, pair, np.asfortranarray(whole), whole[:, :, ::-1]):
+            with pytest.raises(UserError, match="holds NaN or infinity"):
+                loaded.forward(x)
+    for call in (segmenter.forward_timed, segmenter.run_instrumented, lambda x: segmenter.time_kernels(x, 1)):
+        with pytest.raises(UserError, match="holds NaN or infinity"):
+            call(whole[-1:])
+
+
+@pytest.mark.filterwarnings("error")
+def test_large_input_is_finite(tiny_artifact, segmenter):
+    """The sum of all is more than a float32 holds."""
+    x = np.full((1, *SHAPE), 1e37, np.float32)
+    np.testing.assert_allclose(segmenter.forward(x), tiny_artifact.reference(x), rtol=1e-5)
+
+
+def test_picture_of_floats_that_is_not_finite(segmenter):
+    values = np.zeros((4, 4), np.float32)
+    values[1, 2] = np.nan
+    with pytest.raises(UserError, match=r"NaN or infinite pixels; fill them in"):
+        segmenter.segment(Image.fromarray(values))
+
+
 def test_a_timed_pass_is_a_pass(tiny_artifact, segmenter):
     x = random_input(1)
     start = time.perf_counter()
