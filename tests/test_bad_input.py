@@ -104,6 +104,12 @@ class Case:
         return f"{self.command} ({self.note})" if self.note else self.command
 
 
+def two_pictures() -> None:
+    """The labels of the one would be called as the other."""
+    for name in ("a.jpg", "a_labels.png"):
+        shutil.copy("good.png", name)
+
+
 BAD_WEIGHTS = {
     "missing.safetensors": "there is no file",
     "text.safetensors": "not a readable safetensors file",
@@ -178,6 +184,14 @@ CASES = [
     Case("run artifact good.png -o file/out", "cannot write"),
     Case("run artifact good.png -o /proc/out", "cannot write"),
     Case("run artifact good.png -o out --threads 0", "threads"),
+    Case("run artifact good.png -o .", "written over the picture good.png"),
+    Case("run artifact good.png empty/../good.png -o empty/..", "written over the picture"),
+    Case("run artifact good.png -o back", "written over the picture", lambda: Path("back").symlink_to("."), "a link"),
+    Case("run artifact a.jpg a_labels.png -o . --labels", "written over the picture a_labels.png", two_pictures, "labels"),
+    Case("run artifact good.png -o ''", "the value after -o is empty"),
+    Case("run artifact '' -o out", "the value after artifact is empty"),
+    Case("info --network enet --classes 2 --json=", "the value of --json is empty"),
+    Case("compile --weights good.safetensors --target ' ' -o out", "the value after --target is empty"),
     Case("run artifact good.png -o out --opacity 2", "opacity 2"),
     Case("verify nowhere", "no directory"),
     Case("verify artifact", "truncated or edited", edit_library(lambda library: library[1:]), "edited library"),
@@ -225,18 +239,17 @@ def test_unreadable_picture(picture: str, world: Path, capfd: pytest.CaptureFixt
     assert [path.name for path in Path("out").iterdir()] == ["good.png"]
 
 
-NO_ROOM = ["run artifact good.png -o .", "info --network enet --classes 2 --json figures.json"]
+NO_ROOM = ["run artifact good.png -o empty", "info --network enet --classes 2 --json figures.json"]
 
 
 @pytest.mark.parametrize("command", NO_ROOM)
 def test_no_room(command: str, world: Path, capsys: pytest.CaptureFixture[str]):
     """A limit on the size of files fails a write half-way, as a full disk does; what is printed must not go to a file then."""
-    Path("good.png").rename("picture.png")  # so that the result would not be written over it
     before = tree(world)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
     try:
-        lines = refused(command.replace("good.png", "picture.png"), capsys)
+        lines = refused(command, capsys)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert len(lines) == 1, lines

@@ -51,6 +51,7 @@ def build_app() -> typer.Typer:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 on success, 1 when a check failed, 2 on bad input."""
     try:
+        _check_none_is_empty(sys.argv[1:] if arguments is None else arguments)
         code = build_app()(args=arguments, standalone_mode=False)
     except UserError as error:
         _fail(str(error))
@@ -62,6 +63,19 @@ def main(arguments: list[str] | None = None) -> None:
         Console(stderr=True).print("interrupted", style="yellow")
         sys.exit(130)
     sys.exit(code or 0)
+
+
+def _check_none_is_empty(arguments: list[str]) -> None:
+    """Refuse an empty argument, which as a path would mean the current directory."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option, equals, value = argument.partition("=")
+        if not argument.strip():
+            place = f"after {before}" if before.strip() else "in the command"
+        elif option.startswith("--") and equals and not value.strip():
+            place = f"of {option}"
+        else:
+            continue
+        raise UserError(f"the value {place} is empty; give one (is a variable of your shell not set?)")
 
 
 def _fail(message: str) -> None:

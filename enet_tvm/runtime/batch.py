@@ -78,11 +78,16 @@ def segment_files(
     Raises
     ------
     UserError
-        When the opacity is not between 0 and 1, or a result cannot be written.
+        When the opacity is not between 0 and 1, a result would take the place of one of the pictures (then none is written),
+        or a result cannot be written.
     """
     check_opacity(opacity)
     manifest = segmenter.manifest
-    for picture, name in zip(pictures, output_names(pictures, inputs), strict=True):
+    names = output_names(pictures, inputs)
+    _check_overwrites_none(
+        pictures, [output / f"{name}{suffix}.png" for name in names for suffix in ("", "_labels")[: 1 + labels]]
+    )
+    for picture, name in zip(pictures, names, strict=True):
         try:
             image = load_picture(picture)
         except UserError as error:
@@ -109,6 +114,13 @@ def segment_files(
             network_ms=1e3 * (after - before),
             total_ms=1e3 * (done - started),
         )
+
+
+def _check_overwrites_none(pictures: Sequence[Path], results: Sequence[Path]) -> None:
+    files = {picture.resolve() for picture in pictures}
+    for result in results:
+        if result.resolve() in files:
+            raise UserError(f"a result would be written over the picture {result}; choose another folder for the results")
 
 
 def _save(image: Image.Image, path: Path) -> None:
