@@ -29,10 +29,13 @@ def tracker(
 
     It listens on this machine alone unless --host is given: boards need 0.0.0.0, or this machine's address in their network.
     """
+    from enet_tvm.rpc.address import Address, parse_host
     from enet_tvm.rpc.tracker import run_tracker
 
+    host = parse_host(host, "--host")
+
     def ready(port: int) -> None:
-        typer.echo(f"tracker on {host}:{port}; stop it with Ctrl-C")
+        typer.echo(f"tracker on {Address(host, port)}; stop it with Ctrl-C")
         if host in ("127.0.0.1", "::1", "localhost"):
             typer.echo("only this machine can reach it; for boards, give --host 0.0.0.0")
 
@@ -49,6 +52,9 @@ def serve(
     folder: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where uploads lie during a session; the temporary folder by default.")
     ] = None,
+    custom_addr: Annotated[
+        str | None, typer.Option(metavar="HOST", help="By which clients reach this machine, where the tracker sees another.")
+    ] = None,
 ) -> None:
     """Offer this machine to whoever asks the tracker for its key, one at a time; until Ctrl-C.
 
@@ -57,16 +63,24 @@ def serve(
     """
     import time
 
+    from enet_tvm.rpc.address import Address, parse_address, parse_host
     from enet_tvm.rpc.server import WARNING, ServerSettings
     from enet_tvm.rpc.server import serve as run_server
-    from enet_tvm.rpc.wire import parse_address
 
     def log(line: str) -> None:
         typer.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
-    settings = ServerSettings(key, parse_address(tracker), host, port, session_seconds, folder)
+    settings = ServerSettings(
+        key,
+        parse_address(tracker),
+        parse_host(host, "--host"),
+        port,
+        session_seconds,
+        folder,
+        parse_host(custom_addr, "--custom-addr") if custom_addr else None,
+    )
     typer.echo(f"mind: {WARNING}")
-    run_server(settings, log, lambda port: log(f"serving {key} on {host}:{port}; stop it with Ctrl-C"))
+    run_server(settings, log, lambda port: log(f"serving {key} on {Address(settings.host, port)}; stop it with Ctrl-C"))
 
 
 @app.command("list")
@@ -78,8 +92,10 @@ def list_devices(
     from rich.console import Console
 
     from enet_tvm.files import write_json
+    from enet_tvm.rpc.address import parse_address
     from enet_tvm.rpc.devices import list_devices as ask
-    from enet_tvm.rpc.wire import parse_address
+    from enet_tvm.rpc.messages import LONGEST_KEY
+    from enet_tvm.text import printable
 
     console = Console(soft_wrap=True, highlight=False)
     address = parse_address(tracker)
@@ -87,10 +103,11 @@ def list_devices(
     if found.devices:
         console.print(_table(found))
     else:
-        console.print(f"no board is registered at {address}; on one, run: enet-tvm device serve --tracker {address} --key NAME")
+        how = f"enet-tvm device serve --tracker {address} --key NAME"
+        console.print(f"no board is registered at {address}; on one, run: {how}", markup=False)
     for key, waiting in sorted(found.waiting.items()):
         if waiting:
-            console.print(f"{waiting} wait for '{key}'", markup=False)
+            console.print(f"{waiting} wait for '{printable(key, LONGEST_KEY)}'", markup=False)
     if json is not None:
         write_json(json, found.to_dict())
 
@@ -98,6 +115,10 @@ def list_devices(
 def _table(found: Devices) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
+
+    from enet_tvm.rpc.messages import LONGEST_KEY
+    from enet_tvm.text import printable
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("key", "address", "state", "free of this key"):
@@ -105,5 +126,5 @@ def _table(found: Devices) -> Table:
     states = {True: "[green]free[/]", False: "[yellow]in use[/]", None: "not said"}
     for device in found.devices:
         free = f"{found.free.get(device.key, 0)} of {len(found.of(device.key))}"
-        table.add_row(device.key, str(device.address), states[device.free], free)
+        table.add_row(Text(printable(device.key, LONGEST_KEY)), Text(str(device.address)), states[device.free], free)
     return table

@@ -10,6 +10,7 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from enet_tvm.errors import UserError
+from enet_tvm.text import printable
 from enet_tvm.version import __version__
 
 VERBS = (
@@ -79,11 +80,14 @@ def _check_none_is_empty(arguments: list[str]) -> None:
 
 
 def _fail(message: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_escape(message)}")
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"[bold red]error:[/] {_escape(printable(message, keep=chr(10)))}"
+    )
     sys.exit(2)
 
 
 def _escape(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    # A message may quote a name that somebody else has chosen.
+    return escape(printable(text, keep="\n"))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from enet_tvm.rpc.wire import Address
+    from enet_tvm.rpc.address import Address
     from enet_tvm.tuning.measure import Fleet
     from enet_tvm.tuning.report import Plan, Progress, Result
 
@@ -90,8 +90,8 @@ def command(
 def _fleet(tracker: str | None, key: str) -> Fleet | None:
     if tracker is None:
         return None
+    from enet_tvm.rpc.address import parse_address
     from enet_tvm.rpc.devices import list_devices, require_device
-    from enet_tvm.rpc.wire import parse_address
     from enet_tvm.tuning.measure import Fleet
 
     address: Address = parse_address(tracker)

@@ -54,8 +54,8 @@ def command(
     if tracker is None:
         loaded = Segmenter.load(artifact, threads)
     else:
+        from enet_tvm.rpc.address import parse_address
         from enet_tvm.rpc.engine import open_for_target
-        from enet_tvm.rpc.wire import parse_address
 
         loaded = open_for_target(artifact, parse_address(tracker), key, threads=threads)
     with loaded as segmenter:

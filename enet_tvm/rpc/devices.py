@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from enet_tvm.errors import UserError
+from enet_tvm.rpc.address import Address
+from enet_tvm.rpc.messages import LONGEST_KEY, ProtocolError, TrackerCode, parse_grant, parse_summary
 from enet_tvm.rpc.relay import shake_hands
-from enet_tvm.rpc.wire import Address, TrackerCode, TrackerConnection
+from enet_tvm.rpc.wire import TrackerConnection
+from enet_tvm.text import printable
 
 _SETTLING_SECONDS = 5.0
 """For which a device is looked for at a tracker that does not know it: a server comes back to a new tracker in 2 seconds."""
 _CONNECT_SECONDS = 5.0
+_MOST_NAMED = 20
+"""Keys of a large farm that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -109,19 +114,16 @@ def list_devices(tracker: Address, timeout: float = 5.0) -> Devices:
 
 def _ask_devices(tracker: Address, connection: TrackerConnection) -> Devices:
     try:
-        code, summary = connection.ask(TrackerCode.SUMMARY)
-        if code != TrackerCode.SUCCESS:
-            raise ConnectionError("it answered with an error")
-        devices = [
-            Device(str(server["key"]).partition(":")[2], Address(*server["addr"]), server.get("free"))
-            for server in summary["server_info"]
-        ]
-        queues = summary["queue_info"]
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise UserError(f"the tracker at {tracker} gives no answer that makes sense ({error}); start it again") from error
+        summary = parse_summary(connection.ask(TrackerCode.SUMMARY))
+    except OSError as error:
+        raise _no_sense(tracker, error) from error
+    devices = [Device(server.key, server.address, server.free) for server in summary.servers]
     devices.sort(key=lambda device: (device.key, device.address))
-    free, waiting = ({key: int(counts[what]) for key, counts in queues.items()} for what in ("free", "pending"))
-    return Devices(tuple(devices), free, waiting)
+    return Devices(tuple(devices), summary.free, summary.waiting)
+
+
+def _no_sense(tracker: Address, error: OSError) -> UserError:
+    return UserError(f"the tracker at {tracker} gives no answer that makes sense ({error}); start it again")
 
 
 def require_device(tracker: Address, key: str) -> None:
@@ -187,11 +189,11 @@ def claim_device(
                 raise _unknown(tracker, key, known, trouble)
             try:
                 answer = connection.ask(TrackerCode.REQUEST, key, "", 1, timeout=max(0.1, deadline - time.monotonic()))
-                code, (host, port, match_key) = answer
-                if code != TrackerCode.SUCCESS:
-                    raise ValueError(f"code {code}")
+                address, match_key = parse_grant(answer)
             except TimeoutError:
                 raise _busy(tracker, key, known, wait, trouble) from None
+            except ProtocolError as error:
+                raise _no_sense(tracker, error) from error
             except OSError as error:
                 if time.monotonic() >= deadline:
                     raise _no_tracker(tracker, error) from error
@@ -199,11 +201,6 @@ def claim_device(
                 trouble = f"; the tracker's last word: {error}"
                 time.sleep(0.2)
                 continue
-            except (ValueError, TypeError) as error:
-                raise UserError(
-                    f"the tracker at {tracker} gives no answer that makes sense ({error}); start it again"
-                ) from error
-        address = Address(host, int(port))
         try:
             timeout = max(0.5, min(_CONNECT_SECONDS, deadline - time.monotonic()))
             return shake_hands(address, f"{match_key} -timeout={session_seconds:g}", timeout), address
@@ -218,7 +215,8 @@ def claim_device(
 
 
 def _unknown(tracker: Address, key: str, known: Devices, trouble: str) -> UserError:
-    there = f"it has {', '.join(known.keys)}" if known.keys else "it has none"
+    keys = [printable(name, LONGEST_KEY) for name in known.keys]
+    there = f"it has {', '.join(keys[:_MOST_NAMED])}{' and others' if keys[_MOST_NAMED:] else ''}" if keys else "it has none"
     return UserError(
         f"the tracker at {tracker} has no device '{key}' ({there}{trouble}); give another --key, or start one on the board "
         f"with 'enet-tvm device serve --tracker {tracker} --key {key}'"

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from enet_tvm.artifact import Manifest, read_manifest
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
+from enet_tvm.rpc.address import Address
 from enet_tvm.rpc.session import DeviceSession, open_session
 from enet_tvm.rpc.session_process import LAST_OUTPUT, OPEN_GPU, TIME_CALL
-from enet_tvm.rpc.wire import Address
 from enet_tvm.runtime.segmenter import Segmenter
 
 _POOLED_ALLOCATOR = 2  # tvm::runtime::memory::AllocatorType::kPooled

@@ -20,6 +20,33 @@ import time
 _RPC_MAGIC = 0xFF271  # as in enet_tvm.rpc.wire, which is not imported here
 _CHUNK = 1 << 20
 _CONNECT_SECONDS = 15.0
+_MOST_STRANGERS = 16
+
+
+class _Limit:
+    """The time that is left, as the control connection says."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self.control = control
+        self._deadline: float | None = None
+
+    def pause(self) -> float | None:
+        """Return the seconds that are left; None without a limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def read(self) -> None:
+        """Take a new limit."""
+        lines = self.control.recv(4096).decode("ascii").split("\n")
+        if not lines[0]:
+            raise ConnectionResetError
+        seconds = float(lines[-2])
+        self._deadline = time.monotonic() + seconds if seconds else None
+
+    def check(self) -> None:
+        """Say when the time is over, and end."""
+        if self.pause() == 0:
+            self.control.sendall(b"expired")
+            raise TimeoutError
 
 
 class _Pipe:
@@ -48,69 +75,71 @@ class _Pipe:
             return
 
 
-def _receive(connection: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        if not (part := connection.recv(size - len(data))):
-            raise ConnectionResetError
-        data += part
-    return data
-
-
-def _accept(listener: socket.socket, key: str) -> socket.socket:
-    """Return the connection of the one client that knows the key."""
-    listener.settimeout(_CONNECT_SECONDS)
-    while True:
-        client, _ = listener.accept()
-        client.settimeout(5)
-        try:
-            magic, size = struct.unpack("<ii", _receive(client, 8))
-            if (
-                magic == _RPC_MAGIC
-                and 0 <= size < 4096
-                and hmac.compare_digest(_receive(client, size), f"client:{key}".encode())
-            ):
+def _accept(listener: socket.socket, limit: _Limit, key: str) -> socket.socket:
+    """Return the connection of the one client that knows the key; those that say something else, or nothing, delay nobody."""
+    shown = f"client:{key}".encode()
+    wanted = struct.pack("<ii", _RPC_MAGIC, len(shown)) + shown
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    said: dict[socket.socket, bytes] = {}
+    listener.setblocking(False)
+    while (pause := deadline - time.monotonic()) > 0:
+        left = limit.pause()
+        readable, _, _ = select.select([listener, limit.control, *said], [], [], pause if left is None else min(pause, left))
+        if limit.control in readable:
+            limit.read()
+        limit.check()
+        if listener in readable:
+            client, _ = listener.accept()
+            client.setblocking(False)
+            said[client] = b""
+            if len(said) > _MOST_STRANGERS:
+                oldest = next(iter(said))
+                del said[oldest]
+                oldest.close()
+        for client in [client for client in said if client in readable]:
+            try:
+                part = client.recv(len(wanted) - len(said[client]))
+            except OSError:
+                part = b""
+            said[client] += part
+            if hmac.compare_digest(said[client], wanted):
+                for stranger in said.keys() - {client}:
+                    stranger.close()
                 name = b"server:relay"
                 client.sendall(struct.pack("<ii", _RPC_MAGIC, len(name)) + name)
                 listener.close()
                 return client
-        except OSError:
-            pass
-        client.close()
+            if not part or len(said[client]) == len(wanted):
+                del said[client]
+                client.close()
+    raise TimeoutError
 
 
-def _carry(client: socket.socket, device: socket.socket, control: socket.socket) -> None:
+def _carry(client: socket.socket, device: socket.socket, limit: _Limit) -> None:
     for connection in (client, device):
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     pipes = [_Pipe(client, device), _Pipe(device, client)]
-    deadline: float | None = None
     while True:
-        readers: list[socket.socket] = [control, *(pipe.source for pipe in pipes if not pipe.waits_to_write)]
+        readers: list[socket.socket] = [limit.control, *(pipe.source for pipe in pipes if not pipe.waits_to_write)]
         writers = [pipe.sink for pipe in pipes if pipe.waits_to_write]
-        pause = None if deadline is None else max(0.0, deadline - time.monotonic())
-        readable, writable, _ = select.select(readers, writers, [], pause)
+        readable, writable, _ = select.select(readers, writers, [], limit.pause())
         for pipe in pipes:
             if pipe.source in readable and not pipe.read():
                 return
             if pipe.sink in writable:
                 pipe.write()
-        if control in readable:
-            lines = control.recv(4096).decode("ascii").split("\n")
-            if not lines[0]:
-                return
-            seconds = float(lines[-2])
-            deadline = time.monotonic() + seconds if seconds else None
-        if deadline is not None and time.monotonic() >= deadline:
-            control.sendall(b"expired")
-            return
+        if limit.control in readable:
+            limit.read()
+        limit.check()
 
 
 def _main() -> None:
     *numbers, key = sys.argv[1:]
     listener, device, control = (socket.socket(fileno=int(number)) for number in numbers)
     try:
-        _carry(_accept(listener, key), device, control)
+        limit = _Limit(control)
+        _carry(_accept(listener, limit, key), device, limit)
     except OSError:
         return  # either side is gone, and so are we
 

@@ -10,43 +10,39 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import random
 import select
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from enet_tvm.errors import UserError
-from enet_tvm.rpc.wire import (
-    DEFAULT_SERVER_PORT,
-    RPC_MAGIC,
-    RPC_MISMATCH,
-    Address,
-    TrackerCode,
-    TrackerConnection,
-    keep_alive,
-    pack_int,
-    pack_text,
-    parse_address,
-    receive_int,
-    receive_text,
-)
+from enet_tvm.rpc.address import DEFAULT_SERVER_PORT, Address, parse_address, parse_host
+from enet_tvm.rpc.greetings import Greeting, Greetings, reply, wait_readable
+from enet_tvm.rpc.messages import LONGEST_KEY, TrackerCode, expect_success, parse_greeting, parse_pending
+from enet_tvm.rpc.session_folder import SessionFolder, remove_leftovers
+from enet_tvm.rpc.wire import RPC_MAGIC, RPC_MISMATCH, TrackerConnection, keep_alive, pack_int, pack_text
+from enet_tvm.text import printable
 
 WARNING = "whoever can connect can run any code as this user: serve only on a network that you trust"
 """Said by the command line whenever a server starts."""
 
-_FOLDER_PREFIX = "enet-tvm-session-"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PORTS = 100
 """Ports that are tried, from the first on."""
+_BACKLOG = 128
+_LONGEST_LINE = 16
+"""Clients that may wait for the end of a session where there is no tracker to wait at."""
 _PING_SECONDS = 2.0
+_TRACKER_SECONDS = 3.0
+"""For everything that is said to a tracker at a time: the server does nothing else meanwhile."""
 _UNCLAIMED_SECONDS = 6.0
 """After which a device that was promised to a client that never came is offered again."""
 _FAREWELL_SECONDS = 2.0
@@ -71,6 +67,8 @@ class ServerSettings:
         After which a session is ended even if its client asked for more time.
     folder : Path or None
         Under which uploads are kept while a session lasts; None for the system's temporary folder.
+    custom_addr : str or None
+        Host by which clients reach this device, where the tracker sees another; None for what the tracker sees.
     """
 
     key: str
@@ -79,13 +77,14 @@ class ServerSettings:
     port: int = DEFAULT_SERVER_PORT
     session_seconds: float = 3600.0
     folder: Path | None = None
+    custom_addr: str | None = None
 
 
 @dataclass
 class _Session:
     process: int
     connection: socket.socket
-    folder: Path
+    folder: SessionFolder
     seconds: float
     start: float = field(default_factory=time.monotonic)
     left_since: float | None = None
@@ -117,10 +116,14 @@ class DeviceServer:
         self._settings = settings
         self._run_session = session
         self._log = log
-        self._listener = _listen(settings.host, settings.port)
-        self.port: int = self._listener.getsockname()[1]
+        listener = _listen(settings.host, settings.port)
+        self.port: int = listener.getsockname()[1]
+        self._greetings = Greetings(listener)
+        self._line: deque[tuple[Greeting, float | None]] = deque()
+        """Clients that wait for the end of the session, with the seconds that they want."""
         self._tracker: TrackerConnection | None = None
         self._tracker_due = 0.0
+        self._tracker_since = 0.0
         self._tracker_missed = False
         self._match_key: str | None = None
         self._unclaimed_since: float | None = None
@@ -144,24 +147,27 @@ class DeviceServer:
             signal.signal(number, self._stop)
         try:
             ready(self.port)
-            self._remove_leftovers()
+            remove_leftovers(self._settings.folder)
             while not self._stopping:
                 self._keep_registered()
                 self._watch_session()
-                readers = [wake_reader, *([self._tracker.socket] if self._tracker else [])]
-                if self._session is None or self._settings.tracker is not None:
-                    # Without a tracker there is no other line to wait in.
-                    readers.append(self._listener)
-                readable, _, _ = select.select(readers, [], [], self._pause())
-                if wake_reader in readable:
+                self._serve_next_in_line()
+                spoken = wait_readable(
+                    [wake_reader, *([self._tracker.socket] if self._tracker else []), *self._greetings.sockets], self._pause()
+                )
+                if wake_reader in spoken:
                     with contextlib.suppress(BlockingIOError):
                         wake_reader.recv(4096)
-                if self._listener in readable and not self._stopping:
-                    self._accept()
+                if self._tracker is not None and self._tracker.socket in spoken:
+                    self._drop_tracker()  # it speaks only when asked: it hung up
+                for greeting, text in self._greetings.arrivals():
+                    self._answer(greeting, text)
         finally:
             self._end_session(None)
             self._drop_tracker()
-            self._listener.close()
+            self._greetings.close()
+            while self._line:
+                self._line.popleft()[0].connection.close()
             signal.set_wakeup_fd(-1)
             wake_reader.close()
             wake_writer.close()
@@ -171,11 +177,12 @@ class DeviceServer:
 
     def _pause(self) -> float:
         """Return the seconds until something must be looked at."""
-        ends = [_PING_SECONDS if self._settings.tracker else 60.0]
+        now = time.monotonic()
+        ends = [60.0, self._greetings.deadline - now]
         if self._settings.tracker:
-            ends.append(self._tracker_due - time.monotonic())
+            ends.append(self._tracker_due - now)
         if self._session:
-            ends += [1.0, self._session.start + self._session.seconds - time.monotonic()]
+            ends += [1.0, self._session.start + self._session.seconds - now]
         return max(0.0, min(ends)) + 0.01
 
     # The tracker
@@ -185,112 +192,126 @@ class DeviceServer:
         now = time.monotonic()
         if address is None:
             return
-        if self._tracker is not None and now < self._tracker_due and (self._session or self._match_key):
-            if not _ended(self._tracker.socket):
-                return
-            self._drop_tracker()
-        elif now < self._tracker_due and self._tracker is None:
+        # A device that has become free is offered at once.
+        idle = self._tracker is not None and self._session is None and self._match_key is None
+        if now < self._tracker_due and not idle:
             return
-        self._tracker_due = now + _PING_SECONDS
         try:
-            if self._tracker is None:
-                self._tracker = TrackerConnection(address, timeout=3.0)
-                info = {"key": f"server:{self._settings.key}", "addr": [None, self.port]}
-                self._expect_success(self._tracker.ask(TrackerCode.UPDATE_INFO, info))
-                self._log(f"registered at tracker {address} as {self._settings.key}")
-                self._tracker_missed = False
-            pending = self._tracker.ask(TrackerCode.GET_PENDING_MATCHKEYS)
-            if self._session is None:
-                self._offer(pending, now)
+            self._speak_to_tracker(address, now + _TRACKER_SECONDS)
         except OSError as error:
             self._drop_tracker()
-            self._tracker_due = now + _PING_SECONDS
             if not self._tracker_missed:
                 self._log(f"no tracker at {address} ({error}); trying again every {_PING_SECONDS:g} seconds")
             self._tracker_missed = True
+        finally:
+            self._tracker_due = time.monotonic() + _PING_SECONDS
 
-    def _offer(self, pending: list[str], now: float) -> None:
+    def _speak_to_tracker(self, address: Address, deadline: float) -> None:
+        def left() -> float:
+            return max(0.05, deadline - time.monotonic())
+
+        host = self._settings.custom_addr
+        if self._tracker is None:
+            self._tracker_since = time.monotonic()
+            self._tracker = TrackerConnection(address, timeout=left())
+            info = {"key": f"server:{self._settings.key}", "addr": [host, self.port]}
+            expect_success(self._tracker.ask(TrackerCode.UPDATE_INFO, info, timeout=left()))
+            self._log(f"registered at tracker {address} as {self._settings.key}")
+            self._tracker_missed = False
+        pending = parse_pending(self._tracker.ask(TrackerCode.GET_PENDING_MATCHKEYS, timeout=left()))
+        if self._session is None and self._must_offer(pending):
+            key = f"{self._settings.key}:{random.SystemRandom().random()}"
+            expect_success(self._tracker.ask(TrackerCode.PUT, self._settings.key, (self.port, key), host, timeout=left()))
+            self._match_key, self._unclaimed_since = key, None
+
+    def _must_offer(self, pending: Sequence[str]) -> bool:
+        """Return whether the device must be offered anew, given the offers that nobody has taken."""
+        if self._match_key is None:
+            return True
         if self._match_key in pending:
             self._unclaimed_since = None
-            return
-        if self._match_key is not None:
-            self._unclaimed_since = self._unclaimed_since or now
-            if now - self._unclaimed_since < _UNCLAIMED_SECONDS:
-                return
-            self._log("promised to a client that never came; offering the device again")
-        assert self._tracker is not None
-        key = f"{self._settings.key}:{random.SystemRandom().random()}"
-        self._expect_success(self._tracker.ask(TrackerCode.PUT, self._settings.key, (self.port, key), None))
-        self._match_key, self._unclaimed_since = key, None
-
-    @staticmethod
-    def _expect_success(answer: object) -> None:
-        if answer != TrackerCode.SUCCESS:
-            raise ConnectionError(f"the tracker answered {answer!r}")
+            return False
+        now = time.monotonic()
+        self._unclaimed_since = self._unclaimed_since or now
+        if now - self._unclaimed_since < _UNCLAIMED_SECONDS:
+            return False
+        self._log("promised to a client that never came; offering the device again")
+        return True
 
     def _drop_tracker(self) -> None:
         if self._tracker is not None:
             self._tracker.close()
         self._tracker, self._match_key, self._unclaimed_since = None, None, None
-        self._tracker_due = 0.0
+        # At once, unless it hangs up whenever it is called.
+        self._tracker_due = self._tracker_since + _PING_SECONDS
 
     # Sessions
 
-    def _accept(self) -> None:
-        connection, peer = self._listener.accept()
-        try:
-            options = self._shake_hands(connection)
-        except OSError:
-            options = None
-        if options is None:
-            connection.close()
-            return
-        self._start_session(connection, f"{peer[0]}:{peer[1]}", options)
+    def _answer(self, greeting: Greeting, text: str) -> None:
+        """Give a client the device if it is the one that waits for it; without a tracker, let it wait in line."""
+        key, seconds = parse_greeting(text)
+        alone = self._settings.tracker is None
+        expected = self._settings.key if alone else self._match_key
+        if key and key == expected and not self._stopping:
+            if self._session is None and not self._line:
+                self._welcome(greeting, seconds)
+                return
+            if alone and len(self._line) < _LONGEST_LINE:
+                keep_alive(greeting.connection, _SILENCE_SECONDS)
+                self._line.append((greeting, seconds))
+                return
+        reply(greeting.connection, pack_int(RPC_MISMATCH))
+        greeting.connection.close()
 
-    def _shake_hands(self, connection: socket.socket) -> list[str] | None:
-        """Return the client's options; None if it is not the one that waits for this device."""
-        deadline = time.monotonic() + 3.0
-        if receive_int(connection, deadline) != RPC_MAGIC:
-            return None
-        key, *options = receive_text(connection, limit=4096, deadline=deadline).split()
-        expected = self._settings.key if self._settings.tracker is None else self._match_key
-        if self._session is not None or expected is None or key != f"client:{expected}":
-            connection.sendall(pack_int(RPC_MISMATCH))
-            return None
-        connection.sendall(pack_int(RPC_MAGIC) + pack_text(f"server:{self._settings.key}"))
-        return options
+    def _serve_next_in_line(self) -> None:
+        for waiting in list(self._line):
+            if _left(waiting[0].connection):
+                self._line.remove(waiting)
+                waiting[0].connection.close()
+        while self._line and self._session is None:
+            self._welcome(*self._line.popleft())
 
-    def _start_session(self, connection: socket.socket, peer: str, options: Sequence[str]) -> None:
+    def _welcome(self, greeting: Greeting, seconds: float | None) -> None:
+        if reply(greeting.connection, pack_int(RPC_MAGIC) + pack_text(f"server:{self._settings.key}")):
+            longest = self._settings.session_seconds
+            self._start_session(greeting.connection, greeting.peer, min(seconds or longest, longest))
+        else:
+            greeting.connection.close()
+
+    def _start_session(self, connection: socket.socket, peer: str, seconds: float) -> None:
         self._match_key = None
-        seconds = self._settings.session_seconds
-        for option in options:
-            if option.startswith("-timeout="):
-                with contextlib.suppress(ValueError):
-                    seconds = min(seconds, float(option.removeprefix("-timeout=")) or seconds)
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         keep_alive(connection, _SILENCE_SECONDS)
+        folder = None
         try:
-            folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=self._settings.folder))
+            folder = SessionFolder(self._settings.folder)
+            server = os.getpid()
+            process = os.fork()
         except OSError as error:
-            self._log(f"cannot make a folder for a session: {error}")
-            _tell(connection, f"no folder can be made for a session on the device: {error.strerror or error}")
+            if folder is not None:
+                folder.remove()
+            why = f"the device cannot begin a session: {error.strerror or error}"
+            self._log(why)
+            _tell(connection, why)
             connection.close()
             return
-        server = os.getpid()
-        process = os.fork()
         if process == 0:
             self._become_session(connection, folder, server)
         self._session = _Session(process, connection, folder, seconds)
         self._log(f"session of {peer}, for at most {seconds:g} s")
 
-    def _become_session(self, connection: socket.socket, folder: Path, server: int) -> None:
+    def _become_session(self, connection: socket.socket, folder: SessionFolder, server: int) -> None:
         code = 1
         try:
-            self._listener.close()
+            # What this process kept open would stay open when the server closes it.
+            self._greetings.close()
+            for greeting, _ in self._line:
+                greeting.connection.close()
             if self._tracker is not None:
                 self._tracker.close()
-            self._run_session(connection, folder, server)
+            folder.leave_to_parent()
+            self._run_session(connection, folder.files, server)
             code = 0
         except BaseException as error:
             self._log(f"session failed: {error}")
@@ -336,16 +357,7 @@ class DeviceServer:
         if message:
             _tell(session.connection, message)
         session.connection.close()
-        shutil.rmtree(session.folder, ignore_errors=True)
-        self._tracker_due = 0.0
-
-    def _remove_leftovers(self) -> None:
-        """Remove the folders of servers that were killed."""
-        parent = self._settings.folder or Path(tempfile.gettempdir())
-        for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
-            owner = folder.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
-            if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+        session.folder.remove()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -353,24 +365,12 @@ def _listen(host: str, port: int) -> socket.socket:
     for candidate in range(port, min(port + _PORTS, 65536)) if port else [0]:
         try:
             family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
-            return socket.create_server((host, candidate), family=family, backlog=16)
+            return socket.create_server((host, candidate), family=family, backlog=_BACKLOG)
         except OSError as error:
             trouble = error.strerror or str(error)
+            if error.errno != errno.EADDRINUSE:
+                break
     raise UserError(f"cannot listen on {host} from port {port} on ({trouble}); choose another --host or --port")
-
-
-def _ended(connection: socket.socket) -> bool:
-    """Return whether the other side has closed a connection on which nothing is expected."""
-    ready, _, _ = select.select([connection], [], [], 0)
-    if not ready:
-        return False
-    try:
-        connection.setblocking(False)
-        return not connection.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
 
 
 def _left(connection: socket.socket) -> bool:
@@ -407,8 +407,9 @@ def serve(settings: ServerSettings, log: Callable[[str], None], ready: Callable[
     """
     from enet_tvm.rpc.session_process import prepare, run_session
 
-    if not settings.key or any(letter.isspace() or letter == ":" for letter in settings.key):
-        raise UserError(f"'{settings.key}' is no key; give a name without blanks and colons, such as rpi4")
+    key = settings.key
+    if not key or not key.isprintable() or any(letter in " :" for letter in key) or len(key.encode()) > LONGEST_KEY:
+        raise UserError(f"'{printable(key, 40)}' is no key; give a short name without blanks and colons, such as rpi4")
     if settings.folder is not None and not settings.folder.is_dir():
         raise UserError(f"there is no folder {settings.folder}; make it, or leave out --folder")
     if settings.tracker is not None and settings.host in _LOOPBACK and settings.tracker.host not in _LOOPBACK:
@@ -434,6 +435,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--port", type=int, default=DEFAULT_SERVER_PORT, help="first port to try (default: %(default)s)")
     parser.add_argument(
+        "--custom-addr", metavar="HOST", help="host by which clients reach this device, where the tracker sees another"
+    )
+    parser.add_argument(
         "--session-seconds",
         type=float,
         default=3600.0,
@@ -449,13 +453,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = ServerSettings(
             key=given.key,
             tracker=parse_address(given.tracker) if given.tracker else None,
-            host=given.host,
+            host=parse_host(given.host, "--host"),
             port=given.port,
             session_seconds=given.session_seconds,
             folder=given.folder,
+            custom_addr=parse_host(given.custom_addr, "--custom-addr") if given.custom_addr else None,
         )
         log(WARNING)
-        serve(settings, log, lambda port: log(f"serving {given.key} on {given.host}:{port}"))
+        serve(settings, log, lambda port: log(f"serving {given.key} on {Address(settings.host, port)}"))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

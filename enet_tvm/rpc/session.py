@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -13,10 +12,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from enet_tvm.errors import UserError
+from enet_tvm.rpc.address import Address
 from enet_tvm.rpc.devices import claim_device
+from enet_tvm.rpc.messages import parse_facts
 from enet_tvm.rpc.relay import Relay
 from enet_tvm.rpc.session_process import CONFIGURE_THREADS, FACTS
-from enet_tvm.rpc.wire import Address
+from enet_tvm.text import printable
 
 _UPLOAD_BYTES_PER_SECOND = 100e3
 """Slower than any network that is worth using: bounds an upload by its size."""
@@ -74,7 +75,7 @@ class DeviceSession:
         self._relay.set_limit(seconds)
         try:
             yield
-        except (RuntimeError, OSError, ValueError, AttributeError) as error:
+        except (RuntimeError, OSError, ValueError, AttributeError, TypeError, OverflowError) as error:
             raise self._explain(error, doing, seconds if self._relay.expired else None) from error
         finally:
             self._relay.set_limit(None)
@@ -105,7 +106,7 @@ class DeviceSession:
                 "try again when it is back (see 'enet-tvm device list')"
             )
         if match := re.search(r"cannot store .*? on the device: ([^\n]*)", said):
-            return UserError(f"{self.name} cannot store what was sent to it ({match[1].strip()}); make room on its disk")
+            return UserError(f"{self.name} cannot store what was sent to it ({_first_line(match[1])}); make room on its disk")
         return UserError(f"{self.name} failed in {doing}: {_first_line(said)}")
 
     def upload(self, file: str | Path, name: str | None = None, timeout: float | None = None) -> str:
@@ -162,8 +163,7 @@ class DeviceSession:
                 function = self.remote.get_function(FACTS)
             except (AttributeError, ValueError):
                 return {}
-            facts: dict[str, Any] = json.loads(str(function()))
-            return facts
+            return parse_facts(str(function()))
 
     def set_threads(self, threads: int) -> int:
         """Let kernels of this session run on so many threads, at most as many as the device has processors.
@@ -234,7 +234,7 @@ def open_session(tracker: Address, key: str, *, wait: float = 30.0, session_seco
 def _first_line(said: str) -> str:
     lines = [line.strip() for line in said.splitlines()]
     lines = [line for line in lines if line and not line.startswith(("Traceback", "File ", "Stack trace", "0:", "1:"))]
-    return (lines or ["no reason given"])[-1][:300]
+    return printable((lines or ["no reason given"])[-1], 300)
 
 
 __all__ = ["DeviceSession", "open_session"]

@@ -78,8 +78,10 @@ def _register(folder: Path) -> None:
     tvm_ffi = load_runtime()
 
     def path_of(name: str) -> str:
+        if not name or "\0" in name:
+            raise RuntimeError(f"{name!r} is no file's name")
         path = (folder / name).resolve()
-        if not path.is_relative_to(folder.resolve()):
+        if path == folder.resolve() or not path.is_relative_to(folder.resolve()):
             raise RuntimeError(f"{name} lies outside the session's folder")
         return str(path)
 

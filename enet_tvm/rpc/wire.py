@@ -10,10 +10,10 @@ import json
 import socket
 import struct
 import time
-from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
-from enet_tvm.errors import UserError
+from enet_tvm.rpc.address import Address
+from enet_tvm.rpc.messages import ProtocolError, parse_json
 
 RPC_MAGIC = 0xFF271
 """First word of a session, and the server's answer when it accepts."""
@@ -21,51 +21,8 @@ RPC_MISMATCH = RPC_MAGIC + 2
 """The server's answer to a key that is not the one it waits for."""
 TRACKER_MAGIC = 0x2F271
 
-DEFAULT_TRACKER_PORT = 9190
-DEFAULT_SERVER_PORT = 9090
-
 MAX_MESSAGE = 1 << 20
-"""Bytes of the longest message to or from a tracker."""
-
-
-class TrackerCode(IntEnum):
-    """First element of a message to a tracker, or of its answer."""
-
-    FAIL = -1
-    SUCCESS = 0
-    PING = 1
-    STOP = 2
-    PUT = 3
-    REQUEST = 4
-    UPDATE_INFO = 5
-    SUMMARY = 6
-    GET_PENDING_MATCHKEYS = 7
-
-
-class Address(NamedTuple):
-    """A host and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_address(text: str, what: str = "tracker") -> Address:
-    """Return the address that ``HOST:PORT`` means; a tracker's port may be left out (9190).
-
-    Raises
-    ------
-    UserError
-        When it is not one.
-    """
-    host, colon, port = text.strip().rpartition(":")
-    if not colon or host.count("[") != host.count("]"):
-        host, port = text.strip(), str(DEFAULT_TRACKER_PORT)
-    if not host or any(letter.isspace() for letter in host) or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UserError(f"the {what} is HOST:PORT, such as 192.168.1.10:{DEFAULT_TRACKER_PORT}, not '{text}'")
-    return Address(host.strip("[]"), int(port))
+"""Bytes of the longest message from a tracker, as TVM's own has it."""
 
 
 def receive(connection: socket.socket, size: int, deadline: float | None = None) -> bytes:
@@ -107,20 +64,27 @@ def receive_text(connection: socket.socket, limit: int = MAX_MESSAGE, deadline: 
     """
     size = receive_int(connection, deadline)
     if not 0 <= size <= limit:
-        raise ConnectionError(f"a message of {size} bytes was announced")
-    try:
-        return receive(connection, size, deadline).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConnectionError("a message is not text") from error
+        raise ProtocolError(f"a message of {size} bytes was announced")
+    return decode(receive(connection, size, deadline))
 
 
 def receive_json(connection: socket.socket, deadline: float | None = None) -> Any:
     """Return a JSON value with its length before it; OSError as for `receive_text`, also when it is not JSON."""
-    text = receive_text(connection, deadline=deadline)
+    return parse_json(receive_text(connection, deadline=deadline))
+
+
+def decode(data: bytes) -> str:
+    """Return a message's text.
+
+    Raises
+    ------
+    ProtocolError
+        When it is none.
+    """
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ConnectionError("a message is not JSON") from error
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ProtocolError("a message is not text") from error
 
 
 def pack_text(text: str) -> bytes:
@@ -169,7 +133,7 @@ class TrackerConnection:
             keep_alive(self.socket, 20)
             self.socket.sendall(pack_int(TRACKER_MAGIC))
             if receive_int(self.socket, time.monotonic() + timeout) != TRACKER_MAGIC:
-                raise ConnectionError("it is not a tracker")
+                raise ProtocolError("it is not a tracker")
         except BaseException:
             self.socket.close()
             raise

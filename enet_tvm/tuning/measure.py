@@ -20,7 +20,7 @@ from enet_tvm.machine import usable_cpus
 if TYPE_CHECKING:
     import tvm
 
-    from enet_tvm.rpc.wire import Address
+    from enet_tvm.rpc.address import Address
 
 _SHARE_ALL_CORES = -3  # ThreadGroup::AffinityMode::kSpecifyThreadShareAllCore
 _USES_OF_BUILDER = 100
@@ -318,8 +318,8 @@ class _Remote:
 def create_session(config: Any, wait: float, seconds: float) -> _Remote:
     """Get a device from the tracker."""
     from enet_tvm.errors import UserError
+    from enet_tvm.rpc.address import Address
     from enet_tvm.rpc.session import open_session
-    from enet_tvm.rpc.wire import Address
 
     try:
         address = Address(config.tracker_host, int(config.tracker_port))

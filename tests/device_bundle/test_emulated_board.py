@@ -17,9 +17,9 @@ import pytest
 
 from enet_tvm.device_bundle import BundleRequest
 from enet_tvm.errors import UserError
+from enet_tvm.rpc.address import Address
 from enet_tvm.rpc.engine import DeviceSegmenter
 from enet_tvm.rpc.session import open_session
-from enet_tvm.rpc.wire import Address
 from enet_tvm.size import Size
 from enet_tvm.targets import load_target
 

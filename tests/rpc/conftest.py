@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
+from enet_tvm.rpc.address import Address
 from enet_tvm.rpc.devices import list_devices
-from enet_tvm.rpc.wire import Address
 
 TRACKER = """
 from enet_tvm.rpc.tracker import run_tracker

@@ -14,9 +14,9 @@ import pytest
 
 from enet_tvm.artifact import Manifest
 from enet_tvm.errors import UserError
+from enet_tvm.rpc.address import Address
 from enet_tvm.rpc.engine import DeviceSegmenter
 from enet_tvm.rpc.session import open_session
-from enet_tvm.rpc.wire import Address
 
 pytestmark = [pytest.mark.emulated, pytest.mark.slow, pytest.mark.timeout(300)]
 

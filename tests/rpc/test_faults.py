@@ -22,10 +22,12 @@ import tvm  # noqa: F401 - takes seconds, and the tests look at the clock
 
 from enet_tvm.artifact import read_manifest
 from enet_tvm.errors import UserError
+from enet_tvm.rpc.address import Address
 from enet_tvm.rpc.devices import claim_device, list_devices
 from enet_tvm.rpc.engine import RemoteEngine
+from enet_tvm.rpc.messages import TrackerCode
 from enet_tvm.rpc.session import DeviceSession, open_session
-from enet_tvm.rpc.wire import Address, TrackerCode, TrackerConnection, pack_int
+from enet_tvm.rpc.wire import TrackerConnection, pack_int
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -210,7 +212,7 @@ def test_client_that_is_killed(board: Any, misbehaving_library: Path, wait_until
     tracker, server = board
     code = f"""
 from enet_tvm.rpc.session import open_session
-from enet_tvm.rpc.wire import Address
+from enet_tvm.rpc.address import Address
 session = open_session(Address{tuple(tracker)!r}, "board")
 print("open", session._relay._process.pid, flush=True)
 input()

@@ -16,9 +16,11 @@ import tvm
 from tvm import rpc
 
 from enet_tvm.errors import UserError
+from enet_tvm.rpc.address import Address
 from enet_tvm.rpc.devices import claim_device, list_devices
+from enet_tvm.rpc.messages import TrackerCode
 from enet_tvm.rpc.session import open_session
-from enet_tvm.rpc.wire import Address, TrackerCode, TrackerConnection, pack_text
+from enet_tvm.rpc.wire import TrackerConnection, pack_text
 
 STOCK_TRACKER = """
 from tvm.rpc.tracker import PopenTrackerServerState

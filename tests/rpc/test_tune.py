@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from enet_tvm.artifact import read_manifest
-from enet_tvm.rpc.wire import Address
+from enet_tvm.rpc.address import Address
 from enet_tvm.tuning.log import read_log
 from enet_tvm.tuning.records import TRIALS
 from tests.tuning.conftest import TINY

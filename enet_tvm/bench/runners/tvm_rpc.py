@@ -14,11 +14,11 @@ from enet_tvm.bench.runners.base import Runner, Workload
 from enet_tvm.bench.runners.tvm_local import artifact_of
 from enet_tvm.bench.system_files import SystemFiles
 from enet_tvm.errors import UserError
+from enet_tvm.rpc.address import parse_address
 from enet_tvm.rpc.devices import require_device
 from enet_tvm.rpc.engine import DeviceSegmenter
 from enet_tvm.rpc.session import DeviceSession
 from enet_tvm.rpc.session_process import FIND_FILES, READ_FILE
-from enet_tvm.rpc.wire import parse_address
 from enet_tvm.targets import load_target
 
 _SESSION_SECONDS = 3600.0
