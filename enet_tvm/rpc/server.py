@@ -211,18 +211,20 @@ class DeviceServer:
             return max(0.05, deadline - time.monotonic())
 
         host = self._settings.custom_addr
+        new = self._tracker is None
         if self._tracker is None:
             self._tracker_since = time.monotonic()
             self._tracker = TrackerConnection(address, timeout=left())
             info = {"key": f"server:{self._settings.key}", "addr": [host, self.port]}
             expect_success(self._tracker.ask(TrackerCode.UPDATE_INFO, info, timeout=left()))
-            self._log(f"registered at tracker {address} as {self._settings.key}")
-            self._tracker_missed = False
         pending = parse_pending(self._tracker.ask(TrackerCode.GET_PENDING_MATCHKEYS, timeout=left()))
         if self._session is None and self._must_offer(pending):
             key = f"{self._settings.key}:{random.SystemRandom().random()}"
             expect_success(self._tracker.ask(TrackerCode.PUT, self._settings.key, (self.port, key), host, timeout=left()))
             self._match_key, self._unclaimed_since = key, None
+        if new:
+            self._log(f"registered at tracker {address} as {self._settings.key}")
+        self._tracker_missed = False
 
     def _must_offer(self, pending: Sequence[str]) -> bool:
         """Return whether the device must be offered anew, given the offers that nobody has taken."""

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,10 @@ from pathlib import Path
 import pytest
 
 from enet_tvm.cli.main import main
+from enet_tvm.errors import UserError
+from enet_tvm.rpc.address import parse_address
+from enet_tvm.rpc.devices import claim_device
+from enet_tvm.rpc.wire import TRACKER_MAGIC, pack_int, pack_text, receive_int, receive_text
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -66,6 +72,41 @@ def test_tracker_serve_and_list(start: Callable[..., object], tmp_path: Path, ca
         assert process.wait(20) == 0
 
 
+def test_names_of_others_do_not_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A tracker that is not ours may know any name; whoever registered it chose it."""
+    key = "\x1b[2J[red]pi\a"
+    summary = {
+        "server_info": [{"key": f"server:{key}", "addr": ["fe80::1", 9090]}],
+        "queue_info": {key: {"free": 0, "pending": 3}},
+    }
+
+    def answer() -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection:
+                receive_int(connection)
+                connection.sendall(pack_int(TRACKER_MAGIC))
+                receive_text(connection)
+                connection.sendall(pack_text(json.dumps([0, summary])))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert run("list", "--tracker", address, "--json", str(tmp_path / "devices.json")) == 0
+        said = capsys.readouterr().out
+        with pytest.raises(UserError) as caught:
+            claim_device(parse_address(address), "rpi4", wait=0)
+        thread.join()
+    assert said.replace("\n", "").isprintable(), ascii(said)
+    assert r"\x1b[2J[red]pi\x07" in said
+    assert "[fe80::1]:9090" in said
+    assert "3 wait" in said
+    assert r"it has \x1b[2J[red]pi\x07" in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert json.loads((tmp_path / "devices.json").read_text())["devices"][0]["key"] == key, "as it is, for programs"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -74,6 +115,13 @@ def test_tracker_serve_and_list(start: Callable[..., object], tmp_path: Path, ca
         (["serve", "--tracker", "127.0.0.1:1", "--key", "two words"], "is no key"),
         (["serve", "--tracker", "127.0.0.1:1", "--key", "k", "--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
         (["serve", "--tracker", "127.0.0.1:1", "--key", "k", "--folder", "/nowhere"], "no folder /nowhere"),
+        (["serve", "--tracker", "127.0.0.1:1", "--key", "k" * 101], "is no key"),
+        (["serve", "--tracker", "127.0.0.1:1", "--key", "a\x1b[2J"], r"'a\x1b[2J' is no key"),
+        (["serve", "--tracker", "127.0.0.1:1", "--key", "k", "--custom-addr", "pi:9090"], "--custom-addr is a host's name"),
+        (["serve", "--tracker", "127.0.0.1:1", "--key", "k", "--host", "a..b"], "--host is a host's name"),
+        (["serve", "--tracker", "[::1", "--key", "k"], "HOST:PORT"),
+        (["tracker", "--host", "127.0.0.1:9190"], "--host is a host's name"),
+        (["list", "--tracker", "[::1]:1"], "no tracker answers at [::1]:1"),
         (["tracker", "--host", "203.0.113.1"], "cannot listen on 203.0.113.1:9190"),
     ],
 )

@@ -21,7 +21,7 @@ from enet_tvm.rpc.devices import list_devices
 
 TRACKER = """
 from enet_tvm.rpc.tracker import run_tracker
-run_tracker("127.0.0.1", {port}, lambda port: print("port", port, flush=True))
+run_tracker("{host}", {port}, lambda port: print("port", port, flush=True))
 """
 
 
@@ -79,10 +79,10 @@ class Farm:
         self._programs.append(program)
         return program
 
-    def start_tracker(self, port: int = 0) -> tuple[Program, Address]:
+    def start_tracker(self, port: int = 0, host: str = "127.0.0.1") -> tuple[Program, Address]:
         log = self.folder / f"tracker-{len(self._programs)}.log"
-        tracker = self._add(Program([sys.executable, "-c", TRACKER.format(port=port)], log))
-        return tracker, Address("127.0.0.1", int(tracker.wait_for(r"port (\d+)")[1]))
+        tracker = self._add(Program([sys.executable, "-c", TRACKER.format(host=host, port=port)], log))
+        return tracker, Address(host, int(tracker.wait_for(r"port (\d+)")[1]))
 
     def start_server(
         self,

@@ -271,9 +271,35 @@ def test_library_that_does_not_load(board: Any, misbehaving_library: Path, tmp_p
         assert seven(session, misbehaving_library) == 7, "the session goes on"
 
 
-def test_upload_out_of_its_folder(board: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["../escaped.py", "a/../../escaped.py", "/tmp/escaped.py", ".", "a/.."])
+def test_upload_out_of_its_folder(board: Any, name: str) -> None:
     with open_session(board[0], "board") as session, fails("outside the session's folder", within=5):
-        session.upload(Path(__file__), "../escaped.py")
+        session.upload(Path(__file__), name)
+
+
+def test_upload_without_a_name(board: Any) -> None:
+    with open_session(board[0], "board") as session, fails("is no file's name", within=5), session.within(5, "receiving it"):
+        session.remote.get_function("tvm.rpc.server.upload")("", bytearray(b"content"))
+
+
+def test_a_name_with_a_zero_in_it(tmp_path: Path) -> None:
+    """TVM's own client cannot send one, others can."""
+    code = """
+import sys
+from pathlib import Path
+from enet_tvm.rpc.session_process import _register, prepare
+from enet_tvm.runtime.libraries import load_runtime
+prepare()
+_register(Path(sys.argv[1]))
+for function, arguments in (("workpath", ()), ("upload", (b"x",)), ("load_module", ())):
+    try:
+        load_runtime().get_global_func(f"tvm.rpc.server.{function}")("a\\0b", *arguments)
+    except RuntimeError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.count("'a\\x00b' is no file's name") == 3, done
+    assert not list(tmp_path.iterdir())
 
 
 # The device dies

@@ -182,5 +182,6 @@ def test_whatever_others_say_a_client_is_heard(door: Door, others: list[list[byt
     door.knock(HELLO)
     said: list[str] = []
     while "client:board" not in said:
-        assert (new := door.texts(2)), said
+        new = door.texts(2)
+        assert new, said
         said += new

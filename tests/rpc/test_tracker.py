@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -174,6 +175,31 @@ def test_the_first_who_asks_is_served_first_unless_another_is_more_urgent(farm: 
             assert b"match-%d" % order in clients[order].socket.recv(200)
     for client in clients:
         client.close()
+
+
+def test_an_address_of_its_own(farm: Any, misbehaving_library: Path) -> None:
+    """By which clients reach a board where the tracker sees another, as behind a router."""
+    _, tracker = farm.start_tracker()
+    farm.start_server(tracker, "--custom-addr", "localhost")
+    (device,) = list_devices(tracker).devices
+    assert device.address.host == "localhost"
+    with open_session(tracker, "board") as session:
+        assert "board at localhost:" in session.name
+        assert session.facts()["cpus"] > 0
+
+
+def test_ipv6(farm: Any) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    _, tracker = farm.start_tracker(host="::1")
+    assert str(tracker).startswith("[::1]:")
+    server = farm.start_server(tracker, "--host", "[::1]")
+    port = int(server.wait_for(r"serving board on \[::1\]:(\d+)")[1])
+    assert [device.address for device in list_devices(tracker).devices] == [Address("::1", port)]
+    with open_session(tracker, "board") as session:
+        assert session.facts()["cpus"] > 0
 
 
 def _request(priority: int) -> bytes:
