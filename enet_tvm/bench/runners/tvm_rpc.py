@@ -20,6 +20,7 @@ from enet_tvm.rpc.engine import DeviceSegmenter
 from enet_tvm.rpc.session import DeviceSession
 from enet_tvm.rpc.session_process import FIND_FILES, READ_FILE
 from enet_tvm.targets import load_target
+from enet_tvm.text import printable
 
 _SESSION_SECONDS = 3600.0
 """Longer than any measurement: the server has a limit of its own."""
@@ -39,7 +40,7 @@ class RemoteFiles(SystemFiles):
         """Return the text of a file there; None when there is none that can be read."""
         with self._session.within(15, f"reading {path}"):
             text = self._read(path)
-            return None if text is None else str(text)
+            return None if text is None else printable(str(text), keep="\n\t")
 
     def find(self, pattern: str) -> tuple[str, ...]:
         """Return the paths there that match a shell pattern."""
