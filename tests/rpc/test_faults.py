@@ -360,6 +360,20 @@ def test_session_process_that_is_killed(board: Any, misbehaving_library: Path) -
     works(tracker, misbehaving_library)
 
 
+def test_a_server_in_another_container_leaves_a_live_session_alone(farm: Any, misbehaving_library: Path) -> None:
+    """It sees the folder of uploads, but not the process that they belong to."""
+    container = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if shutil.which("unshare") is None or subprocess.run([*container, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no process may be hidden from another here")
+    _, tracker = farm.start_tracker()
+    farm.start_server(tracker)
+    with open_session(tracker, "board") as session:
+        farm.start_server(tracker, key="other", python=[*container, sys.executable])
+        assert not nothing_left(farm.folder)
+        assert seven(session, misbehaving_library) == 7
+    works(tracker, misbehaving_library, "other")
+
+
 def _is_gone(process: psutil.Process) -> None:
     _, alive = psutil.wait_procs([process], timeout=5)
     assert not alive
