@@ -259,7 +259,8 @@ class DeviceServer:
                 self._welcome(greeting, seconds)
                 return
             if alone and len(self._line) < _LONGEST_LINE:
-                keep_alive(greeting.connection, _SILENCE_SECONDS)
+                with contextlib.suppress(OSError):
+                    keep_alive(greeting.connection, _SILENCE_SECONDS)
                 self._line.append((greeting, seconds))
                 return
         reply(greeting.connection, pack_int(RPC_MISMATCH))
@@ -282,11 +283,11 @@ class DeviceServer:
 
     def _start_session(self, connection: socket.socket, peer: str, seconds: float) -> None:
         self._match_key = None
-        connection.settimeout(None)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        keep_alive(connection, _SILENCE_SECONDS)
         folder = None
         try:
+            connection.settimeout(None)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            keep_alive(connection, _SILENCE_SECONDS)
             folder = SessionFolder(self._settings.folder)
             server = os.getpid()
             process = os.fork()

@@ -26,7 +26,9 @@ _SILENCE_SECONDS = 25
 """After which a board that has lost its power or its network is forgotten."""
 _GREETING_SECONDS = 3.0
 _MESSAGE_SECONDS = 5.0
-"""For a message to be complete once it has begun, and for its answer to be taken."""
+"""For a message to be complete once it has begun."""
+_ANSWER_SECONDS = 20.0
+"""For an answer to be taken: what waits for a peer that does not read is kept in memory."""
 _BACKLOG = 128
 
 # What is kept, so that the summary of it all stays below what clients accept (`enet_tvm.rpc.wire.MAX_MESSAGE`).
@@ -86,7 +88,7 @@ class Tracker:
             while True:
                 first = await reader.readexactly(1)
                 self._answer(peer, await asyncio.wait_for(_rest(reader, first), _MESSAGE_SECONDS))
-                await asyncio.wait_for(writer.drain(), _MESSAGE_SECONDS)
+                await asyncio.wait_for(writer.drain(), _ANSWER_SECONDS)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             return
         finally:
