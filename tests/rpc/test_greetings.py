@@ -76,7 +76,7 @@ def test_silent_ones_delay_nobody(door: Door, silent: int) -> None:
     start = time.monotonic()
     door.knock(HELLO)
     assert door.texts(5) == ["client:board"]
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 3
     assert len(door.greetings) <= MOST_GREETINGS
 
 

@@ -110,7 +110,7 @@ def drip(connection: socket.socket, data: bytes) -> float:
     raise AssertionError("it was heard to the end")
 
 
-def is_served(address: Address, key: str = "alone", within: float = 2.0) -> None:
+def is_served(address: Address, key: str = "alone", within: float = 4.0) -> None:
     start = time.monotonic()
     shake_hands(address, f"{key} -timeout=20", 10).close()
     took = time.monotonic() - start
@@ -165,7 +165,7 @@ def test_strangers_beside_a_session(board: Any, misbehaving_library: Path) -> No
         start = time.monotonic()
         with pytest.raises(HandshakeError, match="serving somebody else"):
             shake_hands(address, "board:0.5", 5)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 3
         module = session.load_module(session.upload(misbehaving_library))
         with session.within(10, "counting"):
             assert int(module["seven"]()) == 7
@@ -327,7 +327,7 @@ def test_whatever_is_said_to_a_tracker(tracker: Address, others: list[list[bytes
         stranger.close()
 
 
-def serves(tracker: Address, within: float = 2.0) -> None:
+def serves(tracker: Address, within: float = 4.0) -> None:
     """A device and a client find each other at a tracker."""
     start = time.monotonic()
     key = f"k{time.monotonic_ns()}"
