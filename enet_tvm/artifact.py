@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_directory, read_json, sha256
 from enet_tvm.machine import architecture, cpu_features
+from enet_tvm.normalisation import Channel, Mean, Std
 from enet_tvm.version import stack_versions
 
 SCHEMA_VERSION: Final = 1
@@ -30,7 +31,6 @@ _AGAIN = "make the artifact again with 'enet-tvm compile'"
 _ELF_MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Channel = Annotated[int, Field(ge=0, le=255)]
 Extent = Annotated[int, Field(gt=0)]
 Shape4 = tuple[Extent, Extent, Extent, Extent]
 
@@ -47,12 +47,12 @@ class InputInfo(_Part):
     shape : tuple of int
         N, C, H, W.
     mean, std : tuple of float
-        Normalisation per RGB channel of pictures scaled to 0..1: ``(x - mean) / std``.
+        Normalisation per RGB channel of pictures scaled to 0..1, ``(x - mean) / std``: finite, and no std is zero or less.
     """
 
     shape: Shape4
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Std, Std, Std]
     dtype: Literal["float32"] = "float32"
     layout: Literal["NCHW"] = "NCHW"
 

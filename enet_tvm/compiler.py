@@ -186,6 +186,8 @@ def _check_classes(weights: Path, source: _Source) -> None:
     channels, classes = int(source.mod["main"].ret_ty.shape.values[1]), len(source.info.classes)
     if channels != classes:
         raise UserError(f"{weights} names {classes} classes, but its network has {channels} outputs; make the file again")
+    if classes > 256:
+        raise UserError(f"{weights} has {classes} classes, and labels are bytes; train it for 256 classes or fewer")
 
 
 def _manifest(request: CompileRequest, source: _Source, launches: tuple[Launch, ...]) -> Manifest:

@@ -20,7 +20,10 @@ def command(
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Replaces the recipe's size of the training windows.")] = None,
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; by default the first of them that is here.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all available by default.")] = None,
-    start: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights to start from, instead of random ones.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights, or a checkpoint, to start from; of other classes, all but the last layer."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or go on from the checkpoint in DIR.")] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results to this file.")] = None,
 ) -> None:
@@ -56,6 +59,8 @@ def command(
         if (whole := train.paper_size) and (window.width > whole.width or window.height > whole.height):
             console.print(f"windows of {window} are larger than the pictures, {whole}; try --size {whole}", style="yellow")
         trainer = Trainer(chosen, train, val, out, fresh=fresh, network=network, processes=processes, start=start)
+        if start is not None and trainer.started is not None:
+            console.print(trainer.started.sentence(start), markup=False)
         try:
             with ConsoleObserver(console) as shown:
                 logs = tensorboard_observers(out, console.print) if processes.leads else []

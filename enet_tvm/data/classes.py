@@ -115,7 +115,7 @@ CITYSCAPES = ClassSet(
 """The 19 classes on which Cityscapes (Cordts et al., 2016) is judged, in the order of its training ids."""
 
 
-def _spread_colour(number: int) -> tuple[int, int, int]:
+def spread_colour(number: int) -> tuple[int, int, int]:
     """Return colour `number` of a series without repeats up to 255: its bits, dealt to red, green and blue in turn.
 
     The lowest bits weigh most, so that neighbours differ most; zero is black. It is the palette of PASCAL VOC.
@@ -136,7 +136,7 @@ _SUNRGBD_NAMES = (
 SUNRGBD = ClassSet(
     name="sunrgbd",
     names=_SUNRGBD_NAMES,
-    palette=tuple(_spread_colour(number) for number in range(1, len(_SUNRGBD_NAMES) + 1)),
+    palette=tuple(spread_colour(number) for number in range(1, len(_SUNRGBD_NAMES) + 1)),
     ignore_index=255,
 )
 """The 37 classes of SUN RGB-D (Song, Lichtenberg, Xiao, 2015) in its own order; its label files number them from 1."""

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnx.checker
 import onnx.inliner
+import onnx.numpy_helper
 import tvm
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tvm import relax
@@ -28,7 +29,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.files import parse_json, sha256
 from enet_tvm.frontend.layer_names import named_after_layers
 from enet_tvm.frontend.onnx_window import DOMAIN, POOL, UNPOOL, collapse_window_calls
-from enet_tvm.networks.weights import WeightsInfo
+from enet_tvm.networks.weights import WeightsInfo, parse_info
 
 _STANDARD = ("", "ai.onnx")
 _AGAIN = "export it with 'enet-tvm export'"
@@ -80,15 +81,10 @@ def read_onnx_info(path: str | Path) -> WeightsInfo:
     """
     said = {entry.key: entry.value for entry in _load(path).metadata_props}
     try:
-        return WeightsInfo(
-            network=said["network"],
-            classes=tuple(parse_json(said["classes"])),
-            palette=tuple((int(r), int(g), int(b)) for r, g, b in parse_json(said["palette"])),
-            mean=tuple(parse_json(said["mean"])),
-            std=tuple(parse_json(said["std"])),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} does not say which network and classes it is of; {_AGAIN}") from error
+        raw = {key: parse_json(said[key]) for key in ("classes", "palette", "mean", "std") if key in said}
+    except ValueError as error:
+        raise UserError(f"{path} does not say which network and classes it is of ({error}); {_AGAIN}") from error
+    return parse_info({"network": said.get("network"), **raw}, path, _AGAIN)
 
 
 def read_onnx_source(path: str | Path) -> tuple[tuple[int, int, int, int], str]:
@@ -139,6 +135,12 @@ def _check(model: onnx.ModelProto, path: str | Path) -> None:
                 f"{path}: '{label}' is an operator of the domain '{node.domain}', which is not known here; {_AGAIN}"
             )
     weights = {tensor.name for tensor in model.graph.initializer}
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise UserError(
+                f"{path}: '{tensor.name}' has NaN or infinite values; export weights of a training that did not diverge"
+            )
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1 or len(model.graph.output) != 1:
         raise UserError(f"{path} has {len(inputs)} inputs and {len(model.graph.output)} outputs, not one of each; {_AGAIN}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -44,7 +46,7 @@ class ENetVariant:
         Probability of spatial dropout in the decoder's bottlenecks.
     """
 
-    epsilon: float = Field(default=1e-3, gt=0)
+    epsilon: float = Field(default=1e-3, gt=0, lt=1)
     biases: bool = True
     initial_pool: Literal[2, 3] = 2
     inner_width: Literal["output", "input"] = "output"
@@ -77,6 +79,27 @@ class ENetVariant:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "variant"
             raise UserError(f"'{where}' is not an option of ENet with a value that fits: {first['msg']}; correct it") from error
+
+
+def parse_variant(settings: Sequence[str]) -> dict[str, Any]:
+    """Return options of `ENetVariant` that were written as ``key=value``, with values as JSON has them or as words.
+
+    Raises
+    ------
+    UserError
+        When one is not written like that, is unknown or does not fit.
+    """
+    content: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"'{setting}' is not an option of ENet; write it as key=value, such as epsilon=1e-5")
+        try:
+            content[key.strip()] = json.loads(value)
+        except (ValueError, RecursionError):
+            content[key.strip()] = value.strip()
+    ENetVariant.from_json(content)
+    return content
 
 
 PAPER = ENetVariant()

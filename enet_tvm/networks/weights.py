@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import safetensors
 import safetensors.torch
-from torch import nn
+import torch
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
 
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, parse_json
 from enet_tvm.networks.enet import ENet
 from enet_tvm.networks.segnet import SegNet
 from enet_tvm.networks.variant import ENetVariant
+from enet_tvm.normalisation import Channel, Mean, Std
 from enet_tvm.places import find_file
 
 NETWORKS: dict[str, type[ENet] | type[SegNet]] = {"enet": ENet, "segnet": SegNet}
 DEFAULT_WEIGHTS = "model/enet-camvid.safetensors"
 
+_METADATA = "enet-tvm"
+_COUNTER = "num_batches_tracked"
+"""What batch norms count their updates in: nothing that a network computes with, and missing where PyTorch was old."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class WeightsInfo:
-    """What a weights file says of itself.
+    """What a weights file says of itself; pydantic's ValidationError, a ValueError, says what does not fit.
 
     Attributes
     ----------
@@ -33,9 +42,9 @@ class WeightsInfo:
     classes : tuple of str
         Class names, in the order of the output channels.
     palette : tuple of (int, int, int)
-        RGB colour of each class.
+        RGB colour of each class, 0..255.
     mean, std : tuple of float
-        Normalisation per RGB channel of pictures scaled to 0..1.
+        Normalisation per RGB channel of pictures scaled to 0..1; finite, and no std is zero or less.
     notes : dict
         Anything else worth keeping: recipe, epoch, figures.
     variant : dict
@@ -43,20 +52,41 @@ class WeightsInfo:
     """
 
     network: str
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    palette: tuple[tuple[Channel, Channel, Channel], ...]
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Std, Std, Std]
     notes: dict[str, Any] = field(default_factory=dict)
     variant: dict[str, Any] = field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if len(self.classes) != len(self.palette):
+            raise ValueError(f"{len(self.classes)} classes and {len(self.palette)} colours differ")
+        return self
+
 
 def save_network(network: nn.Module, info: WeightsInfo, path: str | Path) -> None:
-    """Write a network's parameters and buffers with what they are of, atomically."""
+    """Write a network's parameters and buffers with what they are of, atomically.
+
+    Parameters
+    ----------
+    network : ENet or SegNet
+        Trained anywhere, on any device.
+    info : WeightsInfo
+        What it is of; of an ENet other than the paper's, ``variant=network.variant.to_json()`` belongs to it.
+    path : str or Path
+        The safetensors file, which every command takes as ``--weights``.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be written.
+    """
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with atomic_file(path) as temporary:
         # Written by Python, whose errors of a full disk `atomic_file` knows, and not by the library.
-        temporary.write_bytes(safetensors.torch.save(state, metadata={"enet-tvm": json.dumps(asdict(info))}))
+        temporary.write_bytes(safetensors.torch.save(state, metadata={_METADATA: json.dumps(asdict(info))}))
 
 
 def read_info(weights: str | Path = DEFAULT_WEIGHTS) -> WeightsInfo:
@@ -65,34 +95,113 @@ def read_info(weights: str | Path = DEFAULT_WEIGHTS) -> WeightsInfo:
     Raises
     ------
     UserError
-        When the file is missing, is not safetensors, or was not written by this project.
+        When the file is missing, is not safetensors, or was not written by this project, with the command that imports it
+        if it is a network all the same; when its mean or std is nothing to normalise by.
     """
     path = find_file(weights)
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
+        info = read_own_info(path)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is not a readable safetensors file ({error}); give weights made by 'enet-tvm train'"
-        ) from error
+        _refuse_foreign(path)
+        raise UserError(f"{path} is not a readable safetensors file ({error}); {_MADE_HERE}") from error
+    if info is None:
+        _refuse_foreign(path)
+        raise UserError(f"{path} {_SAYS_NOT}; {_MADE_HERE}")
+    return info
+
+
+def read_own_info(path: str | Path) -> WeightsInfo | None:
+    """Return what a safetensors file says of itself, None if it is not one of this project.
+
+    Raises
+    ------
+    UserError
+        When it says what does not fit.
+    safetensors.SafetensorError, OSError, ValueError
+        When the file is not readable safetensors.
+    """
+    with safetensors.safe_open(path, framework="np") as file:
+        metadata = file.metadata() or {}
+    if _METADATA not in metadata:
+        return None
     try:
-        raw = parse_json(metadata["enet-tvm"])
-        return WeightsInfo(
-            network=raw["network"],
-            classes=tuple(raw["classes"]),
-            palette=tuple((int(r), int(g), int(b)) for r, g, b in raw["palette"]),
-            mean=tuple(raw["mean"]),
-            std=tuple(raw["std"]),
-            notes=raw.get("notes", {}),
-            variant=dict(raw.get("variant", {})),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} does not say which network and classes it is of; give weights made by 'enet-tvm train'"
-        ) from error
+        raw = parse_json(metadata[_METADATA])
+    except ValueError as error:
+        raise UserError(f"{path} {_SAYS_NOT} ({error}); {_MADE_HERE}") from error
+    return parse_info(raw, path, _MADE_HERE)
 
 
-def load_network(weights: str | Path = DEFAULT_WEIGHTS) -> nn.Module:
+_MADE_HERE = "give weights made by 'enet-tvm train'"
+_SAYS_NOT = "does not say which network and classes it is of"
+
+
+def parse_info(raw: Any, path: str | Path, remedy: str) -> WeightsInfo:
+    """Return what a file says of itself.
+
+    Parameters
+    ----------
+    raw : mapping
+        The attributes of `WeightsInfo`, as JSON has them; others are left out.
+    path : str or Path
+        The file, for the sentence.
+    remedy : str
+        What to do about a file that does not say it.
+
+    Raises
+    ------
+    UserError
+        When something is missing or does not fit.
+    """
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{path} {_SAYS_NOT}; {remedy}")
+    known = WeightsInfo.__dataclass_fields__.keys()
+    try:
+        return WeightsInfo(**{key: value for key, value in raw.items() if key in known and value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["loc"][:1] in (("mean",), ("std",)):
+            where = " ".join(str(step) for step in first["loc"])
+            raise UserError(
+                f"{path} cannot normalise pictures: {where} is {first['input']!r}, and {first['msg'].lower()}; "
+                "make it again with a finite mean and a std above zero"
+            ) from error
+        where = ".".join(str(step) for step in first["loc"]) or "content"
+        raise UserError(f"{path} {_SAYS_NOT} ({where}: {first['msg']}); {remedy}") from error
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse a checkpoint that others wrote with the command that imports it; return if it is none."""
+    # The import stands on this module.
+    from enet_tvm.networks.checkpoint_file import looks_like_checkpoint
+    from enet_tvm.networks.importing import how_to_import
+
+    if looks_like_checkpoint(path):
+        raise UserError(how_to_import(path))
+
+
+def build_network(name: str, classes: int, variant: Mapping[str, Any] | None = None) -> ENet | SegNet:
+    """Return an untrained network.
+
+    Parameters
+    ----------
+    name : str
+        A key of `NETWORKS`.
+    classes : int
+        Number of output channels.
+    variant : mapping, optional
+        Of ENet, as `ENetVariant.to_json` gives it; the paper's by default.
+
+    Raises
+    ------
+    UserError
+        When the variant does not fit.
+    """
+    if name == "enet":
+        return ENet(classes, ENetVariant.from_json(dict(variant or {})))
+    return NETWORKS[name](classes)
+
+
+def load_network(weights: str | Path = DEFAULT_WEIGHTS) -> ENet | SegNet:
     """Return the network of a weights file, in eval mode.
 
     Parameters
@@ -103,32 +212,75 @@ def load_network(weights: str | Path = DEFAULT_WEIGHTS) -> nn.Module:
     Raises
     ------
     UserError
-        When the file is missing or broken, or its tensors are not those of the network it names.
+        When the file is missing or broken, its tensors are not those of the network it names, or hold what is no number.
     """
     info = read_info(weights)
     path = find_file(weights)
     if info.network not in NETWORKS:
         raise UserError(f"{path} holds weights of '{info.network}'; this release knows {', '.join(sorted(NETWORKS))}")
-    network = _build(info)
-    state = safetensors.torch.load_file(path)
-    expected = network.state_dict()
-    if wrong := sorted(state.keys() ^ expected.keys()):
-        raise UserError(
-            f"{path} does not hold the tensors of {info.network} ('{wrong[0]}' is on one side only); "
-            "give weights of that network"
-        )
-    for key, value in expected.items():
-        if state[key].shape != value.shape:
-            raise UserError(
-                f"{path}: '{key}' has shape {tuple(state[key].shape)}, but {info.network} with {len(info.classes)} classes "
-                f"needs {tuple(value.shape)}; give weights whose metadata match"
-            )
-    network.load_state_dict(state)
+    network = build_network(info.network, len(info.classes), info.variant)
+    load_tensors(network, safetensors.torch.load_file(path), str(path))
     return network.eval()
 
 
-def _build(info: WeightsInfo) -> nn.Module:
-    """Return the network that a weights file says it is of, untrained."""
-    if info.network == "enet":
-        return ENet(len(info.classes), ENetVariant.from_json(info.variant))
-    return NETWORKS[info.network](len(info.classes))
+def load_tensors(network: ENet | SegNet, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Fill a network with tensors, all of it and in its own precision.
+
+    Counters of batches are taken where they are; they may be missing.
+
+    Raises
+    ------
+    UserError
+        When tensors are missing, too many, of another shape, or hold what is no number; `source` begins the sentence.
+    """
+    expected = network.state_dict()
+    missing = sorted(key for key in expected.keys() - tensors.keys() if not key.endswith(_COUNTER))
+    surplus = sorted(tensors.keys() - expected.keys())
+    if missing or surplus:
+        parts = [f"it lacks {_some(missing)}"] if missing else []
+        parts += [f"it has {_some(surplus)} besides"] if surplus else []
+        raise UserError(
+            f"{source} does not hold the tensors of {network.name}: {' and '.join(parts)}; give weights of that network"
+        )
+    for key, value in tensors.items():
+        if key.endswith(_COUNTER):
+            continue
+        if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
+            raise UserError(
+                f"{source}: '{key}' is {value.dtype} and {value.layout}, not a plain tensor of floating-point numbers; "
+                "save the weights before they are quantised or made sparse"
+            )
+        if value.shape != expected[key].shape:
+            raise UserError(
+                f"{source}: '{key}' has shape {tuple(value.shape)}, but {network.name} with {network.num_classes} classes "
+                f"needs {tuple(expected[key].shape)}; give weights whose metadata match"
+            )
+    counters = {key: value for key, value in expected.items() if key.endswith(_COUNTER)}
+    counted = {key: tensors[key] for key in counters if key in tensors and not tensors[key].is_floating_point()}
+    counted = {key: value.reshape(()) for key, value in counted.items() if value.numel() == 1}
+    network.load_state_dict({**tensors, **counters, **counted})
+    check_numbers(network.state_dict(), source)
+
+
+def check_numbers(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors with NaN or infinity, and variances below zero, whose square root is NaN.
+
+    Raises
+    ------
+    UserError
+        That begins with `source` and names the first such tensor.
+    """
+    for key, value in tensors.items():
+        if not value.is_floating_point():
+            continue
+        if wrong := int((~value.isfinite()).sum()):
+            what = f"{wrong:,} of {value.numel():,} values are" if value.numel() > 1 else "its value is"
+            raise UserError(f"{source}: {what} NaN or infinite in '{key}'; give weights of a training that did not diverge")
+        if key.endswith("running_var") and bool((value < 0).any()):
+            raise UserError(f"{source}: '{key}' has a variance below zero; give weights of a training that did not diverge")
+
+
+def _some(names: Collection[str], most: int = 3) -> str:
+    """Return the first few names and how many there are more."""
+    shown = ", ".join(f"'{name}'" for name in list(names)[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

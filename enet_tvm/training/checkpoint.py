@@ -11,6 +11,7 @@ import torch
 
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
+from enet_tvm.networks.weights import check_numbers
 
 _FORMAT = 1
 
@@ -43,6 +44,8 @@ class Checkpoint:
         How many were trained on; None in checkpoints from before this was stored.
     histogram : list of int or None
         Labelled pixels of each class in them; None likewise.
+    variant : dict
+        Of the network, as `ENetVariant.to_json` gives it: a training that starts from a variant's weights trains that.
     """
 
     recipe: str
@@ -57,6 +60,7 @@ class Checkpoint:
     network_name: str = "enet"
     pictures: int | None = None
     histogram: list[int] | None = None
+    variant: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -75,13 +79,18 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises
     ------
     UserError
-        When the file is broken or of another format.
+        When the file is broken or of another format, or a weight is no number.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content.pop("format") != _FORMAT:
             raise ValueError("another format")
-        return Checkpoint(**content)
+        checkpoint = Checkpoint(**content)
+        for state in (checkpoint.network, checkpoint.average):
+            check_numbers(state, str(path))
+    except UserError:
+        raise
     except Exception as error:  # PyTorch's unpickler raises whatever garbage leads it to; there is no common base
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a usable checkpoint ({reason}); start over with --fresh") from error
+    return checkpoint

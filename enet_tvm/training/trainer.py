@@ -18,8 +18,8 @@ from enet_tvm.data.source import Samples, WithDrawn
 from enet_tvm.data.transforms import MEAN, STD
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, write_json
-from enet_tvm.networks import WeightsInfo, load_network, read_info, save_network
-from enet_tvm.networks.weights import NETWORKS
+from enet_tvm.networks import WeightsInfo, save_network
+from enet_tvm.networks.weights import NETWORKS, build_network
 from enet_tvm.training.average import WeightAverage
 from enet_tvm.training.batches import PackedSamples, batches_per_epoch, epoch_batches, prefetched, shared_batch
 from enet_tvm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -30,6 +30,7 @@ from enet_tvm.training.metrics import SegmentationMetrics
 from enet_tvm.training.processes import Processes
 from enet_tvm.training.recipe import Recipe, Settings
 from enet_tvm.training.stages import reduce_labels, trained_part
+from enet_tvm.training.start import read_start
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ class Trainer:
     processes : Processes, optional
         Where to train, and with whom; by default alone, on the CPU.
     start : str or Path, optional
-        Weights to start from, instead of random ones; of the same network and classes.
+        Weights of the same network to start from, instead of random ones; see `enet_tvm.training.start`. A training that goes
+        on from a checkpoint leaves them alone.
 
     Attributes
     ----------
@@ -127,6 +129,8 @@ class Trainer:
         Epochs done, over all stages.
     saved_epochs : int
         Epochs that are safe on disk.
+    started : Start or None
+        What was taken of the weights to start from; None where there are none, or the training went on from a checkpoint.
 
     Raises
     ------
@@ -167,9 +171,11 @@ class Trainer:
         if self.processes.leads and not any((labels != self.class_set.ignore_index).any() for _, labels in self.val):
             raise UserError("the val split has no labelled pixel, so no weights could be called best; check its label files")
         torch.manual_seed(recipe.seed)
-        self.whole: nn.Module = NETWORKS[network](len(self.class_set))
-        if start is not None:
-            self._start_from(start)
+        self.started = read_start(start, network, self.class_set) if start is not None and checkpoint is None else None
+        self.variant = self.started.variant if self.started else checkpoint.variant if checkpoint else {}
+        self.whole: nn.Module = (
+            self.started.network if self.started else build_network(network, len(self.class_set), self.variant)
+        )
         self.dropouts = [(module, module.p) for module in self.whole.modules() if isinstance(module, nn.Dropout2d)]
         self.whole = self.processes.share_batch_norms(self.whole)
         self.epoch = self.saved_epochs = 0
@@ -178,15 +184,6 @@ class Trainer:
         self._begin(0 if checkpoint is None else self._stage_of(checkpoint.epoch - 1))
         if checkpoint is not None:
             self._restore(checkpoint)
-
-    def _start_from(self, weights: str | Path) -> None:
-        info = read_info(weights)
-        if (info.network, info.classes) != (self.network_name, self.class_set.names):
-            raise UserError(
-                f"{weights} is {info.network} with {len(info.classes)} classes, and {self.network_name} with the "
-                f"{len(self.class_set)} of {self.class_set.name} is to be trained; start from weights of those"
-            )
-        self.whole.load_state_dict(load_network(weights).state_dict())
 
     def _stage_of(self, epoch: int) -> int:
         """Return the number of the stage that holds an epoch, counted from 0."""
@@ -330,6 +327,7 @@ class Trainer:
                 mean=MEAN,
                 std=STD,
                 notes={"recipe": self.recipe.model_dump(mode="json"), "epoch": self.epoch, "val": metrics.to_dict()},
+                variant=self.variant,
             )
             save_network(self.average.network, info, self.directory / "last.safetensors")
             if before is None or metrics.miou > before["val_miou"]:
@@ -348,6 +346,7 @@ class Trainer:
                 network_name=self.network_name,
                 pictures=len(self.samples),
                 histogram=self.samples.histogram.tolist(),
+                variant=self.variant,
             ),
             self.directory / "checkpoint.pt",
         )

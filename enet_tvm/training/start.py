@@ -1,0 +1,95 @@
+"""Weights that a training starts from: all layers of a network of the same classes, all but the last one else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from enet_tvm.data.classes import ClassSet
+from enet_tvm.data.transforms import MEAN, STD
+from enet_tvm.errors import UserError
+from enet_tvm.networks import ENet, SegNet
+from enet_tvm.networks.importing import FoundNetwork, find_network
+from enet_tvm.networks.recognise import HEADS
+from enet_tvm.networks.weights import build_network
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network to train and where its weights come from.
+
+    Attributes
+    ----------
+    network : ENet or SegNet
+        With the outputs that are wanted; in the variant of the weights.
+    anew : tuple of str
+        Layers that start from random weights.
+    notes : tuple of str
+        What else there is to say of it.
+    """
+
+    network: ENet | SegNet
+    anew: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def variant(self) -> dict[str, Any]:
+        """The variant of the network, as `ENetVariant.to_json` gives it."""
+        return self.network.variant.to_json() if isinstance(self.network, ENet) else {}
+
+    def sentence(self, weights: str | Path) -> str:
+        """Return what was taken of the weights."""
+        count = sum(1 for _ in self.network.named_children())
+        started = "every layer" if not self.anew else f"{count - len(self.anew)} of {count} layers"
+        rest = f"; {', '.join(self.anew)} starts anew" if self.anew else ""
+        return "; ".join([f"starting from {weights}: {started} carried over{rest}", *self.notes])
+
+
+def read_start(weights: str | Path, network: str, class_set: ClassSet) -> Start:
+    """Return a network of the wanted classes that starts from given weights.
+
+    Layers are carried over by name and shape. The last one starts from the random weights of PyTorch's present seed when the
+    weights are of other classes, as many as these may be; where the file does not name its classes, when it has more or fewer.
+
+    Parameters
+    ----------
+    weights : str or Path
+        A weights file, or whatever `enet_tvm.networks.importing.find_network` reads.
+    network : str
+        The network that is to be trained.
+    class_set : ClassSet
+        The classes that it is to tell apart.
+
+    Raises
+    ------
+    UserError
+        When the file is missing, broken, of another network, or holds what is no number.
+    """
+    found = find_network(weights)
+    if found.network != network:
+        raise UserError(
+            f"{weights} is {found.network} with {found.outputs} outputs, and {network} with the {len(class_set)} classes of "
+            f"{class_set.name} is to be trained; start from weights of those"
+        )
+    given = found.build(found.void_of(class_set))
+    variant = given.variant.to_json() if isinstance(given, ENet) else {}
+    made = build_network(network, len(class_set), variant)
+    head, _ = HEADS[network]
+    same = given.num_classes == len(class_set) and (found.info is None or found.info.classes == class_set.names)
+    carried = {key: value for key, value in given.state_dict().items() if same or key.split(".")[0] != head}
+    made.load_state_dict(made.state_dict() | carried)
+    return Start(made, () if same else (head,), tuple(_notes(found, class_set, same)))
+
+
+def _notes(found: FoundNetwork, class_set: ClassSet, same: bool) -> list[str]:
+    said = found.notes()
+    if found.info is None and same:
+        said.append(f"its {len(class_set)} outputs are taken for the classes of {class_set.name}, in their order")
+    zero_one = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    normalised = (found.info.mean, found.info.std) if found.info else zero_one if found.public else None
+    if normalised is not None and normalised != (MEAN, STD):
+        said.append(
+            f"it was trained on pictures of mean {normalised[0]} and std {normalised[1]}, and is now given {MEAN}, {STD}"
+        )
+    return said
