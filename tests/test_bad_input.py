@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from enet_tvm.artifact import LIBRARY_NAME, MANIFEST_NAME
@@ -39,6 +40,13 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     other = ENet(11)
     other.bottleneck4_1 = None  # type: ignore[assignment]
     save_network(other, INFO, shelf / "other-layers.safetensors")
+    broken = ENet(11)
+    torch.nn.init.constant_(broken.bottleneck2_0.project[0].weight, torch.nan)
+    save_network(broken, INFO, shelf / "nan.safetensors")
+    torch.save(ENet(11).state_dict(), shelf / "foreign.pt")
+    torch.save(ENet(11), shelf / "module.pt")
+    content = (shelf / "good.safetensors").read_bytes()
+    (shelf / "no-std.safetensors").write_bytes(content.replace(b"[0.2, 0.2, 0.2]", b"[0.2, 0.0, 0.2]"))
     (shelf / "truncated.safetensors").write_bytes((shelf / "good.safetensors").read_bytes()[:5000])
     (shelf / "text.safetensors").write_text("not weights at all")
     Image.fromarray(np.full((20, 30, 3), 99, np.uint8)).save(shelf / "good.png")
@@ -117,6 +125,10 @@ BAD_WEIGHTS = {
     "wrong-count.safetensors": "has shape",
     "segnet.safetensors": "segnet",
     "other-layers.safetensors": "bottleneck4_1",
+    "nan.safetensors": "NaN or infinite in 'bottleneck2_0.project.0.weight'",
+    "no-std.safetensors": "std 1 is 0.0",
+    "foreign.pt": "import it first: enet-tvm import-weights foreign.pt --classes 11 -o foreign.safetensors",
+    "module.pt": "torch.save(model.state_dict(), 'weights.pt')",
 }
 BAD_SIZES = {"500x360": "try 496x360", "0x8": "divisible by 8", "big": "WIDTHxHEIGHT", "-8x8": "WIDTHxHEIGHT"}
 READS_WEIGHTS = ("info", "evaluate --data synthetic", "compile --target x86-64-v3 -o out", "export -o out.onnx")
@@ -148,6 +160,14 @@ CASES = [
     Case("train --data synthetic --out runs --recipe quick", "recipe"),
     Case("train --data synthetic --out runs --recipe broken.toml", "broken.toml"),
     Case("train --data nowhere --out runs", "no data set"),
+    *(
+        Case(f"train --data synthetic --out runs --start {file}", BAD_WEIGHTS[file])
+        for file in ("missing.safetensors", "nan.safetensors", "module.pt")
+    ),
+    Case("import-weights module.pt -o out.safetensors --classes 11", "whole pickled module"),
+    Case("import-weights nan.safetensors -o out.safetensors", "NaN or infinite"),
+    Case("import-weights foreign.pt -o out.safetensors", "--classes 11"),
+    Case("import-weights foreign.pt -o file/out.safetensors --classes 11", "cannot write"),
     Case("train --data synthetic --out file/runs", "cannot write"),
     Case("compile --weights good.safetensors -o out --target pentium", "no target 'pentium'"),
     Case("compile --weights good.safetensors -o out --target nowhere.toml", "no target 'nowhere.toml'"),

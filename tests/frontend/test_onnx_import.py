@@ -146,6 +146,22 @@ def test_missing_file_and_missing_info(tmp_path):
         read_onnx_info(write(tmp_path / "f.onnx", [oh.make_node("Relu", ["x"], ["y"])], ["y"]))
 
 
+def test_numbers_that_are_none_are_refused(onnx_file, tmp_path):
+    model = onnx.load(onnx_file)
+    said = next(entry for entry in model.metadata_props if entry.key == "std")
+    said.value = "[1, 0, 1]"
+    onnx.save(model, tmp_path / "std.onnx")
+    with pytest.raises(UserError, match="cannot normalise pictures: std 1 is 0"):
+        read_onnx_info(tmp_path / "std.onnx")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.reshape(-1)[0] = np.nan
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, tmp_path / "nan.onnx")
+    with pytest.raises(UserError, match=f"'{weight.name}' has NaN or infinite values"):
+        from_onnx(tmp_path / "nan.onnx")
+
+
 def test_source_of_an_export(tmp_path):
     from enet_tvm.frontend.onnx_export import export_onnx
     from enet_tvm.frontend.onnx_import import read_onnx_source

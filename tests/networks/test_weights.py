@@ -1,5 +1,6 @@
 """Weights come back as they went, and anything else is refused with a sentence."""
 
+import dataclasses
 import json
 import pickle
 
@@ -87,17 +88,20 @@ def test_pickle_is_refused_and_never_run(tmp_path):
 
     path = tmp_path / "w.safetensors"
     path.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(UserError, match="not a readable safetensors file"):
+    with pytest.raises(UserError, match="would run code"):
         load_network(path)
     torch.save(ENet(3).state_dict(), path)
-    with pytest.raises(UserError, match="not a readable safetensors file"):
+    with pytest.raises(UserError, match=r"import it first: enet-tvm import-weights .*--classes 3"):
         load_network(path)
 
 
 def test_foreign_safetensors(tmp_path):
     path = tmp_path / "w.safetensors"
     safetensors.torch.save_file(ENet(3).state_dict(), path)
-    with pytest.raises(UserError, match="does not say which network"):
+    with pytest.raises(UserError, match=r"import it first: enet-tvm import-weights .*--classes 3 -o \S*w-imported.safetensors"):
+        load_network(path)
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="no state dict with the tensors of ENet"):
         load_network(path)
     with pytest.raises(UserError, match="does not say which network"):
         read_info(write(path, {"a": torch.zeros(1)}, palette=[[1, 2]]))
@@ -108,3 +112,61 @@ def test_missing_file(tmp_path):
         load_network(tmp_path / "none.safetensors")
     with pytest.raises(UserError, match="there is no file"):
         load_network(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("fullconv.bias", "nan"), ("initial.conv.weight", "inf"), ("initial.act.weight", "-inf")]
+)
+def test_weights_that_are_no_numbers(tmp_path, key, value):
+    state = ENet(3).state_dict()
+    state[key].view(-1)[-1] = float(value)
+    path = write(tmp_path / "w.safetensors", state)
+    with pytest.raises(UserError, match=f"NaN or infinite in '{key}'"):
+        load_network(path)
+
+
+def test_a_variance_below_zero(tmp_path):
+    state = ENet(3).state_dict()
+    state["bottleneck1_0.expand.1.running_var"][0] = -1
+    with pytest.raises(UserError, match=r"'bottleneck1_0.expand.1.running_var' has a variance below zero"):
+        load_network(write(tmp_path / "w.safetensors", state))
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("mean", [float("nan"), 0, 0]),
+        ("mean", [0, float("inf"), 0]),
+        ("std", [1, 1, 0]),
+        ("std", [-1, 1, 1]),
+        ("std", [1, float("nan"), 1]),
+        ("std", [1, 1, 1e-320]),
+    ],
+)
+def test_a_normalisation_that_gives_no_numbers(tmp_path, key, values):
+    """Refused with the file, and where a program says it."""
+    path = write(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, **{key: values})
+    with pytest.raises(UserError, match=f"cannot normalise pictures: {key} [012] is .*std above zero"):
+        read_info(path)
+    with pytest.raises(ValueError, match=key):
+        dataclasses.replace(INFO, **{key: tuple(values)})
+
+
+def test_metadata_nested_too_deep(tmp_path):
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, metadata={"enet-tvm": "[" * 100_000})
+    with pytest.raises(UserError, match="does not say which network"):
+        read_info(path)
+
+
+def test_counters_of_batches_may_be_missing(tmp_path):
+    state = {key: value for key, value in ENet(3).state_dict().items() if not key.endswith("num_batches_tracked")}
+    assert load_network(write(tmp_path / "w.safetensors", state)).num_classes == 3
+
+
+def test_missing_and_surplus_tensors_are_named(tmp_path):
+    state = ENet(3).state_dict()
+    del state["fullconv.bias"]
+    state["aux.weight"] = torch.zeros(1)
+    with pytest.raises(UserError, match=r"it lacks 'fullconv.bias' and it has 'aux.weight' besides"):
+        load_network(write(tmp_path / "w.safetensors", state))

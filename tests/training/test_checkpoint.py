@@ -63,3 +63,12 @@ def test_a_checkpoint_of_before_the_pictures_were_noted(tmp_path):
     torch.save({"format": 1} | content, tmp_path / "c.pt")
     after = load_checkpoint(tmp_path / "c.pt")
     assert after.pictures is after.histogram is None
+
+
+@pytest.mark.parametrize("place", ["network", "average"])
+def test_weights_that_are_no_numbers(tmp_path, place):
+    states = {"network": {"w": torch.zeros(3)}, "average": {"w": torch.zeros(3)}}
+    states[place]["w"][1] = torch.nan
+    save_checkpoint(Checkpoint("{}", ["a"], 1, states["network"], states["average"], {}, 0, 0.0), tmp_path / "c.pt")
+    with pytest.raises(UserError, match="1 of 3 values are NaN or infinite in 'w'"):
+        load_checkpoint(tmp_path / "c.pt")

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from enet_tvm.data.camvid import CamVid
 from enet_tvm.data.source import LabelledStreet
 from enet_tvm.errors import UserError
-from enet_tvm.networks import load_network, read_info
+from enet_tvm.networks import ENet, ENetVariant, WeightsInfo, load_network, read_info, save_network
 from enet_tvm.size import Size
 from enet_tvm.training.checkpoint import load_checkpoint, save_checkpoint
 from enet_tvm.training.evaluate import evaluate, torch_forward
@@ -396,3 +396,20 @@ def test_training_starts_from_given_weights(uninterrupted, tmp_path):
 def test_weights_of_another_network_are_no_start(uninterrupted, tmp_path):
     with pytest.raises(UserError, match="start from weights of those"):
         trainer(tmp_path, network="segnet", start=uninterrupted / "best.safetensors")
+
+
+def test_a_training_from_a_variant_is_of_that_variant(randomised, tmp_path):
+    """In its weights, and when it goes on without the weights that it started from."""
+    variant = ENetVariant(biases=False, initial_pool=3, upsampling_kernel=2)
+    info = WeightsInfo("enet", ("a", "b"), ((0, 0, 0), (1, 1, 1)), (0.5,) * 3, (0.2,) * 3, variant=variant.to_json())
+    save_network(randomised(ENet(2, variant)), info, tmp_path / "w.safetensors")
+    started = trainer(tmp_path / "run", start=tmp_path / "w.safetensors")
+    assert started.started.anew == ("fullconv",)
+    with pytest.raises(KeyboardInterrupt):
+        started.run(Interrupter(at_step=6))
+    (tmp_path / "w.safetensors").unlink()
+    again = trainer(tmp_path / "run")
+    assert again.started is None
+    assert again.whole.variant == variant
+    again.run()
+    assert load_network(tmp_path / "run" / "best.safetensors").variant == variant
