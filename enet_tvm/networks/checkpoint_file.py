@@ -9,6 +9,7 @@ list is complete, so none is kept: a network is found by the names of its own la
 from __future__ import annotations
 
 import re
+import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -120,8 +121,10 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     if is_safetensors(path):
         return safetensors.torch.load_file(path)
     try:
-        with torch.serialization.safe_globals(_SAFE):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        # By a handle: of a path, PyTorch believes the suffix.
+        with open(path, "rb") as file, torch.serialization.safe_globals(_SAFE), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of is refused below
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
     except Exception as error:  # what a restricted unpickler raises at another kind of file has no common base

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 import shlex
+import warnings
 from typing import Any
 
 import numpy as np
@@ -290,8 +291,9 @@ def test_a_whole_module_is_refused_with_what_saves_it(network, legacy, wrap, tmp
 
 def test_a_torchscript_program(tmp_path):
     torch.jit.save(torch.jit.trace(nn.Conv2d(3, 1, 1), torch.ones(1, 3, 4, 4)), tmp_path / "x.pt")
-    with pytest.warns(UserWarning, match="TorchScript"), pytest.raises(UserError, match="TorchScript program"):
+    with warnings.catch_warnings(record=True) as said, pytest.raises(UserError, match="TorchScript program"):
         find_network(tmp_path / "x.pt")
+    assert said == []
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x04K\x01.", b"PK\x03\x04damaged"])
@@ -308,7 +310,7 @@ def test_nothing_in_a_checkpoint_is_run(state, tmp_path):
             return (pytest.fail, ("the pickle was run",))
 
     torch.save({"state_dict": state, "config": Bomb()}, tmp_path / "c.pth")
-    with pytest.raises(UserError, match=r"not a checkpoint of tensors alone: reading its '\S*fail\S*' would run code"):
+    with pytest.raises(UserError, match=r"not a checkpoint of tensors alone: reading its '\S*_Fail\S*' would run code"):
         find_network(tmp_path / "c.pth")
 
 
@@ -347,7 +349,7 @@ def test_a_mean_of_pictures_up_to_255():
         ("plot prelu -o p.png", ".safetensors"),
     ],
 )
-def test_refusals_say_the_command_that_imports(network, state, suffix, verb, tmp_path, monkeypatch, capfd):
+def test_refusals_say_the_command_that_imports(state, suffix, verb, tmp_path, monkeypatch, capfd):
     """And it does."""
     monkeypatch.chdir(tmp_path)
     save = torch.save if suffix == ".pt" else safetensors.torch.save_file
@@ -364,4 +366,5 @@ def test_refusals_say_the_command_that_imports(network, state, suffix, verb, tmp
     assert caught.value.code == 0
     made = command[command.index("-o") + 1]
     assert len(read_info(made).classes) == 5
-    assert torch.allclose(logits(load_network(made)), logits(network), rtol=0.1, atol=0.1)
+    stored = load_network(made).state_dict()
+    assert all(torch.equal(stored[key], value.half().to(value.dtype)) for key, value in state.items() if value.ndim)
