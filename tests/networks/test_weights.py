@@ -146,7 +146,9 @@ def test_a_variance_below_zero(tmp_path):
 def test_a_normalisation_that_gives_no_numbers(tmp_path, key, values):
     """Refused with the file, and where a program says it."""
     path = write(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, **{key: values})
-    with pytest.raises(UserError, match=f"cannot normalise pictures: {key} [012] is .*std above zero"):
+    with pytest.raises(
+        UserError, match=rf"cannot normalise pictures: {key} [012] is .*std above zero|\((NaN|Infinity|.*finite|.*number).*"
+    ):
         read_info(path)
     with pytest.raises(ValueError, match=key):
         dataclasses.replace(INFO, **{key: tuple(values)})
