@@ -18,6 +18,7 @@ from enet_tvm.files import sha256
 from enet_tvm.rpc.address import Address
 from enet_tvm.rpc.session import DeviceSession, open_session
 from enet_tvm.rpc.session_process import LAST_OUTPUT, OPEN_GPU, TIME_CALL
+from enet_tvm.runtime import forking
 from enet_tvm.runtime.segmenter import Segmenter
 
 _POOLED_ALLOCATOR = 2  # tvm::runtime::memory::AllocatorType::kPooled
@@ -104,6 +105,12 @@ class RemoteEngine:
             if self._call is None:
                 self._call = self._timed_here()
         self.load_seconds = time.perf_counter() - start
+        forking.follow(self)
+
+    def after_fork(self) -> None:
+        """Let go, in a forked process, of what lives on the device, without a word to it."""
+        forking.leak(self._machine, self._input, self._call, self._device)
+        self.close()
 
     def _open_gpu(self) -> None:
         with self.session.within(60, "opening its GPU"):
@@ -158,8 +165,9 @@ class RemoteEngine:
         UserError
             When the device is lost, crashes or takes too long.
         """
-        assert self._call is not None
         with self.session.within(self._timeout, "running the network"):
+            if self._call is None or self._input is None:
+                raise UserError(f"the network on {self.session.name} was closed; open it again")
             start = time.perf_counter()
             self._input.copyfrom(np.ascontiguousarray(x))
             sent = time.perf_counter()

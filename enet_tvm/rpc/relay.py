@@ -7,6 +7,7 @@ a port of this machine's own loopback, and a process of its own carries the byte
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import select
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from enet_tvm.rpc import relay_process
 from enet_tvm.rpc.wire import RPC_MAGIC, RPC_MISMATCH, Address, keep_alive, pack_int, pack_text, receive_int, receive_text
+from enet_tvm.runtime import forking
 
 _SILENCE_SECONDS = 20
 """After which a device without power or network is given up, also in the middle of a call."""
@@ -71,6 +73,8 @@ class Relay:
     def __init__(self, device: socket.socket) -> None:
         self.key = secrets.token_hex(16)
         self._control, control = socket.socketpair()
+        self._inherited = False
+        forking.follow(self)
         with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
             self.port: int = listener.getsockname()[1]
             passed = [end.fileno() for end in (listener, device, control)]
@@ -86,6 +90,23 @@ class Relay:
                     # Ctrl-C is for the client, which then closes the relay.
                     start_new_session=True,
                 )
+
+    def after_fork(self) -> None:
+        """Cut a forked process off from the connection, which stays whole in its parent."""
+        self._inherited = True
+        self._control.close()
+        nowhere, other = socket.socketpair()
+        with nowhere, other:
+            for name in os.listdir("/dev/fd"):
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
+                    if connection.family == socket.AF_INET and connection.getpeername() == ("127.0.0.1", self.port):
+                        # TVM's client owns this number, and would say farewell to the device over it.
+                        os.dup2(nowhere.fileno(), int(name), inheritable=False)
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process was forked from the one that the relay serves."""
+        return self._inherited
 
     def set_limit(self, seconds: float | None) -> None:
         """Close the connection so many seconds from now, unless another limit comes first; None takes the limit away."""
@@ -111,7 +132,9 @@ class Relay:
         return True
 
     def close(self) -> None:
-        """End the connection; a call that waits for the device fails."""
+        """End the connection; a call that waits for the device fails. In a forked process there is none to end."""
+        if self._inherited:
+            return
         self._control.close()
         try:
             self._process.wait(1)

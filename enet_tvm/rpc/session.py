@@ -17,6 +17,7 @@ from enet_tvm.rpc.devices import claim_device
 from enet_tvm.rpc.messages import parse_facts
 from enet_tvm.rpc.relay import Relay
 from enet_tvm.rpc.session_process import CONFIGURE_THREADS, FACTS
+from enet_tvm.runtime import forking
 from enet_tvm.text import printable
 
 _UPLOAD_BYTES_PER_SECOND = 100e3
@@ -55,6 +56,14 @@ class DeviceSession:
         self._start = time.monotonic()
         self._lost = False
         self._uploaded: set[str] = set()
+        forking.follow(self)
+
+    def after_fork(self) -> None:
+        """Leave the device, in a forked process, to the parent."""
+        # TVM's session may be locked for ever, by a thread that was in a call.
+        forking.leak(self.remote)
+        self.remote = None
+        self._lost = True
 
     @contextlib.contextmanager
     def within(self, seconds: float, doing: str) -> Iterator[None]:
@@ -71,7 +80,13 @@ class DeviceSession:
         ------
         UserError
             When the device dies, does not answer in time, or refuses. The session cannot be used then unless it refused.
+            Also in a process that was forked since the session was opened.
         """
+        if self._relay.inherited:
+            raise UserError(
+                f"{self.name} is used by the process that this one was forked from, and serves one at a time; "
+                "open a session in the process that uses it"
+            )
         self._relay.set_limit(seconds)
         try:
             yield
@@ -223,7 +238,7 @@ def open_session(tracker: Address, key: str, *, wait: float = 30.0, session_seco
     relay = Relay(connection)
     session = DeviceSession(relay, None, f"{key} at {address}", session_seconds)
     try:
-        with session.within(15, "opening a session"):
+        with session.within(15, "opening a session"), forking.not_while_forking():
             session.remote = rpc.connect("127.0.0.1", relay.port, relay.key)
     except BaseException:
         session.close()

@@ -3,23 +3,28 @@
 TVM keeps one pool per calling thread, fixes its size when that thread first needs it, and takes half the logical
 processors on x86-64. So every engine calls the machine from a thread that belongs to it: its pool has exactly the
 size that was asked for, whatever else in the process uses TVM; any thread may call the engine; and `close` ends them.
+In a process forked from the one that loaded it, an engine makes both anew when it is first called there.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enet_tvm.errors import UserError
 from enet_tvm.machine import usable_cpus
+from enet_tvm.runtime import forking
 from enet_tvm.runtime.gpu import CUDA, DeviceMemory, load_cuda
 from enet_tvm.runtime.libraries import load_runtime
+
+T = TypeVar("T")
 
 _CPU = 1  # kDLCPU of DLPack
 _POOLED_ALLOCATOR = 2  # tvm::runtime::memory::AllocatorType::kPooled
@@ -89,21 +94,72 @@ class Engine:
             load_cuda(self._ffi)
             self._codes = [CUDA, _CPU]
             self._memory = DeviceMemory(self._ffi, device)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="enet-tvm")
+        self._lock = threading.RLock()  # a signal's handler may close it
+        self._closed = False
+        self._orphaned: str | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        forking.follow(self)
         try:
-            self._thread.submit(self._load, library, cpus).result()
+            self._do(self._load, library)
         except BaseException:
             self.close()
             raise
 
-    def _load(self, library: Path, cpus: list[int]) -> None:
+    def _do(self, job: Callable[..., T], *arguments: Any) -> T:
+        """Return the result of a job done by the engine's thread, while which no other thread can fork."""
+
+        def do() -> T:
+            with forking.not_while_forking():
+                return job(*arguments)
+
+        with self._lock:
+            if self._orphaned is not None:
+                raise UserError(self._orphaned)
+            try:
+                if self._thread is None and not self._closed:
+                    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="enet-tvm")
+                    thread.submit(self._make_pool).result()
+                    self._thread = thread
+                if self._thread is None:
+                    raise UserError("the segmenter was closed; load the artifact again")
+                future = self._thread.submit(do)
+            except RuntimeError as error:
+                if "interpreter shutdown" not in str(error):
+                    raise
+                raise UserError("Python is ending and starts no forward pass any more; call the segmenter before") from error
+        return future.result()
+
+    def after_fork(self) -> None:
+        """Forget the threads, in a forked process, where there are none; what they have loaded stays good, but for a GPU."""
+        self._lock = threading.RLock()
+        self._thread = None
+        if self._memory is not None:
+            # Freeing what is on the GPU fails here.
+            forking.leak(self._memory, *(vars(self).get(name) for name in ("_new_machine", "_machine", "_main")))
+            self._orphaned = (
+                "a GPU opened before a fork cannot be used after it; load the artifact in the new process alone, "
+                "or start that with the method 'spawn'"
+            )
+        elif forking.torn():
+            self._orphaned = (
+                f"this process was forked while a forward pass took more than {forking.PATIENCE:.0f} s, and cannot run any; "
+                "load the artifact in a process started with the method 'spawn'"
+            )
+
+    def _make_pool(self) -> None:
+        cpus = usable_cpus()
+        # A forked process may have been given fewer processors than its parent.
+        self.threads = min(self.threads, len(cpus))
         configure = self._ffi.get_global_func("runtime.config_threadpool")
         # The list's length becomes the size of the new pool, and the affinity of its threads; the second call
         # gives them back all the processors there are, of which `taskset` may have left only some.
-        configure(_SHARE_ALL_CORES, self.threads, [str(cpu) for cpu in cpus[: self.threads]])
-        configure(_SHARE_ALL_CORES, self.threads, [str(cpu) for cpu in cpus])
-        if (actual := self._ffi.get_global_func("runtime.NumThreads")()) != self.threads:
-            raise RuntimeError(f"TVM made a pool of {actual} threads instead of {self.threads}")
+        with forking.not_while_forking():
+            configure(_SHARE_ALL_CORES, self.threads, [str(cpu) for cpu in cpus[: self.threads]])
+            configure(_SHARE_ALL_CORES, self.threads, [str(cpu) for cpu in cpus])
+            if (actual := self._ffi.get_global_func("runtime.NumThreads")()) != self.threads:
+                raise RuntimeError(f"TVM made a pool of {actual} threads instead of {self.threads}")
+
+    def _load(self, library: Path) -> None:
         try:
             self._new_machine = self._ffi.load_module(_spelling(library)).get_function("vm_load_executable")
         except (RuntimeError, OSError, AttributeError) as error:
@@ -130,7 +186,7 @@ class Engine:
         ndarray
             The output, float32 logits or uint8 labels, in memory that TVM gives back when the array is freed.
         """
-        return self._thread.submit(self._run, x).result()
+        return self._do(self._run, x)
 
     def _run(self, x: NDArray[np.float32]) -> NDArray[Any]:
         return self._as_array(self._main(self._as_tensor(x)))
@@ -145,7 +201,7 @@ class Engine:
         device, transfer : float
             Seconds of computing, and of moving input and output between host and device: 0 on the processor.
         """
-        return self._thread.submit(self._run_timed, x).result()
+        return self._do(self._run_timed, x)
 
     def _run_timed(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
         wait = self._memory.wait if self._memory is not None else lambda: None
@@ -165,7 +221,7 @@ class Engine:
 
         Takes `x` as `run` does. A kernel's output is its last argument, in the kernel's own layout.
         """
-        return self._thread.submit(self._run_instrumented, x).result()
+        return self._do(self._run_instrumented, x)
 
     def _run_instrumented(self, x: NDArray[np.float32]) -> list[tuple[str, NDArray[Any]]]:
         outputs: list[tuple[str, NDArray[Any]]] = []
@@ -185,9 +241,6 @@ class Engine:
 
     def time_kernels(self, x: NDArray[np.float32], passes: int) -> list[list[tuple[str, float]]]:
         """Run several forward passes and return the name and duration, in seconds, of every kernel in each."""
-        return self._thread.submit(self._time_kernels, x, passes).result()
-
-    def _time_kernels(self, x: NDArray[np.float32], passes: int) -> list[list[tuple[str, float]]]:
         times: list[tuple[str, float]] = []
         start = 0
 
@@ -201,12 +254,16 @@ class Engine:
                 times.append((str(name), (time.perf_counter_ns() - start) * 1e-9))
             return 0
 
-        machine, tensor = self._start_machine(), self._as_tensor(x)
-        machine["set_instrument"](self._ffi.convert_func(around_call))
+        def prepare() -> tuple[Any, Any]:
+            machine = self._start_machine()
+            machine["set_instrument"](self._ffi.convert_func(around_call))
+            return machine["main"], self._as_tensor(x)
+
+        main, tensor = self._do(prepare)
         results = []
         for _ in range(passes):
             times = []
-            machine["main"](tensor)
+            self._do(main, tensor)
             results.append(times)
         return results
 
@@ -224,5 +281,9 @@ class Engine:
         return array
 
     def close(self) -> None:
-        """End the engine's threads; it cannot run afterwards."""
-        self._thread.shutdown(wait=True)
+        """End the engine's threads, after the passes that other threads have asked for; it cannot run afterwards."""
+        with self._lock:
+            self._closed = True
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown(wait=True)

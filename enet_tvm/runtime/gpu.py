@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,8 @@ _EXISTS = 0  # tvm::runtime::DeviceAttrKind::kExist
 _DRIVER = "libcuda.so.1"
 _RUNTIME = "libcudart.so.13"
 _BACKEND = "libtvm_runtime_cuda.so"
+_opened_by: int | None = None
+"""The process that opened the driver: those forked from it cannot."""
 
 
 def missing_driver() -> str | None:
@@ -46,8 +49,15 @@ def load_cuda(ffi: ModuleType) -> None:
     UserError
         When there is no driver, no GPU, or one of the libraries is missing.
     """
+    global _opened_by
+    if _opened_by not in (None, os.getpid()):
+        raise UserError(
+            "the process that this one was forked from had opened the GPU, so this one cannot; open it in one of them alone, "
+            "or start this one with the method 'spawn'"
+        )
     if (why := missing_driver()) is not None:
         raise UserError(f"{why}, and this network was compiled for one; run it on the device, or compile with --target native")
+    _opened_by = os.getpid()
     folder = runtime_folder()
     for name, cure in (
         (_RUNTIME, "run: pip install 'nvidia-cuda-runtime==13.*'"),

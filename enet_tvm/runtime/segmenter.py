@@ -24,27 +24,36 @@ class Segmenter:
     """A compiled network that labels the pixels of pictures.
 
     Make one with `Segmenter.load`. It may be called from any thread, one call at a time; it owns the threads it
-    computes with, which `close`, the end of a ``with`` block or its deletion ends.
+    computes with, which `close`, the end of a ``with`` block or its deletion ends. Calls that other threads have made
+    before `close` are answered; later ones raise a `UserError`.
+
+    A process forked from the one that loaded it may call it too: it makes threads of its own there, and shares the memory
+    of the weights. What was compiled for a GPU cannot be used after a fork, and says so. Pickled, for a process started
+    with the method ``spawn`` or elsewhere on this machine, it is loaded again from the artifact's directory, where the same
+    artifact must still be, with the number of threads that was asked for.
 
     Attributes
     ----------
     manifest : Manifest
         What the artifact is of: classes, palette, input shape, target.
-    threads : int
-        Threads that a forward pass uses.
     size : Size
         Width and height of the network's input.
     """
 
     def __init__(self, manifest: Manifest, engine: Engine) -> None:
         self.manifest = manifest
-        self.threads = engine.threads
         self._engine = engine
+        self._origin: tuple[Path, int | None] | None = None
         self._batch, _, height, width = manifest.input.shape
         self.size = Size(width, height)
         mean, std = (np.asarray(values, np.float64) for values in (manifest.input.mean, manifest.input.std))
         self._scale = (1 / (255 * std)).astype(np.float32)
         self._shift = (-mean / std).astype(np.float32)
+
+    @property
+    def threads(self) -> int:
+        """Threads that a forward pass uses."""
+        return self._engine.threads
 
     @classmethod
     def load(cls, directory: str | Path, threads: int | None = None) -> Self:
@@ -63,8 +72,22 @@ class Segmenter:
             When the artifact is not whole or does not fit this machine, or so many threads cannot be had.
         """
         manifest = check_artifact(directory)
-        library = Path(directory).expanduser() / manifest.library
-        return cls(manifest, Engine(library, threads, manifest.target.device))
+        place = Path(directory).expanduser()
+        segmenter = cls(manifest, Engine(place / manifest.library, threads, manifest.target.device))
+        segmenter._origin = (place.resolve(), threads)
+        return segmenter
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to load the segmenter again: for pickle, and so for another process.
+
+        Raises
+        ------
+        UserError
+            When it was not loaded from a directory, such as one on a device.
+        """
+        if self._origin is None:
+            raise UserError(f"a {type(self).__name__} cannot be sent to another process; make one there")
+        return _load_again, (type(self), *self._origin, self.manifest.hashes.library)
 
     def segment(self, picture: Picture) -> NDArray[np.uint8]:
         """Label every pixel of a picture.
@@ -213,6 +236,13 @@ def _is_finite(x: NDArray[np.float32]) -> bool:
     # One pass over what the kernels read next, with neither a mask nor a BLAS, whose threads would meet the network's: a sum
     # is finite only if all of it is, unless it overflows.
     return bool(np.isfinite(np.einsum("i->", x.ravel(order="K"))) or np.isfinite(x).all())
+
+
+def _load_again(kind: type[Segmenter], directory: Path, threads: int | None, library: str | None) -> Segmenter:
+    # Looked at before it is loaded: the other artifact's code is not to run.
+    if check_artifact(directory).hashes.library != library:
+        raise UserError(f"{directory} was compiled again since the segmenter was pickled; load the artifact anew")
+    return kind.load(directory, threads)
 
 
 def _as_image(picture: Picture) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -130,10 +131,18 @@ def epoch_batches(
 
 
 def prefetched(batches: Iterable[T]) -> Iterator[T]:
-    """Yield from `batches` while a thread already makes the next one."""
-    iterator = iter(batches)
+    """Yield from `batches` while a thread already makes the next one.
+
+    Raises
+    ------
+    UserError
+        When it is gone on with in a process forked meanwhile, where there is no such thread.
+    """
+    iterator, owner = iter(batches), os.getpid()
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, iterator, None)
         while (batch := coming.result()) is not None:
             coming = pool.submit(next, iterator, None)
             yield batch
+            if os.getpid() != owner:
+                raise UserError("these batches are made in the process that this one was forked from; begin an epoch here")
