@@ -21,7 +21,7 @@ from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.data.synthetic import SyntheticStreet
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, write_json
-from enet_tvm.machine import usable_cpus
+from enet_tvm.machine import default_threads
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.runtime import Segmenter
 from enet_tvm.runtime.overlay import overlay
@@ -66,7 +66,7 @@ def run(weights: Path, size: Size, output: Path, picture: Path | None, seconds: 
         When a file cannot be read or written.
     """
     image = load_picture(picture) if picture else SyntheticStreet(Size(2 * size.width, 2 * size.height), STREETS)[_STREET][0]
-    threads = len(usable_cpus())
+    threads = default_threads().threads
     torch.set_num_threads(threads)
 
     start = time.perf_counter()
@@ -77,7 +77,7 @@ def run(weights: Path, size: Size, output: Path, picture: Path | None, seconds: 
     took = time.perf_counter() - start
     console.print(f"compiled for {manifest.target.mcpu} in {took:.0f} s: {manifest.kernel_count} kernels, in {artifact}")
 
-    with Segmenter.load(artifact, threads) as segmenter:
+    with Segmenter.load(artifact, threads, adaptive=False) as segmenter:
         labels = segmenter.segment(image)
         shown = overlay(image, labels, segmenter.manifest.palette, 0.55, segmenter.manifest.classes)
         with atomic_file(output / "overlay.png") as path:

@@ -196,7 +196,7 @@ def compare_with_segnet(
             report(f"compiling {name} for {size}")
             artifact = directory / f"{name}-{size}"
             compile_artifact(CompileRequest(path, size, target, command="enet-tvm compare", threads=threads), artifact)
-            segmenters[name] = stack.enter_context(Segmenter.load(artifact, threads))
+            segmenters[name] = stack.enter_context(Segmenter.load(artifact, threads, adaptive=False))
             report(f"holding {name} against PyTorch")
             agreements[name] = agreement(segmenters[name].forward(x), reference_logits(load_network(path), x))
         report("timing both in turns")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from enet_tvm.bench.system_files import SystemFiles
+from enet_tvm.machine import default_threads
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class MachineDescription:
         Name of a single-board computer.
     processors : int
         How many there are.
+    usable : str
+        How many of them a process may keep busy, and why not all; of this machine alone.
     memory_bytes : int or None
         Main memory.
     gpus : tuple of str
@@ -35,6 +38,7 @@ class MachineDescription:
     processor: str
     board: str = ""
     processors: int = 0
+    usable: str = ""
     memory_bytes: int | None = None
     gpus: tuple[str, ...] = ()
     governor: str = ""
@@ -47,6 +51,7 @@ class MachineDescription:
 
 def describe_machine(files: SystemFiles | None = None) -> MachineDescription:
     """Return what the kernel's files say of a machine; by default of this one."""
+    usable = str(default_threads()) if files is None else ""
     files = files or SystemFiles()
     cpuinfo = files.read("/proc/cpuinfo") or ""
     memory = re.search(r"^MemTotal:\s*(\d+) kB", files.read("/proc/meminfo") or "", re.MULTILINE)
@@ -55,6 +60,7 @@ def describe_machine(files: SystemFiles | None = None) -> MachineDescription:
         processor=processor(files),
         board=files.read("/proc/device-tree/model") or "",
         processors=len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)),
+        usable=usable,
         memory_bytes=int(memory[1]) * 1024 if memory else None,
         gpus=_gpus(files),
         governor=", ".join(sorted(governors - {""})),

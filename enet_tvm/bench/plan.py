@@ -10,7 +10,7 @@ from enet_tvm.artifact import read_manifest
 from enet_tvm.bench.runners import RUNNERS, Workload
 from enet_tvm.bench.runners.registry import ON_DEVICE, VARIANTS
 from enet_tvm.errors import UserError
-from enet_tvm.machine import usable_cpus
+from enet_tvm.machine import default_threads
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.places import find_file
 from enet_tvm.size import DEFAULT_SIZE, Size, parse_size
@@ -73,7 +73,7 @@ def plan_workloads(
     target = target or NATIVE
     spec = load_target(target)
     path = find_file(weights or DEFAULT_WEIGHTS)
-    counts = threads or [spec.cores if tracker else len(usable_cpus())]
+    counts = threads or [spec.cores if tracker else default_threads().threads]
     if tracker:
         wanted = wanted or [spec.size or DEFAULT_SIZE]
     workloads = tuple(

@@ -240,7 +240,7 @@ def _machine(machine: Figures) -> str:
     parts = [
         machine.get("board"),
         machine.get("processor"),
-        f"{machine['processors']} processors" if machine.get("processors") else "",
+        machine.get("usable") or (f"{machine['processors']} processors" if machine.get("processors") else ""),
         *machine.get("gpus", ()),
         f"{memory / 2**30:.1f} GiB" if memory else "",
         machine.get("system"),

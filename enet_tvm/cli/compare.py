@@ -37,7 +37,7 @@ def command(
     from enet_tvm.bench.baseline import compare_with_segnet
     from enet_tvm.errors import UserError
     from enet_tvm.files import write_json
-    from enet_tvm.machine import usable_cpus
+    from enet_tvm.machine import default_threads
     from enet_tvm.networks import read_info
     from enet_tvm.networks.weights import DEFAULT_WEIGHTS
     from enet_tvm.places import find_file
@@ -59,7 +59,7 @@ def command(
                     segnet_file,
                     wanted,
                     spec,
-                    threads or len(usable_cpus()),
+                    threads or default_threads().threads,
                     Path(directory),
                     seconds=seconds,
                     report=status.update,

@@ -32,7 +32,7 @@ def command(
     from enet_tvm.runtime import Segmenter
 
     console = Console(soft_wrap=True, highlight=False)
-    with Segmenter.load(artifact, threads) as segmenter, console.status(f"running {2 * passes} forward passes"):
+    with Segmenter.load(artifact, threads, adaptive=False) as segmenter, console.status(f"running {2 * passes} forward passes"):
         result = profile(segmenter, passes)
     console.print(_table(result, sort))
     limit = result.flops / result.roofline.flops_per_second

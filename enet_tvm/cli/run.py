@@ -14,7 +14,9 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for the overlays.")],
     labels: Annotated[bool, typer.Option("--labels", help="Also write class numbers as <name>_labels.png.")] = False,
     opacity: Annotated[float, typer.Option("--opacity", help="Of the colours: 0 shows the picture, 1 the colours only.")] = 0.5,
-    threads: Annotated[int | None, typer.Option("--threads", help="Threads to use; all processors if not given.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Threads at most; by default as processors and quota allow.")
+    ] = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write figures and classes per picture.")] = None,
 ) -> None:
     """Segment pictures with a compiled network and write overlays."""
@@ -49,6 +51,11 @@ def command(
             f"{summary['median_total_ms']:.1f} ms from picture to labels ({summary['size']}, {summary['threads']} threads)",
             markup=False,
         )
+        used = {outcome.threads for outcome in outcomes if outcome.error is None}
+        if min(used) < segmenter.threads:
+            console.print(f"other work kept processors busy: some passes used {min(used)} threads", markup=False)
+        elif threads is None and " of " in summary["processors"]:
+            console.print(f"threads: {summary['processors']}", markup=False)
     if summary["failed"]:
         stderr.print(f"{summary['failed']} of {len(outcomes)} pictures could not be read", style="yellow")
         raise typer.Exit(2)

@@ -40,7 +40,7 @@ def command(
     from enet_tvm.data.check import require_sound
     from enet_tvm.data.source import at_paper_size, open_samples
     from enet_tvm.files import write_json
-    from enet_tvm.machine import usable_cpus
+    from enet_tvm.machine import default_threads
     from enet_tvm.size import parse_size
     from enet_tvm.training.processes import join_processes
     from enet_tvm.training.progress import ConsoleObserver, Observers
@@ -50,7 +50,7 @@ def command(
 
     console = Console(soft_wrap=True, highlight=False)
     chosen = load_recipe(recipe, epochs=epochs, crop=str(parse_size(size)) if size else None)
-    torch.set_num_threads(threads or len(usable_cpus()))
+    torch.set_num_threads(threads or default_threads().threads)
     require_sound(data, dataset=dataset)
     train, val = (at_paper_size(open_samples(data, split, dataset=dataset)) for split in ("train", "val"))
     with join_processes(device) as processes:

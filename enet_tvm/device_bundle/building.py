@@ -14,8 +14,8 @@ from enet_tvm.version import TESTED_STACK
 
 SOURCES = Path(__file__).parent / "csrc"
 PROGRAMS = {
-    "enet-run": ("enet_run", "tvm_call", "json", "pictures", "sha256"),
-    "enet-rpcd": ("enet_rpcd", "facts", "tvm_call"),
+    "enet-run": ("enet_run", "cpus", "tvm_call", "json", "pictures", "sha256"),
+    "enet-rpcd": ("enet_rpcd", "cpus", "facts", "tvm_call"),
 }
 """Each program's name and its sources."""
 

@@ -107,6 +107,11 @@ class RemoteEngine:
         self.load_seconds = time.perf_counter() - start
         forking.follow(self)
 
+    @property
+    def threads_now(self) -> int:
+        """Threads of a forward pass: a device uses them all, whatever else it does."""
+        return self.threads
+
     def after_fork(self) -> None:
         """Let go, in a forked process, of what lives on the device, without a word to it."""
         forking.leak(self._machine, self._input, self._call, self._device)

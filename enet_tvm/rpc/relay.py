@@ -97,11 +97,11 @@ class Relay:
         self._control.close()
         nowhere, other = socket.socketpair()
         with nowhere, other:
-            for name in os.listdir("/dev/fd"):
-                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
+            for number in [int(path.name) for path in Path("/dev/fd").iterdir()]:
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
                     if connection.family == socket.AF_INET and connection.getpeername() == ("127.0.0.1", self.port):
                         # TVM's client owns this number, and would say farewell to the device over it.
-                        os.dup2(nowhere.fileno(), int(name), inheritable=False)
+                        os.dup2(nowhere.fileno(), number, inheritable=False)
 
     @property
     def inherited(self) -> bool:

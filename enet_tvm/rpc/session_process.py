@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from enet_tvm.errors import UserError
-from enet_tvm.machine import architecture, cpu_features, usable_cpus
+from enet_tvm.machine import architecture, cpu_features, default_threads, usable_cpus
 from enet_tvm.runtime.libraries import load_runtime, runtime_folder
 from enet_tvm.version import __version__, stack_versions
 
@@ -152,7 +152,8 @@ def device_facts() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``model``, ``architecture``, ``system``, ``cpus`` (usable processors), ``cpu_features``, ``governor``,
+        ``model``, ``architecture``, ``system``, ``cpus`` (threads that are of use, see
+        `enet_tvm.machine.default_threads`), ``processors`` (that number, and why it is less), ``cpu_features``, ``governor``,
         ``megahertz`` (of each processor now), ``celsius`` (hottest sensor), ``peak_memory_mb`` (of this process),
         ``memory_mb``, ``free_disk_mb`` (where uploads go), ``versions``.
     """
@@ -160,7 +161,8 @@ def device_facts() -> dict[str, Any]:
         "model": _model(),
         "architecture": architecture(),
         "system": f"{platform.system()} {platform.release()}",
-        "cpus": len(usable_cpus()),
+        "cpus": (count := default_threads()).threads,
+        "processors": str(count),
         "cpu_features": sorted(cpu_features()),
         "versions": {"enet-tvm": __version__, **stack_versions()},
     }

@@ -15,6 +15,7 @@ from PIL import Image
 
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
+from enet_tvm.machine import default_threads
 from enet_tvm.runtime.overlay import check_opacity, overlay
 from enet_tvm.runtime.pictures import load_picture, output_names
 from enet_tvm.runtime.segmenter import Segmenter
@@ -35,6 +36,8 @@ class Outcome:
         Of the picture, upright.
     shares : dict of str to float
         Part of the picture that each class that occurs in it covers.
+    threads : int
+        That the network used: fewer than it may while other work kept processors busy.
     network_ms, total_ms : float
         Milliseconds in the network alone, and from the decoded picture to the label map at its size.
     error : str or None
@@ -46,6 +49,7 @@ class Outcome:
     labels: Path | None = None
     size: Size | None = None
     shares: dict[str, float] | None = None
+    threads: int = 0
     network_ms: float = 0.0
     total_ms: float = 0.0
     error: str | None = None
@@ -111,6 +115,7 @@ def segment_files(
             labels=labels_path,
             size=Size(*image.size),
             shares=_shares(found, manifest.classes),
+            threads=segmenter.threads_now,
             network_ms=1e3 * (after - before),
             total_ms=1e3 * (done - started),
         )
@@ -141,6 +146,7 @@ def summarise(outcomes: Sequence[Outcome], segmenter: Segmenter) -> dict[str, An
         "size": str(segmenter.size),
         "target": segmenter.manifest.target.name,
         "threads": segmenter.threads,
+        "processors": str(default_threads()),
         "pictures": len(done),
         "failed": len(outcomes) - len(done),
         "median_network_ms": statistics.median(outcome.network_ms for outcome in done) if done else None,
@@ -158,6 +164,7 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
         "labels": str(outcome.labels) if outcome.labels else None,
         "size": str(outcome.size),
         "shares": outcome.shares,
+        "threads": outcome.threads,
         "network_ms": outcome.network_ms,
         "total_ms": outcome.total_ms,
     }

@@ -8,6 +8,8 @@ In a process forked from the one that loaded it, an engine makes both anew when 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -19,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enet_tvm.errors import UserError
-from enet_tvm.machine import usable_cpus
+from enet_tvm.machine import default_threads, usable_cpus
 from enet_tvm.runtime import forking
 from enet_tvm.runtime.gpu import CUDA, DeviceMemory, load_cuda
 from enet_tvm.runtime.libraries import load_runtime
+from enet_tvm.runtime.load import ProcessorWatch, fitting_threads
 
 T = TypeVar("T")
 
@@ -60,6 +63,16 @@ def _spelling(library: Path) -> str:
         return f"{library.parent}/{'./' * files.index(identity)}{library.name}"
 
 
+_numbers = itertools.count(1)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""  # of a thread that has ended
+
+
 class Engine:
     """The compiled function ``main`` of a library.
 
@@ -68,25 +81,40 @@ class Engine:
     library : Path
         A shared library with a Relax executable, checked beforehand.
     threads : int or None
-        Threads that a forward pass uses; None for one per processor that the calling thread may run on.
+        Threads that a forward pass uses at most; None for `enet_tvm.machine.default_threads`.
     device : {"cpu", "cuda"}
         What the library was compiled for. Inputs and outputs are the host's in either case.
+    adaptive : bool
+        Whether `run` uses fewer threads while other work leaves no processors for them.
+
+    Attributes
+    ----------
+    threads : int
+        Threads that a forward pass uses at most.
+    threads_now : int
+        Those that the last one used.
 
     Raises
     ------
     UserError
-        When `threads` is not between 1 and that number, the library cannot be loaded, or there is no such device.
+        When `threads` is not between 1 and the number of processors that the calling thread may run on, the library cannot
+        be loaded, or there is no such device.
     """
 
-    def __init__(self, library: Path, threads: int | None = None, device: Literal["cpu", "cuda"] = "cpu") -> None:
-        cpus = usable_cpus()
+    def __init__(
+        self, library: Path, threads: int | None = None, device: Literal["cpu", "cuda"] = "cpu", adaptive: bool = True
+    ) -> None:
+        cpus, default = usable_cpus(), default_threads()
         if threads is None:
-            threads = len(cpus)
+            threads = default.threads
         if not 1 <= threads <= len(cpus):
             raise UserError(
-                f"cannot use {threads} threads; give between 1 and {len(cpus)}, the processors this process may use"
+                f"cannot use {threads} threads; give between 1 and {len(cpus)}, the processors this process may use "
+                f"(by default {default})"
             )
-        self.threads = threads
+        self.threads = self.threads_now = threads
+        self._adaptive = adaptive and device == "cpu"
+        self._watch: ProcessorWatch | None = None
         self._ffi = load_runtime()
         self._codes = [_CPU]
         self._memory: DeviceMemory | None = None
@@ -150,14 +178,30 @@ class Engine:
         cpus = usable_cpus()
         # A forked process may have been given fewer processors than its parent.
         self.threads = min(self.threads, len(cpus))
-        configure = self._ffi.get_global_func("runtime.config_threadpool")
-        # The list's length becomes the size of the new pool, and the affinity of its threads; the second call
-        # gives them back all the processors there are, of which `taskset` may have left only some.
+        self._cpus = [str(cpu) for cpu in cpus]
+        self._configure = self._ffi.get_global_func("runtime.config_threadpool")
+        name = f"enet-tvm {next(_numbers)}"
         with forking.not_while_forking():
-            configure(_SHARE_ALL_CORES, self.threads, [str(cpu) for cpu in cpus[: self.threads]])
-            configure(_SHARE_ALL_CORES, self.threads, [str(cpu) for cpu in cpus])
+            # The pool's threads inherit the name.
+            with contextlib.suppress(OSError):
+                Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(name, encoding="ascii")
+            # The list's length becomes the size of the new pool, and the affinity of its threads; the second call
+            # gives them back all the processors there are, of which `taskset` may have left only some.
+            self._configure(_SHARE_ALL_CORES, self.threads, self._cpus[: self.threads])
+            self._configure(_SHARE_ALL_CORES, self.threads, self._cpus)
             if (actual := self._ffi.get_global_func("runtime.NumThreads")()) != self.threads:
                 raise RuntimeError(f"TVM made a pool of {actual} threads instead of {self.threads}")
+        self.threads_now = self.threads
+        own = [int(path.parent.name) for path in Path("/proc/self/task").glob("*/comm") if _text(path).strip() == name]
+        self._watch = ProcessorWatch(cpus, own) if self._adaptive and len(own) == self.threads > 1 else None
+
+    def _adapt(self) -> None:
+        """Use as many of the pool's threads as find a processor."""
+        if self._watch is None or (available := self._watch.available()) is None:
+            return
+        if (wanted := fitting_threads(available, self.threads, self.threads_now)) != self.threads_now:
+            self._configure(_SHARE_ALL_CORES, wanted, self._cpus)
+            self.threads_now = wanted
 
     def _load(self, library: Path) -> None:
         try:
@@ -189,6 +233,7 @@ class Engine:
         return self._do(self._run, x)
 
     def _run(self, x: NDArray[np.float32]) -> NDArray[Any]:
+        self._adapt()
         return self._as_array(self._main(self._as_tensor(x)))
 
     def run_timed(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:

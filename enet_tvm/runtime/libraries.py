@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 from enet_tvm.errors import UserError
+from enet_tvm.machine import tvm_num_threads
 from enet_tvm.version import check_stack
 
 SPIN_COUNT = 4000
@@ -34,9 +35,10 @@ def load_runtime() -> ModuleType:
     Raises
     ------
     UserError
-        When the TVM stack is missing or not the one that this release was tested with.
+        When the TVM stack is missing or not the one that this release was tested with, or ``TVM_NUM_THREADS`` is no number.
     """
     check_stack()
+    tvm_num_threads()
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", str(SPIN_COUNT))
     tvm_ffi = _import_tvm_ffi()
     library = _runtime_library()

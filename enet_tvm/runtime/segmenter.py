@@ -43,7 +43,7 @@ class Segmenter:
     def __init__(self, manifest: Manifest, engine: Engine) -> None:
         self.manifest = manifest
         self._engine = engine
-        self._origin: tuple[Path, int | None] | None = None
+        self._origin: tuple[Path, int | None, bool] | None = None
         self._batch, _, height, width = manifest.input.shape
         self.size = Size(width, height)
         mean, std = (np.asarray(values, np.float64) for values in (manifest.input.mean, manifest.input.std))
@@ -52,11 +52,16 @@ class Segmenter:
 
     @property
     def threads(self) -> int:
-        """Threads that a forward pass uses."""
+        """Threads that a forward pass uses at most."""
         return self._engine.threads
 
+    @property
+    def threads_now(self) -> int:
+        """Threads that the last forward pass used: fewer than `threads` while other work left no processors for them."""
+        return self._engine.threads_now
+
     @classmethod
-    def load(cls, directory: str | Path, threads: int | None = None) -> Self:
+    def load(cls, directory: str | Path, threads: int | None = None, *, adaptive: bool = True) -> Self:
         """Load an artifact after checking that it is whole and fits this machine.
 
         Parameters
@@ -64,7 +69,12 @@ class Segmenter:
         directory : str or Path
             An artifact, written by ``enet-tvm compile``.
         threads : int or None
-            Threads that a forward pass uses; None for one per processor that this process may use.
+            Threads that a forward pass uses at most, up to one for each processor that this process may run on, also where its
+            control group's CPU quota is worth fewer. By default as many as both allow, or ``TVM_NUM_THREADS``
+            (see `enet_tvm.machine.default_threads`).
+        adaptive : bool
+            Whether a pass uses fewer threads while other work leaves no processors for them, which is then faster. To be
+            left out where the number is what is measured.
 
         Raises
         ------
@@ -73,8 +83,8 @@ class Segmenter:
         """
         manifest = check_artifact(directory)
         place = Path(directory).expanduser()
-        segmenter = cls(manifest, Engine(place / manifest.library, threads, manifest.target.device))
-        segmenter._origin = (place.resolve(), threads)
+        segmenter = cls(manifest, Engine(place / manifest.library, threads, manifest.target.device, adaptive))
+        segmenter._origin = (place.resolve(), threads, adaptive)
         return segmenter
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -238,11 +248,11 @@ def _is_finite(x: NDArray[np.float32]) -> bool:
     return bool(np.isfinite(np.einsum("i->", x.ravel(order="K"))) or np.isfinite(x).all())
 
 
-def _load_again(kind: type[Segmenter], directory: Path, threads: int | None, library: str | None) -> Segmenter:
+def _load_again(kind: type[Segmenter], directory: Path, threads: int | None, adaptive: bool, library: str | None) -> Segmenter:
     # Looked at before it is loaded: the other artifact's code is not to run.
     if check_artifact(directory).hashes.library != library:
         raise UserError(f"{directory} was compiled again since the segmenter was pickled; load the artifact anew")
-    return kind.load(directory, threads)
+    return kind.load(directory, threads, adaptive=adaptive)
 
 
 def _as_image(picture: Picture) -> Image.Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tvm
 
 from enet_tvm.errors import UserError
-from enet_tvm.machine import architecture, cpu_features, usable_cpus
+from enet_tvm.machine import architecture, cpu_features, default_threads
 from enet_tvm.targets.spec import NATIVE, TargetSpec
 
 _CPUINFO_NAMES = {
@@ -78,5 +78,5 @@ def native_target() -> TargetSpec:
         mcpu=mcpu,
         mattr=tuple(missing),
         cpu_features=tuple(required),
-        cores=len(usable_cpus()),
+        cores=default_threads().threads,
     )

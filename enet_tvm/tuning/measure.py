@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from enet_tvm.machine import usable_cpus
+from enet_tvm.machine import default_threads, usable_cpus
 
 if TYPE_CHECKING:
     import tvm
@@ -129,7 +129,7 @@ class Measurer:
         # seconds. Here they live for many builds. Its default build would import all tensor intrinsics in each, which
         # takes longer than its timeout, and its default export leaves it to the runner, or the device, to link.
         self._builders = PopenPoolExecutor(
-            max_workers=workers or len(usable_cpus()), timeout=build_timeout, maximum_process_uses=_USES_OF_BUILDER
+            max_workers=workers or default_threads().threads, timeout=build_timeout, maximum_process_uses=_USES_OF_BUILDER
         )
         self._build_one = functools.partial(build, target=target, directory=str(directory), triple=triple, toolchain=toolchain)
         self._build_timeout = build_timeout

@@ -104,7 +104,7 @@ class Here(Place):
 
     def launch_seconds(self, artifact: Path, passes: int = 10) -> tuple[list[float], float]:
         """Return the medians of instrumented passes, and of whole ones."""
-        with Segmenter.load(artifact, self.threads) as segmenter:
+        with Segmenter.load(artifact, self.threads, adaptive=False) as segmenter:
             x = np.random.default_rng(0).standard_normal(segmenter.manifest.input.shape, np.float32)
             timed = segmenter.time_kernels(x, passes)
             whole = alternate({"whole": lambda: segmenter.forward(x)}, min_rounds=passes, seconds=0.5)["whole"].median
@@ -114,7 +114,10 @@ class Here(Place):
     @contextlib.contextmanager
     def _loaded(self, artifacts: Mapping[str, Path]) -> Iterator[dict[str, Callable[[np.ndarray], PassTimes | None]]]:
         with contextlib.ExitStack() as stack:
-            loaded = {name: stack.enter_context(Segmenter.load(path, self.threads)) for name, path in artifacts.items()}
+            loaded = {
+                name: stack.enter_context(Segmenter.load(path, self.threads, adaptive=False))
+                for name, path in artifacts.items()
+            }
 
             def caller(segmenter: Segmenter) -> Callable[[np.ndarray], None]:
                 def call(x: np.ndarray) -> None:
@@ -126,7 +129,7 @@ class Here(Place):
 
     def segmenter(self, artifact: Path) -> Segmenter:
         """Return a loaded artifact."""
-        return Segmenter.load(artifact, self.threads)
+        return Segmenter.load(artifact, self.threads, adaptive=False)
 
 
 class There(Place):

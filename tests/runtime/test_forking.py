@@ -302,9 +302,7 @@ def test_a_pickle_is_loaded_again(tiny_artifact: Any, tmp_path: Path, monkeypatc
         np.testing.assert_array_equal(again.forward(x), expected)
 
 
-def test_a_pickle_of_another_artifact_is_refused(
-    tiny_artifact: Any, tiny_artifact_of_two: Any, spoilt_artifact: Path
-) -> None:
+def test_a_pickle_of_another_artifact_is_refused(tiny_artifact: Any, tiny_artifact_of_two: Any, spoilt_artifact: Path) -> None:
     with Segmenter.load(spoilt_artifact) as segmenter:
         content = pickle.dumps(segmenter)
     library = spoilt_artifact / "enet.so"
@@ -353,7 +351,12 @@ def test_calls_after_close_are_refused(tiny_artifact: Any) -> None:
     segmenter = Segmenter.load(tiny_artifact.directory)
     segmenter.close()
     segmenter.close()
-    for call in (segmenter.forward, segmenter.forward_timed, segmenter.run_instrumented, lambda x: segmenter.time_kernels(x, 1)):
+    for call in (
+        segmenter.forward,
+        segmenter.forward_timed,
+        segmenter.run_instrumented,
+        lambda x: segmenter.time_kernels(x, 1),
+    ):
         with pytest.raises(UserError, match="was closed; load the artifact again"):
             call(x)
 

@@ -31,7 +31,7 @@ class TvmRunner(Runner):
     """
 
     def __init__(self, artifact: Path, threads: int) -> None:
-        self.segmenter = Segmenter.load(artifact, threads)
+        self.segmenter = Segmenter.load(artifact, threads, adaptive=False)
         self.precision = self.segmenter.manifest.dtype
         self._directory = artifact
         self.description = describe(self.segmenter.manifest)

@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cpus.h"
 #include "facts.h"
 #include "tvm_call.h"
 
@@ -658,6 +659,11 @@ int main(int argc, char** argv) {
   sigaction(SIGCHLD, &action, NULL);
   signal(SIGPIPE, SIG_IGN);
 
+  ThreadCount count;
+  char message[WHY];
+  if (default_threads("", &count, message, sizeof message)) die(2, "%s", message);
+  snprintf(message, sizeof message, "%d", count.allowed);
+  setenv("TVM_NUM_THREADS", message, 0); /* else TVM's pools have half the processors of x86-64 */
   if (getenv("TVM_THREAD_POOL_SPIN_COUNT") == NULL) setenv("TVM_THREAD_POOL_SPIN_COUNT", "4000", 0);
   /* The random fill that tuning asks for; nothing else does. */
   if (dlopen("libtvm_runtime_extra.so", RTLD_NOW | RTLD_GLOBAL) == NULL) say("tuning will not work: %s", dlerror());

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 #include <sys/utsname.h>
 #include <time.h>
 
+#include "cpus.h"
 #include "json.h"
 #include "pictures.h"
 #include "sha256.h"
@@ -32,7 +32,7 @@ static const char usage[] =
     "                       without one, zeros\n"
     "  --runs N             time N runs (default 10)\n"
     "  --warmup N           runs before that are not timed (default 3)\n"
-    "  --threads N          threads (default: the processors this process may use)\n"
+    "  --threads N          threads (default: the processors this process may use, or its CPU quota)\n"
     "  --labels FILE.pgm    write the class of every pixel\n"
     "  --logits FILE.npy    write the logits\n"
     "  --json FILE          write the figures\n"
@@ -288,14 +288,15 @@ int main(int argc, char** argv) {
   const char *artifact = argv[optind], *input = argv[optind + 1];
   Manifest manifest = read_manifest(artifact);
 
-  cpu_set_t usable;
-  int cpus = sched_getaffinity(0, sizeof usable, &usable) == 0 ? CPU_COUNT(&usable) : 1;
-  if (threads > cpus)
-    die(2, "cannot use %ld threads; give between 1 and %d, the processors this process may use", threads, cpus);
-  if (threads > 0 || getenv("TVM_NUM_THREADS") == NULL) {
-    snprintf(text, sizeof text, "%ld", threads > 0 ? threads : (long)cpus);
-    setenv("TVM_NUM_THREADS", text, 1);
-  }
+  ThreadCount count;
+  char processors[192];
+  if (default_threads("", &count, why, sizeof why)) die(2, "%s", why);
+  describe_threads(&count, processors, sizeof processors);
+  if (threads > count.allowed)
+    die(2, "cannot use %ld threads; give between 1 and %d, the processors this process may use (by default %s)", threads,
+        count.allowed, processors);
+  snprintf(text, sizeof text, "%ld", threads > 0 ? threads : (long)count.threads);
+  setenv("TVM_NUM_THREADS", text, 1);
   setenv("TVM_THREAD_POOL_SPIN_COUNT", "4000", 0); /* idle workers sleep after about 2 ms, not after 160 */
   int device = manifest.device;
   if (device == kDLCUDA && dlopen("libtvm_runtime_cuda.so", RTLD_NOW | RTLD_GLOBAL) == NULL)
@@ -379,9 +380,9 @@ int main(int argc, char** argv) {
     int good =
         fprintf(
             file,
-            "{\"target\": \"%s\", \"device\": \"%s\", \"library\": \"%s\", \"threads\": %lld, \"runs\": %ld, \"p50_ms\": %.6f, "
+            "{\"target\": \"%s\", \"device\": \"%s\", \"library\": \"%s\", \"threads\": %lld, \"processors\": \"%s\", \"runs\": %ld, \"p50_ms\": %.6f, "
             "\"p90_ms\": %.6f, \"p99_ms\": %.6f, \"fastest_ms\": %.6f, \"slowest_ms\": %.6f, \"first_ms\": %.6f}\n",
-            manifest.target, device == kDLCUDA ? "cuda" : "cpu", manifest.hash, (long long)pool.v_int64, runs, p50, p90, p99,
+            manifest.target, device == kDLCUDA ? "cuda" : "cpu", manifest.hash, (long long)pool.v_int64, processors, runs, p50, p90, p99,
             times[0], times[runs - 1], first) > 0;
     if (fclose(file) != 0 || !good) die(2, "cannot write %s: %s", json, strerror(errno));
   }

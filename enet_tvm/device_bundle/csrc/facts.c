@@ -2,13 +2,14 @@
 #include "facts.h"
 
 #include <glob.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
+
+#include "cpus.h"
 
 typedef struct {
   char* out;
@@ -100,7 +101,7 @@ static void add_thousandths(Text* text, const char* key, const char* pattern, in
 void device_facts(char* out, size_t size) {
   Text text = {out, size, 0};
   char line[512];
-  cpu_set_t usable;
+  ThreadCount count;
   struct utsname system;
   struct statvfs disk;
   add(&text, "{\"versions\": {\"apache-tvm\": \"%s\", \"apache-tvm-ffi\": \"%s\"}", APACHE_TVM, APACHE_TVM_FFI);
@@ -113,7 +114,11 @@ void device_facts(char* out, size_t size) {
     add_string(&text, "system", line);
     if (!named && strstr(text.out, "\"model\"") == NULL) add_string(&text, "model", system.machine);
   }
-  if (sched_getaffinity(0, sizeof usable, &usable) == 0) add(&text, ", \"cpus\": %d", CPU_COUNT(&usable));
+  if (default_threads("", &count, line, sizeof line) == 0) {
+    add(&text, ", \"cpus\": %d", count.threads);
+    describe_threads(&count, line, sizeof line);
+    add_string(&text, "processors", line);
+  }
   add_features(&text);
   if (first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", line, sizeof line))
     add_string(&text, "governor", line);
