@@ -24,7 +24,10 @@ SPIN_COUNT = 4000
 """Times that an idle worker yields before it sleeps: about 2 ms, so it stays awake between the kernels of a pass.
 
 TVM's own 300 000 keep every core busy for 160 ms after each picture (measured), which takes power from a robot and
-time from whatever is compared in the same process. The environment's ``TVM_THREAD_POOL_SPIN_COUNT`` comes first.
+time from whatever is compared in the same process. No spin at all costs 10 us in each launch (measured: 1 ms in ENet's
+ninety, more than half of a small picture's pass). A spinning thread gives way with every yield to whatever else wants to run,
+for a whole time slice: beside other work, two threads then take up to five times as long as one, which is not left to the
+spin but to `enet_tvm.runtime.load`. The environment's ``TVM_THREAD_POOL_SPIN_COUNT`` comes first.
 """
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from enet_tvm.bench.machine_description import describe_machine, is_gpu, processor
 from enet_tvm.bench.system_files import SystemFiles
-from enet_tvm.machine import usable_cpus
+from enet_tvm.machine import default_threads, usable_cpus
 
 PI = "processor\t: 0\nFeatures\t: fp asimd\nCPU part\t: 0xd08\n\nprocessor\t: 1\nCPU part\t: 0xd08\n"
 
@@ -31,6 +31,7 @@ def test_a_board(tmp_path):
         "processor": "Cortex-A72",
         "board": "Raspberry Pi 4 Model B Rev 1.4",
         "processors": 2,
+        "usable": "",
         "memory_bytes": 3884360 * 1024,
         "gpus": ["NVIDIA H200", "integrated (17000000.gp10b)"],
         "governor": "ondemand",
@@ -63,5 +64,7 @@ def test_this_machine():
     found = describe_machine()
     assert found.processor
     assert found.processors >= len(usable_cpus())
+    assert found.usable == str(default_threads())
+    assert describe_machine(SystemFiles()).usable == "", "it may be another machine's files"
     assert found.memory_bytes
     assert found.memory_bytes > 1e8

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from enet_tvm.cli import main as cli
+from enet_tvm.machine import default_threads
 from enet_tvm.runtime import Segmenter
 from enet_tvm.runtime.pictures import load_picture
 
@@ -75,6 +76,8 @@ def test_labels_and_figures(run: Run, folder: Path, tmp_path: Path, tiny_artifac
         np.testing.assert_array_equal(np.asarray(labels), segmenter.segment(load_picture(folder / "colour.jpg")))
     figures = json.loads((tmp_path / "f.json").read_text())
     assert (figures["pictures"], figures["failed"], figures["threads"], figures["size"]) == (2, 0, 1, "24x16")
+    assert figures["processors"] == str(default_threads())
+    assert [result["threads"] for result in figures["results"]] == [1, 1]
     assert 0 < figures["median_network_ms"] < figures["median_total_ms"]
     assert [result["size"] for result in figures["results"]] == ["50x30", "7x90"]
     assert sum(figures["results"][0]["shares"].values()) == pytest.approx(1)

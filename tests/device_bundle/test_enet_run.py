@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from enet_tvm.machine import usable_cpus
+from enet_tvm.machine import default_threads, usable_cpus
 from enet_tvm.runtime.labels import most_likely
 from enet_tvm.runtime.segmenter import Segmenter
 from enet_tvm.version import TESTED_STACK
@@ -174,7 +174,21 @@ def test_one_run_has_percentiles(enet_run: Run, tiny_artifact: Any, tmp_path: Pa
 def test_takes_as_many_threads_as_there_are(enet_run: Run, tiny_artifact: Any) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "TVM_NUM_THREADS"}
     assert f"{len(usable_cpus())} threads" in enet_run(tiny_artifact.directory, environment=environment).stdout
-    refused(enet_run("--threads", 1000, tiny_artifact.directory), "cannot use 1000 threads")
+    refused(enet_run("--threads", 1000, tiny_artifact.directory), "cannot use 1000 threads", f"by default {default_threads()}")
+
+
+def test_threads_from_the_environment(enet_run: Run, tiny_artifact: Any, tmp_path: Path) -> None:
+    """As TVM reads it, but never more than there are processors, and refused where TVM would take nonsense for 1."""
+    for wish, threads in (("1", 1), ("1000", len(usable_cpus()))):
+        environment = {**os.environ, "TVM_NUM_THREADS": wish}
+        assert f"{threads} threads" in enet_run(tiny_artifact.directory, environment=environment).stdout
+    for wish in ("many", "0", "99999999999"):
+        refused(
+            enet_run(tiny_artifact.directory, environment={**os.environ, "TVM_NUM_THREADS": wish}),
+            f"TVM_NUM_THREADS is '{wish}'",
+        )
+    assert enet_run("--json", tmp_path / "f.json", tiny_artifact.directory).returncode == 0
+    assert json.loads((tmp_path / "f.json").read_text())["processors"] == str(default_threads())
 
 
 def test_spoilt_library(enet_run: Run, spoilt_artifact: Path) -> None:

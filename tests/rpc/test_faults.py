@@ -440,3 +440,84 @@ def test_server_without_its_runtime(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2
     assert "'a:b' is no key" in done.stderr
+
+
+# Processes of the client
+
+
+@pytest.mark.timeout(240)  # the first to need it compiles a network
+def test_a_forked_client_leaves_the_device_to_its_parent(board: Any, compiled_enet: Any, misbehaving_library: Path) -> None:
+    """A child is refused at once, whatever it calls, and its end says nothing to the device, even if a call was going on."""
+    program = f"""
+import os, pickle, signal, sys, threading, time, traceback
+import numpy as np
+from enet_tvm.errors import UserError
+from enet_tvm.rpc.engine import DeviceSegmenter
+from enet_tvm.rpc.session import open_session
+from enet_tvm.rpc.wire import Address
+
+address = Address({board[0].host!r}, {board[0].port})
+segmenter = DeviceSegmenter.open({str(compiled_enet.directory)!r}, address, "board", threads=1)
+x = np.ones((1, 3, *reversed(segmenter.manifest.input.shape[:1:-1])), np.float32)
+expected = segmenter.forward(x)
+
+def refused(call, words):
+    try:
+        call()
+    except UserError as error:
+        assert words in str(error), error
+    else:
+        raise AssertionError("it was not refused")
+
+def child(end):
+    made = os.fork()
+    if made:
+        return made
+    signal.alarm(20)
+    try:
+        start = time.monotonic()
+        refused(lambda: segmenter.forward(x), "process that this one was forked from")
+        refused(lambda: segmenter.session.facts(), "process that this one was forked from")
+        refused(lambda: segmenter.session.set_threads(1), "process that this one was forked from")
+        segmenter.close()
+        assert time.monotonic() - start < 3
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    end(0)
+
+for end in (os._exit, sys.exit):
+    assert os.waitpid(child(end), 0)[1] == 0
+    assert (segmenter.forward(x) == expected).all()
+
+ended = threading.Event()
+def compute():
+    while not ended.is_set():
+        assert (segmenter.forward(x) == expected).all()
+thread = threading.Thread(target=compute)
+thread.start()
+for _ in range(5):
+    assert os.waitpid(child(os._exit), 0)[1] == 0
+ended.set()
+thread.join()
+assert (segmenter.forward(x) == expected).all()
+refused(lambda: pickle.dumps(segmenter), "a DeviceSegmenter cannot be sent to another process")
+segmenter.close()
+refused(lambda: segmenter.forward(x), "was closed")
+
+# A child that outlives its parent's session neither keeps the device nor is kept from having one of its own.
+session = open_session(address, "board")
+made = os.fork()
+if not made:
+    signal.alarm(40)
+    with open_session(address, "board", wait=20) as own:
+        assert own.facts()["cpus"] >= 1
+    os._exit(0)
+session.close()
+assert os.waitpid(made, 0)[1] == 0
+print("done")
+"""
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=150, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == "done\n"
+    works(board[0], misbehaving_library)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from enet_tvm.errors import UserError
-from enet_tvm.machine import usable_cpus
+from enet_tvm.machine import default_threads, usable_cpus
 from enet_tvm.runtime import Segmenter
 
 SHAPE = (3, 16, 24)
@@ -230,8 +230,40 @@ def test_all_processors_by_default_and_the_callers_affinity_is_kept(tiny_artifac
 
 @pytest.mark.parametrize("threads", [0, -1, len(CPUS) + 1])
 def test_impossible_thread_counts_are_refused(tiny_artifact, threads: int):
-    with pytest.raises(UserError, match=f"cannot use {threads} threads; give between 1 and {len(CPUS)}"):
+    sentence = f"cannot use {threads} threads; give between 1 and {len(CPUS)}, .* \\(by default {default_threads()}\\)"
+    with pytest.raises(UserError, match=sentence):
         Segmenter.load(tiny_artifact.directory, threads=threads)
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="has one processor")
+def test_a_quota_is_the_default_and_no_limit(tiny_artifact, monkeypatch: pytest.MonkeyPatch):
+    """More threads for a burst are the user's choice: the quota is of time, not of processors."""
+    monkeypatch.delenv("TVM_NUM_THREADS", raising=False)
+    monkeypatch.setattr("enet_tvm.machine.cpu_quota", lambda _root: 1.5)
+    for asked, threads in ((None, 1), (2, 2)):
+        with Segmenter.load(tiny_artifact.directory, threads=asked) as segmenter:
+            assert segmenter.threads == threads
+            assert segmenter.forward(random_input(1)).shape == (1, 4, 16, 24)
+    with pytest.raises(UserError, match=r"by default 1 of \d+ processors: the CPU quota of 1.5 of its control group"):
+        Segmenter.load(tiny_artifact.directory, threads=len(CPUS) + 1)
+
+
+@pytest.mark.parametrize(("wish", "threads"), [("1", 1), ("1000", len(CPUS))])
+def test_threads_of_the_environment(tiny_artifact, monkeypatch: pytest.MonkeyPatch, wish: str, threads: int):
+    monkeypatch.setenv("TVM_NUM_THREADS", wish)
+    with Segmenter.load(tiny_artifact.directory) as segmenter:
+        assert segmenter.threads == threads
+
+
+@pytest.mark.parametrize("wish", ["many", "-3", "1000000000"])
+def test_a_bad_number_of_threads_in_the_environment_is_a_sentence(tiny_artifact, wish: str):
+    """In a process of its own: TVM's runtime is loaded once."""
+    program = f"from enet_tvm.runtime import Segmenter; Segmenter.load({str(tiny_artifact.directory)!r}, threads=1)"
+    environment = {**os.environ, "TVM_NUM_THREADS": wish}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=environment)
+    assert result.stderr.splitlines()[-1] == (
+        f"enet_tvm.errors.UserError: TVM_NUM_THREADS is '{wish}' and must be a number from 1 to 1024; set it so, or unset it"
+    )
 
 
 def test_calls_from_several_threads_do_not_mix(tiny_artifact, segmenter):

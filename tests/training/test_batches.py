@@ -1,6 +1,9 @@
 """Batches: several processes see together what one would alone."""
 
 import dataclasses
+import os
+import signal
+import threading
 
 import pytest
 import torch
@@ -59,3 +62,28 @@ def test_prefetching_changes_nothing_and_passes_errors_on(samples):
     stopped = prefetched(iter(range(1, 1000)))
     assert next(stopped) == 1
     stopped.close()
+
+
+def test_prefetching_is_not_gone_on_with_in_a_forked_process():
+    """The thread that makes the next batch is in the parent alone; the child would wait for it for ever."""
+    slow, go_on = iter(range(1, 4)), threading.Event()
+
+    def batches():
+        for number in slow:
+            if number == 2:
+                go_on.wait()
+            yield number
+
+    ahead = prefetched(batches())
+    assert next(ahead) == 1
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        try:
+            next(ahead)
+        except UserError as error:
+            os._exit(0 if "forked" in str(error) else 2)
+        os._exit(3)
+    assert os.waitpid(child, 0)[1] == 0
+    go_on.set()
+    assert list(ahead) == [2, 3]
