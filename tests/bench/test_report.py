@@ -172,6 +172,9 @@ def test_files_of_the_release_before_are_still_read(tmp_path):
     (figures,) = load_figures(tmp_path / "old.json")
     assert len(tables(figures)) == 1
     assert "host: AMD EPYC; it tells neither clocks nor temperatures" in notes(figures)
+    why = "2 of 64 processors: the CPU quota of 2 of its control group"
+    figures["machine"] |= {"processors": 64, "usable": why}
+    assert any(note.startswith(f"host: AMD EPYC, {why};") for note in notes(figures))
     assert markdown([figures])
 
 

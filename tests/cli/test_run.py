@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from enet_tvm.cli import main as cli
-from enet_tvm.machine import default_threads
+from enet_tvm.machine import default_threads, usable_cpus
 from enet_tvm.runtime import Segmenter
 from enet_tvm.runtime.pictures import load_picture
 
@@ -151,4 +151,24 @@ def test_what_is_no_artifact_is_refused(run: Run, folder: Path, spoilt_artifact:
         code, _, stderr = run(folder, "-o", tmp_path / "out", artifact=artifact)
         assert code == 2
         assert sentence in stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_quota_is_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TVM_NUM_THREADS", raising=False)
+    monkeypatch.setattr("enet_tvm.machine.cpu_quota", lambda _root: 1.0)
+    Image.new("RGB", (24, 16)).save(tmp_path / "a.png")
+    code, out, _ = run(tmp_path / "a.png", "-o", tmp_path / "out")
+    assert code == 0
+    if len(usable_cpus()) > 1:
+        assert f"threads: {default_threads()}" in out.splitlines()
+        assert "the CPU quota of 1 of its control group" in out
+
+
+def test_a_bad_number_of_threads_in_the_environment(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVM_NUM_THREADS", "all")
+    Image.new("RGB", (24, 16)).save(tmp_path / "a.png")
+    code, _, err = run(tmp_path / "a.png", "-o", tmp_path / "out")
+    assert code == 2
+    assert "TVM_NUM_THREADS is 'all' and must be a number from 1 to 1024" in err
     assert not (tmp_path / "out").exists()
