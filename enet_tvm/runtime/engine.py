@@ -13,7 +13,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -122,7 +122,8 @@ class Engine:
             load_cuda(self._ffi)
             self._codes = [CUDA, _CPU]
             self._memory = DeviceMemory(self._ffi, device)
-        self._lock = threading.RLock()  # a signal's handler may close it
+        self._lock = threading.RLock()  # a signal's handler may close it while its thread does
+        self._callers: set[int] = set()
         self._closed = False
         self._orphaned: str | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -140,26 +141,35 @@ class Engine:
             with forking.not_while_forking():
                 return job(*arguments)
 
+        self._callers.add(threading.get_ident())
+        try:
+            return self._submit(do).result()
+        finally:
+            self._callers.discard(threading.get_ident())
+            if self._closed:
+                self.close()
+
+    def _submit(self, do: Callable[[], T]) -> Future[T]:
         with self._lock:
             if self._orphaned is not None:
                 raise UserError(self._orphaned)
+            if self._closed:
+                raise UserError("the segmenter was closed; load the artifact again")
             try:
-                if self._thread is None and not self._closed:
+                if self._thread is None:
                     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="enet-tvm")
                     thread.submit(self._make_pool).result()
                     self._thread = thread
-                if self._thread is None:
-                    raise UserError("the segmenter was closed; load the artifact again")
-                future = self._thread.submit(do)
+                return self._thread.submit(do)
             except RuntimeError as error:
                 if "interpreter shutdown" not in str(error):
                     raise
                 raise UserError("Python is ending and starts no forward pass any more; call the segmenter before") from error
-        return future.result()
 
     def after_fork(self) -> None:
         """Forget the threads, in a forked process, where there are none; what they have loaded stays good, but for a GPU."""
         self._lock = threading.RLock()
+        self._callers = set()
         self._thread = None
         if self._memory is not None:
             # Freeing what is on the GPU fails here.
@@ -327,8 +337,10 @@ class Engine:
 
     def close(self) -> None:
         """End the engine's threads, after the passes that other threads have asked for; it cannot run afterwards."""
+        self._closed = True
+        if threading.get_ident() in self._callers:
+            return  # by a signal's handler, in the middle of a call of this thread, which then closes it
         with self._lock:
-            self._closed = True
             thread, self._thread = self._thread, None
         if thread is not None:
             thread.shutdown(wait=True)
