@@ -57,12 +57,14 @@ def check(
     data: Annotated[str, typer.Option(metavar="DIR", help="Data set directory.")],
     split: Annotated[str | None, typer.Option(help="Only this split; by default train, val and what else is there.")] = None,
     dataset: Dataset = None,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all problems to this file.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write all problems and warnings to this file.")
+    ] = None,
 ) -> None:
     """Look for everything that would end a training, and exit with 2 if there is anything.
 
     Missing halves of pairs, unreadable files, labels out of range, pictures and labels of different sizes, a missing
-    split, a split without one labelled pixel.
+    split, a split without one labelled pixel. Warns of pictures that EXIF data turn: their labels are not turned.
     """
     from rich.console import Console
     from rich.progress import track
@@ -78,13 +80,16 @@ def check(
     report = check_data_set(data, [split] if split else [], dataset=dataset, track=watched)
     if json is not None:
         write_json(json, {"data": data} | report.to_dict())
-    for problem in report.problems[:SHOWN]:
-        console.print(f"- {problem}", markup=False)
-    if (hidden := len(report.problems) - SHOWN) > 0:
-        console.print(f"and {hidden} more; --json FILE writes all of them")
+    for kind, sentences in (("", report.problems), ("warning: ", report.warnings)):
+        for sentence in sentences[:SHOWN]:
+            console.print(f"- {kind}{sentence}", markup=False)
+        if (hidden := len(sentences) - SHOWN) > 0:
+            console.print(f"and {hidden} more; --json FILE writes all of them")
     counts = ", ".join(f"{count} {name}" for name, count in report.pictures.items())
     found = len(report.problems)
     verdict = {0: "no problems", 1: "one problem"}.get(found, f"{found} problems")
+    if warned := len(report.warnings):
+        verdict += f", {warned} warning{'s' if warned > 1 else ''}"
     console.print(f"{report.dataset} in {data}, {counts} pairs: {verdict}", markup=False)
     if report.problems:
         raise typer.Exit(2)

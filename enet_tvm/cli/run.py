@@ -10,7 +10,9 @@ import typer
 
 def command(
     artifact: Annotated[Path, typer.Argument(metavar="DIR", help="Artifact that 'enet-tvm compile' wrote.")],
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Pictures, and folders of pictures.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Pictures, and folders of pictures; of animations, every frame.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for the overlays.")],
     labels: Annotated[bool, typer.Option("--labels", help="Also write class numbers as <name>_labels.png.")] = False,
     opacity: Annotated[float, typer.Option("--opacity", help="Of the colours: 0 shows the picture, 1 the colours only.")] = 0.5,
@@ -35,10 +37,14 @@ def command(
     columns = (TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
     with Segmenter.load(artifact, threads) as segmenter, progress:
-        outcomes = []
+        outcomes, total = [], len(pictures)
         results = segment_files(segmenter, pictures, inputs, output, labels=labels, opacity=opacity)
-        for outcome in progress.track(results, total=len(pictures)):
+        shown = progress.add_task("", total=total)
+        for outcome in results:
             outcomes.append(outcome)
+            if outcome.frame == 1:
+                total += outcome.frames - 1
+            progress.update(shown, advance=1, total=total)
             if outcome.error is not None:
                 stderr.print("error:", style="bold red", end=" ")
                 stderr.print(outcome.error, markup=False)

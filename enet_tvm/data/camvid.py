@@ -7,7 +7,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from enet_tvm.data.classes import CAMVID
-from enet_tvm.data.folder import Listing, PairedFiles, largest_checked
+from enet_tvm.data.folder import Listing, PairedFiles
+from enet_tvm.data.lists import read_pairs
+from enet_tvm.data.masks import VOID, as_labels
+from enet_tvm.errors import UserError
 
 _SPLITS = ("train", "val", "test")
 
@@ -17,7 +20,7 @@ class CamVid(PairedFiles):
 
     Under `root` lie ``SPLIT.txt``, whose lines hold the paths of a picture and of its labels, and the folders ``SPLIT/``
     and ``SPLITannot/``; of the listed paths only the file names count, because the published lists carry their author's
-    own prefix. Labels are 0..10, and 11 is unlabelled. Pictures of 480x360 are what the paper used.
+    own prefix. Labels are 0..10; 11 and 255 are unlabelled. Pictures of 480x360 are what the paper used.
     """
 
     class_set = CAMVID
@@ -37,32 +40,20 @@ class CamVid(PairedFiles):
     def list_files(cls, root: Path, split: str) -> Listing:
         """Return the pairs in the order of the list."""
         listing = root / f"{split}.txt"
-        try:
-            lines = listing.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
+        if not listing.is_file():
             have = ", ".join(cls.splits(root)) or "none"
-            return Listing((), (f"cannot read {listing}; give CamVid in SegNet's layout (splits found: {have})",))
-        pairs, problems = [], []
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            fields = line.split()
-            if len(fields) != 2:
-                problems.append(
-                    f"{listing}, line {number}: '{line.strip()}' is not two paths; put a picture and its labels on it"
-                )
-                continue
-            picture = root / split / PurePosixPath(fields[0]).name
-            labels = root / f"{split}annot" / PurePosixPath(fields[1]).name
-            missing = [path for path in (picture, labels) if not path.is_file()]
-            problems += [f"{listing}, line {number}: {path} is missing; restore the file or drop the line" for path in missing]
-            if not missing:
-                pairs.append((picture, labels))
-        if not pairs and not problems:
-            problems.append(f"{listing} lists no pictures; restore the list of the data set")
-        return Listing(tuple(pairs), tuple(problems))
+            return Listing((), (f"there is no {listing}; give CamVid in SegNet's layout (splits found: {have})",))
+        pictures, labels = root / split, root / f"{split}annot"
+        try:
+            return read_pairs(
+                listing, lambda path: pictures / PurePosixPath(path).name, lambda path: labels / PurePosixPath(path).name
+            )
+        except UserError as error:
+            return Listing((), (str(error),))
 
     @classmethod
     def to_classes(cls, stored: np.ndarray, path: Path) -> np.ndarray:
-        """Return the labels, which are stored as classes."""
-        return largest_checked(stored, cls.class_set.ignore_index, path)
+        """Return the labels, which are stored as classes; 255 is void too."""
+        void = cls.class_set.ignore_index
+        labels = as_labels(stored, path, void, VOID)
+        return np.where(labels == VOID, np.uint8(void), labels)

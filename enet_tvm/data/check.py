@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from enet_tvm.data.folder import PairedFiles, in_short, label_map, read_image
+from enet_tvm.data.folder import PairedFiles, in_short
+from enet_tvm.data.masks import read_mask
 from enet_tvm.data.source import SYNTHETIC, find_data_set
 from enet_tvm.errors import UserError
 
@@ -32,15 +33,23 @@ class CheckReport:
         Whole pairs in each split.
     problems : tuple of str
         A sentence each; none if all is well.
+    warnings : tuple of str
+        A sentence about each thing that may be meant or not, such as a picture that its EXIF data turn; they end no training.
     """
 
     dataset: str
     pictures: dict[str, int]
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON takes it."""
-        return {"dataset": self.dataset, "pictures": self.pictures, "problems": list(self.problems)}
+        return {
+            "dataset": self.dataset,
+            "pictures": self.pictures,
+            "problems": list(self.problems),
+            "warnings": list(self.warnings),
+        }
 
 
 def check_data_set(
@@ -75,15 +84,20 @@ def check_data_set(
     kind = find_data_set(root, dataset)
     pictures: dict[str, int] = {}
     problems: list[str] = []
+    warnings: list[str] = []
     for split in splits or tuple(dict.fromkeys((*REQUIRED, *_distinct(kind, root)))):
         listing = kind.list_files(root, split)
         problems += listing.problems
         pictures[split] = len(listing.pairs)
         for picture, labels in track(listing.pairs, split) if track else listing.pairs:
             problems += kind.problems(picture, labels, thorough=thorough)
+            if thorough:
+                warnings += kind.warnings(picture, labels)
         if thorough and split in REQUIRED and listing.pairs and not _any_label(kind, listing.pairs):
-            problems.append(f"the split '{split}' of {root} has no labelled pixel; restore its label files")
-    return CheckReport(kind.class_set.name, pictures, tuple(problems))
+            problems.append(
+                f"the split '{split}' of {root} has no labelled pixel, all are void; give the labels that were drawn"
+            )
+    return CheckReport(kind.class_set.name, pictures, tuple(problems), tuple(warnings))
 
 
 def require_sound(where: str | Path, *, dataset: str | None = None) -> None:
@@ -113,6 +127,6 @@ def _any_label(kind: type[PairedFiles], pairs: Sequence[Pair]) -> bool:
 
 def _has_label(kind: type[PairedFiles], path: Path) -> bool:
     try:
-        return bool(np.any(kind.to_classes(label_map(read_image(path), path), path) != kind.class_set.ignore_index))
+        return bool(np.any(kind.to_classes(read_mask(path), path) != kind.class_set.ignore_index))
     except UserError:
         return True

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from enet_tvm.data.classes import CITYSCAPES, INSTANCE_STEP
-from enet_tvm.data.folder import Listing, PairedFiles, label_map, largest_checked, read_image
+from enet_tvm.data.folder import Listing, PairedFiles
+from enet_tvm.data.masks import as_labels, read_mask, read_mask_header
 from enet_tvm.errors import UserError
 from enet_tvm.size import Size
 
@@ -68,14 +69,16 @@ class Cityscapes(PairedFiles):
             for folder, suffix in ((pictures, _PICTURE), (labels, _LABELS), (labels, _INSTANCES))
         )
         problems += [
-            f"{pictures / name}{_PICTURE} is missing, but it has labels; restore it" for name in sorted(labelled - seen)
+            f"{pictures / name}{_PICTURE} is missing, but it has labels; put it there or drop them"
+            for name in sorted(labelled - seen)
         ]
         problems += [
-            f"{labels / name}{_LABELS} is missing; restore the labels of that picture" for name in sorted(seen - labelled)
+            f"{labels / name}{_LABELS} is missing; put the labels of that picture there or drop it"
+            for name in sorted(seen - labelled)
         ]
         if instances:
             problems += [
-                f"{labels / name}{_INSTANCES} is missing, but other pictures have one; restore it or remove all of them"
+                f"{labels / name}{_INSTANCES} is missing, but other pictures have one; put it there or remove all of them"
                 for name in sorted((seen & labelled) - instances)
             ]
         if not seen and not labelled:
@@ -87,7 +90,7 @@ class Cityscapes(PairedFiles):
     @classmethod
     def to_classes(cls, stored: np.ndarray, path: Path) -> np.ndarray:
         """Return the classes of label ids."""
-        return _CLASS_OF_ID[largest_checked(stored, _LARGEST_ID, path)]
+        return _CLASS_OF_ID[as_labels(stored, path, _LARGEST_ID)]
 
     @classmethod
     def problems(cls, picture: Path, labels: Path, *, thorough: bool = True) -> Iterator[str]:
@@ -95,11 +98,10 @@ class Cityscapes(PairedFiles):
         yield from super().problems(picture, labels, thorough=thorough)
         if (path := _instances_beside(labels)).is_file():
             try:
-                image = read_image(path, decode=thorough)
-                if image.size != read_image(labels, decode=False).size:
-                    yield f"{path} and {labels.name} differ in size; restore both from the data set"
+                if read_mask_header(path).stored != read_mask_header(labels).stored:
+                    yield _instance_mismatch(path, labels)
                 elif thorough:
-                    _to_instances(label_map(image, path), path)
+                    _to_instances(read_mask(path), path)
             except UserError as error:
                 # Unreadable labels were told of above.
                 if str(path) in str(error):
@@ -123,10 +125,14 @@ class Cityscapes(PairedFiles):
         path = _instances_beside(labels)
         if not path.is_file():
             return None
-        stored = label_map(read_image(path), path)
-        if stored.shape[::-1] != read_image(labels, decode=False).size:
-            raise UserError(f"{path} and {labels.name} differ in size; restore both from the data set")
+        stored = read_mask(path)
+        if stored.shape[::-1] != read_mask_header(labels).stored:
+            raise UserError(_instance_mismatch(path, labels))
         return _to_instances(stored, path)
+
+
+def _instance_mismatch(path: Path, labels: Path) -> str:
+    return f"{path} and {labels.name} differ in size; make both from one annotation"
 
 
 def _instances_beside(labels: Path) -> Path:
@@ -137,7 +143,7 @@ def _to_instances(stored: np.ndarray, path: Path) -> np.ndarray:
     """Return instances by class; the files hold ``id * 1000 + number``, and plain ids where there is no instance."""
     wide = stored.astype(np.int32)
     ids = wide // INSTANCE_STEP
-    largest_checked(ids, _LARGEST_ID, path)
+    as_labels(ids, path, _LARGEST_ID)
     classes = _CLASS_OF_ID[ids].astype(np.int32)
     countable = np.zeros(256, bool)
     countable[: len(CITYSCAPES)] = [share > 0 for share in CITYSCAPES.instance_shares]

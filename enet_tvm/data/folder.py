@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,14 +10,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from enet_tvm.data.classes import ClassSet
+from enet_tvm.data.masks import read_mask, read_mask_header
 from enet_tvm.errors import UserError
+from enet_tvm.runtime.pictures import PictureHeader, load_picture, read_header, require_one_frame
 from enet_tvm.size import Size
-
-_LABEL_MODES = ("L", "P", "I", "I;16", "I;16B")
-"""Modes of pictures that hold one integer a pixel."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Listing:
 
 class PairedFiles(ABC):
     """One split of a labelled data set on disk; item `i` is (RGB picture, H x W uint8 labels).
+
+    Pictures are read as `enet_tvm.runtime.pictures.load_picture` reads them, turned as their EXIF data say, and labels as
+    `enet_tvm.data.masks.read_mask` does, never turned.
 
     Parameters
     ----------
@@ -100,19 +103,35 @@ class PairedFiles(ABC):
         thorough : bool
             Decode both files; otherwise only their headers are read, and label values are not seen.
         """
-        sizes = []
-        for path in (picture, labels):
-            try:
-                image = read_image(path, decode=thorough)
-                sizes.append(image.size)
-                if path == labels:
-                    require_labels(image, path)
-                    if thorough:
-                        cls.to_classes(label_map(image, path), path)
-            except UserError as error:
-                yield str(error)
-        if len(sizes) == 2 and sizes[0] != sizes[1]:
-            yield _size_mismatch(picture, sizes[0], sizes[1])
+        picture_header = labels_header = None
+        try:
+            picture_header = read_header(picture)
+            require_one_frame(picture_header.frames, picture)
+            if thorough:
+                load_picture(picture)
+        except UserError as error:
+            yield str(error)
+        try:
+            labels_header = read_mask_header(labels)
+            if thorough:
+                cls.to_classes(read_mask(labels), labels)
+        except UserError as error:
+            yield str(error)
+        if picture_header and labels_header and picture_header.size != labels_header.stored:
+            yield _size_mismatch(picture, picture_header, labels, labels_header.stored)
+
+    @classmethod
+    def warnings(cls, picture: Path, labels: Path) -> Iterator[str]:
+        """Yield a sentence about everything in a pair that may be meant or not; unreadable files are another's matter."""
+        with contextlib.suppress(UserError):
+            if (orientation := read_header(picture).orientation) != 1:
+                yield (
+                    f"{picture} is turned upright by its EXIF data (orientation {orientation}) and its labels never are; "
+                    f"see that {labels.name} was drawn on the upright picture"
+                )
+        with contextlib.suppress(UserError):
+            if (orientation := read_header(labels).orientation) != 1:
+                yield f"{labels} has EXIF data to turn it (orientation {orientation}), and labels are never turned; remove them"
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -122,10 +141,10 @@ class PairedFiles(ABC):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, np.ndarray]:
         picture_path, labels_path = self.pairs[index]
-        picture = read_image(picture_path).convert("RGB")
-        labels = self.to_classes(label_map(read_image(labels_path), labels_path), labels_path)
+        picture = load_picture(picture_path)
+        labels = self.to_classes(read_mask(labels_path), labels_path)
         if labels.shape != (picture.height, picture.width):
-            raise UserError(_size_mismatch(picture_path, picture.size, labels.shape[::-1]))
+            raise UserError(_size_mismatch(picture_path, read_header(picture_path), labels_path, Size(*labels.shape[::-1])))
         return picture, labels
 
 
@@ -136,56 +155,10 @@ def in_short(problems: tuple[str, ...], root: Path) -> str:
     return f"{problems[0]} ({len(problems) - 1} more like it: 'enet-tvm data check --data {root}' lists them)"
 
 
-def read_image(path: Path, *, decode: bool = True) -> Image.Image:
-    """Return a picture; without `decode`, only what its header says of it.
-
-    Raises
-    ------
-    UserError
-        When it cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            if decode:
-                image.load()
-            return image
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is not a readable picture ({error}); restore it from the data set") from error
-
-
-def require_labels(image: Image.Image, path: Path) -> None:
-    """Raise UserError when a picture has colours instead of one number a pixel; its header is enough."""
-    if image.mode not in _LABEL_MODES:
-        raise UserError(f"{path} is not a map of one label a pixel; give the label files, not the coloured ones")
-
-
-def label_map(image: Image.Image, path: Path) -> np.ndarray:
-    """Return the stored H x W integer labels.
-
-    Raises
-    ------
-    UserError
-        When the picture has colours instead of labels.
-    """
-    require_labels(image, path)
-    return np.asarray(image)
-
-
-def largest_checked(stored: np.ndarray, largest: int, path: Path) -> np.ndarray:
-    """Return labels as uint8.
-
-    Raises
-    ------
-    UserError
-        When one of them lies outside 0..largest.
-    """
-    for extreme in (int(stored.max()), int(stored.min())):
-        if not 0 <= extreme <= largest:
-            raise UserError(f"{path} holds label {extreme}; labels must lie in 0..{largest}, so restore the file")
-    return stored.astype(np.uint8)
-
-
-def _size_mismatch(picture: Path, size: tuple[int, ...], labels: tuple[int, ...]) -> str:
-    return (
-        f"{picture} is {Size(*size)} but its labels are {Size(*labels)}; resize neither by hand: restore both from the data set"
-    )
+def _size_mismatch(picture: Path, header: PictureHeader, labels: Path, size: Size) -> str:
+    upright = ", turned as its EXIF data say," if header.orientation != 1 else ""
+    if size == header.stored:
+        advice = f"the labels seem drawn on the pixels as stored: turn them too, or save {picture.name} without EXIF data"
+    else:
+        advice = "do they belong together? Labels must be drawn on the picture in the size in which it is stored"
+    return f"{picture} is {header.size}{upright} but its labels {labels} are {size}; {advice}"

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from enet_tvm.data.classes import SUNRGBD
-from enet_tvm.data.folder import Listing, PairedFiles, largest_checked
+from enet_tvm.data.folder import Listing, PairedFiles
+from enet_tvm.data.masks import as_labels
 from enet_tvm.size import Size
 
 TEST_COUNT = 5050
@@ -68,9 +69,11 @@ class SunRgbd(PairedFiles):
         labels = _numbered(label_folder, (".png",), part, shared=label_folder.name == _SHARED_LABELS)
         wanted = {number for number in pictures | labels if _in_split(number, split)}
         for number in sorted(wanted - pictures.keys()):
-            problems.append(f"{labels[number]} has no picture in {picture_folder}; restore picture {number} or drop its labels")
+            problems.append(
+                f"{labels[number]} has no picture in {picture_folder}; put picture {number} there or drop its labels"
+            )
         for number in sorted(wanted - labels.keys()):
-            problems.append(f"{pictures[number]} has no labels in {label_folder}; restore img-{number:06d}.png or drop it")
+            problems.append(f"{pictures[number]} has no labels in {label_folder}; put img-{number:06d}.png there or drop it")
         pairs = tuple((pictures[number], labels[number]) for number in sorted(wanted & pictures.keys() & labels.keys()))
         if not wanted:
             problems.append(f"{picture_folder} holds no numbered picture of the split '{split}'; unpack the pictures there")
@@ -80,8 +83,8 @@ class SunRgbd(PairedFiles):
     def to_classes(cls, stored: np.ndarray, path: Path) -> np.ndarray:
         """Return the classes of labels counted from one."""
         void = cls.class_set.ignore_index
-        labels = largest_checked(np.where(stored == void, 0, stored), len(cls.class_set), path)
-        return np.where(labels == 0, np.uint8(void), labels - np.uint8(1))
+        labels = as_labels(stored, path, len(cls.class_set), void)
+        return np.where((labels == 0) | (labels == void), np.uint8(void), labels - np.uint8(1))
 
 
 def _part(split: str) -> str:

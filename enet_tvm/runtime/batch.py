@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
 from enet_tvm.machine import default_threads
 from enet_tvm.runtime.overlay import check_opacity, overlay
-from enet_tvm.runtime.pictures import load_picture, output_names
+from enet_tvm.runtime.pictures import frame_names, load_frames, output_names, read_header, taken_names
 from enet_tvm.runtime.segmenter import Segmenter
 from enet_tvm.size import Size
 
@@ -42,6 +43,8 @@ class Outcome:
         Milliseconds in the network alone, and from the decoded picture to the label map at its size.
     error : str or None
         Why there is no result.
+    frame, frames : int
+        Which frame of an animation or page of a TIFF file this is, from 1, and how many there are; 1 of 1 if it is neither.
     """
 
     picture: Path
@@ -53,6 +56,8 @@ class Outcome:
     network_ms: float = 0.0
     total_ms: float = 0.0
     error: str | None = None
+    frame: int = 1
+    frames: int = 1
 
 
 def segment_files(
@@ -65,6 +70,8 @@ def segment_files(
     opacity: float = 0.5,
 ) -> Iterator[Outcome]:
     """Segment picture files one by one and write overlays, going on after a picture that cannot be read.
+
+    Frames of an animation and pages of a TIFF file are pictures of their own, and their results numbered: ``<name>_0001.png``.
 
     Parameters
     ----------
@@ -86,39 +93,59 @@ def segment_files(
         or a result cannot be written.
     """
     check_opacity(opacity)
-    manifest = segmenter.manifest
     names = output_names(pictures, inputs)
     _check_overwrites_none(
         pictures, [output / f"{name}{suffix}.png" for name in names for suffix in ("", "_labels")[: 1 + labels]]
     )
+    taken = taken_names([*names, *_names_inside(output, pictures)])
     for picture, name in zip(pictures, names, strict=True):
         try:
-            image = load_picture(picture)
+            frames = read_header(picture).frames
         except UserError as error:
             yield Outcome(picture, error=str(error))
             continue
-        started = time.perf_counter()
-        x = segmenter.preprocess(image)
-        before = time.perf_counter()
-        logits = segmenter.forward(x)
-        after = time.perf_counter()
-        found = segmenter.labels(logits[0], Size(*image.size))
-        done = time.perf_counter()
-        overlay_path = output / f"{name}.png"
-        _save(overlay(image, found, manifest.palette, opacity, manifest.classes), overlay_path)
-        labels_path = output / f"{name}_labels.png" if labels else None
-        if labels_path:
-            _save(Image.fromarray(found), labels_path)
-        yield Outcome(
-            picture,
-            overlay=overlay_path,
-            labels=labels_path,
-            size=Size(*image.size),
-            shares=_shares(found, manifest.classes),
-            threads=segmenter.threads_now,
-            network_ms=1e3 * (after - before),
-            total_ms=1e3 * (done - started),
-        )
+        with contextlib.closing(load_frames(picture)) as images:
+            for frame, result in enumerate(frame_names(name, frames, taken), start=1):
+                try:
+                    image = next(images)
+                except UserError as error:
+                    yield Outcome(picture, error=str(error), frame=frame, frames=frames)
+                    break
+                outcome = _segment(segmenter, picture, image, output / result, labels=labels, opacity=opacity)
+                yield replace(outcome, frame=frame, frames=frames)
+
+
+def _segment(segmenter: Segmenter, picture: Path, image: Image.Image, result: Path, *, labels: bool, opacity: float) -> Outcome:
+    manifest = segmenter.manifest
+    started = time.perf_counter()
+    x = segmenter.preprocess(image)
+    before = time.perf_counter()
+    logits = segmenter.forward(x)
+    after = time.perf_counter()
+    found = segmenter.labels(logits[0], Size(*image.size))
+    done = time.perf_counter()
+    overlay_path = result.with_name(f"{result.name}.png")
+    _save(overlay(image, found, manifest.palette, opacity, manifest.classes), overlay_path)
+    labels_path = result.with_name(f"{result.name}_labels.png") if labels else None
+    if labels_path:
+        _save(Image.fromarray(found), labels_path)
+    return Outcome(
+        picture,
+        overlay=overlay_path,
+        labels=labels_path,
+        size=Size(*image.size),
+        shares=_shares(found, manifest.classes),
+        threads=segmenter.threads_now,
+        network_ms=1e3 * (after - before),
+        total_ms=1e3 * (done - started),
+    )
+
+
+def _names_inside(output: Path, pictures: Sequence[Path]) -> list[str]:
+    """Return the names of pictures that lie in the folder for the results, which no frame's results may take."""
+    folder = output.resolve()
+    inside = (picture.resolve() for picture in pictures)
+    return [path.relative_to(folder).with_suffix("").as_posix() for path in inside if path.is_relative_to(folder)]
 
 
 def _check_overwrites_none(pictures: Sequence[Path], results: Sequence[Path]) -> None:
@@ -156,10 +183,12 @@ def summarise(outcomes: Sequence[Outcome], segmenter: Segmenter) -> dict[str, An
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
+    frame = outcome.frame if outcome.frames > 1 else None
     if outcome.error is not None:
-        return {"picture": str(outcome.picture), "error": outcome.error}
+        return {"picture": str(outcome.picture), "frame": frame, "error": outcome.error}
     return {
         "picture": str(outcome.picture),
+        "frame": frame,
         "overlay": str(outcome.overlay),
         "labels": str(outcome.labels) if outcome.labels else None,
         "size": str(outcome.size),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from enet_tvm.errors import UserError
+from enet_tvm.runtime.pictures import Channels, require_channels, rgb_pixels
 
 Colour = tuple[int, int, int]
 
@@ -26,6 +27,8 @@ def overlay(
     palette: Sequence[Colour],
     opacity: float = 0.5,
     classes: Sequence[str] | None = None,
+    *,
+    channels: Channels = "rgb",
 ) -> Image.Image:
     """Lay the classes' colours over a picture, with a thin line of full colour around every segment.
 
@@ -42,6 +45,8 @@ def overlay(
     classes : sequence of str or None
         Names for a legend of the classes that occur, largest first; None for no legend. There is none either on
         pictures too small for it.
+    channels : {"rgb", "bgr"}
+        The order of an array's channels; OpenCV's are ``"bgr"``. The result is RGB whatever it was.
 
     Returns
     -------
@@ -51,12 +56,14 @@ def overlay(
     Raises
     ------
     UserError
-        When the sizes differ or the opacity is not between 0 and 1.
+        When the sizes differ, the opacity is not between 0 and 1, or `channels` does not fit the picture.
     """
     check_opacity(opacity)
+    require_channels(picture, channels)
     pixels = np.asarray(picture, dtype=np.uint8)
     if pixels.shape != (*labels.shape, 3):
         raise UserError(f"labels of shape {labels.shape} do not fit a picture of shape {pixels.shape}; resize one of them")
+    pixels = rgb_pixels(pixels, channels)
     colours = colourise(labels, palette)
     # Fixed-point blending: 8 bits of fraction are finer than a grey level.
     weight = round(opacity * 256)

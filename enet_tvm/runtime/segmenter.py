@@ -14,7 +14,7 @@ from enet_tvm.artifact import Manifest, check_artifact
 from enet_tvm.errors import UserError
 from enet_tvm.runtime.engine import Engine, aligned_empty
 from enet_tvm.runtime.labels import most_likely, resize_labels
-from enet_tvm.runtime.pictures import as_rgb
+from enet_tvm.runtime.pictures import Channels, as_rgb, require_channels, rgb_pixels
 from enet_tvm.size import Size
 
 Picture = Image.Image | NDArray[np.uint8]
@@ -99,33 +99,43 @@ class Segmenter:
             raise UserError(f"a {type(self).__name__} cannot be sent to another process; make one there")
         return _load_again, (type(self), *self._origin, self.manifest.hashes.library)
 
-    def segment(self, picture: Picture) -> NDArray[np.uint8]:
+    def segment(self, picture: Picture, *, channels: Channels = "rgb") -> NDArray[np.uint8]:
         """Label every pixel of a picture.
 
         Parameters
         ----------
         picture : PIL.Image.Image or ndarray
-            A picture of any size and mode, or H x W x 3 uint8 RGB. It is taken as it lies: an EXIF rotation is
-            `load_picture`'s affair.
+            A picture of any size and mode, or H x W x 3 uint8. It is taken as it lies: an EXIF rotation is
+            `load_picture`'s affair. Of an animated image, the frame that it shows.
+        channels : {"rgb", "bgr"}
+            The order of an array's channels. Frames of OpenCV (``cv2.VideoCapture``, ``cv2.imread``) are ``"bgr"``, and
+            wrong labels are all that tells one from the other.
 
         Returns
         -------
         ndarray
             H x W uint8 class numbers at the picture's own size. The network's label map is enlarged or reduced to
             it by taking the nearest label.
+
+        Raises
+        ------
+        UserError
+            When the picture is neither, or `channels` does not fit it.
         """
-        image = _as_image(picture)
+        image = _as_image(picture, channels)
         return self.labels(self._forward(self.preprocess(image))[0], Size(*image.size))
 
-    def preprocess(self, picture: Picture) -> NDArray[np.float32]:
+    def preprocess(self, picture: Picture, *, channels: Channels = "rgb") -> NDArray[np.float32]:
         """Return the network's input for a picture: resized (bilinear, PIL's), scaled to 0..1, normalised.
+
+        `picture` and `channels` are as `segment` takes them.
 
         Returns
         -------
         ndarray
             1 x 3 x H x W float32 of the network's input size, aligned so that `forward` need not copy it.
         """
-        image = _as_image(picture)
+        image = _as_image(picture, channels)
         if image.size != self.size:
             image = image.resize(self.size, Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
@@ -255,8 +265,9 @@ def _load_again(kind: type[Segmenter], directory: Path, threads: int | None, ada
     return kind.load(directory, threads, adaptive=adaptive)
 
 
-def _as_image(picture: Picture) -> Image.Image:
+def _as_image(picture: Picture, channels: Channels) -> Image.Image:
     if isinstance(picture, Image.Image):
+        require_channels(picture, channels)
         try:
             return as_rgb(picture)
         except ValueError as error:
@@ -266,4 +277,4 @@ def _as_image(picture: Picture) -> Image.Image:
         raise UserError(f"a picture is a PIL image or an HxWx3 uint8 array, not {what}; convert it")
     if 0 in picture.shape:
         raise UserError("the picture is empty; give one with at least one pixel")
-    return Image.fromarray(np.ascontiguousarray(picture))
+    return Image.fromarray(rgb_pixels(picture, channels))
