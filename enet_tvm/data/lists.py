@@ -91,11 +91,16 @@ def _pair(line: str, find_picture: Finder, find_labels: Finder) -> tuple[Path, P
             return whole[0]
         # Where one half exists, the other is what is missing; so are both where there is but one way to divide the line.
         half = [pair for pair in pairs if any(path.is_file() for path in pair)]
-        likely = half + likely + (list(pairs) if len(pairs) == 1 else [])
+        likely = sorted(half, key=_unlikeness) + likely + (list(pairs) if len(pairs) == 1 else [])
     if likely:
         return likely[0]
     shown = line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
     return f"'{shown}' is not two paths of files that exist; put a picture and its labels on it, divided by a tab"
+
+
+def _unlikeness(pair: tuple[Path, Path]) -> int:
+    """Return by how much two names differ in length: of a picture and its labels, by little."""
+    return abs(len(pair[0].name) - len(pair[1].name))
 
 
 def _divisions(line: str, divider: str) -> Iterator[tuple[str, str]]:

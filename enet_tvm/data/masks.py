@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from enet_tvm.errors import UserError
-from enet_tvm.runtime.pictures import PictureHeader, read_header, reading, require_one_frame
+from enet_tvm.runtime.pictures import PictureHeader, opened, read_header, reading, require_one_frame
 
 VOID = 255
 """What tools write for pixels that belong to no class, whatever number a data set has for them."""
@@ -28,6 +28,16 @@ _WITH_ALPHA = ("RGBA", "LA", "PA")
 _LOSSY_FORMATS = ("JPEG", "MPO")
 # Pillow stretches grey of two and four bits to 0..255.
 _STRETCH = {"2": 85, "4": 17}
+_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""What undoes each of EXIF's orientations."""
 _SHOWN_RANGES = 8
 _WHITE = (127, 128, 254, 255, 65535)
 """What a mask of two values has beside 0."""
@@ -66,12 +76,12 @@ def stored_pixels(path: Path) -> NDArray[Any]:
         When the file cannot be read, is no mask (see `read_mask_header`), or is transparent anywhere.
     """
     header = read_mask_header(path)
-    with reading(path), Image.open(path) as image:
+    with opened(path) as image, reading(path):
         packing = _packing(image)
-        if header.format == "TIFF":
-            image.getexif().pop(ExifTags.Base.Orientation, None)  # or Pillow turns it while decoding
         image.load()
-        pixels = np.asarray(image)
+        # Pillow turns TIFF files, and these alone, while it decodes them.
+        turned = header.format == "TIFF" and header.orientation in _BACK
+        pixels = np.asarray(image.transpose(_BACK[header.orientation]) if turned else image)
     if header.mode in _COLOUR_MODES and ";16" in packing:
         raise UserError(f"{path} has 16 bits in each of its channels; save the mask as one channel, or in 8 bits")
     if header.mode in _WITH_ALPHA:

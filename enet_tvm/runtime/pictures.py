@@ -87,6 +87,25 @@ def reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read as a picture ({error}); is it damaged?") from error
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture file without decoding it; what is done with it goes into a block of `reading`.
+
+    Raises
+    ------
+    UserError
+        When there is no such file or it is no picture.
+    """
+    with reading(path):
+        # Given a name, Pillow maps plain TIFF files into memory, and confuses rows and columns of those to be turned.
+        file = path.open("rb")
+    with file:
+        with reading(path):
+            image = Image.open(file)
+        with image:
+            yield image
+
+
 def read_header(path: str | Path) -> PictureHeader:
     """Read what a picture file says of itself, without decoding its pixels.
 
@@ -96,8 +115,8 @@ def read_header(path: str | Path) -> PictureHeader:
         When there is no such file or it is no picture.
     """
     path = Path(path).expanduser()
-    with reading(path), Image.open(path) as image:
-        stored, mode, kind = Size(*image.size), image.mode, str(image.format)
+    with opened(path) as image, reading(path):
+        stored, mode, kind = _stored_size(image), image.mode, str(image.format)
         orientation = _orientation(image, path)
         return PictureHeader(stored, orientation, len(_frame_places(image)), mode, kind)
 
@@ -113,7 +132,7 @@ def load_picture(path: str | Path) -> Image.Image:
         When there is no such file, it cannot be decoded, or it holds several pictures (see `load_frames`).
     """
     path = Path(path).expanduser()
-    with reading(path), Image.open(path) as image:
+    with opened(path) as image, reading(path):
         places = _frame_places(image)
         require_one_frame(len(places), path)
         return _decoded(image, places[0])
@@ -134,9 +153,7 @@ def load_frames(path: str | Path) -> Generator[Image.Image, None, None]:
         When there is no such file or it cannot be decoded; frames before the damage have been yielded by then.
     """
     path = Path(path).expanduser()
-    with reading(path):
-        image = Image.open(path)
-    with image:
+    with opened(path) as image:
         with reading(path):
             places = _frame_places(image)
         for place in places:
@@ -181,6 +198,13 @@ def _decoded(image: Image.Image, place: int) -> Image.Image:
     except _READ_ERRORS:
         upright = image.copy()  # broken EXIF data beside good pixels
     return as_rgb(upright)
+
+
+def _stored_size(image: Image.Image) -> Size:
+    if image.format != "TIFF":
+        return Size(*image.size)
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    return Size(tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength])
 
 
 def _orientation(image: Image.Image, path: Path) -> int:

@@ -141,6 +141,6 @@ def test_training_checks_the_data_set_first(tmp_path, capsys, monkeypatch):
     (tmp_path / "leftImg8bit" / "train" / "ulm" / "ulm_000000_000019_leftImg8bit.png").write_text("no picture")
     code, _, err = run(capsys, monkeypatch, "train", "--data", tmp_path, "--out", tmp_path / "run")
     assert code == 2
-    assert "not a readable picture" in err
+    assert "is not a picture of a known format" in err
     assert "more like it: 'enet-tvm data check" in err
     assert not (tmp_path / "run").exists()

@@ -54,11 +54,14 @@ def _save(path: Path, pixels: np.ndarray) -> None:
         (lambda root: (root / "train.txt").write_bytes(b"\xff\xfe\x80"), "train.txt"),
         (lambda root: (root / "train" / "a.png").unlink(), "line 2"),
         (lambda root: (root / "trainannot" / "a.png").unlink(), "trainannot/a.png is missing"),
-        (lambda root: _truncate(root / "train" / "a.png"), "not a readable picture"),
-        (lambda root: (root / "trainannot" / "a.png").write_text("no picture"), "not a readable picture"),
+        (lambda root: _truncate(root / "train" / "a.png"), "train/a.png cannot be read as a picture"),
+        (lambda root: (root / "trainannot" / "a.png").write_text("no picture"), "a.png is not a picture of a known format"),
         (lambda root: _save(root / "trainannot" / "a.png", np.full((16, 24), 12, np.uint8)), "holds label 12"),
-        (lambda root: _save(root / "trainannot" / "a.png", np.zeros((16, 16), np.uint8)), "24x16 but its labels are 16x16"),
-        (lambda root: _save(root / "trainannot" / "a.png", np.zeros((16, 24, 3), np.uint8)), "not a map of one label"),
+        (
+            lambda root: _save(root / "trainannot" / "a.png", np.zeros((16, 16), np.uint8)),
+            r"a\.png is 24x16 but its labels .* are 16x16",
+        ),
+        (lambda root: _save(root / "trainannot" / "a.png", np.tile(np.uint8([1, 2, 3]), (16, 24, 1))), "not a map of one"),
     ],
 )
 def test_broken_data_sets_are_refused_with_a_sentence(root, spoil, message):

@@ -37,19 +37,19 @@ def test_all_problems_are_found(root):
     (root / "trainannot" / "1.png").write_text("no picture either")
     Image.fromarray(np.full((16, 24), 99, np.uint8)).save(root / "trainannot" / "2.png")
     Image.fromarray(np.zeros((8, 24), np.uint8)).save(root / "trainannot" / "3.png")
-    Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(root / "valannot" / "0.png")
+    Image.fromarray(np.tile(np.uint8([1, 2, 3]), (16, 24, 1))).save(root / "valannot" / "0.png")
     pixels = (root / "val" / "1.png").read_bytes()
     (root / "val" / "1.png").write_bytes(pixels[: len(pixels) // 2])
     problems = check_data_set(root).problems
     expected = [
         ("train/0.png", "is missing"),
         ("trainannot/0.png", "is missing"),
-        ("train/1.png", "not a readable picture"),
-        ("trainannot/1.png", "not a readable picture"),
+        ("train/1.png", "not a picture of a known format"),
+        ("trainannot/1.png", "not a picture of a known format"),
         ("trainannot/2.png", "holds label 99"),
-        ("train/3.png", "is 24x16 but its labels are 24x8"),
+        ("train/3.png", "are 24x8; do they belong together?"),
         ("valannot/0.png", "not a map of one label"),
-        ("val/1.png", "not a readable picture"),
+        ("val/1.png", "cannot be read as a picture"),
     ]
     assert len(problems) == len(expected), problems
     for problem, (file, words) in zip(problems, expected, strict=True):

@@ -139,7 +139,7 @@ def test_files_are_taken_as_given_and_once(tmp_path: Path):
 
 def test_nothing_found_is_said(tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty holds no pictures; known suffixes are \.bmp"):
+    with pytest.raises(UserError, match=r"empty holds no pictures; known suffixes are \.apng, \.bmp"):
         find_pictures([tmp_path / "empty"])
     with pytest.raises(UserError, match="there is no file or folder"):
         find_pictures([tmp_path / "absent"])
