@@ -110,6 +110,42 @@ def test_a_broken_picture_does_not_stop_the_others(run: Run, folder: Path, tmp_p
     assert [bool(result.get("error")) for result in json.loads((tmp_path / "f.json").read_text())["results"]].count(True) == 2
 
 
+def test_frames_of_an_animation_are_pictures(run: Run, folder: Path, tmp_path: Path, tiny_artifact):
+    """Their results are numbered beside a still picture that is called like one of them."""
+    frames = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (30, 50, 3), np.uint8)) for i in range(3)]
+    frames[0].save(folder / "clip.webp", save_all=True, append_images=frames[1:], lossless=True)
+    frames[0].save(folder / "colour.tif", save_all=True, append_images=frames[1:2])
+    frames[0].save(folder / "colour_0002.png")
+    out = tmp_path / "out"
+    code, stdout, _ = run(folder, "-o", out, "--labels", "--opacity", 0, "--json", tmp_path / "f.json")
+    assert code == 0
+    assert "10 overlays in" in stdout
+    clip, pages = [f"clip_000{n}" for n in (1, 2, 3)], [f"colour_tif_000{n}" for n in (1, 2)]
+    stills = ["colour", "colour_0002", "grey", "turned", "night/alpha"]
+    assert listing(out) == {f"{name}{end}.png" for name in clip + pages + stills for end in ("", "_labels")}
+    with Segmenter.load(tiny_artifact.directory) as segmenter:
+        for name, frame in zip(clip, frames, strict=True):
+            np.testing.assert_array_equal(np.asarray(Image.open(out / f"{name}.png")), np.asarray(frame))
+            np.testing.assert_array_equal(np.asarray(Image.open(out / f"{name}_labels.png")), segmenter.segment(frame))
+    results = json.loads((tmp_path / "f.json").read_text())["results"]
+    numbers = [(Path(result["picture"]).name, result["frame"]) for result in results]
+    assert numbers[:3] == [("clip.webp", 1), ("clip.webp", 2), ("clip.webp", 3)]
+    assert ("colour.jpg", None) in numbers
+
+
+def test_a_frame_that_is_damaged(run: Run, folder: Path, tmp_path: Path):
+    frames = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (30, 50, 3), np.uint8)) for i in range(3)]
+    frames[0].save(folder / "clip.png", save_all=True, append_images=frames[1:])
+    content = (folder / "clip.png").read_bytes()
+    (folder / "clip.png").write_bytes(content[: content.rindex(b"fdAT") + 100])
+    code, _, stderr = run(folder / "clip.png", folder / "grey.png", "-o", tmp_path / "out", "--json", tmp_path / "f.json")
+    assert code == 2
+    assert listing(tmp_path / "out") == {"clip_0001.png", "clip_0002.png", "grey.png"}
+    assert f"error: {folder / 'clip.png'} cannot be read as a picture" in stderr
+    results = json.loads((tmp_path / "f.json").read_text())["results"]
+    assert [(result["frame"], "error" in result) for result in results] == [(1, False), (2, False), (3, True), (None, False)]
+
+
 def test_only_broken_pictures(run: Run, tmp_path: Path):
     (tmp_path / "text.png").write_text("no picture")
     code, stdout, stderr = run(tmp_path / "text.png", "-o", tmp_path / "out")

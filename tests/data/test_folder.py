@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import enet_tvm
 from enet_tvm.cli.main import main
 from enet_tvm.data.camvid import CamVid
 from enet_tvm.data.check import check_data_set, require_sound
@@ -90,6 +91,15 @@ def test_training_sees_what_run_sees(mode: str, make_pair, tmp_path: Path, tiny_
     np.testing.assert_array_equal(np.asarray(trained), np.asarray(next(load_frames(picture))))
     with Segmenter.load(tiny_artifact.directory, threads=1) as segmenter:
         np.testing.assert_array_equal(segmenter.preprocess(Image.open(picture)), segmenter.preprocess(trained))
+
+
+def test_there_is_one_decoder():
+    """No module opens picture files but the one that all share; two decoders part in what they make of a file."""
+    package = Path(enet_tvm.__file__).parent
+    opening = [
+        path.relative_to(package).as_posix() for path in package.rglob("*.py") if "Image.open(" in path.read_text("utf-8")
+    ]
+    assert opening == ["runtime/pictures.py"]
 
 
 def test_modes_that_no_file_has(tiny_artifact):

@@ -36,6 +36,15 @@ def test_opacity_zero_is_the_picture():
     np.testing.assert_array_equal(np.asarray(overlay(pixels, labels, PALETTE, 0)), pixels)
 
 
+def test_the_picture_may_be_opencvs():
+    rgb = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)
+    labels = np.random.default_rng(1).integers(0, 3, (9, 9), np.uint8)
+    expected = np.asarray(overlay(rgb, labels, PALETTE))
+    np.testing.assert_array_equal(np.asarray(overlay(rgb[..., ::-1], labels, PALETTE, channels="bgr")), expected)
+    with pytest.raises(UserError, match="a PIL image is RGB"):
+        overlay(Image.fromarray(rgb), labels, PALETTE, channels="bgr")
+
+
 def test_segments_are_outlined_in_full_colour():
     labels = np.zeros((4, 6), np.uint8)
     labels[:, 3:] = 1

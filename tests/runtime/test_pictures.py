@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from enet_tvm.errors import UserError
-from enet_tvm.runtime.pictures import as_rgb, find_pictures, load_picture, output_names
+from enet_tvm.runtime.pictures import (
+    as_rgb,
+    find_pictures,
+    frame_names,
+    load_frames,
+    load_picture,
+    output_names,
+    read_header,
+    rgb_pixels,
+    taken_names,
+)
 
 PIXELS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [200, 100, 50], [0, 0, 0]]], np.uint8)
 
@@ -79,8 +89,35 @@ def test_palette_with_a_transparent_colour(tmp_path: Path):
 def test_exif_rotation(tmp_path: Path, orientation: int, turn):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(PIXELS).save(tmp_path / "p.png", exif=exif)
-    np.testing.assert_array_equal(np.asarray(load_picture(tmp_path / "p.png")), turn(PIXELS))
+    for name, pixels in (("p.png", PIXELS), ("p.tif", PIXELS), ("grey.png", PIXELS[..., 0]), ("grey.tif", PIXELS[..., 0])):
+        path = tmp_path / name
+        Image.fromarray(pixels).save(path, exif=exif)
+        picture = load_picture(path)
+        expected = turn(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
+        np.testing.assert_array_equal(np.asarray(picture), expected)
+        header = read_header(path)
+        assert (header.orientation, header.stored, header.size) == (orientation, (3, 2), picture.size)
+
+
+def test_exif_data_after_the_pixels_of_a_png(tmp_path: Path):
+    """Some tools append them; the header is read right nonetheless."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "p.png"
+    Image.fromarray(PIXELS).save(path, exif=exif)
+    content = path.read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    last = content.index(b"IEND") - 4
+    path.write_bytes(content[:start] + content[end:last] + content[start:end] + content[last:])
+    assert load_picture(path).size == read_header(path).size == (2, 3)
+
+
+def test_a_transparent_colour_of_an_rgb_picture(tmp_path: Path):
+    Image.fromarray(PIXELS).save(tmp_path / "p.png", transparency=(10, 20, 30))
+    expected = PIXELS.copy()
+    expected[1, 0] = 0
+    np.testing.assert_array_equal(np.asarray(load_picture(tmp_path / "p.png")), expected)
 
 
 def test_broken_exif_beside_good_pixels(tmp_path: Path):
@@ -110,13 +147,89 @@ def test_unreadable_files(tmp_path: Path):
 def test_damaged_files_are_user_errors_or_pictures(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "damaged"
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"]))
-    Image.fromarray(np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)).save(path, kind)
+    image = Image.fromarray(np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3))
+    several = kind in ("PNG", "GIF", "TIFF", "WEBP") and data.draw(st.booleans())
+    image.save(path, kind, **({"save_all": True, "append_images": [image.rotate(90)]} if several else {}))
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     with contextlib.suppress(UserError):
         assert load_picture(path).mode == "RGB"
+    with contextlib.suppress(UserError):
+        assert read_header(path).frames >= 1
+    with contextlib.suppress(UserError):
+        assert all(frame.mode == "RGB" for frame in load_frames(path))
+
+
+COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+
+
+def animate(path: Path, colours: list[tuple[int, int, int]] = COLOURS, **options: object) -> None:
+    first, *others = [Image.new("RGB", (6, 4), colour) for colour in colours]
+    first.save(path, save_all=True, append_images=others, **options)
+
+
+@pytest.mark.parametrize("name", ["p.gif", "p.png", "p.webp", "p.tif"])
+def test_frames(tmp_path: Path, name: str):
+    animate(tmp_path / name, **({"lossless": True} if name == "p.webp" else {}))
+    assert read_header(tmp_path / name).frames == 3
+    frames = list(load_frames(tmp_path / name))
+    assert [(frame.mode, frame.size, frame.getpixel((2, 2))) for frame in frames] == [("RGB", (6, 4), c) for c in COLOURS]
+    with pytest.raises(UserError, match=r"holds 3 frames or pages, and one picture is wanted; save each that is meant"):
+        load_picture(tmp_path / name)
+
+
+def test_pages_of_other_sizes_and_modes(tmp_path: Path):
+    """A small copy for browsers is no page, nor is a mask."""
+    pages = [Image.new("L", (5, 4), 7), Image.new("RGB", (9, 2), (1, 2, 3)), Image.new("RGB", (2, 2)), Image.new("1", (9, 2))]
+    for page, kind in zip(pages, (0, 2, 1, 4), strict=True):
+        page.encoderinfo = {"tiffinfo": {254: kind}}
+    pages[0].save(tmp_path / "p.tif", save_all=True, append_images=pages[1:], tiffinfo={254: 0})
+    assert Image.open(tmp_path / "p.tif").n_frames == 4
+    frames = list(load_frames(tmp_path / "p.tif"))
+    assert [(frame.size, frame.getpixel((0, 0))) for frame in frames] == [((5, 4), (7, 7, 7)), ((9, 2), (1, 2, 3))]
+
+
+def test_the_picture_of_viewers_without_animation_is_no_frame(tmp_path: Path):
+    animate(tmp_path / "p.png", default_image=True)
+    assert [frame.getpixel((2, 2)) for frame in load_frames(tmp_path / "p.png")] == COLOURS[1:]
+    animate(tmp_path / "p.png", COLOURS[:2], default_image=True)
+    assert load_picture(tmp_path / "p.png").getpixel((2, 2)) == COLOURS[1]
+
+
+def test_previews_in_a_phones_picture_are_no_frames(tmp_path: Path):
+    Image.fromarray(PIXELS).save(tmp_path / "p.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (3, 2))])
+    assert Image.open(tmp_path / "p.jpg").n_frames == 2
+    assert read_header(tmp_path / "p.jpg").frames == len(list(load_frames(tmp_path / "p.jpg"))) == 1
+    assert load_picture(tmp_path / "p.jpg").size == (3, 2)
+
+
+def test_frames_before_the_damage_are_read(tmp_path: Path):
+    path = tmp_path / "p.png"
+    animate(path, COLOURS * 3)
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(b"fdAT") + 6])
+    frames = load_frames(path)
+    assert next(frames).getpixel((2, 2)) == COLOURS[0]
+    with pytest.raises(UserError, match=r"p\.png cannot be read as a picture"):
+        list(frames)
+
+
+def test_names_of_frames():
+    taken = taken_names(["a", "a_0002", "b", "c", "c_0001", "c_frame_0002_labels"])
+    assert frame_names("x", 1, taken) == ["x"]
+    assert frame_names("b", 2, taken) == ["b_0001", "b_0002"]
+    assert frame_names("a", 2, taken) == ["a_frame_0001", "a_frame_0002"]
+    assert frame_names("c", 2, taken) == ["c_frame-2_0001", "c_frame-2_0002"]
+    assert frame_names("B", 2, taken) == ["B_frame_0001", "B_frame_0002"]
+    assert frame_names("long", 12_345, taken)[0] == "long_00001"
+
+
+def test_channels():
+    np.testing.assert_array_equal(rgb_pixels(PIXELS, "bgr"), PIXELS[..., [2, 1, 0]])
+    assert rgb_pixels(PIXELS, "bgr").flags.c_contiguous
+    np.testing.assert_array_equal(rgb_pixels(PIXELS, "rgb"), PIXELS)
 
 
 def picture_tree(root: Path, *names: str) -> None:

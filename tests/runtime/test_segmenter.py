@@ -148,6 +148,26 @@ def test_preprocess(segmenter):
     np.testing.assert_array_equal(segmenter.preprocess(Image.fromarray(pixels)), x)
 
 
+def test_arrays_of_opencv(segmenter):
+    """The same picture in either order of channels gives the same labels; taken for the other, it does not."""
+    rgb = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
+    bgr = np.ascontiguousarray(rgb[:, :, ::-1])
+    expected = segmenter.segment(Image.fromarray(rgb))
+    np.testing.assert_array_equal(segmenter.segment(bgr, channels="bgr"), expected)
+    np.testing.assert_array_equal(segmenter.segment(rgb[:, :, ::-1], channels="bgr"), expected)
+    np.testing.assert_array_equal(segmenter.segment(rgb), expected)
+    assert (segmenter.segment(bgr) != expected).any()
+    np.testing.assert_array_equal(segmenter.preprocess(bgr, channels="bgr"), segmenter.preprocess(rgb))
+
+
+def test_channels_that_cannot_be(segmenter):
+    for call in (segmenter.segment, segmenter.preprocess):
+        with pytest.raises(UserError, match="channels come as 'rgb' or 'bgr', not 'BGR'"):
+            call(np.zeros((4, 4, 3), np.uint8), channels="BGR")
+        with pytest.raises(UserError, match="a PIL image is RGB; give channels='bgr' with the array that OpenCV returned"):
+            call(Image.new("RGB", (4, 4)), channels="bgr")
+
+
 def test_preprocess_resizes_as_pillow_does(segmenter):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 31, 3), np.uint8))
     resized = picture.resize((24, 16), Image.Resampling.BILINEAR)
