@@ -172,11 +172,14 @@ def _sentence(found: list[int], strange: list[int], largest: int, void: int | No
             f"labels 0 and {found[1]}: a binary mask? {allowed}, so replace {found[1]} (and 0, if need be) by the number of "
             "its class"
         )
+    if len(found) > 2 * (largest + 1):
+        return (
+            f"{len(found)} numbers from {found[0]} to {found[-1]}; {allowed}. A picture, or a mask that was smoothed? "
+            "Resize masks by the nearest pixel and save them as PNG"
+        )
     what = f"label{'s' if len(strange) > 1 else ''} {in_ranges(strange)}; {allowed} (found: {in_ranges(found)})"
     if len(found) > 1 and common > 1 and found[-1] // common <= largest:
         return f"{what}. All are multiples of {common}: stretched to be seen? Divide them by it"
-    if len(found) > 2 * (largest + 1):
-        return f"{what}. A picture, or a mask that was smoothed? Resize masks by the nearest pixel and save them as PNG"
     return f"{what}. Do they count other classes? Give each pixel the number of its class"
 
 

@@ -19,16 +19,13 @@ from enet_tvm.errors import UserError
 LABELS = np.random.default_rng(0).integers(0, 11, (16, 24), np.uint8)
 
 
-def save_png(path: Path, labels: np.ndarray, bits: int) -> None:
-    """Write a grey PNG of few bits a pixel, which Pillow does not write."""
+def save_png(path: Path, size: tuple[int, int], bits: int, colour_type: int, rows: bytes) -> None:
+    """Write a PNG of a depth that Pillow reads and does not write; each row begins with its filter, 0."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    height, width = labels.shape
-    unpacked = np.unpackbits(labels[..., None], axis=2)[..., -bits:].reshape(height, width * bits)
-    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in unpacked)
-    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", *size, bits, colour_type, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
 
@@ -69,7 +66,8 @@ def test_numbers_in_every_form(tmp_path: Path, name: str, image: Image.Image):
 def test_few_bits_a_pixel(tmp_path: Path, bits: int):
     """Pillow stretches them for the eye; a mask means the numbers themselves."""
     labels = LABELS % 2**bits
-    save_png(tmp_path / "m.png", labels, bits)
+    unpacked = np.unpackbits(labels[..., None], axis=2)[..., -bits:].reshape(16, 24 * bits)
+    save_png(tmp_path / "m.png", (24, 16), bits, 0, b"".join(b"\0" + np.packbits(row).tobytes() for row in unpacked))
     np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), labels)
 
 
@@ -85,6 +83,16 @@ def test_sixteen_bits_are_all_read(tmp_path: Path):
     wide = np.arange(0, 16 * 24 * 150, 150, dtype=np.uint16).reshape(16, 24)
     Image.fromarray(wide).save(tmp_path / "m.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), wide)
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_in_several_channels_are_refused(tmp_path: Path, colour_type: int, channels: int):
+    """Pillow keeps the upper eight, in which every label is 0."""
+    wide = np.full((16, 24, channels), 65535, ">u2")
+    wide[..., 0] = LABELS
+    save_png(tmp_path / "m.png", (24, 16), 16, colour_type, b"".join(b"\0" + row.tobytes() for row in wide))
+    with pytest.raises(UserError, match="has 16 bits in each of its channels; save the mask as one channel, or in 8 bits"):
+        read_mask(tmp_path / "m.png")
 
 
 def test_colours_are_kept_for_those_who_want_them(tmp_path: Path):
