@@ -145,7 +145,7 @@ def _names_inside(output: Path, pictures: Sequence[Path]) -> list[str]:
     """Return the names of pictures that lie in the folder for the results, which no frame's results may take."""
     folder = output.resolve()
     inside = (picture.resolve() for picture in pictures)
-    return [path.relative_to(folder).with_suffix("").as_posix() for path in inside if path.is_relative_to(folder)]
+    return [path.relative_to(folder).with_suffix("").as_posix() for path in inside if folder in path.parents]
 
 
 def _check_overwrites_none(pictures: Sequence[Path], results: Sequence[Path]) -> None:

@@ -133,6 +133,20 @@ def test_frames_of_an_animation_are_pictures(run: Run, folder: Path, tmp_path: P
     assert ("colour.jpg", None) in numbers
 
 
+def test_frames_are_not_written_over_a_picture(run: Run, tmp_path: Path):
+    """A given picture that lies where a frame's overlay would go stays as it is."""
+    out = tmp_path / "out"
+    (out / "night").mkdir(parents=True)
+    (tmp_path / "in" / "night").mkdir(parents=True)
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "in" / "night" / "clip.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(out / "night" / "clip_0001.png")
+    before = (out / "night" / "clip_0001.png").read_bytes()
+    assert run(tmp_path / "in", out / "night" / "clip_0001.png", "-o", out)[0] == 0
+    assert (out / "night" / "clip_0001.png").read_bytes() == before
+    assert listing(out) == {"night/clip_0001.png", "night/clip_frame_0001.png", "night/clip_frame_0002.png", "clip_0001.png"}
+
+
 def test_a_frame_that_is_damaged(run: Run, folder: Path, tmp_path: Path):
     frames = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (30, 50, 3), np.uint8)) for i in range(3)]
     frames[0].save(folder / "clip.png", save_all=True, append_images=frames[1:])
