@@ -1,4 +1,4 @@
-"""`enet-tvm info`: what a network costs, or what a compiled one launches."""
+"""`enet-tvm info`: what a network costs, what a compiled one launches, or what a weights file says of itself."""
 
 from __future__ import annotations
 
@@ -21,10 +21,17 @@ def command(
     classes: Annotated[int | None, typer.Option(help="Instead of weights: number of classes.", min=1)] = None,
     size: Annotated[str, typer.Option(help="Size of the picture, WIDTHxHEIGHT.")] = "640x360",
     compiled: Annotated[Path | None, typer.Option(help="Print the kernels of this compiled artifact instead.")] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.md", help="Write, or refresh, the model card of the weights instead."),
+    ] = None,
     by_layer: Annotated[bool, typer.Option("--by-layer/--by-block", help="One row per layer, or per block.")] = True,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
 ) -> None:
     """Print a network's parameters, multiply-adds, FLOPs and activation memory, or the kernels of a compiled one.
+
+    With --card, write the model card of weights: their network, classes, recipe and figures. In a card that is there, the part
+    between the two comments that a new card shows is replaced, and all else kept.
 
     One multiply-add is two FLOPs. Only convolutions count, transposed ones without inserted zeros.
     """
@@ -38,6 +45,8 @@ def command(
     if not console.is_terminal:
         # A file or a pipe has no edge to keep to.
         console = Console(width=160)
+    if card is not None and any(other is not None for other in (compiled, network, classes, json)):
+        raise UserError("--card writes the card of weights and nothing else; leave all but --weights out")
     if compiled is not None:
         from enet_tvm.artifact import read_manifest
 
@@ -56,6 +65,14 @@ def command(
             if device is not None:
                 figures["device"] = device.model_dump(mode="json")
             write_json(json, figures)
+        return
+
+    if card is not None:
+        from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+        from enet_tvm.training.card import write_card
+
+        write_card(card, weights or Path(DEFAULT_WEIGHTS))
+        console.print(f"{card}: what {weights or DEFAULT_WEIGHTS} says of itself", markup=False, soft_wrap=True)
         return
 
     from enet_tvm.networks import load_network
