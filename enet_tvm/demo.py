@@ -21,6 +21,7 @@ from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.data.synthetic import SyntheticStreet
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, write_json
+from enet_tvm.kernels.elements import dot_products
 from enet_tvm.machine import default_threads
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.runtime import Segmenter
@@ -49,7 +50,7 @@ def run(weights: Path, size: Size, output: Path, picture: Path | None, seconds: 
     size : Size
         Of the network's input.
     output : Path
-        Directory for the artifact, ``overlay.png`` and ``verify.json``.
+        Directory for the artifact, ``overlay.png``, the drawn street as ``picture.png``, and ``verify.json``.
     picture : Path or None
         What to segment; None for a drawn street.
     seconds : float
@@ -80,8 +81,10 @@ def run(weights: Path, size: Size, output: Path, picture: Path | None, seconds: 
     with Segmenter.load(artifact, threads, adaptive=False) as segmenter:
         labels = segmenter.segment(image)
         shown = overlay(image, labels, segmenter.manifest.palette, 0.55, segmenter.manifest.classes)
-        with atomic_file(output / "overlay.png") as path:
-            beside(image, shown).save(path, format="PNG")
+        drawn = {} if picture else {"picture.png": image}
+        for name, written in {**drawn, "overlay.png": beside(image, shown)}.items():
+            with atomic_file(output / name) as path:
+                written.save(path, format="PNG")
         console.print(f"segmented {picture or 'a drawn street'}: {output / 'overlay.png'}")
 
         network = load_reference(segmenter, weights)
@@ -94,7 +97,43 @@ def run(weights: Path, size: Size, output: Path, picture: Path | None, seconds: 
     console.print(_speed(latencies, f"{size}, batch 1, float32, {threads} threads"))
     if not all(latency.steady for latency in latencies.values()):
         console.print("the times vary a lot: something else is running, so take the ratio with care", style="yellow")
+    if passed:
+        console.print("next:")
+        for why, command in next_commands(output, picture):
+            console.print(f"  {command}  # {why}", markup=False)
     return passed
+
+
+def next_commands(output: Path, picture: Path | None = None) -> list[tuple[str, str]]:
+    """Return three things to try after the demo.
+
+    Parameters
+    ----------
+    output : Path
+        Directory of the demo's results.
+    picture : Path or None
+        What the demo segmented; None for the drawn street, which it leaves there.
+
+    Returns
+    -------
+    list of (str, str)
+        Why, and a command for a shell in this directory.
+    """
+    script = Path(sys.executable).with_name("enet-tvm")
+    program = [sys.executable, "-m", "enet_tvm"]
+    if script.is_file():
+        program = [str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)]
+    run = ("run", output / "artifact", picture or output / "picture.png", "-o", output / "run")
+    faster = ("compile", "--dtype", "int8", "--output", "labels", "-o", output / "int8")
+    profile = ("profile", output / "artifact")
+    bundle = ("device", "bundle", "--target", "rpi4", "-o", output / "rpi4.tar.gz")
+    has_int8 = not dot_products(load_target("native").to_tvm()).isdisjoint({"uint8", "int8"})
+    commands = [
+        ("overlays of your own pictures, or of a directory of them", run),
+        ("smaller and faster", faster) if has_int8 else ("where the time goes, kernel by kernel", profile),
+        ("what a Raspberry Pi 4 needs, in one file", bundle),
+    ]
+    return [(why, shlex.join([*program, *map(str, arguments)])) for why, arguments in commands]
 
 
 def beside(picture: Image.Image, result: Image.Image) -> Image.Image:
@@ -135,15 +174,20 @@ def _speed(latencies: dict[str, Latency], how: str) -> Table:
     return table
 
 
-def main() -> None:
-    """Run the demo from the command line: exit code 0, 1 when parity fails, 2 on bad input."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the demo's command line."""
     parser = argparse.ArgumentParser(prog="python -m enet_tvm.demo", description="Compile, segment, verify and time ENet.")
     parser.add_argument("--picture", type=Path, help="a picture to segment instead of a drawn street")
     parser.add_argument("--weights", type=Path, default=Path(DEFAULT_WEIGHTS), help="weights (default: %(default)s)")
     parser.add_argument("--size", default="480x360", help="WIDTHxHEIGHT of the network's input (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("build/demo"), help="directory for results (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long to measure (default: %(default)s)")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the demo from the command line: exit code 0, 1 when parity fails, 2 on bad input."""
+    options = build_parser().parse_args()
     console = Console(soft_wrap=True, highlight=False)
     try:
         passed = run(options.weights, parse_size(options.size), options.output, options.picture, options.seconds, console)

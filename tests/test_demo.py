@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from commands import check_command
 from PIL import Image
 
 from enet_tvm import demo
@@ -34,6 +37,34 @@ def test_main_job(compiled_enet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     printed = capsys.readouterr().out
     assert "PyTorch eager" in printed
     assert "compiled" in printed
+    check_next_commands(printed, picture, tmp_path / "out")
+
+
+def check_next_commands(printed: str, picture: Path, output: Path) -> None:
+    """The demo ends with three commands that parse, and the first of them works as it is."""
+    commands = printed.split("next:\n")[1].splitlines()
+    assert len(commands) == 3
+    for command in commands:
+        assert check_command(command.strip()) == ["enet-tvm"]
+    assert str(picture) in shlex.split(commands[0], comments=True)
+    subprocess.run(commands[0], shell=True, check=True, capture_output=True, timeout=120)
+    assert list((output / "run").glob("*.png"))
+
+
+def test_next_commands_are_of_the_demos_own_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/enet-tvm").touch()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
+    _, command = demo.next_commands(Path("my demo"))[0]
+    assert command == ".venv/bin/enet-tvm run 'my demo/artifact' 'my demo/picture.png' -o 'my demo/run'"
+
+
+@pytest.mark.parametrize("features", [{"uint8"}, {"int8"}, {"bfloat16"}, set()])
+def test_int8_is_named_where_the_processor_has_it(features: set[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(demo, "dot_products", lambda target: frozenset(features))
+    named = any("--dtype int8" in command for _, command in demo.next_commands(Path("out")))
+    assert named == bool(features & {"uint8", "int8"})
 
 
 def test_bad_picture(compiled_enet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -1,0 +1,184 @@
+"""The figures that the Markdown files give are those of the files and the code that they are of.
+
+What only a measurement can tell, the milliseconds of the README, has its source in `docs/latency.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from markdown_files import ROOT, Document
+
+from enet_tvm.artifact import read_manifest
+from enet_tvm.data.camvid import CamVid
+from enet_tvm.networks import read_info
+from enet_tvm.size import Size
+from enet_tvm.targets import load_target
+from enet_tvm.targets.spec import known_targets
+from enet_tvm.training.recipe import load_recipe
+from enet_tvm.tuning.log import read_log
+
+README, CHANGELOG, CARD, TRIED = map(Document, ("README.md", "CHANGELOG.md", "model/enet-camvid.md", "model/README.md"))
+NUMBERS = {"nine": 9, "ten": 10, "eleven": 11, "twelve": 12}
+LOGS = sorted((ROOT / "tuning_logs").glob("*/*/log.json"))
+
+
+def said(document: Document, pattern: str) -> tuple[str, ...]:
+    """What a document says at the groups of a pattern, which it must have once; line breaks are blanks."""
+    found = re.findall(pattern, " ".join(document.text.split()))
+    assert len(found) == 1, f"{document.name} says /{pattern}/ {len(found)} times; this test holds what it says to its source"
+    return found[0] if isinstance(found[0], tuple) else (found[0],)
+
+
+def table(document: Document, *headings: str) -> list[dict[str, str]]:
+    """The rows of the one table that has these headings; stars are left out."""
+    tables = [table for table in document.tables() if set(headings) <= set(table[0])]
+    assert len(tables) == 1
+    heading, *rows = [[cell.replace("**", "") for cell in row] for row in tables[0]]
+    return [dict(zip(heading, row, strict=True)) for row in rows]
+
+
+def val() -> dict:
+    return read_info(ROOT / "model/enet-camvid.safetensors").notes["val"]
+
+
+def test_figures_of_the_weights():
+    figures = val()
+    assert said(README, r"mIoU \(PyTorch: ([\d.]+)\)") == (f"{figures['miou']:.4f}",)
+    (row,) = [row for row in table(TRIED, "recipe", "val mIoU") if "the shipped weights" in row["remarks"]]
+    shares = (figures["miou"], figures["class_average"], figures["global_accuracy"])
+    assert [row[key] for key in ("val mIoU", "class average", "global")] == [f"{share:.3f}" for share in shares]
+
+
+def test_parameters():
+    (in_card,) = said(CARD, r"`enet`, ([\d,]+) parameters")
+    assert said(TRIED, r"is ENet \(([\d,]+) parameters\)") == (in_card,)
+
+
+def test_limitations_are_those_of_the_figures():
+    """What the card says in words holds for the figures above it."""
+    share = {name: one["iou"] for name, one in val()["classes"].items()}
+    assert "Poles are hardly ever found" in CARD.text
+    assert share["pole"] < 0.1
+    assert "Signs and pedestrians are found, but coarsely: of either less than half, or hardly more" in " ".join(CARD.text.split())
+    assert 0.3 < share["sign"] < 0.5 < share["pedestrian"] < 0.6
+    assert min(value for name, value in share.items() if name not in ("pole", "sign", "pedestrian")) > 0.6
+
+
+def test_the_recipe_of_the_card_is_that_of_the_files():
+    default, more, mixed = map(load_recipe, ("default", "more", "mixed"))
+    window, batch, rate, weight = said(
+        CARD, r"windows of (\S+), batches of (\d+), AdamW, a learning rate of (\S+) with .*?weights 1 / ln\(([\d.]+) \+ p\)"
+    )
+    assert (window, int(batch)) == (str(default.crop_size), default.batch_size)
+    assert (float(rate), float(weight)) == (default.optimiser.learning_rate, default.loss.class_weight_constant)
+    weight, scale, epochs = said(CARD, r"class weights of ([\d.]+), no dropout, scales up to ([\d.]+), a cosine over (\d+)")
+    assert (float(weight), float(scale), int(epochs)) == (
+        *(more.loss.class_weight_constant, more.augmentation.scale[1], more.epochs),
+    )
+    assert more.dropout == 0
+    weight, low, high, rate = said(CARD, r"class weights of ([\d.]+), scales of ([\d.]+) to ([\d.]+), a learning rate of ([\de-]+)\.")
+    assert (float(weight), float(low), float(high), float(rate)) == (
+        *(mixed.loss.class_weight_constant, *mixed.augmentation.scale, mixed.optimiser.learning_rate),
+    )
+    epochs, streets = said(CARD, r"All (\d+) epochs of `\S+mixed.toml`, with its (\d+) drawn streets")
+    assert (int(epochs), int(streets)) == (mixed.epochs, mixed.drawn_streets)
+    assert said(TRIED, r"`mixed`: (\d+) drawn streets join") == (streets,)
+    first, second = said(CARD, r"mean of the weights after the epochs (\d+) and (\d+)")
+    assert read_info(ROOT / "model/enet-camvid.safetensors").notes["epochs_averaged"] == [int(first), int(second)]
+
+
+def test_pictures_of_the_calibration():
+    calibration = json.loads((ROOT / "model/enet-camvid.calibration.json").read_text())
+    assert said(CARD, r"every layer's output on (\d+) training") == (str(calibration["pictures"]),)
+    assert said(README, r"calibrated on (\d+) training") == (str(calibration["pictures"]),)
+
+
+def test_launches(compiled_enet):
+    assert said(README, r"A forward pass is (\d+) kernel launches") == (str(read_manifest(compiled_enet.directory).kernel_count),)
+
+
+def test_what_tuning_finds():
+    """Per cent of the time before, from each log."""
+    gains: dict[str, list[float]] = {}
+    for path in LOGS:
+        log = read_log(path.parent)
+        gains.setdefault(log.workload.dtype, []).append(100 * (1 - log.after_ms / log.before_ms))
+    most, low, high = map(int, said(README, r"tuning finds up to another (\d+) % beside .*?, in int8 (\d+) to (\d+) %"))
+    others = [gain for dtype, some in gains.items() if dtype != "int8" for gain in some]
+    assert round(max(others)) == most
+    assert (round(min(gains["int8"])), round(max(gains["int8"]))) == (low, high)
+
+
+def test_what_was_tuned():
+    rows = table(README, "size", "threads", "enet-tvm")
+    sizes = {row["size"] for row in rows}
+    one, short = said(
+        README, r"Float32 was tuned for two threads at all these sizes and for one at (\S+), bfloat16 and int8 for two at (.*?) \("
+    )
+    tuned = {(str(Size(log.workload.width, log.workload.height)), log.workload.threads, log.workload.dtype) for log in logs_of_zen4()}
+    wanted = {(size, 2, "float32") for size in sizes} | {(one, 1, "float32")}
+    wanted |= {(size, 2, dtype) for size in short.split(" and ") for dtype in ("bfloat16", "int8")}
+    assert tuned == wanted
+
+
+def logs_of_zen4() -> list:
+    """The logs that the processor of the README's table takes: its own, and those of what it is one of."""
+    return [read_log(path.parent) for path in LOGS if path.parts[-3] in ("zen4", "x86-64-v4")]
+
+
+def test_targets():
+    gpus = {name for name in known_targets() if load_target(name).kind == "cuda"}
+    (listed,) = said(README, r"Targets: ((?:`[\w-]+`,? ?)+)\. The kernels")
+    assert set(re.findall(r"`([\w-]+)`", listed)) == gpus
+    assert said(CHANGELOG, r"GPUs without a GPU: (\w+) targets")[0] in {word for word, n in NUMBERS.items() if n == len(gpus)}
+    for name in re.findall(r"Targets? `([\w-]+)`", CHANGELOG.text):
+        assert name in known_targets()
+
+
+def test_ptx_of_the_jetson():
+    spec = load_target("jetson-tx1")
+    version, arch = said(README, r"aarch64 library with PTX ([\d.]+) for (sm_\d+)")
+    assert (version, arch) == (spec.ptx, spec.arch)
+
+
+def test_functions_of_the_cuda_runtime():
+    exported = re.findall(r"^\s+(cuda\w+);", (ROOT / "enet_tvm/device_bundle/csrc/cudart_shim.map").read_text(), re.MULTILINE)
+    assert said(Document("docs/boards.md"), r"the (\d+) functions that TVM imports") == (str(len(exported)),)
+
+
+def test_versions():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == f">={said(README, r'with Python ([\d.]+) or later')[0]}"
+    cuda = {re.search(r"-cu(\d+)==", line)[1] for line in project["optional-dependencies"]["cuda"]}
+    assert set(said(README, r"NVRTC and ptxas of CUDA (\d+)\)")) == cuda
+
+
+def test_pixels_of_the_val_pictures():
+    pictures, size, pixels = *said(README, r"on CamVid's (\d+) val pictures at (\d+x\d+)"), *said(README, r"all but \d+ of ([\d,]+)")
+    width, height = map(int, size.split("x"))
+    assert int(pictures) * width * height == int(pixels.replace(",", ""))
+    assert said(CARD, r"(\d+) val pictures\.") == (pictures,)
+    assert said(TRIED, r"the (\d+) training pictures at 480x360") == said(CARD, r"layout: (\d+) training pictures")
+
+
+@pytest.mark.camvid
+def test_pictures_of_camvid(camvid_directory: Path):
+    for split, pattern in {"train": r"layout: (\d+) training", "val": r"(\d+) val pictures\."}.items():
+        assert said(CARD, pattern) == (str(len(CamVid(camvid_directory, split))),)
+
+
+def test_ratios_of_the_table():
+    """Its ratios are those of its times, as far as these are written."""
+    ours = ("size", "threads", "enet-tvm", "bfloat16", "int8", "limit", "of the best peer", "of the limit")
+    for row in table(README, "size", "threads", "enet-tvm"):
+        peers = [float(value) for name, value in row.items() if name not in ours]
+        for ratio, other in {"of the best peer": min(peers), "of the limit": float(row["limit"])}.items():
+            time = float(row["enet-tvm"])
+            assert (time - 0.05) / (other + 0.05) - 0.005 <= float(row[ratio]) <= (time + 0.05) / (other - 0.05) + 0.005
