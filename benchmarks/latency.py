@@ -4,8 +4,9 @@
     python benchmarks/latency.py --size 64x48 --seconds 0.2 ...    # seconds, to see that it works
 
 Writes ``latency.md`` (the table), ``latency.json`` (everything, with versions, hashes and the machine; `enet-tvm bench
-compare` takes it) and ``latency.png`` (how latency grows with pixels). A run that was stopped goes on where it stopped; what
-other versions, another machine or other weights measured is measured again.
+compare` takes it, and benchmarks/readme_table.py makes the README's table of it) and ``latency.png`` (how latency grows
+with pixels). A run that was stopped goes on where it stopped; what other versions, another machine or other weights
+measured is measured again.
 """
 
 from __future__ import annotations

@@ -38,7 +38,11 @@ def pack_again(directory: Path, name: str) -> Path:
     path = directory / f"{name}-{package.version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         for file in package.files or ():
-            if ".." not in file.parts and file.suffix != ".pyc" and file.name not in ("INSTALLER", "REQUESTED", "direct_url.json"):
+            if (
+                ".." not in file.parts
+                and file.suffix != ".pyc"
+                and file.name not in ("INSTALLER", "REQUESTED", "direct_url.json")
+            ):
                 wheel.write(str(file.locate()), str(file))
     return path
 

@@ -1,0 +1,116 @@
+"""The latency table of the README, from `docs/latency.json`, which keeps the figures that the table is of.
+
+python benchmarks/readme_table.py build/benchmarks/latency.json   # takes the figures of a run of benchmarks/latency.py
+python benchmarks/readme_table.py                                 # writes the table again
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from enet_tvm.bench.report import load_figures
+from enet_tvm.errors import UserError
+from enet_tvm.files import atomic_file, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+HEADINGS = {
+    "tvm": "enet-tvm",
+    "tvm-bfloat16": "bfloat16",
+    "tvm-int8": "int8",
+    "torch-compile": "torch.compile",
+    "openvino": "OpenVINO",
+    "torch-channels-last": "PyTorch channels_last",
+    "torch": "PyTorch",
+    "onnxruntime": "ONNX Runtime",
+}
+"""Runners, in the order of the columns."""
+
+
+def main(
+    results: Annotated[Path | None, typer.Argument(metavar="[LATENCY.json]", help="Of benchmarks/latency.py.")] = None,
+    figures: Annotated[Path, typer.Option(help="Where the figures of the table are kept.")] = ROOT / "docs/latency.json",
+    readme: Annotated[Path, typer.Option(help="Text whose table is replaced.")] = ROOT / "README.md",
+) -> None:
+    """Write the table of the README; with results, take their figures first."""
+    try:
+        kept = summarise(load_figures(results)) if results else json.loads(figures.read_text(encoding="utf-8"))
+        text = replace_table(readme.read_text(encoding="utf-8"), table(kept))
+        write_json(figures, kept)
+        with atomic_file(readme) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(f"{readme}: the table of {figures}; its sentences around the table are yours to mend")
+
+
+def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the table shows of the results of `benchmarks/latency.py`.
+
+    Raises
+    ------
+    UserError
+        When a runner of the table was not timed somewhere.
+    """
+    rows = []
+    for result in sorted(results, key=lambda one: (-one["threads"], *reversed([*map(int, one["size"].split("x"))]))):
+        times = {entry["name"]: entry["latency"]["median_ms"] for entry in result["entries"] if entry["latency"]}
+        if missing := [name for name in HEADINGS if name not in times]:
+            raise UserError(f"{result['size']} on {result['threads']} threads has no time of {', '.join(missing)}; measure it")
+        if not result["limit_ms"]:
+            raise UserError(
+                f"{result['size']} on {result['threads']} threads has no limit; measure it with benchmarks/latency.py"
+            )
+        ours, peers = times["tvm"], [times[name] for name in HEADINGS if not name.startswith("tvm")]
+        rows.append(
+            {
+                "size": result["size"],
+                "threads": result["threads"],
+                "median_ms": {name: round(times[name], 1) for name in HEADINGS},
+                "limit_ms": round(result["limit_ms"], 1),
+                "of_the_best_peer": round(ours / min(peers), 2),
+                "of_the_limit": round(ours / result["limit_ms"], 2),
+            }
+        )
+    machines = sorted({result["machine"]["processor"] for result in results})
+    return {"origin": f"benchmarks/latency.py on {', '.join(machines)}", "versions": results[0]["versions"], "rows": rows}
+
+
+def table(kept: dict[str, Any]) -> str:
+    """Return the table as Markdown, without a line break at its end."""
+    headings = ["size", "threads", *HEADINGS.values(), "limit", "of the best peer", "of the limit"]
+    lines = ["| " + " | ".join(headings) + " |", "|---|" + "--:|" * (len(headings) - 1)]
+    for row in kept["rows"]:
+        ours, *others = (f"{row['median_ms'][name]:.1f}" for name in HEADINGS)
+        ratios = (f"{row['of_the_best_peer']:.2f}", f"{row['of_the_limit']:.2f}")
+        cells = [row["size"], str(row["threads"]), f"**{ours}**", *others, f"{row['limit_ms']:.1f}", *ratios]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def replace_table(text: str, new: str) -> str:
+    """Return a text with its table of these headings replaced.
+
+    Raises
+    ------
+    UserError
+        When the text has no such table, or more than one.
+    """
+    heading = new.splitlines()[0]
+    lines = text.split("\n")
+    if lines.count(heading) != 1:
+        raise UserError(
+            f"the text has {lines.count(heading) or 'no'} tables that begin with '{heading}'; give one that has one"
+        )
+    start = end = lines.index(heading)
+    while end < len(lines) and lines[end].startswith("|"):
+        end += 1
+    return "\n".join([*lines[:start], *new.split("\n"), *lines[end:]])
+
+
+if __name__ == "__main__":
+    typer.run(main)

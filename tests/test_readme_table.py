@@ -1,0 +1,69 @@
+"""benchmarks/readme_table.py: from the results of benchmarks/latency.py to the table of the README."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks/readme_table.py"
+spec = importlib.util.spec_from_file_location("readme_table_script", SCRIPT)
+assert spec is not None
+assert spec.loader is not None
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+
+
+def result(size: str, threads: int, **times: float) -> dict[str, Any]:
+    medians = dict.fromkeys(script.HEADINGS, 40.0) | {name.replace("_", "-"): time for name, time in times.items()}
+    entries = [{"name": name, "latency": {"median_ms": time} if time else None} for name, time in medians.items()]
+    return {
+        **{"size": size, "threads": threads, "entries": entries, "limit_ms": 12.5},
+        **{"machine": {"processor": "a processor"}, "versions": {"torch": "1"}},
+    }
+
+
+def run(tmp_path: Path, results: Any, readme: str) -> Any:
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "README.md").write_text(readme)
+    app = script.typer.Typer()
+    app.command()(script.main)
+    places = ["--figures", str(tmp_path / "latency.json"), "--readme", str(tmp_path / "README.md")]
+    return CliRunner().invoke(app, [str(tmp_path / "results.json"), *places])
+
+
+def test_a_table_in_its_place(tmp_path: Path):
+    old = script.table({"rows": []})
+    results = [result("64x48", 1, tvm=10.04, torch_compile=30.0), result("96x64", 2), result("64x48", 2, tvm=8)]
+    assert run(tmp_path, results, f"before\n\n{old}\n| old |\n\nafter\n").exit_code == 0
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("before\n\n| size | threads | enet-tvm | bfloat16 |")
+    assert text.endswith(
+        "| 64x48 | 2 | **8.0** | 40.0 | 40.0 | 40.0 | 40.0 | 40.0 | 40.0 | 40.0 | 12.5 | 0.20 | 0.64 |\n"
+        "| 96x64 | 2 | **40.0** | 40.0 | 40.0 | 40.0 | 40.0 | 40.0 | 40.0 | 40.0 | 12.5 | 1.00 | 3.20 |\n"
+        "| 64x48 | 1 | **10.0** | 40.0 | 40.0 | 30.0 | 40.0 | 40.0 | 40.0 | 40.0 | 12.5 | 0.33 | 0.80 |\n\nafter\n"
+    )
+    kept = json.loads((tmp_path / "latency.json").read_text())
+    assert (kept["origin"], kept["versions"]) == ("benchmarks/latency.py on a processor", {"torch": "1"})
+    assert script.replace_table(text, script.table(kept)) == text
+
+
+@pytest.mark.parametrize(
+    ("results", "readme", "sentence"),
+    [
+        ([result("64x48", 1, openvino=0)], "", "64x48 on 1 threads has no time of openvino; measure it"),
+        ([result("64x48", 1) | {"limit_ms": None}], "", "has no limit"),
+        ([result("64x48", 1)], "no table here\n", "no tables that begin with"),
+        ({"size": 1}, "", "holds no results of a benchmark"),
+    ],
+)
+def test_nothing_is_written_where_something_is_missing(results: Any, readme: str, sentence: str, tmp_path: Path):
+    said = run(tmp_path, results, readme)
+    assert said.exit_code == 2
+    assert sentence in said.output
+    assert (tmp_path / "README.md").read_text() == readme
+    assert not (tmp_path / "latency.json").exists()
