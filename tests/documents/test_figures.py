@@ -60,6 +60,17 @@ def test_figures_of_the_weights():
     assert [row[key] for key in ("val mIoU", "class average", "global")] == [f"{share:.3f}" for share in shares]
 
 
+def test_history_of_the_weights():
+    notes = read_info(ROOT / "model/enet-camvid.safetensors").notes
+    miou, recipe, streets, *epochs = said(
+        CHANGELOG, r"val mIoU ([\d.]+), of the recipe `(\w+)` with (\d+) drawn streets, the mean of the epochs (\d+) and (\d+)"
+    )
+    assert miou == f"{notes['val']['miou']:.3f}"
+    assert load_recipe(recipe).model_dump(mode="json") == notes["recipe"]
+    assert (int(streets), list(map(int, epochs))) == (notes["recipe"]["drawn_streets"], notes["epochs_averaged"])
+    assert ("logit_bias" in notes) == ("and `fit-bias`" in " ".join(CHANGELOG.text.split()))
+
+
 def test_parameters():
     (in_card,) = said(CARD, r"`enet`, ([\d,]+) parameters")
     assert said(TRIED, r"is ENet \(([\d,]+) parameters\)") == (in_card,)
@@ -198,7 +209,7 @@ def test_pictures_of_camvid():
 @pytest.mark.camvid
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not here; set ENET_TVM_CAMVID to its directory")
 def test_the_weights_have_the_figures_of_their_notes():
-    samples, model = CamVid(CAMVID, "val"), weights_model(ROOT / "model/enet-camvid.safetensors", None)
+    samples, model = CamVid(CAMVID, "val"), weights_model(ROOT / "model/enet-camvid.safetensors", 1)
     figures = evaluate(model.forward, samples, samples.class_set, model.mean, model.std, samples.paper_size).to_dict()
     assert figures["pixels"] == val()["pixels"]
     for name, known in val()["classes"].items():

@@ -11,7 +11,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +301,7 @@ def _pip(arguments: list[str], complete: bool) -> None:
 
 def _pytest(arguments: list[str], complete: bool) -> None:
     markers = {line.partition(":")[0] for line in _project()["tool"]["pytest"]["ini_options"]["markers"]}
-    for option, value in zip(arguments, arguments[1:], strict=False):
+    for option, value in pairwise(arguments):
         if option == "-m" and (unknown := set(re.findall(r"\w+", value)) - {"not", "and", "or"} - markers):
             raise NoCommandError(f"pytest: there is no marker {', '.join(unknown)}")
 
