@@ -97,7 +97,7 @@ def all_options() -> frozenset[str]:
     """Every option of every program of this project."""
     parsers = [demo.build_parser(), *map(_argparse, ("enet_tvm.rpc.server", "enet_tvm.runtime"))]
     options = {option for parser in parsers for action in parser._actions for option in action.option_strings}
-    for command in [_typer_app(), _script(ROOT / "benchmarks/latency.py")]:
+    for command in [_typer_app(), *map(_script, sorted((ROOT / "benchmarks").glob("*.py")))]:
         options |= set(_options(command))
     return frozenset(options | _c_options())
 
@@ -187,7 +187,7 @@ def _python(arguments: list[str], complete: bool) -> list[str]:
     first, *rest = arguments
     if first != "-m":
         _there(first)
-        if first == "benchmarks/latency.py":
+        if first.startswith("benchmarks/"):
             _click(_script(ROOT / first), first, rest, complete)
         return [first]
     module, *rest = rest
@@ -275,7 +275,9 @@ def _make(arguments: list[str], complete: bool) -> None:
             if f"$({name})" not in makefile:
                 raise NoCommandError(f"make: the Makefile uses no {name}")
             continue
-        result = subprocess.run(["make", "-n", word], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        # With a Python given, the Makefile does not look for one.
+        command = ["make", "-n", "PYTHON=python3", word]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
         if "No rule to make target" in result.stderr:
             raise NoCommandError(f"make: {result.stderr.strip()}")
 
