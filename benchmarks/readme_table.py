@@ -6,7 +6,6 @@ python benchmarks/readme_table.py                                 # writes the t
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ import typer
 
 from enet_tvm.bench.report import load_figures
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_file, write_json
+from enet_tvm.files import atomic_file, read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADINGS = {
@@ -37,7 +36,7 @@ def main(
 ) -> None:
     """Write the table of the README; with results, take their figures first."""
     try:
-        kept = summarise(load_figures(results)) if results else json.loads(figures.read_text(encoding="utf-8"))
+        kept = summarise(load_figures(results)) if results else read_json(figures, "give a file that this made")
         text = replace_table(readme.read_text(encoding="utf-8"), table(kept))
         write_json(figures, kept)
         with atomic_file(readme) as temporary:
@@ -61,7 +60,7 @@ def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
         times = {entry["name"]: entry["latency"]["median_ms"] for entry in result["entries"] if entry["latency"]}
         if missing := [name for name in HEADINGS if name not in times]:
             raise UserError(f"{result['size']} on {result['threads']} threads has no time of {', '.join(missing)}; measure it")
-        if not result["limit_ms"]:
+        if not (limit := result.get("limit_ms")):
             raise UserError(
                 f"{result['size']} on {result['threads']} threads has no limit; measure it with benchmarks/latency.py"
             )
@@ -71,9 +70,9 @@ def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
                 "size": result["size"],
                 "threads": result["threads"],
                 "median_ms": {name: round(times[name], 1) for name in HEADINGS},
-                "limit_ms": round(result["limit_ms"], 1),
+                "limit_ms": round(limit, 1),
                 "of_the_best_peer": round(ours / min(peers), 2),
-                "of_the_limit": round(ours / result["limit_ms"], 2),
+                "of_the_limit": round(ours / limit, 2),
             }
         )
     machines = sorted({result["machine"]["processor"] for result in results})

@@ -20,7 +20,10 @@ spec.loader.exec_module(script)
 
 def result(size: str, threads: int, **times: float) -> dict[str, Any]:
     medians = dict.fromkeys(script.HEADINGS, 40.0) | {name.replace("_", "-"): time for name, time in times.items()}
-    entries = [{"name": name, "latency": {"median_ms": time} if time else None} for name, time in medians.items()]
+    entries = [
+        {"name": name, "description": "", "latency": dict.fromkeys(("median_ms", "p10_ms", "p90_ms"), time) if time else None}
+        for name, time in medians.items()
+    ]
     return {
         **{"size": size, "threads": threads, "entries": entries, "limit_ms": 12.5},
         **{"machine": {"processor": "a processor"}, "versions": {"torch": "1"}},
