@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_directory, read_json, sha256
@@ -28,15 +29,24 @@ MANIFEST_NAME = "manifest.json"
 LIBRARY_NAME = "enet.so"
 
 _AGAIN = "make the artifact again with 'enet-tvm compile'"
+_MOST_ELEMENTS = 1 << 36  # of an input or output: what the runner in C can multiply out, and no machine holds
 _ELF_MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Extent = Annotated[int, Field(gt=0)]
-Shape4 = tuple[Extent, Extent, Extent, Extent]
+Extent = Annotated[int, Field(gt=0, le=1 << 20)]
+
+
+def _of_a_size(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if math.prod(shape) > _MOST_ELEMENTS:
+        raise ValueError(f"a shape of more than {_MOST_ELEMENTS} elements")
+    return shape
+
+
+Shape4 = Annotated[tuple[Extent, Extent, Extent, Extent], AfterValidator(_of_a_size)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class InputInfo(_Part):
@@ -60,7 +70,7 @@ class InputInfo(_Part):
 class OutputInfo(_Part):
     """The output of the compiled function: logits, N x classes x H x W, or labels, N x H x W."""
 
-    shape: Shape4 | tuple[Extent, Extent, Extent]
+    shape: Shape4 | Annotated[tuple[Extent, Extent, Extent], AfterValidator(_of_a_size)]
     dtype: Literal["float32", "uint8"] = "float32"
     layout: Literal["NCHW", "NHW"] = "NCHW"
 
@@ -318,7 +328,7 @@ class Manifest(_Part):
     kernel_count: int
     command: str
     weights: str = ""
-    library: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = LIBRARY_NAME
+    library: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=127)] = LIBRARY_NAME
     library_report: LibraryReport | None = None
     tuning: TuningInfo | None = None
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
@@ -426,7 +436,7 @@ def read_manifest(directory: str | Path) -> Manifest:
             f"{path} has schema version {schema}, and this release reads {SCHEMA_VERSION}; {_AGAIN} of this release"
         )
     try:
-        return Manifest.model_validate_json(json.dumps(content))
+        return Manifest.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"]) or "content"
@@ -488,9 +498,9 @@ def _check_processor(library: Path, target: TargetInfo) -> None:
         made = elf_architecture(library)
     except ValueError as error:
         raise UserError(f"{library} is not a shared library ({error}); {_AGAIN}") from error
-    if made != here:
+    if other := next((name for name in (made, target.architecture) if name != here), None):
         raise UserError(
-            f"{library} was compiled for {made}, and this machine is {here}; {_AGAIN} --target native on this machine"
+            f"{library} was compiled for {other}, and this machine is {here}; {_AGAIN} --target native on this machine"
         )
     if lacking := sorted(set(target.cpu_features) - cpu_features()):
         raise UserError(

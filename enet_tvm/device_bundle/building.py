@@ -14,8 +14,11 @@ from enet_tvm.version import TESTED_STACK
 
 SOURCES = Path(__file__).parent / "csrc"
 PROGRAMS = {
-    "enet-run": ("enet_run", "cpus", "tvm_call", "json", "pictures", "sha256"),
-    "enet-rpcd": ("enet_rpcd", "cpus", "facts", "tvm_call"),
+    "enet-run": ("enet_run", "cpus", "manifest", "pictures", "files", "json", "sha256", "text", "tvm_call"),
+    "enet-rpcd": (
+        *("enet_rpcd", "address", "cpus", "facts", "greeting", "json", "session_folder", "sockets", "text", "tracker", "tvm_call"),
+        "upload_name",
+    ),
 }
 """Each program's name and its sources."""
 

@@ -4,12 +4,9 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <getopt.h>
 #include <glob.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -18,36 +15,29 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "address.h"
 #include "cpus.h"
 #include "facts.h"
+#include "greeting.h"
+#include "session_folder.h"
+#include "sockets.h"
+#include "text.h"
+#include "tracker.h"
 #include "tvm_call.h"
+#include "upload_name.h"
 
-/* TVM's protocol (tvm/rpc/base.py): magic numbers, then lengths and texts; the tracker's texts are JSON. */
-enum { MAGIC = 0xff271, MISMATCH = MAGIC + 2, TRACKER_MAGIC = 0x2f271 };
-enum { TRACKER_PUT = 3, TRACKER_INFO = 5, TRACKER_PENDING = 7 };
-enum {
-  PING_MS = 2000,
-  PATIENCE_S = 10,
-  GREETING_S = 3,
-  PATIENCE_AT_DOOR_S = 1,
-  TICK_MS = 20,
-  RETRY_S = 2,
-  UNCLAIMED_PINGS = 3,
-  LONGEST_TEXT = 1 << 20
-};
-enum { KEY_ROOM = 80, MATCH_ROOM = KEY_ROOM + 32, WHY = 1024 };
-
-#define FOLDER "enet-rpcd-"
+enum { PING_S = 2, TRACKER_S = 3, UNCLAIMED_S = 6, FAREWELL_S = 2, LONGEST_LINE = 16, WHY = 1024 };
 
 static const char usage[] =
     "usage: enet-rpcd --key KEY [options]\n"
     "  --key KEY            name of this board at the tracker, without spaces, colons and quotes\n"
-    "  --tracker HOST:PORT  tracker to register with; without one, clients connect directly\n"
+    "  --tracker HOST:PORT  tracker to register with, [IPV6]:PORT, or either without a port (9190); without a tracker, clients\n"
+    "                       connect directly\n"
     "  --host ADDRESS       address to listen at (default 127.0.0.1: this machine alone)\n"
     "  --port PORT          first port to try (default 9090; 0 for any)\n"
     "  --port-end PORT      port after the last to try (default 9200)\n"
@@ -57,7 +47,7 @@ static const char usage[] =
     "RPC runs whatever code a client sends, as this user: listen only where every client is trusted.\n";
 
 static volatile sig_atomic_t stopping;
-static char work[512];
+static SessionFolder folder;
 static double longest = 3600;
 static char gpu_missing[512]; /* why, in a session that has none */
 static TVMFFIAny last;        /* what the last timed call returned */
@@ -77,23 +67,19 @@ static void say(const char* format, ...) {
   va_start(arguments, format);
   vsnprintf(line, sizeof line, format, arguments);
   va_end(arguments);
+  make_printable(line); /* what others say is not for the terminal to obey */
   strftime(now, sizeof now, "%Y-%m-%d %H:%M:%S", localtime_r(&seconds, &parts));
   fprintf(stderr, "%s enet-rpcd: %s\n", now, line);
 }
 
-static double seconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 static _Noreturn void die(int code, const char* format, ...) {
+  char line[WHY];
   va_list arguments;
   va_start(arguments, format);
-  fputs("enet-rpcd: error: ", stderr);
-  vfprintf(stderr, format, arguments);
-  fputc('\n', stderr);
+  vsnprintf(line, sizeof line, format, arguments);
   va_end(arguments);
+  make_printable(line);
+  fprintf(stderr, "enet-rpcd: error: %s\n", line);
   exit(code);
 }
 
@@ -134,7 +120,8 @@ static int file_of(const TVMFFIAny* arguments, int32_t count, char* path, size_t
   const char* name;
   size_t length;
   if (count < 1 || content(arguments, &name, &length)) return refuse("%s expected", "a file name");
-  if ((size_t)snprintf(path, room, "%s/%.*s", work, (int)length, name) >= room)
+  if (!is_upload_name(name, length)) return refuse("%s lies outside the session's folder, or is no name", "the file");
+  if ((size_t)snprintf(path, room, "%s/%.*s", folder.files, (int)length, name) >= room)
     return refuse("%s is too long", "the file name");
   return 0;
 }
@@ -165,6 +152,11 @@ static int upload(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIA
   (void)self;
   if (file_of(arguments, count, path, sizeof path)) return -1;
   if (count < 2 || content(arguments + 1, &data, &length)) return refuse("%s expected", "the file's bytes");
+  /* The folders that the name speaks of. */
+  for (char* slash = path + strlen(folder.files) + 1; (slash = strchr(slash, '/')) != NULL; *slash++ = '/') {
+    *slash = '\0';
+    mkdir(path, 0700);
+  }
   FILE* file = fopen(path, "wb");
   int good = file != NULL && fwrite(data, 1, length, file) == length;
   int error = errno;
@@ -221,9 +213,9 @@ static int time_call(void* self, const TVMFFIAny* arguments, int32_t count, TVMF
   TVMFFIObjectHandle get = tvm_global("ffi.ModuleGetFunction");
   if (get == NULL || tvm_call(get, 3, asked, &function, why, sizeof why)) return refuse("%s", get == NULL ? "no modules" : why);
   if (function.type_index != kTVMFFIFunction) return refuse("the machine has no such %s", "function");
-  double begin = seconds();
+  double begin = seconds_now();
   int failed = tvm_call(function.v_obj, 1, &input, &output, why, sizeof why);
-  double took = seconds() - begin;
+  double took = seconds_now() - begin;
   tvm_release(&function);
   if (failed) return refuse("%s", why);
   tvm_release(&last);
@@ -280,149 +272,28 @@ static void provide(const char* name, TVMFFISafeCallType function) {
   TVMFFIObjectDecRef(object);
 }
 
-/* ---- sockets ---- */
-
-static int transfer(int socket, void* memory, size_t bytes, int out) {
-  for (char* at = memory; bytes > 0;) {
-    ssize_t done = out ? send(socket, at, bytes, MSG_NOSIGNAL) : recv(socket, at, bytes, 0);
-    if (done < 0 && errno == EINTR && !stopping) continue;
-    if (done <= 0) return -1;
-    at += done;
-    bytes -= (size_t)done;
-  }
-  return 0;
-}
-
-static int put_number(int socket, int32_t number) { return transfer(socket, &number, sizeof number, 1); }
-
-static int get_number(int socket, int32_t* number) { return transfer(socket, number, sizeof *number, 0); }
-
-static int put_text(int socket, const char* text) {
-  return put_number(socket, (int32_t)strlen(text)) || transfer(socket, (void*)(uintptr_t)text, strlen(text), 1) ? -1 : 0;
-}
-
-static char* get_text(int socket) {
-  int32_t length;
-  if (get_number(socket, &length) || length < 0 || length > LONGEST_TEXT) return NULL;
-  char* text = calloc(1, (size_t)length + 1);
-  if (text != NULL && transfer(socket, text, (size_t)length, 0)) {
-    free(text);
-    return NULL;
-  }
-  return text;
-}
-
-/* Limit how long the other side may keep us waiting; 0 for without limit. */
-static void limit(int socket, int seconds) {
-  struct timeval time = {seconds, 0};
-  setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time);
-  setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time);
-}
-
-static int listen_at(const char* host, int* port, int end) {
-  char text[16];
-  struct addrinfo hints = {0}, *found;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE;
-  if (end <= *port) end = *port + 1;
-  for (; *port < end; ++*port) {
-    snprintf(text, sizeof text, "%d", *port);
-    int error = getaddrinfo(host, text, &hints, &found), one = 1;
-    if (error) die(2, "cannot listen at %s: %s; give --host an address of this machine", host, gai_strerror(error));
-    int server = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (server >= 0) setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    int bound = server >= 0 && bind(server, found->ai_addr, found->ai_addrlen) == 0 && listen(server, 16) == 0;
-    int why = errno;
-    freeaddrinfo(found);
-    if (bound) {
-      struct sockaddr_storage address;
-      socklen_t length = sizeof address;
-      if (getsockname(server, (struct sockaddr*)&address, &length) == 0)
-        *port = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6*)&address)->sin6_port
-                                                    : ((struct sockaddr_in*)&address)->sin_port);
-      return server;
-    }
-    if (server >= 0) close(server);
-    if (why != EADDRINUSE) die(2, "cannot listen at %s, port %d: %s", host, *port, strerror(why));
-  }
-  die(2, "every port up to %d is in use; give another --port", end - 1);
-}
-
-/* ---- the tracker ---- */
-
-typedef struct {
-  char host[256], port[16], key[KEY_ROOM], address[264];
-  int listening;
-} Registration;
-
-/* Send a request and return the answer, to be freed; NULL if the tracker is gone. */
-static char* ask(int tracker, const char* request) { return put_text(tracker, request) ? NULL : get_text(tracker); }
-
-static int accepted(int tracker, const char* request) {
-  char* answer = ask(tracker, request);
-  int good = answer != NULL && strcmp(answer, "0") == 0;
-  free(answer);
-  return good;
-}
-
-static int connect_tracker(const Registration* board) {
-  struct addrinfo hints = {0}, *found;
-  char request[700];
-  int32_t magic;
-  hints.ai_socktype = SOCK_STREAM;
-  if (getaddrinfo(board->host, board->port, &hints, &found)) return -1;
-  int tracker = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  limit(tracker, PATIENCE_S);
-  int good = tracker >= 0 && connect(tracker, found->ai_addr, found->ai_addrlen) == 0 &&
-             put_number(tracker, TRACKER_MAGIC) == 0 && get_number(tracker, &magic) == 0 && magic == TRACKER_MAGIC;
-  freeaddrinfo(found);
-  snprintf(request, sizeof request, "[%d, {\"key\": \"server:%s\", \"addr\": [%s, %d]}]", TRACKER_INFO, board->key,
-           board->address, board->listening);
-  if (good && accepted(tracker, request)) return tracker;
-  if (tracker >= 0) close(tracker);
-  return -1;
-}
-
-/* Offer this board under a new match key, which the tracker gives to one client. */
-static int offer(int tracker, const Registration* board, char match[MATCH_ROOM]) {
-  char request[700];
-  uint64_t random = 0;
-  FILE* source = fopen("/dev/urandom", "rb");
-  if (source == NULL || fread(&random, sizeof random, 1, source) != 1) die(1, "cannot read /dev/urandom");
-  fclose(source);
-  snprintf(match, MATCH_ROOM, "%s:0.%016llu", board->key, (unsigned long long)(random % 10000000000000000ull));
-  snprintf(request, sizeof request, "[%d, \"%s\", [%d, \"%s\"], %s]", TRACKER_PUT, board->key, board->listening, match,
-           board->address);
-  return accepted(tracker, request) ? 0 : -1;
-}
-
 /* ---- sessions ---- */
 
-static int erase(const char* path, const struct stat* entry, int kind, struct FTW* place) {
-  (void)entry, (void)kind, (void)place;
-  remove(path);
-  return 0; /* go on with the rest */
-}
+typedef struct {
+  pid_t process; /* 0 if there is no session */
+  int client;
+  double begin, seconds, left; /* when its client left in the middle of a call, or 0 */
+} Session;
 
-static const char* base(void) {
-  const char* folder = getenv("TMPDIR");
-  return folder != NULL && *folder ? folder : "/tmp";
-}
+typedef struct {
+  Registration board;
+  const char* tracker_name; /* NULL if clients connect by address and key alone */
+  Door door;
+  int tracker; /* -1 if there is none */
+  int missed;  /* whether it was said that no tracker answers */
+  double tracker_due, tracker_since, unclaimed;
+  char match[MATCH_ROOM]; /* that the next client must show; empty if the board is not offered */
+  Arrival line[LONGEST_LINE]; /* clients that wait for the end of the session where there is no tracker to wait at */
+  int waiting;
+  Session session;
+} Server;
 
-/* Remove the folders of servers that were killed. */
-static void clear_up(void) {
-  char pattern[512], process[64];
-  glob_t found;
-  snprintf(pattern, sizeof pattern, "%s/" FOLDER "*-??????", base());
-  if (glob(pattern, 0, NULL, &found) != 0) return;
-  for (size_t i = 0; i < found.gl_pathc; ++i) {
-    snprintf(process, sizeof process, "/proc/%ld", strtol(strrchr(found.gl_pathv[i], '/') + 1 + strlen(FOLDER), NULL, 10));
-    if (access(process, F_OK) != 0) nftw(found.gl_pathv[i], erase, 16, FTW_DEPTH | FTW_PHYS);
-  }
-  globfree(&found);
-}
-
-static _Noreturn void session(int client, pid_t parent) {
+static _Noreturn void become_session(int client, pid_t parent) {
   char why[WHY];
   TVMFFIAny argument = tvm_int(client), result;
   setpgid(0, 0);
@@ -430,10 +301,8 @@ static _Noreturn void session(int client, pid_t parent) {
   if (getppid() != parent) _exit(1);
   struct rlimit none = {0, 0};
   setrlimit(RLIMIT_CORE, &none); /* a crash must not fill the card of a small board */
-  signal(SIGTERM, SIG_DFL);
-  signal(SIGINT, SIG_DFL);
-  signal(SIGCHLD, SIG_DFL);
-  if (chdir(work)) _exit(1);
+  ignore_signals_no_more();
+  if (chdir(folder.files)) _exit(1);
   /* Here and not in the server: what a driver sets up does not survive a fork. */
   if (dlopen("libtvm_runtime_cuda.so", RTLD_NOW | RTLD_GLOBAL) == NULL)
     snprintf(gpu_missing, sizeof gpu_missing, "%s", dlerror());
@@ -465,133 +334,216 @@ static void tell(int client, const char* message) {
   if (function != NULL && tvm_call(function, 2, arguments, &result, why, sizeof why) == 0) tvm_release(&result);
 }
 
-/* Greet a client; its socket if it has come for this board under the match key (NULL: under none), else -1. It says
-   "client:MATCH -timeout=SECONDS". */
-static int greet(int server, const char* match, const char* key, double* timeout) {
-  int32_t magic;
-  char wanted[MATCH_ROOM + 8], own[KEY_ROOM + 8];
-  int client = accept4(server, NULL, NULL, SOCK_CLOEXEC);
-  if (client < 0) return -1;
-  limit(client, GREETING_S);
-  char* text = get_number(client, &magic) == 0 && magic == MAGIC ? get_text(client) : NULL;
-  size_t length = (size_t)snprintf(wanted, sizeof wanted, "client:%s", match != NULL ? match : "");
-  snprintf(own, sizeof own, "server:%s", key);
-  if (text == NULL) {
-    say("a connection that is no TVM client was closed");
-  } else if (match == NULL || strncmp(text, wanted, length) || (text[length] && text[length] != ' ')) {
-    put_number(client, MISMATCH);
-    say(match == NULL ? "a client was sent away: the board is taken" : "a client with another key was sent away");
-  } else {
-    const char* option = strstr(text, "-timeout=");
-    *timeout = option != NULL ? strtod(option + 9, NULL) : 0;
-    if (!(*timeout > 0 && *timeout < longest)) *timeout = longest;
-    free(text);
-    if (put_number(client, MAGIC) == 0 && put_text(client, own) == 0) return client;
-    close(client);
-    return -1;
-  }
-  free(text);
-  close(client);
-  return -1;
+static int has_left(int client) {
+  struct pollfd entry = {client, POLLRDHUP, 0};
+  return poll(&entry, 1, 0) == 1;
 }
 
-static void serve(int client, double timeout, int server, int tracker) {
-  int one = 1, idle = 15, interval = 5, probes = 3, status = 0;
-  snprintf(work, sizeof work, "%s/" FOLDER "%d-XXXXXX", base(), (int)getpid());
-  if (mkdtemp(work) == NULL) {
+static void begin_session(Server* server, int client, double seconds) {
+  pid_t parent = getpid(), child = -1;
+  server->match[0] = '\0';
+  keep_alive(client); /* a client whose machine is gone says nothing: without probes the session would wait for ever */
+  let_block(client);
+  int made = make_session_folder(&folder) == 0;
+  if (made && (child = fork()) == 0) {
+    /* What this process kept open would stay open when the server closes it. */
+    door_close(&server->door);
+    for (int i = 0; i < server->waiting; ++i) close(server->line[i].socket);
+    if (server->tracker >= 0) close(server->tracker);
+    close(folder.lock);
+    become_session(client, parent);
+  }
+  if (child < 0) {
     char message[160];
-    snprintf(message, sizeof message, "the device cannot make a folder for the session: %s", strerror(errno));
+    snprintf(message, sizeof message, "the device cannot begin a session: %s", strerror(errno));
     say("%s", message);
     tell(client, message);
     close(client);
+    if (made) remove_session_folder(&folder);
     return;
   }
-  /* A client whose machine is gone says nothing: without probes the session would wait for ever. */
-  setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  setsockopt(client, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-  setsockopt(client, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-  setsockopt(client, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
-  setsockopt(client, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
-  limit(client, 0);
-  pid_t parent = getpid(), child = fork();
-  if (child == 0) {
-    close(server);
-    if (tracker >= 0) close(tracker);
-    session(client, parent);
-  }
-  if (child < 0) {
-    say("cannot start a session: %s", strerror(errno));
-  } else {
-    setpgid(child, child);
-    double begin = seconds(), knocked = 0;
-    char message[160] = "";
-    while (waitpid(child, &status, WNOHANG) == 0) {
-      int late = seconds() - begin > timeout;
-      if (late) snprintf(message, sizeof message, "RPCSessionTimeoutError: the session's %g s are over", timeout);
-      if (stopping) snprintf(message, sizeof message, "the device's server was stopped");
-      if (late || stopping) {
-        kill(-child, SIGKILL);
-        waitpid(child, &status, 0);
-        break;
-      }
-      struct pollfd waiting = {server, POLLIN, 0};
-      double none, now = seconds();
-      if (poll(&waiting, 1, TICK_MS) <= 0) {
-        knocked = 0;
-      } else if (knocked == 0) {
-        knocked = now; /* a session that ends right now may still make room */
-      } else if (now - knocked > PATIENCE_AT_DOOR_S) {
-        greet(server, NULL, "", &none);
-        knocked = 0;
-      } else {
-        struct timespec pause = {0, TICK_MS * 1000000};
-        nanosleep(&pause, NULL);
-      }
-    }
-    kill(-child, SIGKILL); /* whatever the session started */
-    if (message[0] == '\0' && WIFSIGNALED(status))
-      snprintf(message, sizeof message, "the session's process on the device died of %s", name_of(WTERMSIG(status)));
-    if (message[0]) {
-      say("%s", message);
-      tell(client, message);
-    } else {
-      say("session of %.1f s ended", seconds() - begin);
-    }
-  }
-  close(client);
-  nftw(work, erase, 16, FTW_DEPTH | FTW_PHYS);
+  setpgid(child, child);
+  server->session = (Session){child, client, seconds_now(), seconds > 0 && seconds < longest ? seconds : longest, 0};
 }
 
-/* Serve until the tracker is gone, or for ever without one (`tracker` -1). */
-static void attend(int server, int tracker, const Registration* board) {
-  char match[MATCH_ROOM];
-  while (!stopping) {
-    int missed = 0, client = -1;
-    double timeout = 0;
-    if (tracker < 0)
-      snprintf(match, sizeof match, "%s", board->key);
-    else if (offer(tracker, board, match))
-      return;
-    while (!stopping && client < 0 && missed <= UNCLAIMED_PINGS) {
-      struct pollfd sources[2] = {{server, POLLIN, 0}, {tracker, POLLIN, 0}};
-      int ready = poll(sources, tracker < 0 ? 1 : 2, PING_MS);
-      if (ready < 0) continue; /* a signal */
-      if (sources[0].revents)
-        client = greet(server, match, board->key, &timeout);
-      else if (ready > 0)
-        return; /* the tracker speaks only when asked: it hung up */
-      else if (tracker >= 0) {
-        char request[16];
-        snprintf(request, sizeof request, "[%d]", TRACKER_PENDING);
-        char* pending = ask(tracker, request);
-        if (pending == NULL) return;
-        /* A client was given the key and does not come: offer another. */
-        missed = strstr(pending, match) ? 0 : missed + 1;
-        free(pending);
-      }
-    }
-    if (client >= 0) serve(client, timeout, server, tracker);
+/* End a session, if it has not ended by itself, and clear up after it. */
+static void end_session(Server* server, int ended, int status, const char* why) {
+  Session session = server->session;
+  char message[160] = "";
+  kill(-session.process, SIGKILL); /* and whatever it started */
+  if (!ended) {
+    kill(session.process, SIGKILL); /* between fork and setpgid there is no such group yet */
+    waitpid(session.process, &status, 0);
+    snprintf(message, sizeof message, "%s", why);
+  } else if (WIFSIGNALED(status)) {
+    snprintf(message, sizeof message, "the session's process on the device died of %s", name_of(WTERMSIG(status)));
   }
+  if (message[0]) {
+    say("%s", message);
+    tell(session.client, message);
+  } else {
+    say("session of %.1f s ended", seconds_now() - session.begin);
+  }
+  close(session.client);
+  remove_session_folder(&folder);
+  server->session = (Session){0};
+}
+
+static void watch_session(Server* server) {
+  Session* session = &server->session;
+  char why[160];
+  int status;
+  if (session->process == 0) return;
+  double now = seconds_now();
+  if (waitpid(session->process, &status, WNOHANG) == session->process) {
+    end_session(server, 1, status, "");
+  } else if (now - session->begin > session->seconds) {
+    snprintf(why, sizeof why, "RPCSessionTimeoutError: the session's %g s are over", session->seconds);
+    end_session(server, 0, 0, why);
+  } else if (session->left == 0) {
+    if (has_left(session->client)) session->left = now;
+  } else if (now - session->left > FAREWELL_S) {
+    end_session(server, 0, 0, "the session's client had left in the middle of a call");
+  }
+}
+
+/* ---- clients ---- */
+
+static void send_away(int client) {
+  static const int32_t answer = RPC_MISMATCH;
+  send_at_once(client, &answer, sizeof answer);
+  close(client);
+}
+
+static void welcome(Server* server, const Arrival* arrival) {
+  char answer[2 * sizeof(int32_t) + KEY_ROOM + 8];
+  int length = snprintf(answer + 8, sizeof answer - 8, "server:%s", server->board.key);
+  const int32_t head[2] = {RPC_MAGIC, length};
+  memcpy(answer, head, sizeof head);
+  if (send_at_once(arrival->socket, answer, sizeof head + (size_t)length))
+    close(arrival->socket);
+  else
+    begin_session(server, arrival->socket, arrival->seconds);
+}
+
+/* Give a client the board if it is the one that waits for it; without a tracker, let it wait in line. */
+static void answer(Server* server, const Arrival* arrival) {
+  int alone = server->tracker_name == NULL;
+  const char* expected = alone ? server->board.key : server->match;
+  if (arrival->key[0] && strcmp(arrival->key, expected) == 0 && !stopping) {
+    if (server->session.process == 0 && server->waiting == 0) {
+      welcome(server, arrival);
+      return;
+    }
+    if (alone && server->waiting < LONGEST_LINE) {
+      keep_alive(arrival->socket);
+      server->line[server->waiting++] = *arrival;
+      return;
+    }
+  }
+  say("a client was sent away: %s", server->session.process ? "the board is taken" : "it came with another key");
+  send_away(arrival->socket);
+}
+
+static void leave_line(Server* server, int i) {
+  memmove(server->line + i, server->line + i + 1, (size_t)(--server->waiting - i) * sizeof *server->line);
+}
+
+static void serve_next_in_line(Server* server) {
+  for (int i = 0; i < server->waiting;) {
+    if (has_left(server->line[i].socket)) {
+      close(server->line[i].socket);
+      leave_line(server, i);
+    } else {
+      ++i;
+    }
+  }
+  while (server->waiting > 0 && server->session.process == 0) {
+    Arrival first = server->line[0];
+    leave_line(server, 0);
+    welcome(server, &first);
+  }
+}
+
+/* ---- the tracker ---- */
+
+static void drop_tracker(Server* server) {
+  if (server->tracker >= 0) close(server->tracker);
+  server->tracker = -1;
+  server->match[0] = '\0';
+  server->unclaimed = 0;
+  server->tracker_due = server->tracker_since + PING_S; /* at once, unless it hangs up whenever it is called */
+}
+
+/* Register, and offer the board if it is free and not offered; -1 if the tracker is gone. */
+static int speak_to_tracker(Server* server, double deadline) {
+  if (server->tracker < 0) {
+    server->tracker_since = seconds_now();
+    if ((server->tracker = register_board(&server->board, deadline)) < 0) return -1;
+  }
+  int pending = is_pending(server->tracker, server->match, deadline);
+  if (pending < 0) return -1;
+  if (server->session.process) return 0;
+  if (server->match[0]) {
+    double now = seconds_now();
+    if (pending || server->unclaimed == 0) server->unclaimed = pending ? 0 : now;
+    if (pending || now - server->unclaimed < UNCLAIMED_S) return 0;
+    say("promised to a client that never came; offering the board again");
+  }
+  server->unclaimed = 0;
+  return offer_board(server->tracker, &server->board, server->match, deadline);
+}
+
+static void keep_registered(Server* server) {
+  double now = seconds_now();
+  /* A board that has become free is offered at once. */
+  int idle = server->tracker >= 0 && server->session.process == 0 && server->match[0] == '\0';
+  if (server->tracker_name == NULL || (now < server->tracker_due && !idle)) return;
+  int known = server->tracker >= 0;
+  if (speak_to_tracker(server, now + TRACKER_S) == 0) {
+    if (!known) say("registered with the tracker at %s", server->tracker_name);
+    server->missed = 0;
+  } else {
+    drop_tracker(server);
+    if (!stopping && known) say("the tracker at %s is gone", server->tracker_name);
+    if (!stopping && !known && !server->missed)
+      say("no tracker answers at %s; trying again every %d s", server->tracker_name, PING_S);
+    server->missed |= !known;
+  }
+  server->tracker_due = seconds_now() + PING_S;
+}
+
+/* ---- the loop ---- */
+
+static void attend(Server* server) {
+  struct pollfd entries[MOST_GREETINGS + 2];
+  Arrival arrival;
+  while (!stopping) {
+    keep_registered(server);
+    watch_session(server);
+    serve_next_in_line(server);
+    if (stopping) break;
+    /* A board that a session has just left is offered before anything is waited for. */
+    double now = seconds_now(), end = fmin(now + 60, door_deadline(&server->door));
+    int idle = server->tracker >= 0 && server->session.process == 0 && server->match[0] == '\0';
+    if (server->tracker_name != NULL) end = fmin(end, idle ? now : server->tracker_due);
+    if (server->session.process) end = fmin(end, fmin(now + 1, server->session.begin + server->session.seconds));
+    int count = door_wait_for(&server->door, entries), tracker = -1;
+    if (server->tracker >= 0) entries[tracker = count++] = (struct pollfd){server->tracker, POLLIN, 0};
+    if (wait_until(entries, count, end + 0.01) <= 0) {
+      for (int i = 0; i < count; ++i) entries[i].revents = 0;
+    } else if (tracker >= 0 && entries[tracker].revents) {
+      drop_tracker(server); /* it speaks only when asked: it hung up */
+      say("the tracker at %s is gone", server->tracker_name);
+    }
+    /* Before any guest is sent away for a newcomer, and again for the newcomers. */
+    while (door_arrival(&server->door, &arrival)) answer(server, &arrival);
+    if (entries[0].revents) door_open(&server->door);
+    while (door_arrival(&server->door, &arrival)) answer(server, &arrival);
+  }
+  if (server->session.process) end_session(server, 0, 0, "the device's server was stopped");
+  drop_tracker(server);
+  door_close(&server->door);
 }
 
 static int port_of(const char* text, const char* option) {
@@ -599,6 +551,15 @@ static int port_of(const char* text, const char* option) {
   long port = strtol(text, &end, 10);
   if (end == text || *end || port < 0 || port > 65535) die(2, "%s is %s and must be a port, 0 to 65535", option, text);
   return (int)port;
+}
+
+/* A name that needs no escape in JSON, nor anything else in the protocol. */
+static int is_key(const char* text) {
+  char shown[KEY_ROOM];
+  if (*text == '\0' || strlen(text) >= sizeof shown || strpbrk(text, " :\"\\") != NULL) return 0;
+  strcpy(shown, text);
+  make_printable(shown);
+  return strcmp(shown, text) == 0;
 }
 
 int main(int argc, char** argv) {
@@ -613,51 +574,44 @@ int main(int argc, char** argv) {
                                           {"help", 0, NULL, HELP},
                                           {"version", 0, NULL, VERSION},
                                           {NULL, 0, NULL, 0}};
-  Registration board = {.address = "null"};
-  const char *host = "127.0.0.1", *tracker = NULL;
+  static Server server = {.board = {.address = "null"}, .tracker = -1};
+  Registration* board = &server.board;
+  char host[HOST_ROOM] = "127.0.0.1", named[HOST_ROOM], why[WHY];
   char* rest;
   int port = 9090, end = 9200, option;
   while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
     switch (option) {
       case KEY:
-        if (*optarg == '\0' || strlen(optarg) >= sizeof board.key - 1 || strpbrk(optarg, " :\"\\\t\n") != NULL)
-          die(2, "--key is '%s' and must be a short name without spaces, colons and quotes", optarg);
-        snprintf(board.key, sizeof board.key, "%s", optarg);
+        if (!is_key(optarg)) die(2, "--key is '%s' and must be a short name without spaces, colons and quotes", optarg);
+        snprintf(board->key, sizeof board->key, "%s", optarg);
         break;
       case SECONDS:
         longest = strtod(optarg, &rest);
         if (*rest || rest == optarg || !(longest > 0 && longest < 1e9))
           die(2, "--session-seconds is %s and must be a number of seconds above 0", optarg);
         break;
-      case TRACKER: tracker = optarg; break;
-      case HOST: host = optarg; break;
+      case TRACKER:
+        server.tracker_name = optarg;
+        if (parse_address(optarg, board->host, &board->port))
+          die(2, "--tracker is '%s' and must be HOST:PORT, such as 192.168.1.10:%d", optarg, DEFAULT_TRACKER_PORT);
+        break;
+      case HOST:
+        if (parse_host(optarg, host)) die(2, "--host is '%s' and must be a host's name or address, without a port", optarg);
+        break;
       case PORT: port = port_of(optarg, "--port"); break;
       case PORT_END: end = port_of(optarg, "--port-end"); break;
       case CUSTOM:
-        if (strlen(optarg) > 255 || strpbrk(optarg, " \"\\\t\n") != NULL)
-          die(2, "--custom-addr is '%s' and must be a host's name or address", optarg);
-        snprintf(board.address, sizeof board.address, "\"%s\"", optarg);
+        if (parse_host(optarg, named))
+          die(2, "--custom-addr is '%s' and must be a host's name or address, without a port", optarg);
+        snprintf(board->address, sizeof board->address, "\"%s\"", named);
         break;
       case HELP: return fputs(usage, stdout) < 0;
       case VERSION: return printf("enet-rpcd for apache-tvm %s, apache-tvm-ffi %s\n", APACHE_TVM, APACHE_TVM_FFI) < 0;
       default: return fputs(usage, stderr), 2;
     }
   }
-  if (optind < argc || board.key[0] == '\0') return fputs(usage, stderr), 2;
-  if (tracker != NULL) {
-    const char* colon = strrchr(tracker, ':');
-    if (colon == NULL || colon == tracker || colon - tracker >= (ptrdiff_t)sizeof board.host ||
-        port_of(colon + 1, "--tracker") == 0)
-      die(2, "--tracker is %s and must be HOST:PORT", tracker);
-    snprintf(board.host, sizeof board.host, "%.*s", (int)(colon - tracker), tracker);
-    snprintf(board.port, sizeof board.port, "%s", colon + 1);
-  }
-  struct sigaction action = {.sa_handler = stop}; /* without SA_RESTART, so that waiting ends */
-  sigaction(SIGTERM, &action, NULL);
-  sigaction(SIGINT, &action, NULL);
-  action.sa_handler = wake;
-  sigaction(SIGCHLD, &action, NULL);
-  signal(SIGPIPE, SIG_IGN);
+  if (optind < argc || board->key[0] == '\0') return fputs(usage, stderr), 2;
+  mind_signals(stop, wake);
 
   ThreadCount count;
   char message[WHY];
@@ -676,27 +630,12 @@ int main(int argc, char** argv) {
   provide("enet_tvm.last_output", last_output);
   provide("enet_tvm.find_files", find_files);
   provide("enet_tvm.read_file", read_file);
-  clear_up();
-  int server = listen_at(host, &port, end);
-  board.listening = port;
-  say("%s listens at %s, port %d; RPC runs whatever code a client sends", board.key, host, port);
-  if (tracker == NULL) attend(server, -1, &board);
-  for (int silent = 0; tracker != NULL && !stopping;) {
-    int connection = connect_tracker(&board);
-    if (connection >= 0) {
-      say("registered with the tracker at %s", tracker);
-      silent = 0;
-      attend(server, connection, &board);
-      close(connection);
-      if (!stopping) say("the tracker at %s is gone", tracker);
-    } else if (!silent && !stopping) {
-      say("no tracker answers at %s; trying again every %d s", tracker, RETRY_S);
-      silent = 1;
-    }
-    struct timespec pause = {connection >= 0 ? 0 : RETRY_S, 200000000};
-    if (!stopping) nanosleep(&pause, NULL);
-  }
+  remove_leftovers();
+  server.door.listener = listen_at(host, &port, end, why, sizeof why);
+  if (server.door.listener < 0) die(2, "%s", why);
+  board->listening = port;
+  say("%s listens at %s, port %d; RPC runs whatever code a client sends", board->key, host, port);
+  attend(&server);
   say("stopped");
-  close(server);
   _exit(0);
 }

@@ -3,25 +3,18 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <getopt.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/utsname.h>
 #include <time.h>
 
 #include "cpus.h"
-#include "json.h"
+#include "files.h"
+#include "manifest.h"
 #include "pictures.h"
-#include "sha256.h"
+#include "text.h"
 #include "tvm_call.h"
-
-/* Versions this was built for: -DAPACHE_TVM="..." -DAPACHE_TVM_FFI="..." */
-#ifndef APACHE_TVM
-#error "APACHE_TVM and APACHE_TVM_FFI name the versions of TVM's runtime"
-#endif
 
 enum { WHY = 1024, POOLED_ALLOCATOR = 2, MOST_RUNS = 1000000 };
 
@@ -39,130 +32,14 @@ static const char usage[] =
     "  --version            print the versions\n";
 
 static _Noreturn void die(int code, const char* format, ...) {
+  char line[4 * WHY];
   va_list arguments;
   va_start(arguments, format);
-  fputs("enet-run: error: ", stderr);
-  vfprintf(stderr, format, arguments);
-  fputc('\n', stderr);
+  vsnprintf(line, sizeof line, format, arguments);
   va_end(arguments);
+  make_printable(line); /* what files say is not for the terminal to obey */
+  fprintf(stderr, "enet-run: error: %s\n", line);
   exit(code);
-}
-
-typedef struct {
-  char library[800]; /* more than the longest path to a manifest, and a name */
-  char hash[65];
-  char target[128];
-  int device; /* kDLCPU or kDLCUDA */
-  int64_t input[4], output[4];
-  int labels; /* whether the output is N, H, W uint8 classes, with 1 behind, instead of N, C, H, W float32 logits */
-  double mean[3], std[3];
-} Manifest;
-
-static char* read_text(const char* path) {
-  FILE* file = fopen(path, "rb");
-  if (file == NULL) die(2, "cannot read %s: %s; give a directory that 'enet-tvm compile' wrote", path, strerror(errno));
-  size_t room = 1 << 16, length = 0;
-  char* text = malloc(room);
-  while (text != NULL) {
-    length += fread(text + length, 1, room - length - 1, file);
-    if (length + 1 < room) break;
-    text = realloc(text, room *= 2);
-  }
-  if (text == NULL) die(1, "there is no memory for %s", path);
-  if (ferror(file)) die(2, "cannot read %s: %s", path, strerror(EIO));
-  fclose(file);
-  text[length] = '\0';
-  return text;
-}
-
-static void shape_of(const char* text, const char* key, int rank, const char* path, int64_t out[4]) {
-  double numbers[4] = {1, 1, 1, 1};
-  if (json_numbers(json_find(text, key), numbers, rank) != rank)
-    die(2, "%s has no %s of %d numbers; compile it again", path, key, rank);
-  for (int i = 0; i < 4; ++i)
-    if ((out[i] = (int64_t)numbers[i]) < 1 || out[i] > 1 << 20) die(2, "%s has a wrong %s; compile it again", path, key);
-}
-
-/* Whether a network returns labels; manifests from before there was a choice may not say it. */
-static int returns_labels(const char* text, const char* path) {
-  char dtype[16] = "float32", layout[8] = "NCHW";
-  const char *types = json_find(text, "output.dtype"), *axes = json_find(text, "output.layout");
-  int said = (types == NULL || json_string(types, dtype, sizeof dtype) == 0) &&
-             (axes == NULL || json_string(axes, layout, sizeof layout) == 0);
-  if (said && strcmp(dtype, "uint8") == 0 && strcmp(layout, "NHW") == 0) return 1;
-  if (!said || strcmp(dtype, "float32") || strcmp(layout, "NCHW"))
-    die(2, "%s has an output that this runner does not know; make the bundle again with the release that compiled it", path);
-  return 0;
-}
-
-/* The features that a processor must have, spelt as the kernel spells them in /proc/cpuinfo. */
-static void check_features(const char* list, const char* artifact, const char* machine) {
-  if (json_next(list, NULL) == NULL) return;
-  char* info = read_text("/proc/cpuinfo");
-  char* line = strstr(info, strcmp(machine, "x86_64") ? "Features" : "flags");
-  if (line == NULL) {
-    free(info); /* the kernel does not say: the library itself will tell */
-    return;
-  }
-  line[strcspn(line, "\n")] = '\0';
-  for (const char* element = json_next(list, NULL); element != NULL; element = json_next(list, element)) {
-    char name[64];
-    if (json_string(element, name, sizeof name)) continue;
-    size_t length = strlen(name);
-    const char* found = line;
-    while ((found = strstr(found + 1, name)) != NULL)
-      if (strchr(" \t", found[-1]) && strchr(" ", found[length])) break; /* strchr finds the end of the text, too */
-    if (!found) die(2, "%s is for a processor with %s, which this one lacks; compile it for this board", artifact, name);
-  }
-  free(info);
-}
-
-static void check_version(const char* text, const char* key, const char* built, const char* path) {
-  char version[64];
-  if (json_string(json_find(text, key), version, sizeof version)) die(2, "%s has no %s; compile it again", path, key);
-  if (strcmp(version, built))
-    die(2, "%s was compiled with TVM's %s, and this runner has %s; make both with one release", path, version, built);
-}
-
-static Manifest read_manifest(const char* artifact) {
-  Manifest manifest;
-  char path[600], name[128], machine[32], device[16], here[65];
-  double schema = 0;
-  if ((size_t)snprintf(path, sizeof path, "%s/manifest.json", artifact) >= sizeof path)
-    die(2, "the path %s is too long", artifact);
-  char* text = read_text(path);
-  const char* version = json_find(text, "schema_version");
-  if (version != NULL) schema = strtod(version, NULL);
-  if (schema != 1) die(2, "%s is no manifest that this runner reads (schema_version must be 1); compile it again", path);
-  check_version(text, "versions.apache_tvm", APACHE_TVM, path);
-  check_version(text, "versions.apache_tvm_ffi", APACHE_TVM_FFI, path);
-  if (json_string(json_find(text, "library"), name, sizeof name) || strchr(name, '/') ||
-      json_string(json_find(text, "hashes.library"), manifest.hash, sizeof manifest.hash) || strlen(manifest.hash) != 64 ||
-      json_string(json_find(text, "target.name"), manifest.target, sizeof manifest.target) ||
-      json_string(json_find(text, "target.architecture"), machine, sizeof machine))
-    die(2, "%s is not complete; compile it again", path);
-  /* Manifests from before there were GPUs do not say it. */
-  int gpu = json_string(json_find(text, "target.device"), device, sizeof device) == 0 && strcmp(device, "cuda") == 0;
-  manifest.device = gpu ? kDLCUDA : kDLCPU;
-  manifest.labels = returns_labels(text, path);
-  shape_of(text, "input.shape", 4, path, manifest.input);
-  shape_of(text, "output.shape", manifest.labels ? 3 : 4, path, manifest.output);
-  if (manifest.input[1] != 3 || json_numbers(json_find(text, "input.mean"), manifest.mean, 3) != 3 ||
-      json_numbers(json_find(text, "input.std"), manifest.std, 3) != 3)
-    die(2, "%s does not say how pictures are normalised; compile it again", path);
-  if (!manifest.labels && manifest.output[1] > 256) die(2, "%s has more than 256 classes", path);
-  snprintf(manifest.library, sizeof manifest.library, "%s/%s", artifact, name);
-  struct stat entry;
-  if (stat(manifest.library, &entry) || sha256_file(manifest.library, here))
-    die(2, "cannot read %s: %s; copy the whole directory", manifest.library, strerror(errno));
-  if (strcmp(here, manifest.hash))
-    die(2, "%s is not the file its manifest was written for (truncated or edited); copy it again", manifest.library);
-  struct utsname system;
-  if (uname(&system) == 0 && strcmp(system.machine, machine))
-    die(2, "%s was compiled for %s, and this machine is %s; compile it for this board", artifact, machine, system.machine);
-  check_features(json_find(text, "target.cpu_features"), artifact, machine);
-  free(text);
-  return manifest;
 }
 
 static TVMFFIObjectHandle need(const char* name) {
@@ -209,8 +86,6 @@ static TVMFFIAny allocate(const int64_t shape[4], int device) {
   return tensor;
 }
 
-static size_t elements_of(const int64_t shape[4]) { return (size_t)(shape[0] * shape[1] * shape[2] * shape[3]); }
-
 static void copy(const char* function, TVMFFIAny tensor, void* memory, size_t bytes) {
   TVMFFIAny arguments[3] = {tensor, tvm_pointer(memory), tvm_int((int64_t)bytes)};
   invoke(function, 3, arguments, NULL);
@@ -256,6 +131,12 @@ static long number(const char* text, const char* option, long least, long most) 
   return value;
 }
 
+static void put_json_string(FILE* file, const char* text) {
+  fputc('"', file);
+  for (; *text; ++text) fprintf(file, strchr("\"\\", *text) ? "\\%c" : "%c", *text);
+  fputc('"', file);
+}
+
 static int ends_in(const char* path, const char* suffix) {
   size_t length = strlen(path), tail = strlen(suffix);
   return length > tail && strcmp(path + length - tail, suffix) == 0;
@@ -286,7 +167,8 @@ int main(int argc, char** argv) {
   }
   if (argc - optind < 1 || argc - optind > 2) return fputs(usage, stderr), 2;
   const char *artifact = argv[optind], *input = argv[optind + 1];
-  Manifest manifest = read_manifest(artifact);
+  Manifest manifest;
+  if (read_manifest(artifact, &manifest, why, sizeof why)) die(2, "%s", why);
 
   ThreadCount count;
   char processors[192];
@@ -298,16 +180,14 @@ int main(int argc, char** argv) {
   snprintf(text, sizeof text, "%ld", threads > 0 ? threads : (long)count.threads);
   setenv("TVM_NUM_THREADS", text, 1);
   setenv("TVM_THREAD_POOL_SPIN_COUNT", "4000", 0); /* idle workers sleep after about 2 ms, not after 160 */
-  int device = manifest.device;
+  int device = manifest.gpu ? kDLCUDA : kDLCPU;
   if (device == kDLCUDA && dlopen("libtvm_runtime_cuda.so", RTLD_NOW | RTLD_GLOBAL) == NULL)
     die(1, "cannot load TVM's CUDA runtime: %s", dlerror());
 
   if (logits != NULL && manifest.labels)
     die(2, "%s returns labels and has no logits to write; leave --logits out, or compile it with --output logits", artifact);
-  size_t input_bytes = elements_of(manifest.input) * sizeof(float);
-  size_t output_bytes = elements_of(manifest.output) * (manifest.labels ? 1 : sizeof(float));
-  float* values = calloc(1, input_bytes);
-  void* results = malloc(output_bytes);
+  float* values = calloc(1, manifest.input_bytes);
+  void* results = malloc(manifest.output_bytes);
   double* times = malloc((size_t)runs * sizeof *times);
   if (values == NULL || results == NULL || times == NULL) die(1, "there is no memory for the input");
   if (input != NULL &&
@@ -333,7 +213,7 @@ int main(int argc, char** argv) {
   network.sync = need("runtime.Device_StreamSync");
   network.device = tvm_device(device, 0);
   network.input = allocate(manifest.input, device);
-  copy("runtime.TVMTensorCopyFromBytes", network.input, values, input_bytes);
+  copy("runtime.TVMTensorCopyFromBytes", network.input, values, manifest.input_bytes);
 
   TVMFFIAny output = tvm_none();
   double first = 0;
@@ -352,12 +232,13 @@ int main(int argc, char** argv) {
              tensor->dtype.bits == (manifest.labels ? 8 : 32);
   for (int i = 0; i < rank && fits; ++i) fits = tensor->shape[i] == manifest.output[i];
   if (!fits) die(1, "the network's output is not what its manifest says; compile it again");
-  copy("runtime.TVMTensorCopyToBytes", output, results, output_bytes);
+  copy("runtime.TVMTensorCopyToBytes", output, results, manifest.output_bytes);
   if (labels != NULL) {
     const int64_t* picture = manifest.output + (manifest.labels ? 1 : 2); /* height and width */
     unsigned char* classes = results;                                      /* of picture 0, the first plane */
     if (!manifest.labels) {
-      classes = malloc((size_t)(picture[0] * picture[1]));
+      size_t bytes;
+      classes = bytes_of(picture, 2, 1, &bytes) ? NULL : malloc(bytes);
       if (classes == NULL) die(1, "there is no memory for the labels");
       most_likely(manifest.output, results, classes);
     }
@@ -375,16 +256,16 @@ int main(int argc, char** argv) {
       artifact, manifest.target, (long long)manifest.input[3], (long long)manifest.input[2], device == kDLCUDA ? "cuda" : "cpu",
       (long long)pool.v_int64, runs, p50, p90, p99, times[0], times[runs - 1], first);
   if (json != NULL) {
-    FILE* file = fopen(json, "wb");
-    if (file == NULL) die(2, "cannot write %s: %s", json, strerror(errno));
-    int good =
-        fprintf(
-            file,
-            "{\"target\": \"%s\", \"device\": \"%s\", \"library\": \"%s\", \"threads\": %lld, \"processors\": \"%s\", \"runs\": %ld, \"p50_ms\": %.6f, "
-            "\"p90_ms\": %.6f, \"p99_ms\": %.6f, \"fastest_ms\": %.6f, \"slowest_ms\": %.6f, \"first_ms\": %.6f}\n",
-            manifest.target, device == kDLCUDA ? "cuda" : "cpu", manifest.hash, (long long)pool.v_int64, processors, runs, p50, p90, p99,
-            times[0], times[runs - 1], first) > 0;
-    if (fclose(file) != 0 || !good) die(2, "cannot write %s: %s", json, strerror(errno));
+    Output figures;
+    if (begin_output(&figures, json, why, sizeof why)) die(2, "%s", why);
+    fputs("{\"target\": ", figures.file);
+    put_json_string(figures.file, manifest.target);
+    int good = fprintf(figures.file,
+                       ", \"device\": \"%s\", \"library\": \"%s\", \"threads\": %lld, \"processors\": \"%s\", \"runs\": %ld, \"p50_ms\": %.6f, "
+                       "\"p90_ms\": %.6f, \"p99_ms\": %.6f, \"fastest_ms\": %.6f, \"slowest_ms\": %.6f, \"first_ms\": %.6f}\n",
+                       device == kDLCUDA ? "cuda" : "cpu", manifest.hash, (long long)pool.v_int64, processors, runs, p50, p90, p99, times[0],
+                       times[runs - 1], first) > 0;
+    if (finish_output(&figures, good && !ferror(figures.file), why, sizeof why)) die(2, "%s", why);
   }
   fflush(stdout);
   /* Unloading what TVM's thread pool still uses serves nothing. */

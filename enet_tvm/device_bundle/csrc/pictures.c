@@ -2,67 +2,130 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int fail(char* why, size_t size, const char* format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(why, size, format, arguments);
-  va_end(arguments);
-  return -1;
+#include "files.h"
+#include "text.h"
+
+static const char* blanks(const char* p) { return p + strspn(p, " \t\r\n"); }
+
+/* The text between quotes that `p` begins with; where it ends, or NULL. */
+static const char* quoted(const char* p, char* out, size_t size) {
+  char quote = *p;
+  if (quote != '\'' && quote != '"') return NULL;
+  const char* end = strchr(p + 1, quote);
+  if (end == NULL || (size_t)(end - p) > size) return NULL;
+  memcpy(out, p + 1, (size_t)(end - p - 1));
+  out[end - p - 1] = '\0';
+  return end + 1;
 }
 
-static size_t elements(const int64_t shape[4]) { return (size_t)(shape[0] * shape[1] * shape[2] * shape[3]); }
+/* A tuple of integers as Python writes it; where it ends, or NULL. */
+static const char* extents_in(const char* p, int64_t* extents, int most, int* rank) {
+  if (*p != '(') return NULL;
+  for (p = blanks(p + 1), *rank = 0; *p != ')'; ++*rank) {
+    char* end;
+    errno = 0;
+    if (*rank == most || !isdigit((unsigned char)*p)) return NULL;
+    extents[*rank] = strtoll(p, &end, 10);
+    p = blanks(end);
+    if (errno || (*p != ',' && *p != ')')) return NULL;
+    if (*p == ',') p = blanks(p + 1);
+  }
+  return p + 1;
+}
+
+typedef struct {
+  char dtype[16];
+  int fortran, rank;
+  int64_t extents[4];
+} Header;
+
+/* A header is a dictionary with these three keys, each once, as Python writes it (numpy.lib.format). */
+static int read_header(const char* p, Header* header) {
+  char key[16];
+  int seen = 0, which;
+  if (*(p = blanks(p)) != '{') return -1;
+  for (p = blanks(p + 1); *p != '}';) {
+    if ((p = quoted(p, key, sizeof key)) == NULL || *(p = blanks(p)) != ':') return -1;
+    p = blanks(p + 1);
+    if (strcmp(key, "descr") == 0) {
+      which = 1;
+      p = quoted(p, header->dtype, sizeof header->dtype);
+    } else if (strcmp(key, "fortran_order") == 0) {
+      which = 2;
+      header->fortran = strncmp(p, "True", 4) == 0;
+      p = header->fortran ? p + 4 : strncmp(p, "False", 5) == 0 ? p + 5 : NULL;
+    } else if (strcmp(key, "shape") == 0) {
+      which = 4;
+      p = extents_in(p, header->extents, 4, &header->rank);
+    } else {
+      return -1;
+    }
+    if (p == NULL || seen & which) return -1;
+    seen |= which;
+    p = blanks(p);
+    if (*p != ',' && *p != '}') return -1;
+    if (*p == ',') p = blanks(p + 1);
+  }
+  return seen == 7 && *blanks(p + 1) == '\0' ? 0 : -1;
+}
 
 /* The header of a .npy file is a Python dictionary in text (numpy.lib.format, versions 1 and 2). */
 int read_npy(const char* path, const int64_t shape[4], float* out, char* why, size_t size) {
   unsigned char start[12];
-  char header[1024], wanted[128];
-  FILE* file = fopen(path, "rb");
-  if (file == NULL) return fail(why, size, "cannot read %s: %s", path, strerror(errno));
+  char text[1024], wanted[128];
+  Header header = {.rank = -1};
+  FILE* file = open_file(path, why, size);
+  if (file == NULL) return -1;
   size_t length = 0;
-  int known = fread(start, 1, 10, file) == 10 && memcmp(start, "\x93NUMPY", 6) == 0 && (start[6] == 1 || start[6] == 2);
+  int known = fread(start, 1, 10, file) == 10 && memcmp(start, "\x93NUMPY", 6) == 0 && (start[6] == 1 || start[6] == 2) &&
+              start[7] == 0;
   if (known) {
     length = start[8] | (size_t)start[9] << 8;
     if (start[6] == 2)
       known = fread(start + 10, 1, 2, file) == 2 && (length |= (size_t)start[10] << 16 | (size_t)start[11] << 24, 1);
   }
-  if (!known || length >= sizeof header || fread(header, 1, length, file) != length) {
+  known = known && length < sizeof text && fread(text, 1, length, file) == length;
+  text[known ? length : 0] = '\0';
+  if (!known || strlen(text) != length || read_header(text, &header)) {
     fclose(file);
     return fail(why, size, "%s is not a .npy file; write one with numpy.save", path);
   }
-  header[length] = '\0';
   snprintf(wanted, sizeof wanted, "(%lld, %lld, %lld, %lld)", (long long)shape[0], (long long)shape[1], (long long)shape[2],
            (long long)shape[3]);
-  if (!strstr(header, "'<f4'") || !strstr(header, "'fortran_order': False") || !strstr(header, wanted)) {
+  if (strcmp(header.dtype, "<f4") || header.fortran || header.rank != 4 ||
+      memcmp(header.extents, shape, sizeof header.extents)) {
     fclose(file);
     return fail(why, size, "%s does not hold float32 values of the shape %s in C order, which the network takes", path, wanted);
   }
-  size_t got = fread(out, sizeof *out, elements(shape), file);
+  size_t bytes = 0;
+  int whole = bytes_of(shape, 4, sizeof *out, &bytes) == 0 && fread(out, 1, bytes, file) == bytes;
   fclose(file);
-  return got == elements(shape) ? 0 : fail(why, size, "%s ends too early; copy it again", path);
+  return whole ? 0 : fail(why, size, "%s ends too early; copy it again", path);
 }
 
-/* A number of a .ppm header, after white space and comments; -1 if there is none. */
+/* A number of a .ppm header, after white space and comments, and the one white space behind it; -1 if there is none. */
 static long header_number(FILE* file) {
-  int c;
-  while ((c = getc(file)) != EOF && (isspace(c) || c == '#'))
+  int c = getc(file);
+  if (!isspace(c) && c != '#' && !isdigit(c)) return -1;
+  for (; c != EOF && (isspace(c) || c == '#'); c = getc(file))
     if (c == '#')
       while ((c = getc(file)) != EOF && c != '\n') continue;
   long value = -1;
   for (; c != EOF && isdigit(c) && value < 1000000; c = getc(file)) value = (value < 0 ? 0 : value) * 10 + (c - '0');
-  return value; /* the one white space behind the number is consumed */
+  return isspace(c) ? value : -1;
 }
 
 int read_ppm(const char* path, const int64_t shape[4], const double mean[3], const double std[3], float* out, char* why,
              size_t size) {
-  FILE* file = fopen(path, "rb");
-  if (file == NULL) return fail(why, size, "cannot read %s: %s", path, strerror(errno));
-  char magic[2];
-  int known = fread(magic, 1, 2, file) == 2 && magic[0] == 'P' && magic[1] == '6';
+  FILE* file = open_file(path, why, size);
+  if (file == NULL) return -1;
+  unsigned char magic[3] = "";
+  /* White space ends the magic number; a comment may follow it at once. */
+  int known = fread(magic, 1, 3, file) == 3 && magic[0] == 'P' && magic[1] == '6' && isspace(magic[2]);
   long width = known ? header_number(file) : -1, height = known ? header_number(file) : -1,
        most = known ? header_number(file) : -1;
   if (width < 1 || height < 1 || most != 255) {
@@ -108,37 +171,20 @@ int read_ppm(const char* path, const int64_t shape[4], const double mean[3], con
   return whole ? 0 : fail(why, size, "%s ends too early; copy it again", path);
 }
 
-/* A temporary file beside `path`, named in `temporary`. */
-static FILE* begin(const char* path, char* temporary, size_t room, char* why, size_t size) {
-  FILE* file = NULL;
-  if ((size_t)snprintf(temporary, room, "%s.part", path) >= room)
-    errno = ENAMETOOLONG;
-  else
-    file = fopen(temporary, "wb");
-  if (file == NULL) fail(why, size, "cannot write %s: %s", path, strerror(errno));
-  return file;
-}
-
-static int finish(FILE* file, int good, const char* path, const char* temporary, char* why, size_t size) {
-  int error = good ? 0 : errno;
-  if (fclose(file) != 0 && !error) error = errno;
-  if (!error && rename(temporary, path) != 0) error = errno;
-  if (!error) return 0;
-  remove(temporary);
-  return fail(why, size, "cannot write %s: %s", path, strerror(error));
-}
-
 int write_npy(const char* path, const int64_t shape[4], const float* values, char* why, size_t size) {
-  char temporary[4096], header[128];
-  FILE* file = begin(path, temporary, sizeof temporary, why, size);
-  if (file == NULL) return -1;
+  char header[128];
+  size_t bytes;
+  Output output;
+  if (bytes_of(shape, 4, sizeof *values, &bytes)) return fail(why, size, "cannot write %s: it is too large", path);
+  if (begin_output(&output, path, why, size)) return -1;
   int length = snprintf(header, sizeof header, "{'descr': '<f4', 'fortran_order': False, 'shape': (%lld, %lld, %lld, %lld), }",
                         (long long)shape[0], (long long)shape[1], (long long)shape[2], (long long)shape[3]);
   int padded = (10 + length + 1 + 63) / 64 * 64 - 10; /* data begin at a multiple of 64 */
   unsigned char start[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (unsigned char)(padded & 255), (unsigned char)(padded >> 8)};
-  int good = fwrite(start, 1, 10, file) == 10 && fprintf(file, "%s%*s\n", header, padded - length - 1, "") == padded &&
-             fwrite(values, sizeof *values, elements(shape), file) == elements(shape);
-  return finish(file, good, path, temporary, why, size);
+  int good = fwrite(start, 1, 10, output.file) == 10 &&
+             fprintf(output.file, "%s%*s\n", header, padded - length - 1, "") == padded &&
+             fwrite(values, 1, bytes, output.file) == bytes;
+  return finish_output(&output, good, why, size);
 }
 
 void most_likely(const int64_t shape[4], const float* logits, unsigned char* labels) {
@@ -152,11 +198,12 @@ void most_likely(const int64_t shape[4], const float* logits, unsigned char* lab
 }
 
 int write_labels(const char* path, int64_t width, int64_t height, const unsigned char* labels, char* why, size_t size) {
-  char temporary[4096];
-  size_t count = (size_t)(width * height);
-  FILE* file = begin(path, temporary, sizeof temporary, why, size);
-  if (file == NULL) return -1;
-  int good =
-      fprintf(file, "P5\n%lld %lld\n255\n", (long long)width, (long long)height) > 0 && fwrite(labels, 1, count, file) == count;
-  return finish(file, good, path, temporary, why, size);
+  const int64_t extents[2] = {height, width};
+  size_t bytes;
+  Output output;
+  if (bytes_of(extents, 2, 1, &bytes)) return fail(why, size, "cannot write %s: it is too large", path);
+  if (begin_output(&output, path, why, size)) return -1;
+  int good = fprintf(output.file, "P5\n%lld %lld\n255\n", (long long)width, (long long)height) > 0 &&
+             fwrite(labels, 1, bytes, output.file) == bytes;
+  return finish_output(&output, good, why, size);
 }

@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "files.h"
+#include "text.h"
+
 /* The first 32 bits of the fractional parts of the cube roots of the first 64 primes (FIPS 180-4, 4.2.2). */
 static const uint32_t K[64] = {0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
                                0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
@@ -39,23 +42,20 @@ static void block(uint32_t state[8], const unsigned char* bytes) {
   for (int i = 0; i < 8; ++i) state[i] += v[i];
 }
 
-int sha256_file(const char* path, char digits[65]) {
+int sha256_file(const char* path, char digits[65], char* why, size_t size) {
   uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   unsigned char buffer[128];
   uint64_t bytes = 0;
   size_t got;
-  FILE* file = fopen(path, "rb");
+  FILE* file = open_file(path, why, size);
   if (file == NULL) return -1;
   while ((got = fread(buffer, 1, 64, file)) == 64) {
     block(state, buffer);
     bytes += 64;
   }
-  if (ferror(file)) {
-    fclose(file);
-    errno = EIO;
-    return -1;
-  }
+  int failed = ferror(file);
   fclose(file);
+  if (failed) return fail(why, size, "cannot read %s: %s", path, strerror(EIO));
   bytes += got;
   size_t padded = got < 56 ? 64 : 128; /* a one bit, zeros, and the length in bits end the message */
   memset(buffer + got, 0, sizeof buffer - got);

@@ -2,7 +2,9 @@
 #ifndef ENET_TVM_SHA256_H
 #define ENET_TVM_SHA256_H
 
-/* Write the hash as 64 hexadecimal digits; -1 and errno when the file cannot be read. */
-int sha256_file(const char* path, char digits[65]);
+#include <stddef.h>
+
+/* Write the hash as 64 hexadecimal digits; -1 and a sentence in `why` when the file cannot be read. */
+int sha256_file(const char* path, char digits[65], char* why, size_t size);
 
 #endif
