@@ -25,7 +25,7 @@ PROGRAMS = {
 CUDA_RUNTIME = "libcudart.so.13"
 """What TVM's CUDA runtime was linked against."""
 
-_WARNINGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
+WARNINGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
 _TIMEOUT_SECONDS = 600
 
 
@@ -49,21 +49,28 @@ def build_program(name: str, libraries: Path, machine: str, output: Path) -> Non
     UserError
         When Zig's compiler is missing or cannot be run.
     """
-    sources = [str(SOURCES / f"{source}.c") for source in PROGRAMS[name]]
-    versions = [f'-D{key.upper().replace("-", "_")}="{version}"' for key, version in TESTED_STACK.items()]
-    compile_c(
-        machine,
-        *versions,
+    compile_c(machine, *program_arguments(name, libraries), "-o", str(output))
+
+
+def program_arguments(name: str, libraries: Path) -> list[str]:
+    """Return what a C compiler is given to make one of `PROGRAMS`: all but its output; parameters as for `build_program`."""
+    return [
+        *source_arguments(PROGRAMS[name]),
         f"-I{_ffi_headers()}",
-        *sources,
         # What registers TVM's functions is their constructors: the libraries must be loaded even if no symbol of one is named.
         "-Wl,--no-as-needed",
         str(libraries / "libtvm_runtime.so"),
         str(libraries / "libtvm_ffi.so"),
         "-Wl,--allow-shlib-undefined",
         "-Wl,-rpath,$ORIGIN/../lib",
-        *("-ldl", "-lm", "-o", str(output)),
-    )
+        *("-ldl", "-lm"),
+    ]
+
+
+def source_arguments(sources: Sequence[str]) -> list[str]:
+    """Return what a C compiler is given to compile some of the sources: their files, and the versions of TVM."""
+    versions = [f'-D{key.upper().replace("-", "_")}="{version}"' for key, version in TESTED_STACK.items()]
+    return [*versions, f"-I{SOURCES}", *(str(SOURCES / f"{source}.c") for source in sources)]
 
 
 def build_cuda_runtime(machine: str, output: Path) -> None:
@@ -106,7 +113,7 @@ def compile_c(machine: str, *arguments: str) -> None:
         When the compiler is missing, cannot be run, or refuses.
     """
     linker = zig_linker(machine)
-    command = [*linker.command, *_WARNINGS, *arguments, "-Wl,--build-id=none"]
+    command = [*linker.command, *WARNINGS, *arguments, "-Wl,--build-id=none"]
     try:
         result = subprocess.run(
             command,

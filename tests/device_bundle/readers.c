@@ -1,0 +1,274 @@
+/* Everything in the board's programs that reads what others wrote, without TVM: for its verdicts, and to be fuzzed.
+
+     readers verdicts manifest ARTIFACT    takes the names of files from the standard input, puts each in the place of the
+                                           artifact's manifest, and says in a line what the loader says: "accepted", or why not
+     readers verdicts npy|ppm              the same for pictures of 24x16
+     readers verdicts address|host|name    the same for the lines themselves; what an address or a host means is said, too
+     readers hash FILE...                  SHA-256, a line each
+     readers fuzz KIND SEED COUNT FOLDER FILE...
+                                           reads COUNT damaged copies of the files, which depend on the seed alone, and says how
+                                           many were accepted */
+#define _GNU_SOURCE
+#include <ctype.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "address.h"
+#include "files.h"
+#include "greeting.h"
+#include "json.h"
+#include "manifest.h"
+#include "pictures.h"
+#include "sha256.h"
+#include "text.h"
+#include "tracker.h"
+#include "upload_name.h"
+
+enum { WHY = 1024, MOST = 1 << 20 };
+
+static const int64_t shape[4] = {1, 3, 16, 24};
+
+typedef struct {
+  unsigned char* data;
+  size_t length;
+} Bytes;
+
+static _Noreturn void die(const char* what) {
+  fprintf(stderr, "readers: %s\n", what);
+  exit(3);
+}
+
+static Bytes read_bytes(const char* path) {
+  FILE* file = fopen(path, "rb");
+  Bytes bytes = {malloc(MOST + 1), 0};
+  if (file == NULL || bytes.data == NULL) die(path);
+  bytes.length = fread(bytes.data, 1, MOST, file);
+  fclose(file);
+  return bytes;
+}
+
+static void write_bytes(const char* path, const void* data, size_t length) {
+  FILE* file = fopen(path, "wb");
+  if (file == NULL || fwrite(data, 1, length, file) != length || fclose(file)) die(path);
+}
+
+static void check_reason(int result, const char* why) {
+  if (result != 0 && result != -1) die("a reader returned neither 0 nor -1");
+  if (result == -1 && (*why == '\0' || strlen(why) >= WHY)) die("a reader gave no reason");
+}
+
+static int manifest_of(const char* artifact, char* why) {
+  Manifest manifest;
+  int result = read_manifest(artifact, &manifest, why, WHY);
+  check_reason(result, why);
+  if (result) return result;
+  size_t product = 4;
+  for (int i = 0; i < 4; ++i) {
+    if (manifest.input[i] < 1 || manifest.input[i] > 1 << 20 || manifest.output[i] < 1) die("an extent out of bounds");
+    product *= (size_t)manifest.input[i];
+  }
+  if (product != manifest.input_bytes || manifest.output_bytes < 1) die("a product that is not one");
+  return 0;
+}
+
+static int picture_of(int npy, const char* path, char* why) {
+  static const double mean[3] = {0.5, 0.4, 0.3}, std[3] = {0.2, 0.25, 0.3};
+  float* values = malloc(3 * 16 * 24 * sizeof *values); /* of its own, so that a byte too much is found */
+  if (values == NULL) die("no memory");
+  int result = npy ? read_npy(path, shape, values, why, WHY) : read_ppm(path, shape, mean, std, values, why, WHY);
+  free(values);
+  check_reason(result, why);
+  return result;
+}
+
+/* Bytes that arrive in pieces, whose sizes are in their own first bytes. */
+static int greeting_of(Bytes bytes) {
+  static Greeting greeting;
+  char key[GREETED_KEY_ROOM];
+  double seconds;
+  greeting_begin(&greeting);
+  for (size_t at = 0, piece, turn = 0; at < bytes.length; at += piece, ++turn) {
+    size_t room = greeting.wanted - greeting.got;
+    if (room == 0 || greeting.wanted > sizeof greeting.bytes - 1) die("no room for a greeting");
+    piece = 1 + bytes.data[turn % bytes.length] % 16;
+    if (piece > room) piece = room;
+    if (piece > bytes.length - at) piece = bytes.length - at;
+    memcpy(greeting.bytes + greeting.got, bytes.data + at, piece);
+    int state = greeting_take(&greeting, piece);
+    if (state < 0) return -1;
+    if (state > 0) {
+      if (greeting_parse(&greeting, key, &seconds)) return -1;
+      if (!(seconds >= 0)) die("a greeting's seconds are no number");
+      return key[0] ? 0 : -1;
+    }
+  }
+  return -1;
+}
+
+static int text_of(const char* kind, Bytes bytes) {
+  char host[HOST_ROOM], name[JSON_KEY_ROOM];
+  int port, result = -1;
+  /* A copy that ends where the text ends, so that a byte too much is found. */
+  char* text = malloc(bytes.length + 1);
+  if (text == NULL) die("no memory");
+  memcpy(text, bytes.data, bytes.length);
+  text[bytes.length] = '\0';
+  if (strcmp(kind, "address") == 0) {
+    result = parse_address(text, host, &port);
+    if (result == 0 && (port < 1 || port > 65535)) die("a port out of bounds");
+  } else if (strcmp(kind, "name") == 0) {
+    result = is_upload_name(text, bytes.length) ? 0 : -1;
+  } else if (strcmp(kind, "answer") == 0) {
+    int success = is_success(text, bytes.length), listed = lists_key(text, bytes.length, "board:0.0123456789012345");
+    result = success || listed >= 0 ? 0 : -1;
+  } else if (strcmp(kind, "json") == 0) {
+    result = json_check(text, bytes.length);
+    const char* value = text + strspn(text, " \t\r\n");
+    if (result == 0) {
+      json_find(value, "target.name");
+      for (const char* p = json_member(value, NULL, name); p != NULL; p = json_member(value, p, name)) json_count(p);
+    }
+    make_printable(text);
+    for (const char* p = text; *p; ++p)
+      if (iscntrl((unsigned char)*p)) die("a control character is left");
+  } else {
+    die("no such kind");
+  }
+  free(text);
+  return result;
+}
+
+static int read_one(const char* kind, const char* folder, Bytes bytes) {
+  char path[1024], why[WHY] = "";
+  if (strcmp(kind, "greeting") == 0) return greeting_of(bytes);
+  if (strcmp(kind, "manifest") != 0 && strcmp(kind, "npy") != 0 && strcmp(kind, "ppm") != 0) return text_of(kind, bytes);
+  int manifest = strcmp(kind, "manifest") == 0;
+  snprintf(path, sizeof path, "%s/%s", folder, manifest ? "manifest.json" : "picture");
+  write_bytes(path, bytes.data, bytes.length);
+  return manifest ? manifest_of(folder, why) : picture_of(strcmp(kind, "npy") == 0, path, why);
+}
+
+/* ---- damage ---- */
+
+static uint64_t state;
+
+static uint64_t random_below(uint64_t bound) { /* xorshift64* */
+  state ^= state >> 12;
+  state ^= state << 25;
+  state ^= state >> 27;
+  return bound ? (state * UINT64_C(2685821657736338717) >> 16) % bound : 0;
+}
+
+static void insert(Bytes* bytes, size_t at, const void* data, size_t length) {
+  if (bytes->length + length > MOST) return;
+  memmove(bytes->data + at + length, bytes->data + at, bytes->length - at);
+  memmove(bytes->data + at, data, length);
+  bytes->length += length;
+}
+
+static void damage(Bytes* bytes) {
+  static const char* const words[] = {"\"", "\\", "\\u0000", "\\ud800", "[[[[[[[[[[[[[[[[", "{\"", "}", "]", ",", ":", "null", "true",
+                                      "NaN", "-", "-1", "0", "1.5", "1e999", "17592186044416", "1048576", "9223372036854775807",
+                                      "18446744073709551616", "(", ")", "'<f8'", "\xff", "\xed\xa0\x80", "\xc2\x9b", "\xef\xbb\xbf",
+                                      "..", "/", "#", "\n", "client:", "-timeout=", "1e-400", "nan", "[::1]", "%", "\x1b[31m"};
+  unsigned char copy[64];
+  size_t at = random_below(bytes->length + 1), count = random_below(48) + 1;
+  const char* word = words[random_below(sizeof words / sizeof *words)];
+  if (count > bytes->length - at) count = bytes->length - at;
+  switch (random_below(7)) {
+    case 0:
+      if (at < bytes->length) bytes->data[at] ^= (unsigned char)(1 << random_below(8));
+      break;
+    case 1:
+      if (at < bytes->length) bytes->data[at] = (unsigned char)random_below(256);
+      break;
+    case 2:
+      memmove(bytes->data + at, bytes->data + at + count, bytes->length - at - count);
+      bytes->length -= count;
+      break;
+    case 3: insert(bytes, at, word, strlen(word)); break;
+    case 4:
+      memcpy(copy, bytes->data + at, count);
+      insert(bytes, random_below(bytes->length + 1), copy, count);
+      break;
+    case 5: /* a number for another */
+      while (at < bytes->length && !isdigit(bytes->data[at])) ++at;
+      count = 0;
+      while (at + count < bytes->length && isdigit(bytes->data[at + count])) ++count;
+      memmove(bytes->data + at, bytes->data + at + count, bytes->length - at - count);
+      bytes->length -= count;
+      insert(bytes, at, word, strlen(word));
+      break;
+    default:
+      if (random_below(8) == 0) bytes->length = at;
+  }
+}
+
+static int fuzz(const char* kind, uint64_t seed, long count, const char* folder, int files, char** paths) {
+  long accepted = 0;
+  Bytes* originals = calloc((size_t)files, sizeof *originals);
+  Bytes bytes = {malloc(MOST + 1), 0};
+  if (originals == NULL || bytes.data == NULL) die("no memory");
+  for (int i = 0; i < files; ++i) originals[i] = read_bytes(paths[i]);
+  for (long i = 0; i < count; ++i) {
+    state = (seed * 1000003 + (uint64_t)i) * UINT64_C(0x9E3779B97F4A7C15) | 1;
+    for (int j = 0; j < 8; ++j) random_below(1);
+    const Bytes* original = &originals[random_below((uint64_t)files)];
+    memcpy(bytes.data, original->data, original->length);
+    bytes.length = original->length;
+    for (uint64_t times = random_below(4) + 1; times > 0; --times) damage(&bytes);
+    accepted += read_one(kind, folder, bytes) == 0;
+  }
+  printf("%ld of %ld accepted\n", accepted, count);
+  for (int i = 0; i < files; ++i) free(originals[i].data);
+  free(originals);
+  free(bytes.data);
+  return 0;
+}
+
+static int verdicts(const char* kind, const char* artifact) {
+  char line[4096], path[4200], why[WHY], host[HOST_ROOM];
+  int port;
+  while (fgets(line, sizeof line, stdin) != NULL) {
+    line[strcspn(line, "\n")] = '\0';
+    int result = -1;
+    snprintf(why, sizeof why, "no");
+    if (strcmp(kind, "manifest") == 0) {
+      snprintf(path, sizeof path, "%s/manifest.json", artifact);
+      Bytes bytes = read_bytes(line);
+      write_bytes(path, bytes.data, bytes.length);
+      free(bytes.data);
+      result = manifest_of(artifact, why);
+    } else if (strcmp(kind, "npy") == 0 || strcmp(kind, "ppm") == 0) {
+      result = picture_of(strcmp(kind, "npy") == 0, line, why);
+    } else if (strcmp(kind, "address") == 0) {
+      result = parse_address(line, host, &port);
+      if (result == 0) printf("%s %d ", host, port);
+    } else if (strcmp(kind, "host") == 0) {
+      result = parse_host(line, host);
+      if (result == 0) printf("%s ", host);
+    } else if (strcmp(kind, "name") == 0) {
+      result = is_upload_name(line, strlen(line)) ? 0 : -1;
+    } else {
+      die("no such kind");
+    }
+    make_printable(why);
+    printf("%s\n", result == 0 ? "accepted" : why);
+    fflush(stdout);
+  }
+  return 0;
+}
+
+int main(int argc, char** argv) {
+  char digits[65], why[WHY];
+  if (argc >= 3 && strcmp(argv[1], "verdicts") == 0) return verdicts(argv[2], argc > 3 ? argv[3] : ".");
+  if (argc >= 7 && strcmp(argv[1], "fuzz") == 0)
+    return fuzz(argv[2], strtoull(argv[3], NULL, 10), atol(argv[4]), argv[5], argc - 6, argv + 6);
+  if (argc >= 3 && strcmp(argv[1], "hash") == 0) {
+    for (int i = 2; i < argc; ++i) puts(sha256_file(argv[i], digits, why, sizeof why) ? why : digits);
+    return 0;
+  }
+  die("usage: see the source");
+}

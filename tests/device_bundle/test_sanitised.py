@@ -1,0 +1,180 @@
+"""The programs' readers under address and undefined-behaviour sanitisers, with files and messages that are damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Build = Callable[[str], Path]
+
+CASES = 3000
+MAGIC = 0xFF271
+QUIET = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+
+
+def greeting(text: bytes) -> bytes:
+    return struct.pack("<ii", MAGIC, len(text)) + text
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_artifact: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Good files of each kind, to be damaged."""
+    root = tmp_path_factory.mktemp("corpus")
+    manifest = json.loads((tiny_artifact.directory / "manifest.json").read_text())
+    manifest["target"]["cpu_features"] = ["fpu" if os.uname().machine == "x86_64" else "asimd"]
+    x = np.zeros((1, 3, 16, 24), np.float32)
+    np.save(root / "a.npy", x)
+    with (root / "b.npy").open("wb") as file:
+        np.lib.format.write_array(file, x, (2, 0))
+    Image.new("RGB", (24, 16)).save(root / "a.ppm")
+    (root / "b.ppm").write_bytes((root / "a.ppm").read_bytes().replace(b"P6\n", b"P6 #one\n # two\n", 1))
+    texts = {
+        "manifest": [json.dumps(manifest).encode(), json.dumps(manifest, indent=1).encode()],
+        "greeting": [greeting(b"client:board"), greeting(b"client:board:0.123 -timeout=3600"), greeting(b"")],
+        "address": [b"[::1]:9190", b"host.example:80", b"fe80::1%eth0", b"192.168.1.10"],
+        "name": [b"enet.so", b"a/b/c", b"./x"],
+        "answer": [b"0", b'["board:0.0123456789012345", "other"]', b"[]"],
+        "json": [b'{"a": [1, 2.5e3, "x\\u00e9\\ud83d\\ude00", null, true], "target": {"name": "b\\n"}}'],
+    }
+    found: dict[str, list[Path]] = {"npy": [root / "a.npy", root / "b.npy"], "ppm": [root / "a.ppm", root / "b.ppm"]}
+    for kind, contents in texts.items():
+        found[kind] = [root / f"{kind}-{i}" for i in range(len(contents))]
+        for path, content in zip(found[kind], contents, strict=True):
+            path.write_bytes(content)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["manifest", "npy", "ppm", "greeting", "address", "name", "answer", "json"])
+def test_readers_survive_everything(
+    sanitised_readers: Any, corpus: dict[str, list[Path]], spoilt_artifact: Path, kind: str
+) -> None:
+    (line,) = sanitised_readers.run("fuzz", kind, 11, CASES, spoilt_artifact, *corpus[kind])
+    accepted, of = map(int, re.fullmatch(r"(\d+) of (\d+) accepted", line).groups())  # type: ignore[union-attr]
+    assert of == CASES
+    # Some damages hurt nothing; if all were refused, nothing behind the first check would have been tried.
+    assert CASES // 50 < accepted < CASES - CASES // 50
+
+
+def test_hashes_are_hashlibs(sanitised_readers: Any, tmp_path: Path) -> None:
+    contents = [bytes(range(256)) * 4][0]
+    paths = []
+    for length in (*range(0, 130), 1000):
+        paths.append(tmp_path / str(length))
+        paths[-1].write_bytes(contents[:length])
+    assert sanitised_readers.run("hash", *paths) == [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+
+
+def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **QUIET}
+    command = [str(program), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("shape", [[17592186044416, 3, 1048576, 16], [1048576] * 4, [1, 3, 1048577, 1], [2**63, 3, 1, 1]])
+def test_shapes_that_no_integer_holds(sanitised_programs: Build, spoilt_artifact: Path, shape: list[int]) -> None:
+    path = spoilt_artifact / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["input"]["shape"] = shape
+    path.write_text(json.dumps(manifest))
+    result = run(sanitised_programs("enet-run"), spoilt_artifact)
+    assert result.returncode == 2, result.stderr
+    assert re.fullmatch(r"enet-run: error: .*(input\.shape|not valid JSON).*compile it again\n", result.stderr)
+
+
+def test_a_whole_run(sanitised_programs: Build, tiny_artifact: Any, corpus: dict[str, list[Path]], tmp_path: Path) -> None:
+    outputs = ("--labels", tmp_path / "y.pgm", "--logits", tmp_path / "y.npy", "--json", tmp_path / "y.json")
+    result = run(sanitised_programs("enet-run"), "--runs", 2, *outputs, tiny_artifact.directory, corpus["npy"][0])
+    assert result.returncode == 0, result.stderr
+    assert not result.stderr
+    assert np.load(tmp_path / "y.npy").shape == (1, 4, 16, 24)
+    assert json.loads((tmp_path / "y.json").read_text())["runs"] == 2
+
+
+def shakes_hands(port: int, key: bytes = b"board") -> bool:
+    """Whether a client with the right key is served; it leaves at once."""
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(greeting(b"client:" + key + b" -timeout=5"))
+        answer = b""
+        while len(answer) < 8 and (part := connection.recv(64)):
+            answer += part
+    return struct.unpack("<i", answer[:4])[0] == MAGIC
+
+
+def damaged(random: random.Random) -> bytes:
+    good = greeting(random.choice([b"client:board", b"client:other -timeout=1", b"client:", b"server:board", b""]))
+    data = bytearray(good)
+    for _ in range(random.randrange(4)):
+        at = random.randrange(len(data))
+        match random.randrange(4):
+            case 0:
+                data[at] = random.randrange(256)
+            case 1:
+                del data[at : at + random.randrange(9)]
+            case 2:
+                data[at:at] = random.randbytes(random.randrange(40))
+            case _:
+                data[4:8] = struct.pack("<i", random.choice([0, -1, 1, 4096, 4097, 2**31 - 1, -(2**31)]))
+        if not data:
+            data = bytearray(good)
+    return bytes(data)
+
+
+@pytest.mark.timeout(120)
+def test_a_server_goes_on_after_anything_a_client_says(sanitised_programs: Build, tmp_path: Path) -> None:
+    command = [str(sanitised_programs("enet-rpcd")), "--key", "board", "--port", "0"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stderr=log, env={**os.environ, **QUIET, "TMPDIR": str(tmp_path)})
+    try:
+        port = int(said(tmp_path / "log", r"port (\d+)")[1])
+        dice = random.Random(11)
+        held = []
+        for i in range(600):
+            connection = socket.create_connection(("127.0.0.1", port), 10)
+            data = damaged(dice)
+            cut = dice.randrange(len(data) + 1)
+            try:
+                connection.sendall(data[:cut])
+                if dice.randrange(4) == 0:
+                    connection.sendall(data[cut:])
+            except OSError:
+                pass  # it has closed the connection already
+            held.append(connection)
+            if len(held) > dice.randrange(80):
+                held.pop(dice.randrange(len(held))).close()
+            if i % 100 == 99:
+                for other in held:  # one of them may have been let in
+                    other.close()
+                held.clear()
+                assert shakes_hands(port)
+        process.terminate()
+        assert process.wait(20) == 0
+        text = (tmp_path / "log").read_text()
+        assert "Sanitizer" not in text
+        assert "runtime error" not in text
+        assert not list(tmp_path.glob("enet-rpcd-*"))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def said(path: Path, pattern: str, seconds: float = 20) -> re.Match[str]:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := re.search(pattern, path.read_text(errors="replace")):
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"no {pattern!r} in: {path.read_text(errors='replace')}")
