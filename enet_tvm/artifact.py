@@ -431,7 +431,7 @@ def read_manifest(directory: str | Path) -> Manifest:
         )
     content = read_json(path, _AGAIN)
     schema = content.get("schema_version") if isinstance(content, dict) else None
-    if schema != SCHEMA_VERSION:
+    if type(schema) is not int or schema != SCHEMA_VERSION:  # neither 1.0 nor true
         raise UserError(
             f"{path} has schema version {schema}, and this release reads {SCHEMA_VERSION}; {_AGAIN} of this release"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -226,7 +227,7 @@ def test_serves_a_network(serve: Any, tracker: Tracker, tiny_artifact: Any) -> N
     remote, library = use(tracker, tiny_artifact.directory / "enet.so")
     assert tracker.free("board") == 0
     (session,) = server.sessions()
-    assert (session / "enet.so").read_bytes() == (tiny_artifact.directory / "enet.so").read_bytes()
+    assert (session / "files" / "enet.so").read_bytes() == (tiny_artifact.directory / "enet.so").read_bytes()
     machine = relax.VirtualMachine(library, remote.cpu())
     x = np.random.default_rng(0).standard_normal((1, 3, 16, 24)).astype(np.float32)
     y = machine["main"](tvm.runtime.tensor(x, remote.cpu())).numpy()
@@ -417,7 +418,7 @@ def test_ends_when_told(serve: Any, tracker: Tracker, misbehaviour: Path, busy: 
     del held
 
 
-def test_no_session_outlives_a_killed_server(serve: Any, tracker: Tracker, misbehaviour: Path) -> None:
+def test_no_session_outlives_a_killed_server(serve: Any, tracker: Tracker, misbehaviour: Path, tmp_path: Path) -> None:
     server = serve(*at(tracker))
     held = use(tracker, misbehaviour)
     process = held[1]["process"]()
@@ -425,11 +426,18 @@ def test_no_session_outlives_a_killed_server(serve: Any, tracker: Tracker, misbe
     server.process.wait()
     wait_until(lambda: not alive(process))
     del held
-    # What it left behind, the next one removes; what belongs to a server that runs stays.
+    # What it left behind, the next one removes; what belongs to a server that lives stays, whichever process that is.
     assert len(server.sessions()) == 1
-    (server.folder / f"enet-rpcd-{os.getpid()}-abcdef").mkdir()
+    other = server.folder / "enet-rpcd-abcdef"
+    other.mkdir()
+    (server.folder / "enet-rpcd-link").symlink_to(tmp_path)
+    with (other / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        serve(folder=server.folder)
+        assert sorted(path.name for path in server.sessions()) == ["enet-rpcd-abcdef", "enet-rpcd-link"]
     serve(folder=server.folder)
-    assert [path.name for path in server.sessions()] == [f"enet-rpcd-{os.getpid()}-abcdef"]
+    assert [path.name for path in server.sessions()] == ["enet-rpcd-link"]
+    assert tmp_path.is_dir()
 
 
 def test_no_session_lasts_for_ever(serve: Any, tracker: Tracker, misbehaviour: Path) -> None:
@@ -451,21 +459,27 @@ def test_a_full_disk_is_told(serve: Any, tracker: Tracker, tmp_path: Path, misbe
         remote.upload(str(tmp_path / "large"))
     assert alive(library["process"]())
     (session,) = server.sessions()
-    assert not (session / "large").exists()
+    assert not (session / "files" / "large").exists()
     del library, remote
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--tracker", "nowhere"), "must be HOST:PORT"),
         (("--tracker", "here:0"), "must be HOST:PORT"),
+        (("--tracker", "a b"), "must be HOST:PORT"),
+        (("--tracker", "[::1"), "must be HOST:PORT"),
+        (("--tracker", ""), "must be HOST:PORT"),
+        (("--host", "127.0.0.1:9090"), "--host is '127.0.0.1:9090'"),
         (("--port", "many"), "--port is many"),
         (("--session-seconds", "-1"), "--session-seconds is -1"),
         (("--host", "203.0.113.1"), "cannot listen at 203.0.113.1"),
         (("--key", "a:b"), "without spaces, colons and quotes"),
         (("--key", 'a"b'), "without spaces, colons and quotes"),
+        (("--key", "a\x1b[31m"), "'a?[31m'"),
+        (("--key", "k" * 80), "a short name"),
         (("--custom-addr", 'a"b'), "--custom-addr"),
+        (("--custom-addr", "board:9090"), "without a port"),
         (("--unknown",), "usage: enet-rpcd"),
     ],
 )
@@ -481,3 +495,247 @@ def test_every_port_taken(serve: Any) -> None:
         server = serve("--port", port, "--port-end", port + 1, ready=False)
         assert server.process.wait(10) == 2
         wait_until(lambda: server.tells("in use"))
+
+
+# What any peer may say
+
+
+MAGIC, MISMATCH = 0xFF271, 0xFF273
+
+
+def greeting(text: bytes) -> bytes:
+    return struct.pack("<ii", MAGIC, len(text)) + text
+
+
+def connected(port: int, data: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), 10)
+    connection.sendall(data)
+    return connection
+
+
+def answer(connection: socket.socket) -> int | None:
+    """The number that the server answers; None if it hangs up."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while len(data) < 4 and (part := connection.recv(4 - len(data))):
+            data += part
+    return struct.unpack("<i", data)[0] if len(data) == 4 else None
+
+
+def test_a_greeting_has_one_deadline(serve: Any) -> None:
+    """A byte every now and then does not hold the door."""
+    server = serve()
+    start = time.monotonic()
+    with connected(server.port) as connection:
+        data = greeting(b"client:board" + b" " * 4000)
+        with pytest.raises(OSError):  # noqa: PT011
+            for at in range(200):
+                connection.sendall(data[at : at + 1])
+                time.sleep(0.1)
+    assert 2 < time.monotonic() - start < 8
+
+
+@pytest.mark.parametrize("count", [6, 100])
+def test_silent_connections_delay_nobody(serve: Any, count: int) -> None:
+    server = serve()
+    with contextlib.ExitStack() as stack:
+        for i in range(count):
+            stack.enter_context(connected(server.port, greeting(b"client:board")[: i % 3]))
+        start = time.monotonic()
+        client = stack.enter_context(connected(server.port, greeting(b"client:board")))
+        assert answer(client) == MAGIC
+        assert time.monotonic() - start < 2
+        # Beside the session, too: whoever comes with another key is sent away at once.
+        start = time.monotonic()
+        assert answer(stack.enter_context(connected(server.port, greeting(b"client:other")))) == MISMATCH
+        assert time.monotonic() - start < 2
+
+
+def test_a_session_ends_in_time_whoever_knocks(serve: Any) -> None:
+    server = serve()
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(connected(server.port, greeting(b"client:board -timeout=1.5")))
+        assert answer(client) == MAGIC
+        start = time.monotonic()
+        for _ in range(6):
+            stack.enter_context(connected(server.port, greeting(b"client:board")[:9]))
+        wait_until(lambda: server.tells("RPCSessionTimeoutError"), 10)
+        assert 1 < time.monotonic() - start < 5
+    assert server.sessions() == []
+
+
+def test_without_a_tracker_clients_wait_in_line(serve: Any) -> None:
+    server = serve()
+    with contextlib.ExitStack() as stack:
+        first, second, third = (stack.enter_context(connected(server.port, greeting(b"client:board"))) for _ in range(3))
+        assert answer(first) == MAGIC
+        second.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            second.recv(4)
+        second.settimeout(10)
+        second.close()  # it has waited for long enough
+        first.close()
+        assert answer(third) == MAGIC
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"client:board\0", b"client:board\0more", b"client:", b"client", b"", b" ", b"server:board", b"client:boar", b"client:boards"],
+)
+def test_greetings_with_another_key(serve: Any, text: bytes) -> None:
+    server = serve()
+    with connected(server.port, greeting(text)) as connection:
+        assert answer(connection) == MISMATCH
+    with connected(server.port, greeting(b" client:board\t-timeout=nan -timeout=-1\n")) as connection:
+        assert answer(connection) == MAGIC
+
+
+@pytest.mark.parametrize(
+    "data",
+    [struct.pack("<ii", MAGIC, 4097), struct.pack("<ii", MAGIC, -1), struct.pack("<ii", 7, 0), greeting(b"client:\xff")],
+)
+def test_what_is_no_greeting(serve: Any, data: bytes) -> None:
+    server = serve()
+    with connected(server.port, data) as connection:
+        assert answer(connection) is None
+    with connected(server.port, greeting(b"client:board")) as connection:
+        assert answer(connection) == MAGIC
+
+
+@pytest.mark.parametrize("name", ["../x", "", "/tmp/x", "a/../../x", "a\0b", "..", ".", "a/"])
+def test_names_of_uploads(serve: Any, tmp_path: Path, name: str) -> None:
+    from tvm import rpc
+
+    server = serve()
+    remote = rpc.connect("127.0.0.1", server.port, key="board")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(Exception, match="outside the session's folder"):
+        remote.upload(bytearray(b"content"), name)
+    with pytest.raises(Exception, match="outside the session's folder"):
+        remote.load_module(name)
+    with pytest.raises(Exception, match="outside the session's folder"):
+        remote.download(name)
+    assert sorted(tmp_path.rglob("*")) == before
+    remote.upload(bytearray(b"content"), "a/b/c")
+    (session,) = server.sessions()
+    assert (session / "files/a/b/c").read_bytes() == b"content"
+    del remote
+
+
+class FakeTracker:
+    """Says what it is told to, and then what a tracker says."""
+
+    def __init__(self, answers: list[bytes], address: str = "127.0.0.1") -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.listener = socket.create_server((address, 0), family=family)
+        self.port = self.listener.getsockname()[1]
+        self.answers = answers
+        self.heard: list[Any] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                with contextlib.suppress(OSError, struct.error), connection:
+                    self._speak(connection)
+
+    def _speak(self, connection: socket.socket) -> None:
+        connection.sendall(connection.recv(4, socket.MSG_WAITALL))
+        offers: list[str] = []
+        while True:
+            (size,) = struct.unpack("<i", connection.recv(4, socket.MSG_WAITALL))
+            message = json.loads(connection.recv(size, socket.MSG_WAITALL))
+            self.heard.append(message)
+            if message[0] == 3:
+                offers = [message[2][1]]
+            if message[0] == (7 if self.answers and self.answers[0].startswith(b"pending") else 5) and self.answers:
+                connection.sendall(self.answers.pop(0).removeprefix(b"pending"))
+                continue
+            reply = json.dumps(offers if message[0] == 7 else 0).encode()
+            connection.sendall(struct.pack("<i", len(reply)) + reply)
+
+
+def framed(text: bytes) -> bytes:
+    return struct.pack("<i", len(text)) + text
+
+
+NONSENSE = [b"7", b"null", b"-1", b"[" * 100_000, b"", b"0 0", b'"0"', b"{}", b"\xff", b"NaN", b'{"a": 1, "a": 2}', b"false"]
+
+
+@pytest.mark.parametrize("kind", [b"", b"pending"], ids=["registering", "pending"])
+@pytest.mark.parametrize(
+    "reply",
+    [*map(framed, NONSENSE), struct.pack("<i", 2**31 - 1), struct.pack("<i", -1), struct.pack("<i", 100) + b"drip", framed(b"[1]")],
+    ids=lambda reply: repr(reply[:12]),
+)
+def test_a_tracker_that_talks_nonsense(serve: Any, kind: bytes, reply: bytes) -> None:
+    """It is left, and asked again later: then it is a tracker like others."""
+    fake = FakeTracker([kind + reply])
+    server = serve("--tracker", f"127.0.0.1:{fake.port}")
+    wait_until(lambda: any(message[0] == 3 for message in fake.heard), 15)
+    assert server.process.poll() is None
+    match = next(message[2][1] for message in fake.heard if message[0] == 3)
+    with connected(server.port, greeting(f"client:{match}".encode())) as connection:
+        assert answer(connection) == MAGIC
+
+
+@pytest.mark.parametrize(
+    ("address", "custom", "said"),
+    [("127.0.0.1:{}", "board.example", "board.example"), ("[::1]:{}", "[2001:db8::1]", "2001:db8::1"), (" localhost:{} ", "::1", "::1")],
+)
+def test_addresses(serve: Any, address: str, custom: str, said: str) -> None:
+    try:
+        fake = FakeTracker([], "::1" if "::1" in address else "127.0.0.1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    serve("--tracker", address.format(fake.port), "--custom-addr", custom)
+    wait_until(lambda: any(message[0] == 3 for message in fake.heard))
+    (put,) = [message for message in fake.heard if message[0] == 3][:1]
+    (info,) = [message for message in fake.heard if message[0] == 5][:1]
+    assert (put[3], info[1]["addr"][0]) == (said, said)
+
+
+def test_listens_at_an_ipv6_address(serve: Any) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server = serve("--host", "[::1]")
+    with socket.create_connection(("::1", server.port), 10) as connection:
+        connection.sendall(greeting(b"client:board"))
+        assert answer(connection) == MAGIC
+
+
+def test_control_characters_are_not_printed(serve: Any) -> None:
+    server = serve("--tracker", "127.0.0.1:1")
+    wait_until(lambda: server.tells("no tracker answers"))
+    for text in (b"client:\x1b[2J\x1b]0;title\x07", b"client:\xc2\x9b31m\r\n"):
+        with connected(server.port, greeting(text)) as connection:
+            assert answer(connection) == MISMATCH
+    wait_until(lambda: server.tells("sent away"))
+    assert all(letter.isprintable() or letter == "\n" for line in server.said for letter in line)
+
+
+ADDRESSES = [
+    *("host", "host:1", "1.2.3.4", "1.2.3.4:65535", "[::1]", "[::1]:9190", "::1", "fe80::1%eth0", "[fe80::1%eth0]:3", " host:80 "),
+    *("", ":", ":1", "host:", "host:0", "host:65536", "host:x", "a b", "a:b:c", "[::1", "::1]", "[host]:1", "[]:1", "a..b", "host:123456"),
+    *("x" * 64, "x" * 63, "a/b", "http://host:9190", "::1:9190:x", "1:2:3:4:5:6:7:8", "[1.2.3.4]:5", 'a"b', "a\x1bb"),
+]
+
+
+@pytest.mark.parametrize("text", ADDRESSES)
+def test_addresses_mean_what_they_mean_in_python(readers: Any, text: str) -> None:
+    from enet_tvm.errors import UserError
+    from enet_tvm.rpc.address import parse_address, parse_host
+
+    def python(parse: Callable[[], Any]) -> str:
+        try:
+            return " ".join(map(str, (*parse(), "accepted")))
+        except UserError:
+            return "no"
+
+    (c,) = readers.run("verdicts", "address", lines=[text])
+    assert c == python(lambda: parse_address(text))
+    (c,) = readers.run("verdicts", "host", lines=[text])
+    assert c == python(lambda: (parse_host(text, "--host"),))

@@ -241,7 +241,7 @@ static int device_report(const char* value, Wrong* wrong) {
 static int library_report(const char* value, Wrong* wrong) {
   static const Field fields[] = {{"machine", text, NEEDED},
                                  {"needed", texts, 0},
-                                 {"glibc", text, NEEDED | NULLABLE},
+                                 {"glibc", text, NULLABLE},
                                  {"size", integer, NEEDED},
                                  {"exported_kernels", integer, NEEDED},
                                  {"device", device_report, NULLABLE},
