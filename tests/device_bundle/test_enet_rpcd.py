@@ -608,18 +608,19 @@ def test_names_of_uploads(serve: Any, tmp_path: Path, name: str) -> None:
 
     server = serve()
     remote = rpc.connect("127.0.0.1", server.port, key="board")
+    upload = remote.get_function("tvm.rpc.server.upload")  # TVM's client minds some names itself
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(Exception, match="outside the session's folder"):
-        remote.upload(bytearray(b"content"), name)
+        upload(name, bytearray(b"content"))
     with pytest.raises(Exception, match="outside the session's folder"):
         remote.load_module(name)
     with pytest.raises(Exception, match="outside the session's folder"):
         remote.download(name)
     assert sorted(tmp_path.rglob("*")) == before
-    remote.upload(bytearray(b"content"), "a/b/c")
+    upload("a/b/c", bytearray(b"content"))
     (session,) = server.sessions()
     assert (session / "files/a/b/c").read_bytes() == b"content"
-    del remote
+    del upload, remote
 
 
 class FakeTracker:
