@@ -72,7 +72,19 @@ def enet_run(board: Unpacked) -> Callable[..., subprocess.CompletedProcess[str]]
     return run
 
 
-READERS = ("address", "files", "greeting", "json", "manifest", "pictures", "sha256", "sockets", "text", "tracker", "upload_name")
+READERS = (
+    "address",
+    "files",
+    "greeting",
+    "json",
+    "manifest",
+    "pictures",
+    "sha256",
+    "sockets",
+    "text",
+    "tracker",
+    "upload_name",
+)
 """The sources of the programs that need no TVM."""
 SANITISERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 

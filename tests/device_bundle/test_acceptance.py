@@ -187,8 +187,7 @@ def without(text: str, *keys: str) -> str:
 def python_accepts(artifact: Path) -> bool:
     try:
         check_artifact(artifact)
-    except UserError as error:
-        assert "\n" not in str(error)
+    except UserError:
         return False
     return True
 
