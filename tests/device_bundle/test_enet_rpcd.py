@@ -562,7 +562,7 @@ def test_a_session_ends_in_time_whoever_knocks(serve: Any) -> None:
             stack.enter_context(connected(server.port, greeting(b"client:board")[:9]))
         wait_until(lambda: server.tells("RPCSessionTimeoutError"), 10)
         assert 1 < time.monotonic() - start < 5
-    assert server.sessions() == []
+    wait_until(lambda: server.sessions() == [])
 
 
 def test_without_a_tracker_clients_wait_in_line(serve: Any) -> None:
@@ -649,7 +649,7 @@ class FakeTracker:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self.listener.accept()
-                with contextlib.suppress(OSError, struct.error), connection:
+                with contextlib.suppress(OSError, ValueError, struct.error), connection:
                     self._speak(connection)
 
     def _speak(self, connection: socket.socket) -> None:
@@ -691,7 +691,7 @@ def test_a_tracker_that_talks_nonsense(serve: Any, kind: bytes, reply: bytes) ->
     """It is left, and asked again later: then it is a tracker like others."""
     fake = FakeTracker([kind + reply])
     server = serve("--tracker", f"127.0.0.1:{fake.port}")
-    wait_until(lambda: any(message[0] == 3 for message in fake.heard), 15)
+    wait_until(lambda: any(message[0] == 3 for message in fake.heard), 30)
     assert server.process.poll() is None
     match = next(message[2][1] for message in fake.heard if message[0] == 3)
     with connected(server.port, greeting(f"client:{match}".encode())) as connection:
