@@ -776,8 +776,7 @@ ADDRESSES = [
 @pytest.mark.parametrize("text", ADDRESSES)
 def test_addresses_mean_what_they_mean_in_python(readers: Any, text: str) -> None:
     from enet_tvm.errors import UserError
-
-    address = pytest.importorskip("enet_tvm.rpc.address")
+    from enet_tvm.rpc import address
 
     def python(parse: Callable[[], Any]) -> str:
         try:
