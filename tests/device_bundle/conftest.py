@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,11 +64,25 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Unpacked:
 
 @pytest.fixture(scope="session")
 def enet_run(board: Unpacked) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the bundle's runner on these arguments."""
+    """Runs the bundle's runner on these arguments; what else is given goes to `subprocess.run`."""
 
-    def run(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: object,
+        environment: dict[str, str] | None = None,
+        stdout: Any = subprocess.PIPE,
+        pass_fds: Sequence[int] = (),
+    ) -> subprocess.CompletedProcess[str]:
         command: Sequence[str] = [str(board.folder / "bin/enet-run"), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+        return subprocess.run(
+            command,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+            env=environment,
+            pass_fds=pass_fds,
+        )
 
     return run
 

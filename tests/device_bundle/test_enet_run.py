@@ -281,6 +281,9 @@ def test_inputs_that_do_not_fit(enet_run: Run, tiny_artifact: Any, tmp_path: Pat
     np.save(tmp_path / "short.npy", np.zeros((1, 3, 16, 24), np.float32))
     (tmp_path / "short.npy").write_bytes((tmp_path / "short.npy").read_bytes()[:-4])
     refused(of("short.npy"), "ends too early")
+    for number in (np.nan, np.inf, -np.inf):
+        np.save(tmp_path / "strange.npy", np.full((1, 3, 16, 24), number, np.float32))
+        refused(of("strange.npy"), "NaN or infinity", "fill such pixels in")
     (tmp_path / "other.npy").write_bytes(b"\x93NUMPY\x09\x00")
     refused(of("other.npy"), "not a .npy file")
     Image.new("RGB", (25, 16)).save(tmp_path / "wide.ppm")
@@ -304,6 +307,38 @@ def test_outputs_that_cannot_be_written(enet_run: Run, tiny_artifact: Any, tmp_p
         result = enet_run(option, tmp_path / "missing" / "file", tiny_artifact.directory)
         assert result.returncode == 2
         assert "cannot write" in result.stderr
+
+
+def test_outputs_go_where_they_lead(enet_run: Run, tiny_artifact: Any, tmp_path: Path) -> None:
+    link = tmp_path / "link.json"
+    link.symlink_to("target.json")
+    assert enet_run("--runs", "1", "--json", link, tiny_artifact.directory).returncode == 0
+    assert link.is_symlink()
+    first = json.loads((tmp_path / "target.json").read_text())
+    assert enet_run("--runs", "2", "--json", link, tiny_artifact.directory).returncode == 0
+    assert link.is_symlink()
+    assert json.loads((tmp_path / "target.json").read_text())["runs"] == first["runs"] + 1
+    # What is printed and the figures share a file, and neither replaces the other.
+    with (tmp_path / "printed.txt").open("w") as printed:
+        assert enet_run("--runs", "1", "--json", "/dev/stdout", tiny_artifact.directory, stdout=printed).returncode == 0
+    lines = (tmp_path / "printed.txt").read_text().splitlines()
+    assert sum(line.startswith("{") for line in lines) == 1
+    assert len(lines) > 1
+
+
+def test_a_reader_that_has_gone(enet_run: Run, tiny_artifact: Any, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(fifo, os.O_WRONLY)  # so that the program finds it open
+    os.close(reader)
+    try:
+        result = enet_run("--runs", "1", "--json", f"/dev/fd/{writer}", tiny_artifact.directory, pass_fds=(writer,))
+    finally:
+        os.close(writer)
+    assert result.returncode == 2
+    assert "cannot write" in result.stderr
+    assert "Broken pipe" in result.stderr
 
 
 def test_full_disk(enet_run: Run, tiny_artifact: Any) -> None:

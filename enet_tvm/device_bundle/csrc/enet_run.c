@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -152,6 +153,7 @@ int main(int argc, char** argv) {
   int option;
   const char *labels = NULL, *logits = NULL, *json = NULL;
   char why[WHY], text[32];
+  signal(SIGPIPE, SIG_IGN); /* a reader that has gone is an error of writing, and so a sentence */
   while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
     switch (option) {
       case RUNS: runs = number(optarg, "--runs", 1, MOST_RUNS); break;

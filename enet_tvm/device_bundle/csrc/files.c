@@ -65,17 +65,44 @@ int bytes_of(const int64_t* extents, int rank, size_t element, size_t* bytes) {
   return product <= PTRDIFF_MAX ? 0 : -1;
 }
 
+/* The number of an open file that a path stands for; -1 for any other path. Opened by its name, such a file would begin anew. */
+static int open_already(const char* path) {
+  static const char* const folders[] = {"/dev/fd/", "/proc/self/fd/"};
+  if (strcmp(path, "/dev/stdout") == 0) return 1;
+  if (strcmp(path, "/dev/stderr") == 0) return 2;
+  for (int i = 0; i < 2; ++i) {
+    const char* digits = path + strlen(folders[i]);
+    if (strncmp(path, folders[i], strlen(folders[i])) == 0 && *digits != '\0' && strlen(digits) < 9 &&
+        strspn(digits, "0123456789") == strlen(digits))
+      return atoi(digits);
+  }
+  return -1;
+}
+
+/* Begin to write into an open file, behind what was printed already. */
+static FILE* reopened(int number) {
+  fflush(NULL);
+  int copy = dup(number);
+  FILE* file = copy < 0 ? NULL : fdopen(copy, "wb");
+  if (file == NULL && copy >= 0) close(copy);
+  return file;
+}
+
 int begin_output(Output* output, const char* path, char* why, size_t size) {
   struct stat entry;
-  char* real = realpath(path, NULL);
+  int number = open_already(path);
+  char* real = number < 0 ? realpath(path, NULL) : NULL;
   size_t length = (size_t)snprintf(output->path, sizeof output->path, "%s", real != NULL ? real : path);
   free(real);
   output->file = NULL;
   output->temporary[0] = '\0';
   if (length >= sizeof output->path) {
     errno = ENAMETOOLONG;
+  } else if (number >= 0) {
+    output->file = reopened(number);
   } else {
-    if (stat(output->path, &entry) || S_ISREG(entry.st_mode))
+    /* A link to nothing is followed by opening it: there is nothing yet that could be lost. */
+    if (lstat(output->path, &entry) || S_ISREG(entry.st_mode))
       snprintf(output->temporary, sizeof output->temporary, "%s.part", output->path);
     output->file = fopen(output->temporary[0] ? output->temporary : output->path, "wb");
   }

@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,7 +105,11 @@ int read_npy(const char* path, const int64_t shape[4], float* out, char* why, si
   size_t bytes = 0;
   int whole = bytes_of(shape, 4, sizeof *out, &bytes) == 0 && fread(out, 1, bytes, file) == bytes;
   fclose(file);
-  return whole ? 0 : fail(why, size, "%s ends too early; copy it again", path);
+  if (!whole) return fail(why, size, "%s ends too early; copy it again", path);
+  for (size_t i = 0; i < bytes / sizeof *out; ++i)
+    if (!isfinite(out[i]))
+      return fail(why, size, "%s holds NaN or infinity, which the network would label like any pixel; fill such pixels in", path);
+  return 0;
 }
 
 /* A number of a .ppm header, after white space and comments, and the one white space behind it; -1 if there is none. */
