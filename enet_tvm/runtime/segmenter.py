@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,9 +17,29 @@ from enet_tvm.errors import UserError
 from enet_tvm.runtime.engine import Engine, aligned_empty
 from enet_tvm.runtime.labels import most_likely, resize_labels
 from enet_tvm.runtime.pictures import Channels, as_rgb, require_channels, rgb_pixels
+from enet_tvm.runtime.stream import Stage, Stream
 from enet_tvm.size import Size
 
 Picture = Image.Image | NDArray[np.uint8]
+
+_MOST_PARTS = 4
+"""Passes side by side at most: each has the memory of all layers to itself."""
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """A frame of a stream with its labels.
+
+    Attributes
+    ----------
+    frame : PIL.Image.Image or ndarray
+        The picture that the source gave.
+    labels : ndarray
+        H x W uint8 class numbers at its size.
+    """
+
+    frame: Picture
+    labels: NDArray[np.uint8]
 
 
 class Segmenter:
@@ -44,6 +66,7 @@ class Segmenter:
         self.manifest = manifest
         self._engine = engine
         self._origin: tuple[Path, int | None, bool] | None = None
+        self._parts: list[Self] = []
         self._batch, _, height, width = manifest.input.shape
         self.size = Size(width, height)
         mean, std = (np.asarray(values, np.float64) for values in (manifest.input.mean, manifest.input.std))
@@ -99,6 +122,27 @@ class Segmenter:
             raise UserError(f"a {type(self).__name__} cannot be sent to another process; make one there")
         return _load_again, (type(self), *self._origin, self.manifest.hashes.library)
 
+    def parts(self) -> list[Self]:
+        """Return segmenters of the same network that share this one's threads out, for pictures side by side.
+
+        Threads of one pass wait for each other at the end of every kernel, those of two passes do not: two pictures at once,
+        each on one thread, take less time than one after the other on two. A single picture takes longer. They are loaded
+        when first asked for and closed with this one, which is not to be called while they are.
+
+        Returns
+        -------
+        list of Segmenter
+            At most four; this one alone where it has a single thread, a GPU, or was not loaded from a directory.
+        """
+        count = min(_MOST_PARTS, self.threads)
+        if count == 1 or self._origin is None or self.manifest.target.device != "cpu":
+            return [self]
+        place, _, adaptive = self._origin
+        for number in range(len(self._parts), count):
+            threads = self.threads // count + (number < self.threads % count)
+            self._parts.append(type(self).load(place, threads, adaptive=adaptive))
+        return self._parts
+
     def segment(self, picture: Picture, *, channels: Channels = "rgb") -> NDArray[np.uint8]:
         """Label every pixel of a picture.
 
@@ -125,6 +169,54 @@ class Segmenter:
         image = _as_image(picture, channels)
         return self.labels(self._forward(self.preprocess(image))[0], Size(*image.size))
 
+    def stream(
+        self, frames: Iterable[Picture], *, live: bool = False, depth: int = 2, channels: Channels = "rgb"
+    ) -> Stream[Segmented]:
+        """Label frame after frame, what comes before and after the network beside it.
+
+        While the network computes one frame, the next is decoded and brought to its size and the last one's labels to
+        theirs. Frames of a recorded source are computed side by side (see `parts`), a live source's one by one on all
+        threads. The results come in order; each equals `segment` of its frame. No other call of the segmenter may run
+        until the stream is closed: ``with segmenter.stream(camera(), live=True) as results: ...``.
+
+        Parameters
+        ----------
+        frames : iterable of PIL.Image.Image or ndarray
+            Pictures as `segment` takes them; it is iterated on a thread of the stream.
+        live : bool
+            Whether frames come by themselves, as a camera's: then the oldest waiting ones are dropped rather than falling
+            behind. Otherwise none is lost, and the source waits.
+        depth : int
+            Frames that wait in front of each stage at most. With 1, a live stream is the most up to date.
+        channels : {"rgb", "bgr"}
+            The order of an array's channels; OpenCV's are ``"bgr"``.
+
+        Returns
+        -------
+        Stream of Segmented
+            To be iterated over once; its `statistics` tell frames a second, each stage's milliseconds and drops.
+        """
+
+        def prepare(frame: Picture) -> tuple[Picture, Size, NDArray[np.float32]]:
+            image = _as_image(frame, channels)
+            return frame, Size(*image.size), self.preprocess(image)
+
+        def inferring(part: Segmenter) -> Callable[[Any], tuple[Picture, Size, NDArray[Any]]]:
+            def infer(item: tuple[Picture, Size, NDArray[np.float32]]) -> tuple[Picture, Size, NDArray[Any]]:
+                frame, size, x = item
+                return frame, size, part._forward(x)[0]
+
+            return infer
+
+        def finish(item: tuple[Picture, Size, NDArray[Any]]) -> Segmented:
+            frame, size, output = item
+            return Segmented(frame, self.labels(output, size))
+
+        parts = [self] if live else self.parts()
+        network = Stage("network", [inferring(part) for part in parts])
+        stages = (Stage("preprocess", prepare), network, Stage("labels", finish))
+        return Stream(frames, stages, live=live, depth=depth)
+
     def preprocess(self, picture: Picture, *, channels: Channels = "rgb") -> NDArray[np.float32]:
         """Return the network's input for a picture: resized (bilinear, PIL's), scaled to 0..1, normalised.
 
@@ -139,10 +231,20 @@ class Segmenter:
         if image.size != self.size:
             image = image.resize(self.size, Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
-        x = aligned_empty((1, 3, *pixels.shape[:2]))
-        for channel, plane in enumerate(x[0]):
-            np.multiply(pixels[:, :, channel], self._scale[channel], out=plane)
-            plane += self._shift[channel]
+        return self.normalise([pixels[:, :, channel] for channel in range(3)])
+
+    def normalise(self, planes: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Return the network's input for the red, green and blue planes, each H x W uint8 of the network's input size.
+
+        Returns
+        -------
+        ndarray
+            1 x 3 x H x W float32, scaled to 0..1, normalised, aligned so that `forward` need not copy it.
+        """
+        x = aligned_empty((1, 3, self.size.height, self.size.width))
+        for plane, pixels, scale, shift in zip(x[0], planes, self._scale, self._shift, strict=True):
+            np.multiply(pixels, scale, out=plane)
+            plane += shift
         return x
 
     def forward(self, x: NDArray[np.float32]) -> NDArray[Any]:
@@ -243,6 +345,8 @@ class Segmenter:
 
     def close(self) -> None:
         """End the segmenter's threads; it cannot run afterwards."""
+        for part in self._parts:
+            part.close()
         self._engine.close()
 
     def __enter__(self) -> Self:
