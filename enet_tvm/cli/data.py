@@ -95,6 +95,24 @@ def check(
         raise typer.Exit(2)
 
 
+@app.command("ride")
+def ride(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The video: an .mp4, .mov or .mkv.")],
+    seconds: Annotated[float, typer.Option(min=0.01, max=3600, help="How long it is.")] = 10.0,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Of the video.")] = "1280x720",
+    rate: Annotated[int, typer.Option(min=1, max=1000, help="Frames a second.")] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="Another one draws other streets.")] = 0,
+) -> None:
+    """Draw a ride along drawn streets as a video, to try things out."""
+    from rich.console import Console
+
+    from enet_tvm.size import parse_size
+    from enet_tvm.video.drawn import write_ride
+
+    frames = write_ride(path, parse_size(size), seconds, rate, seed)
+    Console(highlight=False, soft_wrap=True).print(f"{path}: {frames} frames", markup=False)
+
+
 def _table(figures: DataStatistics, class_set: ClassSet, title: str) -> Table:
     from rich.table import Table
     from rich.text import Text

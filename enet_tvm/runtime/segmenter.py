@@ -233,15 +233,17 @@ class Segmenter:
         pixels = np.asarray(image)
         return self.normalise([pixels[:, :, channel] for channel in range(3)])
 
-    def normalise(self, planes: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def normalise(self, planes: Sequence[NDArray[np.uint8]], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the network's input for the red, green and blue planes, each H x W uint8 of the network's input size.
+
+        `out`, an input that is no longer needed, takes the new one, which saves making room for it.
 
         Returns
         -------
         ndarray
             1 x 3 x H x W float32, scaled to 0..1, normalised, aligned so that `forward` need not copy it.
         """
-        x = aligned_empty((1, 3, self.size.height, self.size.width))
+        x = aligned_empty((1, 3, self.size.height, self.size.width)) if out is None else out
         for plane, pixels, scale, shift in zip(x[0], planes, self._scale, self._shift, strict=True):
             np.multiply(pixels, scale, out=plane)
             plane += shift

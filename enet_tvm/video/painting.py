@@ -44,6 +44,7 @@ class Painter:
             self._palette[0, _EDGE:] = self._palette[0, :_EDGE]
             self._weights[_EDGE:] = 256
         self._picture_weight = np.uint16(256 - round(256 * opacity))
+        self._rooms: dict[tuple[str, tuple[int, ...]], NDArray[Any]] = {}
         self._tables: dict[tuple[Any, Any], list[NDArray[np.uint8]]] = {}
 
     def paint(self, frame: Frame, labels: NDArray[np.uint8]) -> Any:
@@ -53,19 +54,43 @@ class Painter:
         """
         source = frame.image
         if self._outlined:
-            labels = labels + boundaries(labels).view(np.uint8) * np.uint8(_EDGE)
+            edges = boundaries(labels).view(np.uint8)
+            labels = np.add(labels, np.multiply(edges, np.uint8(_EDGE), out=edges), out=edges)
         painted = pyav().VideoFrame(source.width, source.height, "yuv420p")
         painted.pts, painted.time_base = source.pts, source.time_base
         painted.colorspace, painted.color_range = source.colorspace, source.color_range
+        fitted: dict[tuple[int, int], NDArray[np.uint8]] = {}
         for plane, target, table in zip(source.planes, painted.planes, self._table(source), strict=True):
-            height, width = plane.height, plane.width
-            pixels = plane_pixels(target)
-            weighted = np.multiply(plane_pixels(plane), self._picture_weight, dtype=np.uint16)
+            size = (plane.height, plane.width)
+            if size not in fitted:  # U and V have one size
+                fitted[size] = _fitted(labels, *size)
+            pixels, values = plane_pixels(target), self._room("values", fitted[size].shape, np.uint8)
+            weighted = self._room("weighted", size, np.uint16)
+            np.multiply(plane_pixels(plane), self._picture_weight, out=weighted, dtype=np.uint16)
             np.copyto(pixels, np.right_shift(weighted, 8, out=weighted), casting="unsafe")
             if self._outlined:
-                _apply(np.bitwise_and, pixels, _widened((labels >> 7) - np.uint8(1), height, width))  # 0 at lines, else 255
-            _apply(np.add, pixels, _widened(table[labels], height, width))
+                np.right_shift(fitted[size], 7, out=values)
+                self._apply(np.bitwise_and, pixels, np.subtract(values, np.uint8(1), out=values))  # 0 at lines, else 255
+            # Clipping skips a check: no label is beyond 255.
+            self._apply(np.add, pixels, np.take(table, fitted[size], out=values, mode="clip"))
         return painted
+
+    def _room(self, use: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        """Return an array for what is needed during a call only: getting memory anew takes longer than all that is done in it."""
+        room = self._rooms.get((use, shape))
+        if room is None:
+            room = self._rooms[use, shape] = np.empty(shape, dtype)
+        return room
+
+    def _apply(self, operation: np.ufunc, pixels: NDArray[np.uint8], values: NDArray[np.uint8]) -> None:
+        """Apply an operation to pixels, in place; a value serves one or two columns, and as many rows as it takes."""
+        repeated = len(pixels) // len(values)
+        if pixels.shape[1] == 2 * values.shape[1]:
+            twice = self._room("twice", values.shape, np.uint16)
+            values = np.multiply(values, np.uint16(0x0101), out=twice, dtype=np.uint16).view(np.uint8)
+        for first in range(repeated):
+            rows = pixels[first::repeated]
+            operation(rows, values, out=rows)
 
     def _table(self, image: Any) -> list[NDArray[np.uint8]]:
         """Return the share of each class's colour in Y, U and V, in the colour space of `image`."""
@@ -79,21 +104,15 @@ class Painter:
         return self._tables[key]
 
 
-def _widened(values: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Return a map enlarged or reduced to `width` and, unless `height` is a multiple of its own, to `height`: nearest values.
+def _fitted(labels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return the nearest labels at a size that `Painter` takes: of height x width, or a half or a whole part of either.
 
-    Doubling the width, a whole number of times in height, is the usual case, and Pillow would take a quarter of the time of all
-    that is done to a frame.
+    Frames twice as large as the labels, and colours half as large as the frame, are the usual case, which needs no resizing.
     """
-    if height % len(values) == 0:
-        if width == values.shape[1]:
-            return values
-        if width == 2 * values.shape[1]:
-            return (values * np.uint16(0x0101)).view(np.uint8)
-    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.NEAREST))
+    rows, columns = labels.shape
+    if rows % height == 0 and columns % width == 0:
+        return np.ascontiguousarray(labels[rows // height // 2 :: rows // height, columns // width // 2 :: columns // width])
+    if height % rows == 0 and width in (columns, 2 * columns):
+        return labels
+    return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
 
-
-def _apply(operation: np.ufunc, pixels: NDArray[np.uint8], values: NDArray[np.uint8]) -> None:
-    """Apply an operation of two arguments to pixels, in place; each row of `values` serves as many rows as it takes."""
-    rows = pixels.reshape(len(values), -1, pixels.shape[1])
-    operation(rows, values[:, None], out=rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import signal
 import statistics
@@ -62,14 +63,17 @@ def label_frames(
         Frames that wait in front of each stage at most; by default 1 of a live source, for the sake of latency, else 2.
     """
     resize = PlanarResizer(segmenter.size)
+    spare: collections.deque[NDArray[np.float32]] = collections.deque()  # inputs to be used again, by any thread
 
     def prepare(frame: Frame) -> tuple[Frame, NDArray[np.float32]]:
-        return frame, segmenter.normalise(resize(frame))
+        return frame, segmenter.normalise(resize(frame), out=spare.pop() if spare else None)
 
     def inferring(part: Segmenter) -> Callable[[Any], LabelledFrame]:
         def infer(item: tuple[Frame, NDArray[np.float32]]) -> LabelledFrame:
             frame, x = item
-            return LabelledFrame(frame, part.labels(part.forward(x)[0]))
+            output = part.forward(x)
+            spare.append(x)
+            return LabelledFrame(frame, part.labels(output[0]))
 
         return infer
 
