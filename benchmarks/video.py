@@ -49,7 +49,9 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         if artifact is None:
             artifact = Path(folder, "artifact")
-            compile_artifact(CompileRequest(Path(DEFAULT_WEIGHTS), Size(640, 360), load_target("native"), command="video.py"), artifact)
+            compile_artifact(
+                CompileRequest(Path(DEFAULT_WEIGHTS), Size(640, 360), load_target("native"), command="video.py"), artifact
+            )
         found = []
         with Segmenter.load(artifact, adaptive=False) as segmenter:
             for size in map(parse_size, input_size or ["640x360", "1280x720"]):

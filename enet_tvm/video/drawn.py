@@ -33,7 +33,7 @@ def drawn_ride(size: Size, seconds: float, rate: int = 30, seed: int = 0) -> Ite
             street = streets[index // scene][0]
         done = index % scene / scene
         # Towards a point in the middle, as on a straight road; the view stays within the drawing while it turns.
-        width = street.width * (1 - 2 * _SWAY) * _CLOSER ** -done
+        width = street.width * (1 - 2 * _SWAY) * _CLOSER**-done
         height = width * size.height / size.width
         left = (street.width - width) / 2 + street.width * _SWAY * math.sin(2 * math.pi * done)
         top = (street.height - height) / 2

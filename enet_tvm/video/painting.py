@@ -115,4 +115,3 @@ def _fitted(labels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
     if height % rows == 0 and width in (columns, 2 * columns):
         return labels
     return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
-

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from videos import noise, picture, read_video, served, spoil_frames, write_video
 
 from enet_tvm.cli import main as cli
 from enet_tvm.machine import default_threads, usable_cpus
@@ -222,3 +228,129 @@ def test_a_bad_number_of_threads_in_the_environment(run: Run, tmp_path: Path, mo
     assert code == 2
     assert "TVM_NUM_THREADS is 'all' and must be a number from 1 to 1024" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_video(run: Run, tmp_path: Path):
+    ride = write_video(tmp_path / "ride.mp4", 12, tone=1.0)
+    code, stdout, stderr = run(
+        ride, "-o", tmp_path / "out.mp4", "--json", tmp_path / "f.json", "--threads", 1, "--seconds", 0.5
+    )
+    assert (code, stderr) == (0, "")
+    assert len(read_video(tmp_path / "out.mp4")[0]) == 6
+    for stage in ("source", "preprocess", "network", "overlay", "encode", "p50", "p99"):
+        assert stage in stdout
+    assert f"6 frames of {ride} (64x48) in {tmp_path / 'out.mp4'}: " in stdout
+    assert "of the network alone" in stdout
+    assert "0 frames dropped, sound: copied" in stdout
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert (figures["frames"], figures["dropped"], figures["error"]) == (6, 0, None)
+
+
+def test_a_folder_as_a_video_or_as_pictures(run: Run, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    for index in range(3):
+        Image.fromarray(picture(index)).save(tmp_path / "in" / f"{index}.png")
+    assert run(tmp_path / "in", "-o", tmp_path / "out.mkv", "--rate", 10)[0] == 0
+    assert read_video(tmp_path / "out.mkv")[0] == [0, 0.1, 0.2]
+    assert run(tmp_path / "in", "-o", tmp_path / "out")[0] == 0
+    assert listing(tmp_path / "out") == {"0.png", "1.png", "2.png"}
+
+
+def test_a_camera_in_the_place_of_which_a_server_stands(run: Run, tmp_path: Path):
+    content = write_video(tmp_path / "a.ts", 40, rate=20).read_bytes()
+    with served(content, live=True) as address:
+        code, stdout, _ = run("--camera", address, "-o", tmp_path / "out.mp4", "--seconds", 1)
+    assert code == 0
+    assert "frames dropped" in stdout
+    seconds = read_video(tmp_path / "out.mp4")[0]
+    assert 0 <= seconds[0] <= seconds[-1] < 1
+
+
+def test_broken_frames_are_told_and_the_code_says_so(run: Run, tmp_path: Path):
+    ride = spoil_frames(write_video(tmp_path / "ride.mp4", 12, group=1), 3)
+    code, stdout, stderr = run(ride, "-o", tmp_path / "out.mp4")
+    assert (code, stderr) == (2, "1 frames could not be decoded and were left out\n")
+    assert "11 frames of" in stdout
+    assert len(read_video(tmp_path / "out.mp4")[0]) == 11
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(tmp_path: Path, tiny_artifact, number: signal.Signals):
+    ride = write_video(tmp_path / "ride.mp4", [noise(index, 160, 96) for index in range(24)] * 60, rate=60)
+    command = [
+        sys.executable,
+        "-m",
+        "enet_tvm",
+        "run",
+        str(tiny_artifact.directory),
+        str(ride),
+        "-o",
+        str(tmp_path / "out.mp4"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size > 100_000 for path in tmp_path.glob(".out-*.mp4")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert stderr == f"interrupted: {tmp_path / 'out.mp4'} can be played as far as it goes\n"
+    assert process.returncode == 130
+    assert 10 < len(read_video(tmp_path / "out.mp4")[0]) < 1440
+    assert listing(tmp_path) == {"ride.mp4", "out.mp4"}
+
+
+def test_a_full_disk(tmp_path: Path, tiny_artifact):
+    ride = write_video(tmp_path / "ride.mp4", [noise(index, 160, 96) for index in range(24)] * 10)
+    command = [
+        sys.executable,
+        "-m",
+        "enet_tvm",
+        "run",
+        str(tiny_artifact.directory),
+        str(ride),
+        "-o",
+        str(tmp_path / "out.mp4"),
+    ]
+    limits = (resource.RLIMIT_FSIZE, (300_000, 300_000))
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, check=False, preexec_fn=lambda: resource.setrlimit(*limits)
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot write {tmp_path / 'out.mp4'}: ")
+    assert done.stderr.endswith("out.mp4 can be played as far as it goes\n")
+    assert done.stderr.count("\n") == 1
+    assert 5 < len(read_video(tmp_path / "out.mp4")[0]) < 240
+    assert listing(tmp_path) == {"ride.mp4", "out.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["{ride}", "-o", "{out}"], "is no video that can be written; give a name that ends in .mp4"),
+        (["{ride}", "{ride}", "-o", "{out}.mp4"], "made of one source, not 2"),
+        (["{ride}", "-o", "{out}.mp4", "--labels"], "--labels is for pictures"),
+        (["{ride}", "-o", "{out}.mp4", "--rate", "5"], "has its own times"),
+        (["{ride}", "-o", "{out}.mp4", "--opacity", "2"], "opacity 2 is not between 0 and 1"),
+        (["{ride}", "-o", "{out}.mp4", "--threads", "0"], "cannot use 0 threads"),
+        (["{ride}", "-o", "{out}.mp4", "--seconds", "0"], "Invalid value for '--seconds'"),
+        (["{ride}", "-o", "/proc/out.mp4"], "cannot write"),
+        (["{ride}x.mp4", "-o", "{out}.mp4"], "there is no file"),
+        (["{text}", "-o", "{out}.mp4"], "cannot open"),
+        (["-o", "{out}.mp4"], "there is nothing to make a video of"),
+        (["-o", "{out}"], "no pictures were given"),
+        (["--camera", "96", "-o", "{out}.mp4"], "there is no camera /dev/video96"),
+        (["--camera", "96", "{ride}", "-o", "{out}.mp4"], "two sources"),
+        (["--camera", "96", "-o", "{out}.mp4", "--camera-size", "big"], "'big' is not a size"),
+        (["rtsp://127.0.0.1:1/x", "-o", "{out}.mp4"], "cannot open rtsp://127.0.0.1:1/x"),
+    ],
+)
+def test_a_bad_video_is_one_sentence_and_nothing_is_written(run: Run, tmp_path: Path, arguments: list[str], sentence: str):
+    ride, text = write_video(tmp_path / "ride.mp4", 3), tmp_path / "text.mp4"
+    text.write_text("no video")
+    code, stdout, stderr = run(*[argument.format(ride=ride, text=text, out=tmp_path / "out") for argument in arguments])
+    assert (code, stdout) == (2, "")
+    assert sentence in stderr
+    assert stderr.count("\n") == 1
+    assert listing(tmp_path) == {"ride.mp4", "text.mp4"}

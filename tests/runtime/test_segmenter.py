@@ -360,3 +360,27 @@ assert (segmenter.forward(x) == before).all()
 assert (Segmenter.load({str(tiny_artifact.directory)!r}).forward(torch.ones(1, 3, 16, 24)) == before).all()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_parts_share_the_threads_and_end_with_the_segmenter(tiny_artifact: TinyArtifact):
+    x = np.random.default_rng(0).standard_normal((1, 3, 16, 24)).astype(np.float32)
+    with Segmenter.load(tiny_artifact.directory, threads=2) as segmenter:
+        parts = segmenter.parts()
+        assert [part.threads for part in parts] == [1, 1]
+        assert segmenter.parts() == parts
+        for part in parts:
+            np.testing.assert_array_equal(part.forward(x), segmenter.forward(x))
+    for part in parts:
+        with pytest.raises(UserError, match="was closed"):
+            part.forward(x)
+    with Segmenter.load(tiny_artifact.directory, threads=1) as segmenter:
+        assert segmenter.parts() == [segmenter]
+
+
+def test_planes_normalised_into_an_input_that_is_no_longer_needed(tiny_artifact: TinyArtifact):
+    picture = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+    with Segmenter.load(tiny_artifact.directory, threads=1) as segmenter:
+        expected = segmenter.preprocess(picture)
+        room = np.full_like(expected, 7)
+        assert segmenter.normalise(list(np.moveaxis(picture, -1, 0)), out=room) is room
+    np.testing.assert_array_equal(room, expected)

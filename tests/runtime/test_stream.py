@@ -185,3 +185,66 @@ def test_a_frame_that_is_no_picture_ends_a_segmenters_stream_in_a_sentence(tiny_
         pytest.raises(UserError, match="convert it"),
     ):
         next(stream)
+
+
+@given(st.lists(st.integers(0, 3), max_size=25), st.integers(1, 4))
+@settings(deadline=None, max_examples=25)
+def test_results_of_several_workers_stay_in_order(delays: list[int], count: int) -> None:
+    def work(item: tuple[int, int]) -> int:
+        time.sleep(item[1] / 2000)
+        return item[0]
+
+    with Stream(list(enumerate(delays)), [Stage("work", [work] * count), Stage("same", lambda value: value)]) as stream:
+        assert list(stream) == list(range(len(delays)))
+    wait_for(lambda: not threads_of_streams())
+
+
+def test_several_workers_work_at_a_time() -> None:
+    meeting = threading.Barrier(3)
+
+    def meet(value: int) -> int:
+        meeting.wait(5)
+        return value
+
+    with Stream(range(6), [Stage("meet", [meet] * 3)]) as stream:
+        assert list(stream) == list(range(6))
+
+
+@pytest.mark.parametrize("wrong", [0, 3, 7])
+def test_an_error_of_one_worker_comes_after_the_items_before_it(wrong: int) -> None:
+    def work(value: int) -> int:
+        if value == wrong:
+            raise UserError(f"no {wrong}")
+        time.sleep(0.01)
+        return value
+
+    found = []
+    with Stream(range(8), [Stage("work", [work] * 3)]) as stream, pytest.raises(UserError, match=f"no {wrong}"):
+        found.extend(stream)
+    assert found == list(range(wrong))
+    wait_for(lambda: not threads_of_streams())
+
+
+def test_leaving_early_ends_several_workers() -> None:
+    with Stream(itertools.count(), [Stage("same", [lambda value: value] * 3)]) as stream:
+        assert next(stream) == 0
+    wait_for(lambda: not threads_of_streams())
+
+
+def test_a_segmenters_stream_takes_frames_of_opencv(tiny_artifact: Any) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (16, 40, 3), np.uint8)
+    with Segmenter.load(tiny_artifact.directory, threads=1) as segmenter:
+        with segmenter.stream([frame[:, :, ::-1]], channels="bgr") as stream:
+            (result,) = stream
+        np.testing.assert_array_equal(result.labels, segmenter.segment(frame))
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_segmenters_stream_on_two_threads(tiny_artifact: Any, live: bool) -> None:
+    frames = list(np.random.default_rng(0).integers(0, 256, (9, 16, 24, 3), np.uint8))
+    with Segmenter.load(tiny_artifact.directory, threads=2) as segmenter:
+        with segmenter.stream(frames, live=live, depth=9) as stream:
+            results = list(stream)
+        assert len(results) == 9
+        for frame, result in zip(frames, results, strict=True):
+            np.testing.assert_array_equal(result.labels, segmenter.segment(frame))

@@ -121,9 +121,7 @@ def test_a_file_that_breaks_off_is_one_sentence_and_what_was_written_plays(segme
     assert len(read_video(tmp_path / "out.mp4")[0]) == report.statistics.items > 4
 
 
-def test_a_camera_that_falls_silent_is_one_sentence(
-    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_camera_that_falls_silent_is_one_sentence(segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(source_module, "SILENCE", 1.0)
     content = write_video(tmp_path / "a.ts", 60, rate=30).read_bytes()
     with served(content, live=True, silent=20) as address:
