@@ -28,7 +28,7 @@ from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.files import write_json
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.runtime import Segmenter
-from enet_tvm.size import Size, parse_size
+from enet_tvm.size import DEFAULT_SIZE, parse_size
 from enet_tvm.targets import load_target
 from enet_tvm.video.drawn import write_ride
 from enet_tvm.video.frame import PlanarResizer
@@ -49,9 +49,8 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         if artifact is None:
             artifact = Path(folder, "artifact")
-            compile_artifact(
-                CompileRequest(Path(DEFAULT_WEIGHTS), Size(640, 360), load_target("native"), command="video.py"), artifact
-            )
+            request = CompileRequest(Path(DEFAULT_WEIGHTS), DEFAULT_SIZE, load_target("native"), command="benchmarks/video.py")
+            compile_artifact(request, artifact)
         found = []
         with Segmenter.load(artifact, adaptive=False) as segmenter:
             for size in map(parse_size, input_size or ["640x360", "1280x720"]):

@@ -76,7 +76,7 @@ class Painter:
         return painted
 
     def _room(self, use: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-        """Return an array for what is needed during a call only: getting memory anew takes longer than all that is done in it."""
+        """Return an array for what is needed during a call only: getting memory anew would take longer than the rest."""
         room = self._rooms.get((use, shape))
         if room is None:
             room = self._rooms[use, shape] = np.empty(shape, dtype)

@@ -276,7 +276,7 @@ def test_broken_frames_are_told_and_the_code_says_so(run: Run, tmp_path: Path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path: Path, tiny_artifact, number: signal.Signals):
-    ride = write_video(tmp_path / "ride.mp4", [noise(index, 160, 96) for index in range(24)] * 60, rate=60)
+    ride = write_video(tmp_path / "ride.mp4", [noise(index, 160, 96) for index in range(24)] * 30, rate=60)
     command = [
         sys.executable,
         "-m",
@@ -297,7 +297,7 @@ def test_interrupted(tmp_path: Path, tiny_artifact, number: signal.Signals):
     _, stderr = process.communicate(timeout=60)
     assert stderr == f"interrupted: {tmp_path / 'out.mp4'} can be played as far as it goes\n"
     assert process.returncode == 130
-    assert 10 < len(read_video(tmp_path / "out.mp4")[0]) < 1440
+    assert 10 < len(read_video(tmp_path / "out.mp4")[0]) < 720
     assert listing(tmp_path) == {"ride.mp4", "out.mp4"}
 
 

@@ -362,7 +362,7 @@ assert (Segmenter.load({str(tiny_artifact.directory)!r}).forward(torch.ones(1, 3
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
-def test_parts_share_the_threads_and_end_with_the_segmenter(tiny_artifact: TinyArtifact):
+def test_parts_share_the_threads_and_end_with_the_segmenter(tiny_artifact):
     x = np.random.default_rng(0).standard_normal((1, 3, 16, 24)).astype(np.float32)
     with Segmenter.load(tiny_artifact.directory, threads=2) as segmenter:
         parts = segmenter.parts()
@@ -377,7 +377,7 @@ def test_parts_share_the_threads_and_end_with_the_segmenter(tiny_artifact: TinyA
         assert segmenter.parts() == [segmenter]
 
 
-def test_planes_normalised_into_an_input_that_is_no_longer_needed(tiny_artifact: TinyArtifact):
+def test_planes_normalised_into_an_input_that_is_no_longer_needed(tiny_artifact):
     picture = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
     with Segmenter.load(tiny_artifact.directory, threads=1) as segmenter:
         expected = segmenter.preprocess(picture)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ def test_a_ride_moves_and_comes_to_another_street():
     pictures = [np.asarray(picture).astype(int) for picture in drawn_ride(Size(96, 64), 4.5, rate=4)]
     assert len(pictures) == 18
     assert {picture.shape for picture in pictures} == {(64, 96, 3)}
-    steps = [np.abs(after - before).mean() for before, after in zip(pictures, pictures[1:], strict=False)]
+    steps = [np.abs(after - before).mean() for before, after in itertools.pairwise(pictures)]
     assert min(steps) > 0.5
     assert int(np.argmax(steps)) == 15  # from the last picture of the first street to the second
     again = [np.asarray(picture) for picture in drawn_ride(Size(96, 64), 1, rate=4)]
