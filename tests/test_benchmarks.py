@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,17 @@ def check_same(result: dict, directory: Path) -> None:
         place = other[path[0]] if len(path) > 1 else other
         place[path[-1]] = value
         assert not script._same(other, workload, names)
+
+
+def test_video(tiny_artifact, tmp_path):
+    options = ("--input", "64x48", "--input", "96x64", "--rounds", "2", "--seconds", "0.2", "--json", str(tmp_path / "v.json"))
+    command = [sys.executable, str(SCRIPT.with_name("video.py")), "--artifact", str(tiny_artifact.directory), *options]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=200, env=os.environ | {"COLUMNS": "200"})
+    assert "pre and post" in said.stdout
+    found = json.loads((tmp_path / "v.json").read_text())
+    assert [video["input"] for video in found["videos"]] == ["64x48", "96x64"]
+    for video in found["videos"]:
+        assert 0 < video["share"] < 1
+        assert min(video["end_to_end"], video["alone"], video["one_by_one"], video["pre_ms"], video["post_ms"]) > 0
+    help_text = subprocess.run([*command[:2], "--help"], check=True, capture_output=True, text=True, timeout=200).stdout
+    assert "--artifact" in help_text

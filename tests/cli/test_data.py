@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from videos import read_video
 
 from enet_tvm.cli.main import main
 from enet_tvm.data.classes import CITYSCAPES, SUNRGBD
@@ -144,3 +145,18 @@ def test_training_checks_the_data_set_first(tmp_path, capsys, monkeypatch):
     assert "is not a picture of a known format" in err
     assert "more like it: 'enet-tvm data check" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_ride(capsys, monkeypatch, tmp_path):
+    code, stdout, _ = run(
+        capsys, monkeypatch, "data", "ride", tmp_path / "ride.mp4", "--seconds", "0.5", "--size", "96x64", "--rate", "10"
+    )
+    assert (code, stdout) == (0, f"{tmp_path / 'ride.mp4'}: 5 frames\n")
+    assert len(read_video(tmp_path / "ride.mp4")[0]) == 5
+    for arguments, sentence in [
+        (["ride", tmp_path / "ride.avi"], "is no video that can be written"),
+        (["ride", tmp_path / "ride.mkv", "--size", "95x64"], "size 95x64 does not fit"),
+    ]:
+        code, _, stderr = run(capsys, monkeypatch, "data", *arguments)
+        assert code == 2
+        assert sentence in stderr
