@@ -112,6 +112,8 @@ class Stream(Generic[Item]):
         self._items = 0
         self._started = time.perf_counter()
         self._last = self._started
+        self.last_latency = 0.0
+        """Seconds from the moment the source gave the item that came out last until it came out."""
         self._threads = [threading.Thread(target=self._feed, args=(source,), name="enet-tvm-source", daemon=True)]
         for place, stage in enumerate(stages):
             turns = _Turns(len(stage.workers))
@@ -185,7 +187,8 @@ class Stream(Generic[Item]):
                 raise entry.error
             raise StopIteration
         self._last = time.perf_counter()
-        self._latency.add(self._last - entry.born)
+        self.last_latency = self._last - entry.born
+        self._latency.add(self.last_latency)
         self._items += 1
         value: Item = entry.value
         return value
