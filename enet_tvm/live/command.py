@@ -71,7 +71,7 @@ class LiveRequest:
             raise UserError("there is nothing to show; give --camera 0, a video file, or the address of a stream")
 
         def open_it() -> VideoSource:
-            return open_source([] if self.video is None else [self.video], self.camera, self.camera_size, self.rate)
+            return open_source([] if self.video is None else [self.video], self.camera, size=self.camera_size, rate=self.rate)
 
         source = open_it()
         if not source.live:

@@ -19,6 +19,9 @@ from enet_tvm.live.session import LiveSession
 _LONGEST_MESSAGE = 1024
 """Bytes that a viewer may send at once; what it has to say is one word."""
 
+_FAREWELL = 0.5
+"""Seconds in which connections may end in good order."""
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens there; port 0 takes a free one.
@@ -63,7 +66,6 @@ class LiveServer:
             ws="websockets-sansio",
             ws_max_size=_LONGEST_MESSAGE,
             ws_per_message_deflate=False,  # pictures are compressed already
-            timeout_graceful_shutdown=0,  # a viewer that takes nothing more would be waited for
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="enet-tvm-server", daemon=True)
@@ -72,6 +74,8 @@ class LiveServer:
     def close(self) -> None:
         """End the server and every connection."""
         self._server.should_exit = True
+        self._thread.join(_FAREWELL)
+        self._server.force_exit = True  # a viewer that takes nothing more is not waited for
         self._thread.join()
         with contextlib.suppress(OSError):
             self._listener.close()

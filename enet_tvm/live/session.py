@@ -91,7 +91,7 @@ class LiveSession:
             shown_size=shown_size(source.size),
             rate=round(float(source.rate), 3),
             threads=segmenter.threads,
-            alone_ms=round(1e3 / rate_alone(segmenter), 1),
+            alone_ms=round(1e3 / rate_alone([segmenter]), 1),
             version=__version__,
         )
 
