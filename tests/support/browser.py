@@ -36,16 +36,24 @@ class Page:
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._numbers = itertools.count(1)
+        self.events: list[dict[str, Any]] = []
+        """What the tab told unasked: also what its console shows."""
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         number = next(self._numbers)
         self._connection.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
             message = json.loads(self._connection.recv(timeout=_SECONDS))
-            if message.get("id") == number:
+            if "method" in message:
+                self.events.append(message)
+            elif message.get("id") == number:
                 assert "error" not in message, message
                 result: dict[str, Any] = message["result"]
                 return result
+
+    def wait_for_event(self) -> None:
+        """Take in one message that nobody asked for."""
+        self.events.append(json.loads(self._connection.recv(timeout=_SECONDS)))
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression, which may be a promise."""
@@ -61,10 +69,12 @@ class Page:
             time.sleep(0.05)
         return value
 
-    def screenshot(self, path: Path, width: int, height: int, scale: float = 1, mobile: bool = False) -> None:
-        """Write a PNG of the page in a window of that size."""
+    def resize(self, width: int, height: int, scale: float = 1, mobile: bool = False) -> None:
+        """Show the page in a window of that size."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=mobile)
-        time.sleep(1)
+
+    def screenshot(self, path: Path) -> None:
+        """Write a PNG of what the window shows."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
 
@@ -81,8 +91,11 @@ class Browser:
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
             where = json.load(answer)["webSocketDebuggerUrl"]
         page = Page(self._stack.enter_context(connect(where, max_size=None, open_timeout=_SECONDS, compression=None)))
-        page.call("Page.enable")
+        for domain in ("Page", "Runtime", "Log"):
+            page.call(f"{domain}.enable")
         page.call("Page.navigate", url=address)
+        while not any(event["method"] == "Page.loadEventFired" for event in page.events):
+            page.wait_for_event()
         return page
 
 
