@@ -97,8 +97,8 @@ class Stream(Generic[Item]):
     stages : sequence of Stage
         What is done with each, at least one.
     live : bool
-        Whether the source goes on by itself: then an item that the first stage has not taken when `depth` newer ones are
-        there is dropped, oldest first.
+        Whether the source goes on by itself: then an item that a stage has not taken when `depth` newer ones are there is
+        dropped, oldest first. What comes out is then hardly older than its way through the stages.
     depth : int
         Items that wait in front of a stage at most.
     """
@@ -108,7 +108,7 @@ class Stream(Generic[Item]):
             raise ValueError("a stream needs a stage, and room for an item in front of it")
         self._times = {name: _Times() for name in (SOURCE, *(stage.name for stage in stages))}
         self._latency = _Times()
-        self._queues = [_Queue(depth, lossy=live and place == 0) for place in range(len(stages) + 1)]
+        self._queues = [_Queue(depth, lossy=live and place < len(stages)) for place in range(len(stages) + 1)]
         self._items = 0
         self._started = time.perf_counter()
         self._last = self._started
@@ -196,7 +196,7 @@ class Stream(Generic[Item]):
     @property
     def dropped(self) -> int:
         """Items of a live source that were dropped so far."""
-        return self._queues[0].dropped
+        return sum(queue.dropped for queue in self._queues)
 
     def statistics(self) -> StreamStatistics:
         """Return what the stream did so far; may be called from any thread, also after its end."""

@@ -94,6 +94,28 @@ def test_a_live_source_drops_the_oldest_and_counts_them() -> None:
         assert stream.statistics().dropped == 8
 
 
+def test_a_slow_stage_of_a_live_source_takes_the_newest_that_is_ready() -> None:
+    begun, first_is_held = threading.Event(), threading.Event()
+
+    def source() -> Iterator[int]:
+        begun.wait(5)
+        yield 0
+        first_is_held.wait(5)
+        yield from range(1, 10)
+
+    def hold(value: int) -> int:
+        if value == 0:
+            first_is_held.set()
+            end = time.monotonic() + 5
+            while stream.dropped < 8 and time.monotonic() < end:
+                time.sleep(0.001)
+        return value
+
+    with Stream(source(), [Stage("quick", lambda value: value), Stage("hold", hold)], live=True, depth=1) as stream:
+        begun.set()
+        assert list(stream) == [0, 9]
+
+
 @pytest.mark.parametrize("where", ["source", "first", "second"])
 def test_an_error_comes_after_the_items_before_it_and_ends_everything(where: str) -> None:
     closed = threading.Event()
