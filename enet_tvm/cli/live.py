@@ -38,7 +38,7 @@ def command(
 
     check_libraries()
     from enet_tvm.live.command import LiveRequest, show_live
-    from enet_tvm.size import Size
+    from enet_tvm.size import parse_size
 
-    size = None if camera_size is None else Size.parse(camera_size)
+    size = None if camera_size is None else parse_size(camera_size)
     show_live(LiveRequest(artifact, video, camera, size, rate, loop, host, port, opacity, threads), typer.echo)
