@@ -60,7 +60,9 @@ def gate_for(host: str) -> Gate:
     if is_loopback(host):
         return Gate(None)
     own = socket.gethostname().lower()
-    return Gate(secrets.token_urlsafe(16), frozenset({"localhost", host.lower(), own, f"{own}.local", socket.getfqdn().lower()}))
+    return Gate(
+        secrets.token_urlsafe(16), frozenset({"localhost", host.lower(), own, f"{own}.local", socket.getfqdn().lower()})
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -13,4 +13,6 @@ def check_libraries() -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise UserError(f"live needs {name}, which cannot be imported ({error}); run: pip install 'enet-tvm[live]'") from error
+            raise UserError(
+                f"live needs {name}, which cannot be imported ({error}); run: pip install 'enet-tvm[live]'"
+            ) from error

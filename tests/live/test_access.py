@@ -23,7 +23,17 @@ def test_this_machine_answers_to_its_own_names(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["rebound.example:8360", "192.168.1.20:8360", "localhost.example", "127.0.0.1.example", "", "[::1", "0.0.0.0:8360", "@localhost@x"]
+    "host",
+    [
+        "rebound.example:8360",
+        "192.168.1.20:8360",
+        "localhost.example",
+        "127.0.0.1.example",
+        "",
+        "[::1",
+        "0.0.0.0:8360",
+        "@localhost@x",
+    ],
 )
 def test_this_machine_answers_to_no_other_name(host: str) -> None:
     assert HERE.refusal(headers(host), {}) == WRONG_HOST
@@ -47,7 +57,15 @@ def test_a_name_that_was_bent_to_the_board_is_refused_even_with_the_token() -> N
 
 def test_only_the_own_page_may_open_a_connection() -> None:
     assert HERE.refusal(headers("localhost:8360", origin="http://localhost:8360"), {}) is None
-    for origin in ("http://elsewhere.example", "http://localhost:9999", "null", "", "file://", "http://[", "http://localhost:8360.example"):
+    for origin in (
+        "http://elsewhere.example",
+        "http://localhost:9999",
+        "null",
+        "",
+        "file://",
+        "http://[",
+        "http://localhost:8360.example",
+    ):
         assert HERE.refusal(headers("localhost:8360", origin=origin), {}) == WRONG_ORIGIN
     assert THERE.refusal(headers("board:8360", origin="http://elsewhere.example"), TOKEN) == WRONG_ORIGIN
 

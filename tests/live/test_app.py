@@ -29,7 +29,7 @@ def test_the_page_is_whole_and_may_load_nothing_from_elsewhere(serve: Serve) -> 
     assert "unsafe" not in headers["content-security-policy"]
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert " src=" not in text
-    assert "href=\"http" not in text
+    assert 'href="http' not in text
     assert "@import" not in text
 
 
@@ -164,7 +164,10 @@ def test_bytes_that_are_no_request_do_no_harm(serve: Serve, capfd: pytest.Captur
             connection.shutdown(socket.SHUT_WR)
 
     @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(st.sampled_from([b"", b"GET / HTTP/1.1\r\n", b"GET /watch HTTP/1.1\r\nUpgrade: websocket\r\n", handshake]), st.binary(max_size=64))
+    @given(
+        st.sampled_from([b"", b"GET / HTTP/1.1\r\n", b"GET /watch HTTP/1.1\r\nUpgrade: websocket\r\n", handshake]),
+        st.binary(max_size=64),
+    )
     def attack(start: bytes, rest: bytes) -> None:
         answer(start + rest)
 

@@ -73,7 +73,9 @@ def test_the_picture_changes_and_the_figures_move(serve: Serve, browser: Browser
     assert np.abs(pixel(page, 90, 2).astype(int) - before).sum() > 10
     # The plot is drawn: some of its pixels have the colour of the line.
     page.wait_for("figures.plot.filter(Boolean).length > 1")
-    assert page.evaluate("$('plot').getContext('2d').getImageData(0, 0, $('plot').width, $('plot').height).data.some(v => v > 0)")
+    assert page.evaluate(
+        "$('plot').getContext('2d').getImageData(0, 0, $('plot').width, $('plot').height).data.some(v => v > 0)"
+    )
     assert complaints(page) == []
 
 

@@ -95,25 +95,38 @@ def test_a_live_source_drops_the_oldest_and_counts_them() -> None:
 
 
 def test_a_slow_stage_of_a_live_source_takes_the_newest_that_is_ready() -> None:
-    begun, first_is_held = threading.Event(), threading.Event()
+    begun, held, all_passed = threading.Event(), threading.Event(), threading.Event()
+    passed = threading.Semaphore(0)
 
     def source() -> Iterator[int]:
         begun.wait(5)
         yield 0
-        first_is_held.wait(5)
-        yield from range(1, 10)
+        held.wait(5)
+        for value in range(1, 10):
+            yield value
+            passed.acquire(timeout=0.5)
+        all_passed.set()
+
+    def quick(value: int) -> int:
+        if value:
+            passed.release()
+        return value
 
     def hold(value: int) -> int:
         if value == 0:
-            first_is_held.set()
-            end = time.monotonic() + 5
-            while stream.dropped < 8 and time.monotonic() < end:
-                time.sleep(0.001)
+            held.set()
+            all_passed.wait(10)
+            while stream.dropped < 8 and not end.is_set():
+                end.wait(0.01)
         return value
 
-    with Stream(source(), [Stage("quick", lambda value: value), Stage("hold", hold)], live=True, depth=1) as stream:
+    end = threading.Event()
+    timer = threading.Timer(8, end.set)
+    timer.start()
+    with Stream(source(), [Stage("quick", quick), Stage("hold", hold)], live=True, depth=1) as stream:
         begun.set()
         assert list(stream) == [0, 9]
+    timer.cancel()
 
 
 @pytest.mark.parametrize("where", ["source", "first", "second"])

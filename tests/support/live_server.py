@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from websockets.sync.client import ClientConnection, connect
 
 from enet_tvm.live.server import LiveServer
