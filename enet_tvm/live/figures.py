@@ -47,7 +47,7 @@ class History:
         return len(found) / span if span else 0.0, statistics.median(found) if found else None
 
     def plot(self) -> list[tuple[float, float] | None]:
-        """Return median and highest latency in milliseconds, oldest first, None where no frame came; the last minute at most."""
+        """Return median and highest latency in milliseconds over the last minute, oldest first; None where no frame came."""
         now = self._place()
         with self._lock:
             found = {place: (statistics.median(values), max(values)) for place, values in self._points}

@@ -1,4 +1,4 @@
-"""The one inference that everybody looks at: a source through the network on threads of its own, whether anybody looks or not."""
+"""The one inference that everybody looks at: a source through the network on threads of its own, looked at or not."""
 
 from __future__ import annotations
 

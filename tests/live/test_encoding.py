@@ -18,7 +18,10 @@ from enet_tvm.video.session import LabelledFrame
 PALETTE = [(70, 130, 180), (128, 64, 128), (107, 142, 35)]
 
 
-def labelled(labels: np.ndarray, size: Size = Size(64, 48)) -> LabelledFrame:
+SMALL = Size(64, 48)
+
+
+def labelled(labels: np.ndarray, size: Size = SMALL) -> LabelledFrame:
     pixels = np.full((size.height, size.width, 3), (200, 100, 50), np.uint8)
     return LabelledFrame(Frame(7, pyav().VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")), labels)
 

@@ -176,5 +176,5 @@ def test_nothing_is_wider_than_the_window(still: tuple[Live, Camera, Page], widt
     page.resize(width, 800, mobile=width < 900)
     page.wait_for(f"innerWidth === {width} && figures !== null")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    wide = "[...document.querySelectorAll('section, canvas, button')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).length"
-    assert page.evaluate(wide) == 0
+    sections = "[...document.querySelectorAll('section, canvas, button')]"
+    assert page.evaluate(f"{sections}.filter(e => e.getBoundingClientRect().right > innerWidth + 1).length") == 0

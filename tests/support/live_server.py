@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from enet_tvm.live.server import LiveServer
@@ -106,6 +107,14 @@ class Watcher:
             pass
         self.connection.send("drawn")
         return found
+
+    def receive_until_closed(self, seconds: float = 30) -> None:
+        """Take messages until the server has closed the connection."""
+        try:
+            while True:
+                self.receive(seconds)
+        except ConnectionClosed:
+            pass
 
     def wait_for_figures(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 30) -> dict[str, Any]:
         end = time.monotonic() + seconds
