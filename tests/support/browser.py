@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import itertools
 import json
 import shutil
@@ -25,9 +26,11 @@ _OPTIONS = (
 )
 
 
+@functools.cache
 def find_browser() -> str | None:
-    """Return the path of a Chromium, None where there is none."""
-    return next((path for name in NAMES if (path := shutil.which(name)) is not None), None)
+    """Return the path of a Chromium, None where there is none: Ubuntu has one that only says where to get it."""
+    found = [path for name in NAMES if (path := shutil.which(name)) is not None]
+    return next((path for path in found if subprocess.run([path, "--version"], capture_output=True).returncode == 0), None)
 
 
 class Page:
