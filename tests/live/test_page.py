@@ -70,7 +70,7 @@ def test_the_picture_changes_and_the_figures_move(serve: Serve, browser: Browser
     frame = page.evaluate("shown.header.frame")
     page.wait_for(f"shown.header.frame > {frame + 1} && !drawing")
     page.wait_for(f"$('tiles').textContent !== {tiles!r}")
-    assert np.abs(pixel(page, 90, 2).astype(int) - before).sum() > 10
+    page.wait_for(f"Math.abs(pen.getImageData(90, 2, 1, 1).data[1] - {before[1]}) > 20")
     # The plot is drawn: some of its pixels have the colour of the line.
     page.wait_for("figures.plot.filter(Boolean).length > 1")
     assert page.evaluate(
