@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
+from enet_tvm.machine import default_threads
 from enet_tvm.size import Size
 from enet_tvm.video.library import pyav
 
@@ -25,6 +26,11 @@ _FRAGMENT = 2
 
 SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Suffixes of files that can be written, and FFmpeg's name of each kind."""
+
+
+def _encoder_threads() -> int:
+    """Return how many threads encode: one of four, for those of the network are to have the others."""
+    return max(1, default_threads().threads // 4)
 
 
 class _NothingWrittenError(Exception):
@@ -70,7 +76,7 @@ class VideoWriter:
         try:
             self._container = self._av.open(str(temporary), "w", format=kind, options=options)
             codec = next(name for name in ("libx264", "mpeg4") if name in self._av.codecs_available)
-            self._video = self._container.add_stream(codec, rate=rate, options=dict(_ENCODER))
+            self._video = self._container.add_stream(codec, rate=rate, options=_ENCODER | {"threads": str(_encoder_threads())})
             self._video.width, self._video.height = size
             self._video.pix_fmt = "yuv420p"
             self._video.codec_context.time_base = _TIME_BASE
