@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from enet_tvm.data.folder import PairedFiles, in_short
-from enet_tvm.data.masks import read_mask
 from enet_tvm.data.source import SYNTHETIC, find_data_set
 from enet_tvm.errors import UserError
 
@@ -83,8 +82,8 @@ def check_data_set(
     root = Path(where).expanduser()
     kind = find_data_set(root, dataset)
     pictures: dict[str, int] = {}
-    problems: list[str] = []
-    warnings: list[str] = []
+    problems: list[str] = list(kind.problems_of_all(root))
+    warnings: list[str] = list(kind.warnings_of_all(root)) if thorough else []
     for split in splits or tuple(dict.fromkeys((*REQUIRED, *_distinct(kind, root)))):
         listing = kind.list_files(root, split)
         problems += listing.problems
@@ -127,6 +126,6 @@ def _any_label(kind: type[PairedFiles], pairs: Sequence[Pair]) -> bool:
 
 def _has_label(kind: type[PairedFiles], path: Path) -> bool:
     try:
-        return bool(np.any(kind.to_classes(read_mask(path), path) != kind.class_set.ignore_index))
+        return bool(np.any(kind.to_classes(kind.read_stored(path), path) != kind.class_set.ignore_index))
     except UserError:
         return True

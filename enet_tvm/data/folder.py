@@ -60,7 +60,7 @@ class PairedFiles(ABC):
     layout: ClassVar[str]
     """The files that the data set is recognised by, in words."""
     paper_size: ClassVar[Size | None] = None
-    """Size to which the paper brought the pictures; None where they came in it."""
+    """Size to which the paper brought the pictures, or a `dataset.toml` does; None where they stay as they come."""
 
     def __init__(self, root: str | Path, split: str) -> None:
         self.root = Path(root).expanduser()
@@ -93,6 +93,21 @@ class PairedFiles(ABC):
         """Return the H x W uint8 classes of a stored label map; raise UserError for labels that do not exist."""
 
     @classmethod
+    def read_stored(cls, path: Path) -> np.ndarray:
+        """Return what a label file holds, for `to_classes`."""
+        return read_mask(path)
+
+    @classmethod
+    def problems_of_all(cls, root: Path) -> tuple[str, ...]:
+        """Return a sentence about everything that is wrong with files of no split, or of several."""
+        return ()
+
+    @classmethod
+    def warnings_of_all(cls, root: Path) -> tuple[str, ...]:
+        """Return a sentence about everything that is left out and may be meant to be."""
+        return ()
+
+    @classmethod
     def problems(cls, picture: Path, labels: Path, *, thorough: bool = True) -> Iterator[str]:
         """Yield a sentence about everything that is wrong with a pair.
 
@@ -114,7 +129,7 @@ class PairedFiles(ABC):
         try:
             labels_header = read_mask_header(labels)
             if thorough:
-                cls.to_classes(read_mask(labels), labels)
+                cls.to_classes(cls.read_stored(labels), labels)
         except UserError as error:
             yield str(error)
         if picture_header and labels_header and picture_header.size != labels_header.stored:
@@ -142,7 +157,7 @@ class PairedFiles(ABC):
     def __getitem__(self, index: int) -> tuple[Image.Image, np.ndarray]:
         picture_path, labels_path = self.pairs[index]
         picture = load_picture(picture_path)
-        labels = self.to_classes(read_mask(labels_path), labels_path)
+        labels = self.to_classes(self.read_stored(labels_path), labels_path)
         if labels.shape != (picture.height, picture.width):
             raise UserError(_size_mismatch(picture_path, read_header(picture_path), labels_path, Size(*labels.shape[::-1])))
         return picture, labels

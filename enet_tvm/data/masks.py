@@ -99,6 +99,36 @@ def stored_pixels(path: Path) -> NDArray[Any]:
     return pixels
 
 
+def stored_colours(path: Path) -> NDArray[np.uint8]:
+    """Return the colour of every pixel of a mask, H x W x 3 uint8 RGB; of a palette, what its places are drawn in.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read as a mask, or is grey in more than eight bits.
+    """
+    pixels = stored_pixels(path)
+    if pixels.ndim == 3:
+        return pixels
+    if (colours := read_palette(path)) is not None:
+        return colours[pixels]
+    if pixels.max() > np.iinfo(np.uint8).max or pixels.dtype.kind == "f":
+        raise UserError(f"{path} is grey in more than 8 bits, and colours are wanted; save the mask in colours as PNG")
+    return np.repeat(pixels.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def read_palette(path: Path) -> NDArray[np.uint8] | None:
+    """Return the palette of a mask, 256 x 3 uint8 RGB with places that it lacks black; None if it has none."""
+    with opened(path) as image, reading(path):
+        if image.mode != "P":
+            return None
+        image.load()
+        listed = image.getpalette("RGB") or []
+    palette = np.zeros((256, 3), np.uint8)
+    palette.reshape(-1)[: len(listed)] = listed[: palette.size]
+    return palette
+
+
 def read_mask(path: Path) -> NDArray[Any]:
     """Return the number of every pixel of a mask.
 

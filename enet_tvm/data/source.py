@@ -12,6 +12,7 @@ from PIL import Image
 from enet_tvm.data.camvid import CamVid
 from enet_tvm.data.cityscapes import Cityscapes
 from enet_tvm.data.classes import CAMVID, ClassSet
+from enet_tvm.data.custom import CustomData, custom_data
 from enet_tvm.data.folder import PairedFiles
 from enet_tvm.data.sunrgbd import SunRgbd
 from enet_tvm.data.synthetic import SyntheticStreet
@@ -121,7 +122,7 @@ class WithDrawn:
 
 
 def at_paper_size(samples: Samples) -> Samples:
-    """Return a data set at the size at which the paper trained on it: 1024x512 for Cityscapes, 256x200 for SUN RGB-D."""
+    """Return a data set at the size at which it is trained on: the paper's, or that of its `dataset.toml`."""
     return samples if samples.paper_size is None else Resized(samples, samples.paper_size)
 
 
@@ -133,7 +134,8 @@ def find_data_set(where: str | Path, dataset: str | None = None) -> type[PairedF
     where : str or Path
         Directory of the data set.
     dataset : str, optional
-        Name of the data set, a key of `DATA_SETS`; by default the layout of the directory decides.
+        Name of the data set, a key of `DATA_SETS`; by default the layout of the directory decides, and a `dataset.toml` before
+        all others.
 
     Raises
     ------
@@ -147,14 +149,18 @@ def find_data_set(where: str | Path, dataset: str | None = None) -> type[PairedF
         if dataset not in DATA_SETS:
             raise UserError(f"there is no data set '{dataset}'; give one of {', '.join(DATA_SETS)}")
         return DATA_SETS[dataset]
-    for kind in DATA_SETS.values():
+    kinds = (CustomData, *DATA_SETS.values())
+    for kind in kinds:
         if kind.recognises(root):
-            return kind
-    inside = next((p for p in sorted(root.iterdir()) if p.is_dir() and any(k.recognises(p) for k in DATA_SETS.values())), None)
+            return custom_data(root) if kind is CustomData else kind
+    inside = next((p for p in sorted(root.iterdir()) if p.is_dir() and any(kind.recognises(p) for kind in kinds)), None)
     if inside is not None:
         raise UserError(f"cannot read {root} as a data set, but {inside} looks like one; give that")
     layouts = ", ".join(f"{kind.layout} ({name})" for name, kind in DATA_SETS.items())
-    raise UserError(f"cannot read {root} as a data set; give the directory that holds one of: {layouts}")
+    raise UserError(
+        f"cannot read {root} as a data set; give the directory that holds one of: {layouts}; for pictures and masks of your own "
+        f"write a {CustomData.layout} first: enet-tvm data new {root}"
+    )
 
 
 def open_samples(where: str, split: str, size: Size | None = None, dataset: str | None = None) -> Samples:
@@ -163,7 +169,8 @@ def open_samples(where: str, split: str, size: Size | None = None, dataset: str 
     Parameters
     ----------
     where : str
-        ``synthetic`` for the drawn street, or the directory of CamVid, Cityscapes or SUN RGB-D.
+        ``synthetic`` for the drawn street, or the directory of CamVid, Cityscapes, SUN RGB-D or a data set with a
+        `dataset.toml`.
     split : str
         "train", "val" or "test".
     size : Size, optional
