@@ -205,15 +205,17 @@ def write_json(path: str | Path, content: Any) -> None:
 # -- Reading -----------------------------------------------------------------------------------------------------------
 
 
-def read_json(path: str | Path, remedy: str) -> Any:
+def read_json(path: str | Path, remedy: str, most: int = _MOST_JSON_BYTES) -> Any:
     """Return the content of a JSON file as `parse_json` does.
 
     Parameters
     ----------
     path : str or Path
-        UTF-8, with or without a byte-order mark, of at most 16 MiB.
+        UTF-8, with or without a byte-order mark.
     remedy : str
         What to do when it is not readable: the second half of the sentence.
+    most : int
+        Bytes that it may have; 16 MiB by default.
 
     Raises
     ------
@@ -221,7 +223,7 @@ def read_json(path: str | Path, remedy: str) -> Any:
         When there is no such file, or it is not valid JSON; it says where.
     """
     try:
-        return parse_json(_read_text(path, _MOST_JSON_BYTES, remedy))
+        return parse_json(_read_text(path, most, remedy))
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from error
 

@@ -1,4 +1,4 @@
-"""`enet-tvm data`: what a data set holds, and what is wrong with it."""
+"""`enet-tvm data`: a data set of one's own, what one holds, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,89 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Problems that are printed; a file takes all of them."""
 
-app = typer.Typer(no_args_is_help=True, help="Statistics and checks of a data set: CamVid, Cityscapes or SUN RGB-D.")
+app = typer.Typer(no_args_is_help=True, help="Data sets: describe your own, draw one, statistics, checks.")
 
 Dataset = Annotated[str | None, typer.Option(metavar="NAME", help="Which data set DIR is; by default its layout says it.")]
+
+
+@app.command("new")
+def new(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory with pictures, and masks or annotations.")],
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,..|FILE|N|NAME", help="Names of the classes, or a file with a name, and a colour, a line."),
+    ] = None,
+    pictures: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Where pictures lie, such as 'images/**/*.jpg'. Repeatable.")
+    ] = None,
+    masks: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Where masks lie, such as 'masks/**/*_mask.png'. Repeatable.")
+    ] = None,
+    annotations: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Annotations of COCO, labelme or CVAT to draw masks from.")
+    ] = None,
+    outside: Annotated[str, typer.Option(help="What is outside of annotated regions: background or void.")] = "background",
+    name: Annotated[str | None, typer.Option(help="Of the data set; the directory's by default.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Size to which pictures are brought.")] = None,
+    val: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Share of the pictures that judge, unless folders say it.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Another one draws others.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace a dataset.toml that is there.")] = False,
+) -> None:
+    """Look at pictures and masks, and write a dataset.toml that says what they are; say what was assumed.
+
+    Annotations of COCO (JSON), labelme and CVAT (XML for images 1.1, or its masks) are taken too, and drawn as masks
+    (pip install 'enet-tvm[annotations]').
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from enet_tvm.data.describing import Wishes, describe_directory
+    from enet_tvm.errors import UserError
+    from enet_tvm.size import parse_size
+
+    if outside not in ("background", "void"):
+        raise UserError(f"--outside is '{outside}'; give background or void")
+    console = Console(highlight=False, soft_wrap=True)
+    wishes = Wishes(
+        classes=classes,
+        pictures=tuple(pictures or ()),
+        masks=tuple(masks or ()),
+        annotations=tuple(annotations or ()),
+        outside="void" if outside == "void" else "background",
+        name=name,
+        size=parse_size(size) if size else None,
+        val=val,
+        seed=seed,
+    )
+
+    def watched(paths: Sequence[str], what: str) -> Iterable[str]:
+        return track(paths, description=what, console=console, disable=not console.is_terminal)
+
+    for sentence in describe_directory(directory, wishes, force=force, track=watched):
+        console.print(f"- {sentence}", markup=False)
+    console.print(f"wrote {directory / 'dataset.toml'}: read it, then enet-tvm data check --data {directory}", markup=False)
+
+
+@app.command("draw")
+def draw(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; a new or empty directory.")],
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="Pictures.")] = 60,
+    classes: Annotated[int, typer.Option(help="Classes, the background among them.")] = 3,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Of the pictures.")] = "160x120",
+    seed: Annotated[int, typer.Option(min=0, help="Another one draws others.")] = 0,
+) -> None:
+    """Draw pictures of plain shapes with masks, to try things out: images/, masks/ and classes.txt."""
+    from rich.console import Console
+
+    from enet_tvm.data.shapes import shape_classes, write_shapes
+    from enet_tvm.size import parse_size
+
+    write_shapes(directory, count, classes, parse_size(size), seed)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{directory}: {count} pictures of {', '.join(shape_classes(classes))}", markup=False)
+    console.print(f"describe them with enet-tvm data new {directory}", markup=False)
 
 
 @app.command("stats")
@@ -64,7 +144,9 @@ def check(
     """Look for everything that would end a training, and exit with 2 if there is anything.
 
     Missing halves of pairs, unreadable files, labels out of range, pictures and labels of different sizes, a missing
-    split, a split without one labelled pixel. Warns of pictures that EXIF data turn: their labels are not turned.
+    split, a split without one labelled pixel; of a dataset.toml also masks without pictures, names that two files share
+    and pictures in two splits. Warns of pictures that EXIF data turn: their labels are not turned; and of files that are
+    left out.
     """
     from rich.console import Console
     from rich.progress import track

@@ -65,6 +65,8 @@ def command(
     metrics = evaluate(model.forward, pictures, *how, instances, told.observe if report else None)
     title = f"{model.name} on {len(samples)} pictures of {data} ({split})"
     console.print(_table(metrics, title))
+    if metrics.absent:
+        console.print(f"not in this split, and left out of the means: {', '.join(metrics.absent)}", markup=False)
     if metrics.categories:
         console.print(_category_table(metrics))
     origin = {

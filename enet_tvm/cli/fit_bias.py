@@ -26,7 +26,7 @@ def command(
     from rich.console import Console
     from rich.progress import track
 
-    from enet_tvm.data.source import open_samples
+    from enet_tvm.data.source import at_paper_size, open_samples
     from enet_tvm.files import write_json
     from enet_tvm.networks import load_network, read_info, save_network
     from enet_tvm.training.evaluate import torch_forward
@@ -34,7 +34,7 @@ def command(
     from enet_tvm.training.models import weights_model
 
     console = Console(soft_wrap=True, highlight=False)
-    samples = open_samples(data, split, dataset=dataset)
+    samples = at_paper_size(open_samples(data, split, dataset=dataset))
     weights_model(weights, None).check(samples.class_set, samples.paper_size)
     network, info = load_network(weights).eval(), read_info(weights)
     shown = track(samples, description="looking", total=len(samples), console=console, disable=not console.is_terminal)

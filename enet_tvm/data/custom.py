@@ -181,7 +181,7 @@ class DescribedFiles:
             inside = [path for path in self.pictures if path.startswith(prefix)]
             if not inside:
                 problems.append(
-                    f"{self.where / FILE_NAME}: there is no list {place} and no picture in a folder of that name; correct 'splits'"
+                    f"{self.where / FILE_NAME}: there is no list {place}, nor a folder with pictures; correct 'splits'"
                 )
             paths |= dict.fromkeys(inside)
         return list(paths), problems
@@ -223,7 +223,8 @@ class DescribedFiles:
     def _problems(self, members: dict[str, tuple[list[str], list[str]]]) -> Iterator[str]:
         pairing: Pairing = self.pairing
         for mask in pairing.lone_masks:
-            yield f"{self.root / mask} has no picture that fits {' or '.join(self.described.pictures)}; put it there or drop the mask"
+            wanted = " or ".join(self.described.pictures)
+            yield f"{self.root / mask} has no picture; put one there that fits {wanted}, or drop it"
         for paths in pairing.doubles:
             yield (
                 f"{self.root / paths[0]} and {', '.join(paths[1:])} go by the same name; which is meant? Rename or drop "

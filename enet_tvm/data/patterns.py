@@ -88,8 +88,8 @@ def pair_files(paths: Iterable[str], pictures: Sequence[str], masks: Sequence[st
     paths : iterable of str
         Relative paths with forward slashes. One that matches both kinds of patterns is a mask.
     pictures, masks : sequence of str
-        Patterns. If all have as many wildcards, those must stand for the same texts in both halves of a pair; otherwise the last
-        wildcard must.
+        Patterns. If all have as many wildcards, those must stand for the same texts in both halves of a pair; otherwise only
+        the last one must.
     """
     whole = len({count_wildcards(pattern) for pattern in (*pictures, *masks)}) == 1
     found: tuple[dict[Key, list[str]], dict[Key, list[str]]] = ({}, {})

@@ -126,6 +126,8 @@ def write_shapes(directory: str | Path, count: int, classes: int, size: Size, se
             picture, labels = draw_shapes(size, classes, np.random.default_rng([seed, number]))
             picture.save(folder / "images" / f"{number:0{digits}}.png")
             Image.fromarray(labels).save(folder / "masks" / f"{number:0{digits}}.png")
-        lines = [f"{name} {red} {green} {blue}" for name, (red, green, blue) in zip(names, spread_palette(classes), strict=True)]
+        lines = [
+            f"{name} {red} {green} {blue}" for name, (red, green, blue) in zip(names, spread_palette(classes), strict=True)
+        ]
         (folder / "classes.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return target

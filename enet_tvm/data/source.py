@@ -158,8 +158,8 @@ def find_data_set(where: str | Path, dataset: str | None = None) -> type[PairedF
         raise UserError(f"cannot read {root} as a data set, but {inside} looks like one; give that")
     layouts = ", ".join(f"{kind.layout} ({name})" for name, kind in DATA_SETS.items())
     raise UserError(
-        f"cannot read {root} as a data set; give the directory that holds one of: {layouts}; for pictures and masks of your own "
-        f"write a {CustomData.layout} first: enet-tvm data new {root}"
+        f"cannot read {root} as a data set; give the directory that holds one of: {layouts}; for pictures and masks of your "
+        f"own write a {CustomData.layout} first: enet-tvm data new {root}"
     )
 
 

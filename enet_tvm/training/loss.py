@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from enet_tvm.data.classes import ClassSet
+from enet_tvm.errors import UserError
 from enet_tvm.training.processes import Processes
 from enet_tvm.training.recipe import LossRecipe
 
@@ -31,6 +33,35 @@ def class_weights(histogram: np.ndarray, constant: float = 1.02) -> np.ndarray:
     share = histogram / total if total else np.full(len(histogram), 1 / len(histogram))
     weights = 1 / np.log(constant + share)
     return weights / (weights * share).sum()
+
+
+def explicit_class_weights(recipe: LossRecipe, class_set: ClassSet) -> np.ndarray | None:
+    """Return the weights that a recipe gives the classes itself, float64 in their order; None if it gives none.
+
+    Raises
+    ------
+    UserError
+        When they are not as many as the classes, name none of them, or are all zero.
+    """
+    given = recipe.class_weights
+    if given is None:
+        return None
+    if isinstance(given, dict):
+        if unknown := [name for name in given if name not in class_set.names]:
+            raise UserError(
+                f"the recipe's class_weights name '{unknown[0]}', and the classes are {', '.join(class_set.names)}; correct it"
+            )
+        weights = np.array([given.get(name, 1.0) for name in class_set.names])
+    else:
+        weights = np.array(given)
+    if len(weights) != len(class_set):
+        raise UserError(
+            f"the recipe's class_weights are {len(weights)} numbers, and {class_set.name} has {len(class_set)} classes; "
+            "give one for each, or a table by name"
+        )
+    if not weights.any():
+        raise UserError("the recipe's class_weights are all zero, so that nothing would be learnt; give some class a weight")
+    return weights
 
 
 def lovasz_softmax(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -75,21 +106,27 @@ class SegmentationLoss(nn.Module):
     processes : Processes
         Each of several processes gets a loss whose mean over them is the cross-entropy of all their pixels. (The IoU of a
         Lovasz term stays that of each process's own pixels.)
+    weights : ndarray, optional
+        Weights of the classes, as `explicit_class_weights` returns them, in the place of those of the histogram.
     """
 
     weights: Tensor | None
 
     def __init__(
-        self, recipe: LossRecipe, histogram: np.ndarray, ignore_index: int, processes: Processes | None = None
+        self,
+        recipe: LossRecipe,
+        histogram: np.ndarray,
+        ignore_index: int,
+        processes: Processes | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
         self.processes = processes or Processes()
         self.ignore_index = ignore_index
-        weights = None
-        if recipe.class_weight_constant is not None:
-            weights = torch.from_numpy(class_weights(histogram, recipe.class_weight_constant)).float()
-        self.register_buffer("weights", weights)
+        if weights is None and recipe.class_weight_constant is not None:
+            weights = class_weights(histogram, recipe.class_weight_constant)
+        self.register_buffer("weights", None if weights is None else torch.from_numpy(weights).float())
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of N x C x H x W logits against N x H x W labels; zero when every pixel is void."""

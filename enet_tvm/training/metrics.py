@@ -41,8 +41,8 @@ class SegmentationMetrics:
     classes : tuple of str
         Class names.
     class_iou, class_accuracy : tuple of float
-        Per class; NaN for a class that occurs neither in the labels nor in the predictions (IoU), or not in the
-        labels (accuracy), and such classes are left out of the means.
+        Per class; NaN for a class that does not occur in the labels, and such classes are left out of the means. (Pixels that
+        are wrongly taken for one lower the figures of the classes that they are of.)
     miou, class_average, global_accuracy : float
         Mean of `class_iou`, mean of `class_accuracy`, and the share of labelled pixels that are right.
     pixels : int
@@ -69,6 +69,11 @@ class SegmentationMetrics:
     category_miou: float = math.nan
     instance: InstanceMetrics | None = None
 
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes of which there is no labelled pixel."""
+        return tuple(name for name, accuracy in zip(self.classes, self.class_accuracy, strict=True) if math.isnan(accuracy))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON takes them (NaN becomes null); those that the data do not have are left out."""
         classes: dict[str, dict[str, float | None]] = {
@@ -81,6 +86,7 @@ class SegmentationMetrics:
             "class_average": _json(self.class_average),
             "global_accuracy": _json(self.global_accuracy),
             "pixels": self.pixels,
+            "absent": list(self.absent),
             "classes": classes,
         }
         if self.categories:
@@ -165,8 +171,9 @@ def known_mean(values: np.ndarray) -> float:
 
 
 def _iou(counts: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return np.diag(counts) / (counts.sum(axis=1) + false_positives(counts))
+    """Return the IoU of each class; NaN for one without labelled pixels, whatever was taken for it."""
+    labelled = counts.sum(axis=1)
+    return np.where(labelled > 0, np.diag(counts) / np.maximum(1, labelled + false_positives(counts)), np.nan)
 
 
 def _json(value: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,14 @@ class Model:
             raise UserError(
                 f"{self.name} knows {len(self.classes)} classes and the data set {class_set.name} has {len(class_set)}; "
                 "give weights that were trained on it"
+            )
+        named = not all(re.fullmatch(r"class \d+", name) for name in self.classes)  # as 'import-weights --classes N' calls them
+        if named and self.classes != class_set.names:
+            pairs = zip(self.classes, class_set.names, strict=True)
+            place, (own, other) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
+            raise UserError(
+                f"{self.name} has '{own}' as class {place} and the data set {class_set.name} has '{other}'; give weights that "
+                "were trained on it, or name its classes the same in the same order"
             )
         if self.size is not None and size != self.size:
             raise UserError(f"{self.name} was compiled for {self.size}, not {size}; leave --size out or compile it for that")

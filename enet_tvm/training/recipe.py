@@ -15,6 +15,7 @@ from enet_tvm.size import Size, parse_size
 from enet_tvm.training.toml_lines import line_of
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+ClassWeight = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class _Section(BaseModel):
@@ -48,6 +49,9 @@ class LossRecipe(_Section):
     cross_entropy: float = Field(default=1.0, ge=0)
     class_weight_constant: float | None = Field(default=1.02, gt=1)
     """The c of the paper's class weights 1 / ln(c + p): larger is more even. Zero in TOML means no class weights."""
+    class_weights: tuple[ClassWeight, ...] | dict[str, ClassWeight] | None = None
+    """Weights to use instead: one for each class in the order of the data set, or a table by name; classes that it does not
+    name weigh 1."""
     label_smoothing: Fraction = 0.0
     """Share of the cross-entropy's target that is spread over all classes."""
     lovasz: float = Field(default=0.0, ge=0)

@@ -25,7 +25,7 @@ from enet_tvm.training.batches import PackedSamples, batches_per_epoch, epoch_ba
 from enet_tvm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from enet_tvm.training.curves import draw_curves
 from enet_tvm.training.evaluate import evaluate, torch_forward
-from enet_tvm.training.loss import SegmentationLoss
+from enet_tvm.training.loss import SegmentationLoss, explicit_class_weights
 from enet_tvm.training.metrics import SegmentationMetrics
 from enet_tvm.training.processes import Processes
 from enet_tvm.training.recipe import Recipe, Settings
@@ -167,6 +167,7 @@ class Trainer:
             self._check_same_pictures(checkpoint)
         for stage in self.stages:
             shared_batch(len(self.samples), stage.batch_size, self.processes)
+            explicit_class_weights(stage.loss, self.class_set)
         self.val = [val[i] for i in range(len(val))] if self.processes.leads else []
         if self.processes.leads and not any((labels != self.class_set.ignore_index).any() for _, labels in self.val):
             raise UserError("the val split has no labelled pixel, so no weights could be called best; check its label files")
@@ -206,7 +207,9 @@ class Trainer:
         self.network.to(self.processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.network, self.stage.average_decay)
         self.optimiser = _optimiser(self.network, self.stage)
-        self.loss = SegmentationLoss(self.stage.loss, self.samples.histogram, self.class_set.ignore_index, self.processes)
+        weights = explicit_class_weights(self.stage.loss, self.class_set)
+        void = self.class_set.ignore_index
+        self.loss = SegmentationLoss(self.stage.loss, self.samples.histogram, void, self.processes, weights)
         self.loss.to(self.processes.device)
         self.together = self.processes.together(self.network)
 

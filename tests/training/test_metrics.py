@@ -34,11 +34,14 @@ def test_by_hand():
 
 
 def test_classes_that_do_not_occur_are_left_out_of_the_means():
+    """Whether or not anything is taken for them: that lowers the IoU of the classes that it is of."""
     metrics = measure([0, 0, 1], [0, 0, 0])
-    assert metrics.class_iou[:2] == pytest.approx((2 / 3, 0))
-    assert math.isnan(metrics.class_iou[2])
-    assert metrics.miou == pytest.approx(1 / 3)
+    assert metrics.class_iou[0] == pytest.approx(2 / 3)
+    assert all(math.isnan(iou) for iou in metrics.class_iou[1:])
+    assert metrics.miou == pytest.approx(2 / 3)
     assert metrics.class_average == pytest.approx(2 / 3)
+    assert metrics.absent == ("b", "c")
+    assert metrics.to_dict()["absent"] == ["b", "c"]
     assert metrics.to_dict()["classes"]["c"] == {"iou": None, "accuracy": None}
 
 
