@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from enet_tvm.data.classes import ClassSet, spread_colour
 from enet_tvm.data.patterns import check_pattern
@@ -24,7 +24,7 @@ LARGEST_VALUE = 65535
 Channel = Annotated[int, Field(ge=0, le=255, strict=True)]
 Colour = tuple[Channel, Channel, Channel]
 Value = Annotated[int, Field(ge=0, le=LARGEST_VALUE, strict=True)]
-Share = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1), BeforeValidator(lambda value: str(value) if isinstance(value, bool) else value)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 # In what follows, a field's description is what an error says was expected of it.
