@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from enet_tvm.data.classes import require_classes
 from enet_tvm.data.source import LabelledStreet, Samples, open_samples
 from enet_tvm.errors import UserError
 from enet_tvm.runtime.pictures import find_pictures, load_picture
@@ -94,6 +95,7 @@ def open_inputs(
             raise UserError(
                 f"the artifact has {classes} classes and {data} has {len(samples.class_set)}; give pictures with --images"
             )
+        require_classes(segmenter.manifest.classes, samples.class_set, "the artifact")
         return _labelled(samples, f"{len(samples)} pictures of {data} ({split})")
     streets = LabelledStreet(segmenter.size, synthetic or _DEFAULT_STREETS)
     inputs = _labelled(streets, f"{len(streets)} drawn streets")

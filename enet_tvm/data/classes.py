@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from enet_tvm.errors import UserError
 
 INSTANCE_STEP = 1000
 """In a map of instances, instance `n` of class `c` is ``c * INSTANCE_STEP + n``; -1 belongs to no instance."""
@@ -57,6 +60,38 @@ class ClassSet:
     def instance_classes(self) -> tuple[str, ...]:
         """Names of the classes of which single instances are labelled."""
         return tuple(name for name, share in zip(self.names, self.instance_shares, strict=False) if share > 0)
+
+
+def require_classes(names: Sequence[str], class_set: ClassSet, source: str) -> None:
+    """Refuse a data set that has other classes than a network.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The network's classes. Where they were only counted (``class 0``, ``class 1``, ...) any names go with them.
+    class_set : ClassSet
+        The data set's.
+    source : str
+        Where the network comes from, for the sentence.
+
+    Raises
+    ------
+    UserError
+        When there are more or fewer, or one has another name.
+    """
+    if len(names) != len(class_set):
+        raise UserError(
+            f"{source} knows {len(names)} classes and the data set {class_set.name} has {len(class_set)}; "
+            "give weights that were trained on it"
+        )
+    if all(name == f"class {number}" for number, name in enumerate(names)):
+        return
+    for number, (own, other) in enumerate(zip(names, class_set.names, strict=True)):
+        if own != other:
+            raise UserError(
+                f"{source} has '{own}' as class {number} and the data set {class_set.name} has '{other}'; give weights that were "
+                "trained on it, or name its classes the same in the same order"
+            )
 
 
 CAMVID = ClassSet(

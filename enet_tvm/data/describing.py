@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from enet_tvm.data.annotations.finding import DRAWN, draw_masks, find_annotations
 from enet_tvm.data.class_list import read_classes, spread_palette
-from enet_tvm.data.classes import ClassSet
+from enet_tvm.data.classes import CLASS_SETS, ClassSet
 from enet_tvm.data.dataset_file import FILE_NAME, read_dataset_file
 from enet_tvm.data.discovery import (
     FoundClasses,
@@ -155,7 +156,8 @@ def describe_directory(
 def _class_names(wish: str | None, root: Path) -> tuple[ClassSet | None, str]:
     if wish is None:
         return find_class_names(root)
-    if "," in wish and not Path(wish).expanduser().is_file():
+    known = wish.isdecimal() or wish in CLASS_SETS or Path(wish).expanduser().is_file()
+    if not known and ("," in wish or not re.search(r"[/\\.]", wish)):
         names = tuple(name.strip() for name in wish.split(","))
         if not all(names) or len(set(names)) < len(names):
             raise UserError(

@@ -29,6 +29,8 @@ _MASK_WORDS = (
     *("groundtruth", "ground_truth", "target", "targets", "labelids", "segmentationclass", "segmentationclasspng", "l", "y"),
 )
 _MASK_SUFFIX = re.compile(rf"[-_ .]({'|'.join(sorted(_MASK_WORDS, key=len, reverse=True))})$", re.IGNORECASE)
+_PICTURE_SUFFIX = re.compile(r"[-_ .](rgb|image|img|photo|picture|color|colour|leftimg8bit)$", re.IGNORECASE)
+_MOST_ENDINGS = 6
 _LOSSY = (".jpg", ".jpeg")
 _WHITE = (127, 128, 254, 255, 65535)
 _VOID_VALUES = (255, 65535)
@@ -68,14 +70,20 @@ def find_patterns(paths: Sequence[str], pictures: Sequence[str] = (), masks: Seq
     files = [path for path in paths if Path(path).suffix.lower() in SUFFIXES]
     given = (tuple(pictures), tuple(masks))
     tried = [given] if all(given) else [(given[0] or found[0], given[1] or found[1]) for found in _candidates(files)]
-    found = [Patterns(p, m, pair_files(files, p, m)) for p, m in dict.fromkeys(tried)]
-    # Of patterns that pair as many files, those that leave the fewest over, and that come first: the surest kind does.
-    found.sort(key=lambda each: (-len(each.pairing.pairs), len(each.pairing.doubles), _left_over(each.pairing)))
-    return found[0] if found and found[0].pairing.pairs else None
+    best: Patterns | None = None
+    for of_pictures, of_masks in dict.fromkeys(tried):
+        found = Patterns(of_pictures, of_masks, pair_files(files, of_pictures, of_masks))
+        if found.pairing.pairs and (best is None or _rank(found.pairing) < _rank(best.pairing)):
+            best = found
+            if len(found.pairing.pairs) * 2 == len(files):
+                break
+    return best
 
 
-def _left_over(pairing: Pairing) -> int:
-    return len(pairing.lone_pictures) + len(pairing.lone_masks)
+def _rank(pairing: Pairing) -> tuple[int, int, int]:
+    """Return what is smallest for patterns that pair most files and, of those, leave the fewest over."""
+    left_over = len(pairing.lone_pictures) + len(pairing.lone_masks)
+    return -len(pairing.pairs), len(pairing.doubles), left_over
 
 
 def _candidates(files: Sequence[str]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -96,14 +104,27 @@ def _candidates(files: Sequence[str]) -> Iterator[tuple[tuple[str, ...], tuple[s
             elif not _is_mask_word(picture) and not any(mask in folder.split("/") for folder in lossy):
                 others.append(pair)
     yield from named
-    endings = Counter(match[0] for path in files if (match := _MASK_SUFFIX.search(Path(path).stem)))
-    for ending, _ in endings.most_common(8):
+    endings = _endings(files, _MASK_SUFFIX)
+    for ending in endings:
         suffixes = sorted({Path(path).suffix.lower() for path in files if Path(path).stem.endswith(ending)} - {*_LOSSY})
         yield ("**/*.*",), tuple(f"**/*{ending}{suffix}" for suffix in suffixes) or (f"**/*{ending}.*",)
     if any(path.lower().endswith(_LOSSY) for path in files):
         kinds = tuple(f"**/*{kind}" for kind in sorted({Path(path).suffix.lower() for path in files}) if kind in _LOSSY)
         yield kinds, ("**/*.png",)
     yield from others
+    for of_pictures, of_masks in [*named, ((("**/*.*",), ("**/*.*",)))]:
+        for picture_ending in ("", *_endings(files, _PICTURE_SUFFIX)):
+            for mask_ending in endings:
+                yield (
+                    tuple(pattern.replace("*.*", f"*{picture_ending}.*") for pattern in of_pictures),
+                    tuple(pattern.replace("*.*", f"*{mask_ending}.*") for pattern in of_masks),
+                )
+
+
+def _endings(files: Sequence[str], known: re.Pattern[str]) -> list[str]:
+    """Return the endings of names that say what a file is, the most frequent first."""
+    found = Counter(match[0] for path in files if (match := known.search(Path(path).stem)))
+    return [ending for ending, _ in found.most_common(_MOST_ENDINGS)]
 
 
 def _beside(parts: Sequence[Sequence[str]], depth: int, picture: str, mask: str) -> bool:

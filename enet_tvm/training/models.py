@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from enet_tvm.data.classes import ClassSet
+from enet_tvm.data.classes import ClassSet, require_classes
 from enet_tvm.errors import UserError
 from enet_tvm.networks import load_network, read_info
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
@@ -49,19 +48,7 @@ class Model:
         UserError
             When either does not fit.
         """
-        if len(self.classes) != len(class_set):
-            raise UserError(
-                f"{self.name} knows {len(self.classes)} classes and the data set {class_set.name} has {len(class_set)}; "
-                "give weights that were trained on it"
-            )
-        named = not all(re.fullmatch(r"class \d+", name) for name in self.classes)  # as 'import-weights --classes N' calls them
-        if named and self.classes != class_set.names:
-            pairs = zip(self.classes, class_set.names, strict=True)
-            place, (own, other) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
-            raise UserError(
-                f"{self.name} has '{own}' as class {place} and the data set {class_set.name} has '{other}'; give weights that "
-                "were trained on it, or name its classes the same in the same order"
-            )
+        require_classes(self.classes, class_set, self.name)
         if self.size is not None and size != self.size:
             raise UserError(f"{self.name} was compiled for {self.size}, not {size}; leave --size out or compile it for that")
 

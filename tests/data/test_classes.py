@@ -2,7 +2,8 @@
 
 import pytest
 
-from enet_tvm.data.classes import CAMVID, ClassSet
+from enet_tvm.data.classes import CAMVID, CITYSCAPES, ClassSet, require_classes
+from enet_tvm.errors import UserError
 
 TWO = ("a", "b"), ((0, 0, 0), (1, 1, 1)), 255
 
@@ -19,3 +20,12 @@ def test_categories_and_instances_are_optional():
 def test_what_there_is_must_be_there_for_every_class(extra):
     with pytest.raises(ValueError, match="2 names but"):
         ClassSet("two", *TWO, **extra)
+
+
+def test_a_network_of_other_classes_is_refused():
+    require_classes(CAMVID.names, CAMVID, "x")
+    require_classes([f"class {number}" for number in range(len(CAMVID))], CAMVID, "x")
+    with pytest.raises(UserError, match="x knows 19 classes and the data set camvid has 11"):
+        require_classes(CITYSCAPES.names, CAMVID, "x")
+    with pytest.raises(UserError, match="x has 'lawn' as class 5 and the data set camvid has 'tree'"):
+        require_classes([{"tree": "lawn"}.get(name, name) for name in CAMVID.names], CAMVID, "x")

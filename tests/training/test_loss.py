@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from enet_tvm.training.loss import SegmentationLoss, class_weights, lovasz_softmax
+from enet_tvm.data.classes import ClassSet
+from enet_tvm.errors import UserError
+from enet_tvm.training.loss import SegmentationLoss, class_weights, explicit_class_weights, lovasz_softmax
 from enet_tvm.training.recipe import LossRecipe
 
 VOID = 11
@@ -90,3 +92,44 @@ def test_label_smoothing_is_pytorchs():
     logits, labels = batch()
     ours = SegmentationLoss(LossRecipe(class_weight_constant=0, label_smoothing=0.1), HISTOGRAM, VOID)(logits, labels)
     assert ours.item() == pytest.approx(F.cross_entropy(logits, labels.long(), label_smoothing=0.1).item(), rel=1e-6)
+
+
+def test_class_weights_are_finite_for_classes_that_never_occur():
+    weights = class_weights(np.array([100, 0, 5]))
+    assert np.isfinite(weights).all()
+    assert np.isfinite(class_weights(np.zeros(3))).all()
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = SegmentationLoss(LossRecipe(lovasz=1.0), np.array([100, 0, 5]), VOID)(
+        logits, torch.zeros(1, 4, 4, dtype=torch.uint8)
+    )
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
+THREE = ClassSet("three", ("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)), VOID)
+
+
+@pytest.mark.parametrize(("given", "expected"), [((1, 2, 3), [1, 2, 3]), ({"c": 5, "a": 0}, [0, 1, 5]), (None, None)])
+def test_explicit_class_weights(given, expected):
+    recipe = LossRecipe(class_weights=given)
+    weights = explicit_class_weights(recipe, THREE)
+    assert (None if weights is None else weights.tolist()) == expected
+    if weights is None:
+        return
+    logits, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
+    ours = SegmentationLoss(recipe, np.ones(3), VOID, weights=weights)(logits, labels)
+    assert torch.allclose(ours, F.cross_entropy(logits, labels, torch.tensor(expected).float()))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((1, 2), "are 2 numbers, and three has 3 classes"),
+        ({"d": 1}, "name 'd', and the classes are a, b, c"),
+        ((0, 0, 0), "all zero"),
+    ],
+)
+def test_class_weights_that_do_not_fit(given, words):
+    with pytest.raises(UserError, match=words):
+        explicit_class_weights(LossRecipe(class_weights=given), THREE)

@@ -33,6 +33,8 @@ def test_overrides_replace_top_level_keys():
         ("[optimiser]\nlearning_rate = inf", "'optimiser.learning_rate'"),
         ('[optimiser]\nschedule = "magic"', "'optimiser.schedule' = 'magic'"),
         ("[augmentation]\nscale = [2.0, 1.0]", "'augmentation.scale'"),
+        ("[loss]\nclass_weights = [1, -1]", "'loss.class_weights"),
+        ('[loss]\nclass_weights = { road = "much" }', "'loss.class_weights"),
         ("[loss]\nfocal = 1", "'loss.focal' is not a key"),
         ("epochs = = 3", "not valid TOML"),
     ],

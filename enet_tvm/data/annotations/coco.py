@@ -75,8 +75,8 @@ def parse_coco(content: Any, path: Path) -> Annotations:
     boxes = 0
     for place, annotation in enumerate(file.annotations):
         if annotation.image_id not in sizes or annotation.category_id not in names:
-            what = "image" if annotation.image_id not in sizes else "category"
-            raise UserError(f"{path}: annotation {place} is of an {what} that the file does not list; {_REMEDY}")
+            what = "an image" if annotation.image_id not in sizes else "a category"
+            raise UserError(f"{path}: annotation {place} is of {what} that the file does not list; {_REMEDY}")
         if not annotation.segmentation:
             boxes += 1
             continue
