@@ -40,7 +40,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 # Resolves the newest versions that pyproject.toml allows, with every extra, and pins all of them; run `make test` before committing the result.
 constraints:
 	rm -rf build/constraints
-	TORCH_INDEX='$(TORCH_INDEX)' tools/install '$(PYTHON)' build/constraints /dev/null 'test,dev,cuda,bench,tensorboard,tune,video'
+	TORCH_INDEX='$(TORCH_INDEX)' tools/install '$(PYTHON)' build/constraints /dev/null 'test,dev,annotations,cuda,bench,tensorboard,tune,live'
 	tools/freeze build/constraints > build/constraints.txt
 	mv build/constraints.txt $(CONSTRAINTS)
 

@@ -89,8 +89,8 @@ def require_classes(names: Sequence[str], class_set: ClassSet, source: str) -> N
     for number, (own, other) in enumerate(zip(names, class_set.names, strict=True)):
         if own != other:
             raise UserError(
-                f"{source} has '{own}' as class {number} and the data set {class_set.name} has '{other}'; give weights that were "
-                "trained on it, or name its classes the same in the same order"
+                f"{source} has '{own}' as class {number} and the data set {class_set.name} has '{other}'; give weights that "
+                "were trained on it, or name its classes the same in the same order"
             )
 
 

@@ -203,6 +203,9 @@ def read_dataset_file(path: Path) -> DatasetFile:
         raise UserError(_complaint(path, text, error)) from error
 
 
+_TABLES: dict[str, type[BaseModel]] = {"classes": ClassEntry, "splits": SplitEntries}
+
+
 def _complaint(path: Path, text: str, error: ValidationError) -> str:
     first = error.errors()[0]
     location = first["loc"]
@@ -213,7 +216,7 @@ def _complaint(path: Path, text: str, error: ValidationError) -> str:
         if isinstance(step, str) and step in model.model_fields:
             keys.append(step)
             field = model.model_fields[step]
-            model = {"classes": ClassEntry, "splits": SplitEntries}.get(step, model)
+            model = _TABLES.get(step, model)
         elif isinstance(step, int) and keys[-1:] == ["classes"]:
             keys.append(step)
         elif first["type"] == "extra_forbidden":

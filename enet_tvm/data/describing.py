@@ -117,7 +117,8 @@ def describe_directory(
             raise UserError(_nothing_found(root, own, wishes))
         drawn = draw_masks(root, own, found, wanted=given.names if given else (), outside=wishes.outside)
         said += drawn.said
-        pictures, masks = (drawn.pictures,), (drawn.masks,)
+        pictures: tuple[str, ...] = (drawn.pictures,)
+        masks: tuple[str, ...] = (drawn.masks,)
         classes = FoundClasses(drawn.names, drawn.values, _colours(drawn.names, given), drawn.void, ())
         pairing = pair_files(walk_files(root), pictures, masks)
         kind = "numbers"

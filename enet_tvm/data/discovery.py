@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,8 +165,10 @@ class MaskCounts:
         Pixels of each colour, of masks that are coloured.
     bits : Counter of str
         How the masks are stored, in words.
-    palette : ndarray or None
-        The palette that all masks have in common, 256 x 3.
+    palette : dict of int to (int, int, int)
+        The colour of each number, of masks with a palette.
+    palettes_differ : bool
+        Whether one number has several.
     problems : list of str
         A sentence about each mask that could not be read.
     """
@@ -173,7 +176,7 @@ class MaskCounts:
     values: Counter[int] = field(default_factory=Counter)
     colours: Counter[Colour] = field(default_factory=Counter)
     bits: Counter[str] = field(default_factory=Counter)
-    palette: NDArray[np.uint8] | None = None
+    palette: dict[int, Colour] = field(default_factory=dict)
     palettes_differ: bool = False
     problems: list[str] = field(default_factory=list)
 
@@ -215,7 +218,7 @@ def count_masks(root: Path, masks: Sequence[str], track: Track | None = None) ->
     return counts
 
 
-def _count(counts: MaskCounts, pixels: NDArray, mode: str, palette: NDArray[np.uint8] | None) -> None:
+def _count(counts: MaskCounts, pixels: NDArray[Any], mode: str, palette: NDArray[np.uint8] | None) -> None:
     if pixels.ndim == 3 and (pixels != pixels[..., :1]).any():
         counts.bits["colours"] += 1
         packed, found = np.unique(pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32), return_counts=True)
@@ -227,16 +230,13 @@ def _count(counts: MaskCounts, pixels: NDArray, mode: str, palette: NDArray[np.u
     values, found = np.unique(grey, return_counts=True)
     tallied = dict(zip((int(value) for value in values[: _MOST_COUNTED + 1]), found.tolist(), strict=False))
     counts.values.update(tallied)
-    if palette is not None:
-        used = [value for value in tallied if value < len(palette)]
-        if counts.palette is None:
-            counts.palette = np.zeros((256, 3), np.int16) - 1
-        known = counts.palette[used]
-        counts.palettes_differ |= bool(((known >= 0) & (known != palette[used])).any())
-        counts.palette[used] = palette[used]
     for value, count in tallied.items():
-        colour = tuple(palette[value].tolist()) if palette is not None and value < len(palette) else (value,) * 3
-        if all(0 <= channel <= 255 for channel in colour):
+        colour = (value, value, value)
+        if palette is not None:
+            red, green, blue = palette[value].tolist()
+            colour = (red, green, blue)
+            counts.palettes_differ |= counts.palette.setdefault(value, colour) != colour
+        if min(colour) >= 0 and max(colour) <= 255:
             counts.colours[colour] += count
 
 
@@ -376,10 +376,8 @@ def _palette(given: ClassSet | None, names: Sequence[str]) -> tuple[Colour, ...]
 
 
 def _palette_of_file(counts: MaskCounts, values: Sequence[int]) -> tuple[Colour, ...] | None:
-    if counts.palette is None or counts.palettes_differ or values[-1] > 255:
-        return None
-    listed = [tuple(counts.palette[value].tolist()) for value in values]
-    return tuple((r, g, b) for r, g, b in listed) if len(set(listed)) == len(listed) and min(map(min, listed)) >= 0 else None
+    listed = tuple(counts.palette[value] for value in values if value in counts.palette)
+    return listed if len(listed) == len(set(listed)) == len(values) and not counts.palettes_differ else None
 
 
 def find_class_names(root: Path) -> tuple[ClassSet | None, str]:

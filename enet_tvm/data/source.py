@@ -149,7 +149,7 @@ def find_data_set(where: str | Path, dataset: str | None = None) -> type[PairedF
         if dataset not in DATA_SETS:
             raise UserError(f"there is no data set '{dataset}'; give one of {', '.join(DATA_SETS)}")
         return DATA_SETS[dataset]
-    kinds = (CustomData, *DATA_SETS.values())
+    kinds: tuple[type[PairedFiles], ...] = (CustomData, *DATA_SETS.values())
     for kind in kinds:
         if kind.recognises(root):
             return custom_data(root) if kind is CustomData else kind

@@ -75,7 +75,7 @@ def test_weights_of_other_classes_are_refused(data, tmp_path, capsys, monkeypatc
 def test_check_and_train_name_what_is_wrong(data, tmp_path, capsys, monkeypatch):
     (data / "masks" / "0001.png").unlink()
     Image.new("L", (8, 8), 3).save(data / "masks" / "0002.png")
-    code, out, _ = run(capsys, monkeypatch, "data", "check", "--data", data, "--json", tmp_path / "c.json")
+    code, _, _ = run(capsys, monkeypatch, "data", "check", "--data", data, "--json", tmp_path / "c.json")
     assert code == 2
     told = json.loads((tmp_path / "c.json").read_text())["problems"]
     assert len(told) == 3
