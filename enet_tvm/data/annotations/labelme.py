@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from enet_tvm.data.annotations.shapes import AnnotatedPicture, Bitmap, Ellipse, Line, Outline, Region
+from enet_tvm.data.masks import stored_pixels
 from enet_tvm.errors import UserError
 from enet_tvm.size import Size
 
@@ -87,11 +86,13 @@ def _form(shape: _Shape, where: str) -> Outline | Line | Ellipse | Bitmap:
 
 
 def _bitmap(shape: _Shape, where: str) -> Bitmap:
-    try:
-        if not shape.mask:
-            raise ValueError("it has no pixels")
-        with Image.open(io.BytesIO(base64.b64decode(shape.mask, validate=True))) as image:
-            pixels = np.asarray(image.convert("L")) > 0
-    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{where} is a mask that cannot be read ({error}); {_REMEDY}") from error
-    return Bitmap(pixels, round(shape.points[0][0]), round(shape.points[0][1]))
+    with tempfile.TemporaryDirectory(prefix="enet-tvm-") as folder:
+        path = Path(folder) / "mask.png"
+        try:
+            path.write_bytes(base64.b64decode(shape.mask or "", validate=True))
+            pixels = stored_pixels(path)
+        except (UserError, ValueError) as error:
+            raise UserError(f"{where} is a mask whose pixels are no PNG file in base 64; {_REMEDY}") from error
+    if pixels.ndim != 2:
+        raise UserError(f"{where} is a mask in colours; {_REMEDY}")
+    return Bitmap(pixels > 0, round(shape.points[0][0]), round(shape.points[0][1]))

@@ -61,9 +61,9 @@ def test_later_shapes_lie_on_top():
         (("apple", "blob", [[1, 2]], {}), "'shapes.0.shape_type'"),
         (("apple", "polygon", [[1, "x"]], {}), "'shapes.0.points.0.1'"),
         (("", "polygon", [[1, 2]], {}), "'shapes.0.label'"),
-        (("apple", "mask", [[1, 2], [3, 4]], {"mask": "!"}), "a mask that cannot be read"),
-        (("apple", "mask", [[1, 2], [3, 4]], {"mask": base64.b64encode(b"x").decode()}), "a mask that cannot be read"),
-        (("apple", "mask", [[1, 2], [3, 4]], {}), "it has no pixels"),
+        (("apple", "mask", [[1, 2], [3, 4]], {"mask": "!"}), "whose pixels are no PNG file"),
+        (("apple", "mask", [[1, 2], [3, 4]], {"mask": base64.b64encode(b"x").decode()}), "whose pixels are no PNG file"),
+        (("apple", "mask", [[1, 2], [3, 4]], {}), "whose pixels are no PNG file"),
     ],
 )
 def test_what_does_not_fit(shape, words):
