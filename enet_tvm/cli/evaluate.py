@@ -21,7 +21,11 @@ def command(
     ],
     weights: Annotated[Path | None, typer.Option(help="Weights to evaluate; those shipped, by default.")] = None,
     artifact: Annotated[Path | None, typer.Option(metavar="DIR", help="Evaluate this compiled network instead.")] = None,
-    split: Annotated[str, typer.Option(help="Split of the data set.")] = "val",
+    split: Annotated[str, typer.Option(metavar="NAME[/N],...", help="Splits of the data set, as train takes them.")] = "val",
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RIDE[:START[:STOP]]", help="Only these frames of them: those that train holds out. Repeatable."),
+    ] = None,
     dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Which data set DIR is; its layout says it.")] = None,
     size: Annotated[
         str | None,
@@ -43,7 +47,7 @@ def command(
     from rich.console import Console
     from rich.progress import track
 
-    from enet_tvm.data.source import open_samples
+    from enet_tvm.data.rides import judged_data
     from enet_tvm.errors import UserError
     from enet_tvm.files import write_json
     from enet_tvm.size import parse_size
@@ -55,7 +59,7 @@ def command(
         raise UserError("both --weights and --artifact were given; give the one to evaluate")
     console = Console()
     model = artifact_model(artifact, threads) if artifact is not None else weights_model(weights, threads)
-    samples = open_samples(data, split, dataset=dataset)
+    samples = judged_data(data, split, hold_out or [], dataset)
     chosen = parse_size(size) if size else model.size or samples.paper_size
     model.check(samples.class_set, chosen)
     pictures = track(samples, description="segmenting", total=len(samples), console=console, disable=not console.is_terminal)
@@ -63,7 +67,8 @@ def command(
     told = Report(samples.class_set)
     how = (samples.class_set, model.mean, model.std, chosen)
     metrics = evaluate(model.forward, pictures, *how, instances, told.observe if report else None)
-    title = f"{model.name} on {len(samples)} pictures of {data} ({split})"
+    which = f"{', '.join(hold_out)} of {split}" if hold_out else split
+    title = f"{model.name} on {len(samples)} pictures of {data} ({which})"
     console.print(_table(metrics, title))
     if metrics.absent:
         console.print(f"not in this split, and left out of the means: {', '.join(metrics.absent)}", markup=False)
@@ -72,7 +77,7 @@ def command(
     origin = {
         "model": model.name,
         "data": data,
-        "split": split,
+        "split": which,
         "pictures": len(samples),
         "size": str(chosen) if chosen else None,
     }

@@ -16,6 +16,16 @@ def command(
     network: Annotated[str, typer.Option(help="What to train: enet or segnet.")] = "enet",
     recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="Built-in recipe, or a .toml file.")] = "default",
     dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Which data set DIR is; its layout says it.")] = None,
+    split: Annotated[
+        str, typer.Option(metavar="NAME[/N],...", help="What to train on: splits; val/5 is every fifth picture of val.")
+    ] = "train",
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RIDE[:START[:STOP]]",
+            help="Judge by these frames instead of val, and train on none of them; may be repeated. 0001TP:-31 is the last 31.",
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Replaces the recipe's number of epochs, in each stage.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Replaces the recipe's size of the training windows.")] = None,
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; by default the first of them that is here.")] = None,
@@ -32,13 +42,16 @@ def command(
     Cityscapes is brought to 1024x512 and SUN RGB-D to 256x200, as in the paper; --size, or the recipe, sets the windows
     that are cut from that.
 
+    --hold-out tells how weights do on streets that they have not seen; a val split often lies between training frames. A ride
+    is what file names begin with. Give evaluate the same --split and --hold-out for the figures of any weights there.
+
     On several GPUs: torchrun --nproc-per-node 4 -m enet_tvm train ...; the processes share each batch of the recipe.
     """
     import torch
     from rich.console import Console
 
-    from enet_tvm.data.check import require_sound
-    from enet_tvm.data.source import at_paper_size, open_samples
+    from enet_tvm.data.rides import training_data
+    from enet_tvm.data.source import at_paper_size
     from enet_tvm.files import write_json
     from enet_tvm.machine import default_threads
     from enet_tvm.size import parse_size
@@ -51,14 +64,15 @@ def command(
     console = Console(soft_wrap=True, highlight=False)
     chosen = load_recipe(recipe, epochs=epochs, crop=str(parse_size(size)) if size else None)
     torch.set_num_threads(threads or default_threads().threads)
-    require_sound(data, dataset=dataset)
-    train, val = (at_paper_size(open_samples(data, split, dataset=dataset)) for split in ("train", "val"))
+    opened = training_data(data, split, hold_out or [], dataset)
+    train, val = at_paper_size(opened.train), None if opened.val is None else at_paper_size(opened.val)
     with join_processes(device) as processes:
         console.quiet = not processes.leads
         window = max(stage.crop_size for stage in chosen.in_order())
         if (whole := train.paper_size) and (window.width > whole.width or window.height > whole.height):
             console.print(f"windows of {window} are larger than the pictures, {whole}; try --size {whole}", style="yellow")
-        trainer = Trainer(chosen, train, val, out, fresh=fresh, network=network, processes=processes, start=start)
+        options = {"fresh": fresh, "network": network, "processes": processes, "start": start, "data": opened.description}
+        trainer = Trainer(chosen, train, val, out, **options)
         if start is not None and trainer.started is not None:
             console.print(trainer.started.sentence(start), markup=False)
         try:
@@ -71,9 +85,17 @@ def command(
             raise typer.Exit(130) from None
         if not processes.leads:
             return
-    weights = out / "best.safetensors"
-    console.print(f"best: epoch {best['epoch']}, val mIoU {best['val_miou']:.4f}, in {weights}")
+    last = trainer.history[-1]
+    weights = out / ("last.safetensors" if val is None else "best.safetensors")
+    if hold_out:
+        console.print(f"last: epoch {last['epoch']}, held-out mIoU {last['val_miou']:.4f}, in {out / 'last.safetensors'}")
+    if val is None:
+        console.print(f"last: epoch {last['epoch']}, in {weights}")
+    else:
+        judge = "held-out" if hold_out else "val"
+        console.print(f"best: epoch {best['epoch']}, {judge} mIoU {best['val_miou']:.4f}, in {weights}")
     if json is not None:
-        what = {"weights": str(weights), "best": best, "epochs": trainer.epoch, "seconds": trainer.seconds}
+        what = {"weights": str(weights), "best": best, "last": last, "epochs": trainer.epoch, "seconds": trainer.seconds}
+        what |= {"data": opened.description}
         where = {"device": str(processes.device), "processes": processes.count, "threads": torch.get_num_threads()}
         write_json(json, what | where | {"recipe": chosen.model_dump(mode="json")})

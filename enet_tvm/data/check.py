@@ -99,8 +99,15 @@ def check_data_set(
     return CheckReport(kind.class_set.name, pictures, tuple(problems), tuple(warnings))
 
 
-def require_sound(where: str | Path, *, dataset: str | None = None) -> None:
+def require_sound(where: str | Path, splits: Sequence[str] = REQUIRED, *, dataset: str | None = None) -> None:
     """Refuse a data set whose files are visibly not in order; nothing is decoded, so that it costs a moment.
+
+    Parameters
+    ----------
+    where, dataset : str
+        As `check_data_set` takes them.
+    splits : sequence of str
+        Splits that are looked at.
 
     Raises
     ------
@@ -109,7 +116,7 @@ def require_sound(where: str | Path, *, dataset: str | None = None) -> None:
     """
     if str(where) == SYNTHETIC:
         return
-    report = check_data_set(where, REQUIRED, dataset=dataset, thorough=False)
+    report = check_data_set(where, splits, dataset=dataset, thorough=False)
     if report.problems:
         raise UserError(in_short(report.problems, Path(where)))
 

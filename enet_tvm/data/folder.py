@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from PIL import Image
@@ -147,6 +148,12 @@ class PairedFiles(ABC):
         with contextlib.suppress(UserError):
             if (orientation := read_header(labels).orientation) != 1:
                 yield f"{labels} has EXIF data to turn it (orientation {orientation}), and labels are never turned; remove them"
+
+    def with_pairs(self, pairs: Sequence[tuple[Path, Path]]) -> Self:
+        """Return the data set with these pairs of files in the place of its own; they may be of several of its splits."""
+        chosen = copy.copy(self)
+        chosen.pairs = tuple(pairs)
+        return chosen
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -60,10 +60,8 @@ class ConsoleObserver:
         where = f"{plan.threads} thread{'s' * (plan.threads > 1)}" if plan.device == "cpu" else plan.device
         if plan.processes > 1:
             where = f"{plan.processes} processes, each on {where}"
-        self._print(
-            f"{plan.parameters:,} parameters, {plan.train_pictures} pictures to train on, {plan.val_pictures} to check with, "
-            f"{stages} = {plan.steps:,} steps on {where}{resumed}"
-        )
+        pictures = f"{plan.train_pictures} pictures to train on, {plan.val_pictures or 'none'} to check with"
+        self._print(f"{plan.parameters:,} parameters, {pictures}, {stages} = {plan.steps:,} steps on {where}{resumed}")
 
     def stepped(self, step: Step) -> None:
         """Move the bar; after the first steps say how long it will take."""

@@ -108,7 +108,8 @@ class Trainer:
     recipe : Recipe
         How to train.
     train, val : Samples
-        Labelled pictures; `val` is segmented at its own size, in float32.
+        Labelled pictures; `val` is segmented at its own size, in float32. Without a `val`, ``last.safetensors`` is written as
+        often, but nothing is judged, nor called best.
     directory : str or Path
         Where everything is kept.
     fresh : bool
@@ -120,6 +121,8 @@ class Trainer:
     start : str or Path, optional
         Weights of the same network to start from, instead of random ones; see `enet_tvm.training.start`. A training that goes
         on from a checkpoint leaves them alone.
+    data : dict of str to str, optional
+        What the pictures of both are, in words, for the notes of the weights.
 
     Attributes
     ----------
@@ -144,18 +147,20 @@ class Trainer:
         self,
         recipe: Recipe,
         train: Samples,
-        val: Samples,
+        val: Samples | None,
         directory: str | Path,
         *,
         fresh: bool = False,
         network: str = "enet",
         processes: Processes | None = None,
         start: str | Path | None = None,
+        data: dict[str, str] | None = None,
     ) -> None:
         if network not in NETWORKS:
             raise UserError(f"there is no network '{network}'; choose one of {', '.join(sorted(NETWORKS))}")
         self.network_name = network
         self.recipe = recipe
+        self.data = data or {}
         self.stages = recipe.in_order()
         self.directory = Path(directory)
         self.class_set = train.class_set
@@ -168,8 +173,9 @@ class Trainer:
         for stage in self.stages:
             shared_batch(len(self.samples), stage.batch_size, self.processes)
             explicit_class_weights(stage.loss, self.class_set)
-        self.val = [val[i] for i in range(len(val))] if self.processes.leads else []
-        if self.processes.leads and not any((labels != self.class_set.ignore_index).any() for _, labels in self.val):
+        self.val = [val[i] for i in range(len(val))] if val is not None and self.processes.leads else []
+        judged = val is not None and self.processes.leads
+        if judged and not any((labels != self.class_set.ignore_index).any() for _, labels in self.val):
             raise UserError("the val split has no labelled pixel, so no weights could be called best; check its label files")
         torch.manual_seed(recipe.seed)
         self.started = read_start(start, network, self.class_set) if start is not None and checkpoint is None else None
@@ -274,10 +280,8 @@ class Trainer:
                 step_started = now
                 observer.stepped(Step(self.epoch, plan.steps_done + number + 1, plan.steps, losses[-1], rate, speed))
         self.epoch += 1
-        metrics = None
-        last = in_stage + 1 == self.stage.epochs
-        if self.processes.leads and ((in_stage + 1) % self.stage.evaluate_every == 0 or last):
-            metrics = self.evaluate()
+        due = (in_stage + 1) % self.stage.evaluate_every == 0 or in_stage + 1 == self.stage.epochs
+        metrics = self.evaluate() if due and self.val else None
         self.seconds += time.monotonic() - started
         row = {
             "epoch": self.epoch,
@@ -290,7 +294,7 @@ class Trainer:
             "val_global_accuracy": metrics.global_accuracy if metrics else None,
         }
         if self.processes.leads:
-            self._save(row, metrics)
+            self._save(row, metrics, due)
         return row
 
     def _step(self, pictures: Tensor, labels: Tensor, rate: float) -> float:
@@ -319,21 +323,24 @@ class Trainer:
         """Return the metrics of the averaged weights on the val pictures, in float32."""
         return evaluate(torch_forward(self.average.network), self.val, self.class_set, MEAN, STD)
 
-    def _save(self, row: dict[str, Any], metrics: SegmentationMetrics | None) -> None:
+    def _save(self, row: dict[str, Any], metrics: SegmentationMetrics | None, due: bool) -> None:
         before = self.best
         self.history.append(row)
-        if metrics is not None and self.stage.part == "network":
+        if due and self.stage.part == "network":
+            notes: dict[str, Any] = {"recipe": self.recipe.model_dump(mode="json"), "epoch": self.epoch}
+            notes |= {"data": self.data} if self.data else {}
+            notes |= {"val": metrics.to_dict()} if metrics else {}
             info = WeightsInfo(
                 network=self.network_name,
                 classes=self.class_set.names,
                 palette=self.class_set.palette,
                 mean=MEAN,
                 std=STD,
-                notes={"recipe": self.recipe.model_dump(mode="json"), "epoch": self.epoch, "val": metrics.to_dict()},
+                notes=notes,
                 variant=self.variant,
             )
             save_network(self.average.network, info, self.directory / "last.safetensors")
-            if before is None or metrics.miou > before["val_miou"]:
+            if metrics is not None and (before is None or metrics.miou > before["val_miou"]):
                 save_network(self.average.network, info, self.directory / "best.safetensors")
         save_checkpoint(
             Checkpoint(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from enet_tvm.cli import evaluate, train
 from enet_tvm.data.source import LabelledStreet
 from enet_tvm.errors import UserError
-from enet_tvm.networks import ENet, WeightsInfo, save_network
+from enet_tvm.networks import ENet, WeightsInfo, read_info, save_network
 from enet_tvm.size import Size
 
 
@@ -69,6 +69,31 @@ def test_train_then_evaluate(data, tmp_path):
     report = (tmp_path / "report" / "report.md").read_text()
     assert f"| mean IoU | {100 * figures['miou']:.2f} |" in report
     assert "- split: val" in report
+
+
+def test_a_ride_is_held_out_and_judged(data, tmp_path):
+    held = ("--data", data, "--hold-out", "1.png", "--json")
+    result = run(train.command, *held, tmp_path / "train.json", "--out", tmp_path, "--epochs", 2, "--size", "64x48")
+    assert "3 pictures to train on, 1 to check with" in result.output
+    assert "held-out mIoU" in result.output
+    trained = json.loads((tmp_path / "train.json").read_text())
+    assert trained["data"] == {"train": "train without 1.png", "val": "1.png of train"}
+    assert read_info(tmp_path / "last.safetensors").notes["data"] == trained["data"]
+    weights = ("--weights", tmp_path / "last.safetensors", "--split", "train")
+    run(evaluate.command, *held, tmp_path / "evaluate.json", *weights)
+    figures = json.loads((tmp_path / "evaluate.json").read_text())
+    assert figures["miou"] == pytest.approx(trained["last"]["val_miou"], abs=1e-6)
+    assert (figures["pictures"], figures["split"]) == (1, "1.png of train")
+
+
+def test_training_on_everything_keeps_the_last_weights(data, tmp_path):
+    everything = ("--data", data, "--split", "train,val", "--out", tmp_path, "--epochs", 2, "--size", "64x48")
+    result = run(train.command, *everything, "--json", tmp_path / "train.json")
+    assert "6 pictures to train on, none to check with" in result.output
+    assert json.loads((tmp_path / "train.json").read_text())["weights"] == str(tmp_path / "last.safetensors")
+    assert not (tmp_path / "best.safetensors").exists()
+    notes = read_info(tmp_path / "last.safetensors").notes
+    assert (notes["epoch"], notes["data"], "val" in notes) == (2, {"train": "train,val"}, False)
 
 
 def test_weights_of_another_class_count_are_refused(data, tmp_path):
