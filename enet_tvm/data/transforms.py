@@ -57,6 +57,14 @@ class Augmentation:
         Largest turn of the colour circle, in degrees.
     blur : float
         Probability of a 3x3 binomial blur.
+    exposure : (float, float)
+        Range of the change of the exposure, in stops: one stop more is twice the light, two less are dusk.
+    white_balance : float
+        Largest change of the gains of red and blue, in stops likewise: a colder or a warmer light.
+    gamma : float
+        The exponent of the values lies in ``1 / (1 + x) .. 1 + x``; drawn uniformly in the logarithm.
+    noise : float
+        Largest standard deviation of a camera's noise, of values in 0..1; drawn uniformly from zero.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
@@ -67,6 +75,10 @@ class Augmentation:
     saturation: float = 0.0
     hue: float = 0.0
     blur: float = 0.0
+    exposure: tuple[float, float] = (0.0, 0.0)
+    white_balance: float = 0.0
+    gamma: float = 0.0
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,13 +101,23 @@ class Crop:
     flip: bool
 
 
-def draw_crop(shape: tuple[int, int], size: tuple[int, int], augmentation: Augmentation, rng: np.random.Generator) -> Crop:
-    """Draw a window of a picture of height and width `shape`; `scale`, `aspect` and `flip` of `augmentation` decide it."""
+def draw_crop(
+    shape: tuple[int, int],
+    size: tuple[int, int],
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+    pixel: tuple[int, int] | None = None,
+) -> Crop:
+    """Draw a window of a picture of height and width `shape`; `scale`, `aspect` and `flip` of `augmentation` decide it.
+
+    The `pixel`, a row and a column of the picture, lies in the window if it is given.
+    """
+    row, column = pixel or (None, None)
     low, high = augmentation.scale
     zoom = math.exp(rng.uniform(math.log(low), math.log(high)))
     stretch = math.exp(rng.uniform(-1, 1) * math.log1p(augmentation.aspect) / 2)
-    rows = _window(shape[0], size[0], zoom / stretch, rng)
-    columns = _window(shape[1], size[1], zoom * stretch, rng)
+    rows = _window(shape[0], size[0], zoom / stretch, rng, row)
+    columns = _window(shape[1], size[1], zoom * stretch, rng, column)
     return Crop(rows, columns, size, bool(rng.random() < augmentation.flip))
 
 
@@ -154,10 +176,13 @@ class Window:
         return self.source_start + ((torch.arange(count) + 0.5) * (length / count)).long().clamp_(max=length - 1)
 
 
-def _window(length: int, size: int, zoom: float, rng: np.random.Generator) -> Window:
+def _window(length: int, size: int, zoom: float, rng: np.random.Generator, inside: int | None) -> Window:
     wanted = max(1, round(size / zoom))
     slack = length - wanted
-    begin = int(rng.integers(min(0, slack), max(0, slack), endpoint=True))
+    first, last = min(0, slack), max(0, slack)
+    if inside is not None:
+        first, last = max(first, inside - wanted + 1), min(last, inside)
+    begin = int(rng.integers(first, last, endpoint=True))
     source_start, source_stop = max(0, begin), min(length, begin + wanted)
     start = min(size - 1, round((source_start - begin) * size / wanted))
     stop = max(start + 1, round((source_stop - begin) * size / wanted))
@@ -176,6 +201,14 @@ class ColourChange:
         Turn of the colour circle, in radians.
     blur : bool
         Whether the picture is blurred.
+    gains : (float, float, float)
+        Factors of red, green and blue, of exposure and white balance together.
+    gamma : float
+        Exponent of the values.
+    noise : float
+        Standard deviation of the noise.
+    noise_seed : int
+        What decides the noise.
     """
 
     brightness: float
@@ -183,6 +216,10 @@ class ColourChange:
     saturation: float
     hue: float
     blur: bool
+    gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    gamma: float = 1.0
+    noise: float = 0.0
+    noise_seed: int = 0
 
 
 def draw_colours(count: int, augmentation: Augmentation, rng: np.random.Generator) -> list[ColourChange]:
@@ -193,13 +230,29 @@ def draw_colours(count: int, augmentation: Augmentation, rng: np.random.Generato
         brightness, contrast, saturation = (1 + rng.uniform(-1, 1) * strength for strength in strengths)
         factors.append((brightness, contrast, saturation, math.radians(rng.uniform(-1, 1) * augmentation.hue)))
     blurs = rng.random(count) < augmentation.blur
-    return [ColourChange(*values, blur=bool(blur)) for values, blur in zip(factors, blurs, strict=True)]
+    lights = [_draw_light(augmentation, rng) for _ in range(count)]
+    return [ColourChange(*values, bool(blur), *light) for values, blur, light in zip(factors, blurs, lights, strict=True)]
+
+
+def _draw_light(augmentation: Augmentation, rng: np.random.Generator) -> tuple[tuple[float, float, float], float, float, int]:
+    """Draw gains, gamma, noise and its seed; what is zero draws nothing, so that recipes without it keep their chance."""
+    gains, gamma, noise, noise_seed = np.ones(3), 1.0, 0.0, 0
+    if any(augmentation.exposure):
+        gains *= 2 ** rng.uniform(*augmentation.exposure)
+    if augmentation.white_balance:
+        gains[[0, 2]] *= 2 ** rng.uniform(-augmentation.white_balance, augmentation.white_balance, 2)
+    if augmentation.gamma:
+        gamma = math.exp(rng.uniform(-1, 1) * math.log1p(augmentation.gamma))
+    if augmentation.noise:
+        noise, noise_seed = rng.uniform(0, augmentation.noise), int(rng.integers(2**62))
+    return (float(gains[0]), float(gains[1]), float(gains[2])), gamma, noise, noise_seed
 
 
 def recolour(pictures: Tensor, changes: Sequence[ColourChange]) -> Tensor:
     """Change the colours of a batch and normalise it with `MEAN` and `STD`.
 
-    Brightness, contrast, saturation and hue are all affine in RGB, so each picture needs one 3x3 matrix.
+    Gains, brightness, contrast, saturation and hue are all affine in RGB, so each picture needs one 3x3 matrix. What leaves the
+    range of the camera is clipped before gamma, blur and noise.
 
     Parameters
     ----------
@@ -223,9 +276,16 @@ def recolour(pictures: Tensor, changes: Sequence[ColourChange]) -> Tensor:
     linear, constant = (torch.from_numpy(array).float().to(device) for array in (matrices, offsets))
     values = torch.baddbmm(constant, linear, values).clamp_(0, 1)
     values = values.view(count, 3, height, width)
+    if any(change.gamma != 1 for change in changes):
+        values.pow_(torch.tensor([change.gamma for change in changes], device=device)[:, None, None, None])
     if any(change.blur for change in changes):
         blurred = torch.tensor([change.blur for change in changes], device=device)
         values[blurred] = _blur(values[blurred])
+    for picture, change in zip(values, changes, strict=True):
+        if change.noise:
+            chance = torch.Generator(device).manual_seed(change.noise_seed)
+            noise = torch.randn(picture.shape, generator=chance, device=device)
+            picture.add_(noise, alpha=change.noise).clamp_(0, 1)
     mean, std = (torch.tensor(row, device=device)[:, None, None] for row in (MEAN, STD))
     return values.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
@@ -242,6 +302,7 @@ def _affine(change: ColourChange, mean: np.ndarray) -> tuple[np.ndarray, np.ndar
     cosine, sine = math.cos(change.hue), math.sin(change.hue)
     turn = cosine * np.eye(3) + sine * cross + (1 - cosine) / 3
     matrix = change.brightness * (change.saturation * np.eye(3) + (1 - change.saturation) * grey) @ turn
+    matrix = matrix * change.gains  # the gains come first: they are columns
     pivot = float(grey[0] @ (matrix @ mean))
     return change.contrast * matrix, np.full((3, 1), (1 - change.contrast) * pivot)
 

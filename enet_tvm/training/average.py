@@ -1,11 +1,13 @@
-"""Exponential moving average of a network's weights."""
+"""Exponential moving average of a network's weights, and batch-norm statistics that fit it."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class WeightAverage:
@@ -30,9 +32,36 @@ class WeightAverage:
         """Take in the current weights; integer buffers are copied."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        source = network.state_dict()
-        for key, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(source[key], 1 - decay)
-            else:
-                value.copy_(source[key])
+        pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([own for own, _ in averaged], [new for _, new in averaged], 1 - decay)
+        for own, new in pairs:
+            if not own.is_floating_point():
+                own.copy_(new)
+
+
+@torch.no_grad()
+def with_statistics_of(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """Return a copy of a network whose batch norms have the statistics that it itself has on some batches.
+
+    Those of averaged weights are averages of what other weights had: near, but not theirs.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In eval mode; its dropout stays off.
+    batches : iterable of Tensor
+        Inputs; each counts the same. Of several processes, each gives its share.
+    """
+    copied = copy.deepcopy(network)
+    norms = [module for module in copied.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for batch in batches:
+        copied(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return copied.eval()

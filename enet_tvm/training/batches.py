@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from enet_tvm.data.classes import ClassSet
-from enet_tvm.data.transforms import Augmentation, cut, draw_colours, draw_crop, recolour
+from enet_tvm.data.transforms import Augmentation, draw_colours, recolour
 from enet_tvm.errors import UserError
 from enet_tvm.size import Size
 from enet_tvm.training.processes import Processes
+from enet_tvm.training.rare import RareClasses, draw_draft, make
 from enet_tvm.training.recipe import Settings
 
 T = TypeVar("T")
@@ -51,8 +52,16 @@ class PackedSamples:
         if not self.histogram.sum():
             raise UserError("the training split has no labelled pixel; check its label files")
 
+        self._rare: dict[float, RareClasses] = {}
+
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def rare(self, below: float) -> RareClasses:
+        """Return where the classes are whose share of the labelled pixels is smaller; looked for once."""
+        if below not in self._rare:
+            self._rare[below] = RareClasses(self.labels, self.histogram, below)
+        return self._rare[below]
 
     def shape(self, index: int) -> tuple[int, int]:
         """Return height and width of a picture."""
@@ -117,15 +126,17 @@ def epoch_batches(
     augmentation = Augmentation(**settings.augmentation.model_dump())
     size = (settings.crop_size.height, settings.crop_size.width)
     void = samples.class_set.ignore_index
+    shapes = [samples.shape(i) for i in range(len(samples))]
+    rare = samples.rare(settings.rare.below)
     batch = shared_batch(len(samples), settings.batch_size, processes)
     share = processes.share(batch)
     for number in range(batches_per_epoch(len(samples), settings.batch_size)):
         chosen = order[number * batch : (number + 1) * batch]
-        crops = [draw_crop(samples.shape(i), size, augmentation, rng) for i in chosen]
-        colours = draw_colours(batch, augmentation, rng)
-        pairs = [
-            cut(samples.pictures[i], samples.labels[i], crop, void) for i, crop in zip(chosen[share], crops[share], strict=True)
+        drafts = [
+            draw_draft(int(i), shapes, size, augmentation, settings.rare, rare, len(samples.class_set), rng) for i in chosen
         ]
+        colours = draw_colours(batch, augmentation, rng)
+        pairs = [make(draft, samples.pictures, samples.labels, void) for draft in drafts[share]]
         pictures, labels = (torch.stack(column).to(processes.device) for column in zip(*pairs, strict=True))
         yield recolour(pictures, colours[share]), labels
 

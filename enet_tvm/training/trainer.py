@@ -6,6 +6,7 @@ import csv
 import math
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,17 +21,22 @@ from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, write_json
 from enet_tvm.networks import WeightsInfo, save_network
 from enet_tvm.networks.weights import NETWORKS, build_network
-from enet_tvm.training.average import WeightAverage
+from enet_tvm.training.average import WeightAverage, with_statistics_of
 from enet_tvm.training.batches import PackedSamples, batches_per_epoch, epoch_batches, prefetched, shared_batch
 from enet_tvm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from enet_tvm.training.curves import draw_curves
 from enet_tvm.training.evaluate import evaluate, torch_forward
 from enet_tvm.training.loss import SegmentationLoss, explicit_class_weights
 from enet_tvm.training.metrics import SegmentationMetrics
-from enet_tvm.training.processes import Processes
-from enet_tvm.training.recipe import Recipe, Settings
-from enet_tvm.training.stages import reduce_labels, trained_part
+from enet_tvm.training.processes import Processes, has_bfloat16
+from enet_tvm.training.recipe import AugmentationRecipe, RareRecipe, Recipe, Settings
+from enet_tvm.training.stages import reduce_labels, trained_part, without_supervision
 from enet_tvm.training.start import read_start
+
+_PLAIN = AugmentationRecipe(
+    scale=(1.0, 1.0), aspect=0.0, flip=0.5, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, blur=0.0
+)
+"""Windows as the pictures are: what a network meets when it is used."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +215,7 @@ class Trainer:
             torch.manual_seed(self.recipe.seed)
         for module, probability in self.dropouts:
             module.p = probability * self.stage.dropout
-        self.network = trained_part(self.whole, self.stage.part)
+        self.network = trained_part(self.whole, self.stage.part, supervise_encoder=self.stage.loss.encoder > 0)
         self.network.to(self.processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.network, self.stage.average_decay)
         self.optimiser = _optimiser(self.network, self.stage)
@@ -217,6 +223,9 @@ class Trainer:
         void = self.class_set.ignore_index
         self.loss = SegmentationLoss(self.stage.loss, self.samples.histogram, void, self.processes, weights)
         self.loss.to(self.processes.device)
+        plain = self.stage.loss.model_copy(update={"lovasz": 0.0})
+        self.encoder_loss = SegmentationLoss(plain, self.samples.histogram, self.class_set.ignore_index, self.processes)
+        self.encoder_loss.to(self.processes.device)
         self.together = self.processes.together(self.network)
 
     @property
@@ -281,7 +290,8 @@ class Trainer:
                 observer.stepped(Step(self.epoch, plan.steps_done + number + 1, plan.steps, losses[-1], rate, speed))
         self.epoch += 1
         due = (in_stage + 1) % self.stage.evaluate_every == 0 or in_stage + 1 == self.stage.epochs
-        metrics = self.evaluate() if due and self.val else None
+        kept = self._kept() if due else None
+        metrics = self.evaluate(kept) if kept is not None and self.val else None
         self.seconds += time.monotonic() - started
         row = {
             "epoch": self.epoch,
@@ -294,17 +304,20 @@ class Trainer:
             "val_global_accuracy": metrics.global_accuracy if metrics else None,
         }
         if self.processes.leads:
-            self._save(row, metrics, due)
+            self._save(row, metrics, kept)
         return row
 
     def _step(self, pictures: Tensor, labels: Tensor, rate: float) -> float:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self.stage.precision == "bfloat16"):
-            logits = self.together(pictures)
-        if logits.shape[2:] != labels.shape[1:]:
-            labels = reduce_labels(labels, logits.shape[2], logits.shape[3])
-        loss = self.loss(logits, labels)
+        device = self.processes.device
+        reduced = self.stage.precision == "bfloat16" and has_bfloat16(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+            output = self.together(pictures)
+        logits, *encoder = output if isinstance(output, tuple) else (output,)
+        loss = self.loss(logits, _labels_for(logits, labels))
+        for logits in encoder:
+            loss = loss + self.stage.loss.encoder * self.encoder_loss(logits, _labels_for(logits, labels))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.stage.optimiser.clip_norm or math.inf)
@@ -319,14 +332,23 @@ class Trainer:
         self.average.update(self.network)
         return value
 
-    def evaluate(self) -> SegmentationMetrics:
-        """Return the metrics of the averaged weights on the val pictures, in float32."""
-        return evaluate(torch_forward(self.average.network), self.val, self.class_set, MEAN, STD)
+    def _kept(self) -> nn.Module:
+        """Return what is evaluated and written: the averaged weights, with statistics of their own if the recipe says so."""
+        network = without_supervision(self.average.network)
+        if not self.stage.batch_norm_batches:
+            return network
+        plain = self.stage.model_copy(update={"augmentation": _PLAIN, "rare": RareRecipe()})
+        batches = epoch_batches(self.samples, plain, self.recipe.seed, self.epoch, self.processes)
+        return with_statistics_of(network, (pictures for pictures, _ in islice(batches, self.stage.batch_norm_batches)))
 
-    def _save(self, row: dict[str, Any], metrics: SegmentationMetrics | None, due: bool) -> None:
+    def evaluate(self, network: nn.Module) -> SegmentationMetrics:
+        """Return a network's metrics on the val pictures, in float32."""
+        return evaluate(torch_forward(network), self.val, self.class_set, MEAN, STD)
+
+    def _save(self, row: dict[str, Any], metrics: SegmentationMetrics | None, kept: nn.Module | None) -> None:
         before = self.best
         self.history.append(row)
-        if due and self.stage.part == "network":
+        if kept is not None and self.stage.part == "network":
             notes: dict[str, Any] = {"recipe": self.recipe.model_dump(mode="json"), "epoch": self.epoch}
             notes |= {"data": self.data} if self.data else {}
             notes |= {"val": metrics.to_dict()} if metrics else {}
@@ -339,9 +361,9 @@ class Trainer:
                 notes=notes,
                 variant=self.variant,
             )
-            save_network(self.average.network, info, self.directory / "last.safetensors")
+            save_network(kept, info, self.directory / "last.safetensors")
             if metrics is not None and (before is None or metrics.miou > before["val_miou"]):
-                save_network(self.average.network, info, self.directory / "best.safetensors")
+                save_network(kept, info, self.directory / "best.safetensors")
         save_checkpoint(
             Checkpoint(
                 recipe=self.recipe.to_json(),
@@ -408,6 +430,12 @@ def _same_recipe(stored: str, recipe: Recipe) -> bool:
         return Recipe.model_validate_json(stored).to_json() == recipe.to_json()
     except ValidationError:
         return False
+
+
+def _labels_for(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return labels at the resolution of the logits."""
+    same = logits.shape[2:] == labels.shape[1:]
+    return labels if same else reduce_labels(labels, logits.shape[2], logits.shape[3])
 
 
 def learning_rate(settings: Settings, epoch: float, epochs: int) -> float:

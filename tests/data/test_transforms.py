@@ -8,7 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enet_tvm.data.transforms import MEAN, STD, Augmentation, colour_and_normalise, crop_pair, normalise
+from enet_tvm.data.transforms import (
+    MEAN,
+    STD,
+    Augmentation,
+    ColourChange,
+    colour_and_normalise,
+    crop_pair,
+    draw_colours,
+    draw_crop,
+    normalise,
+    recolour,
+)
 
 VOID = 11
 STRONG = Augmentation(scale=(0.4, 2.5), aspect=0.3, flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4, hue=20.0, blur=0.5)
@@ -89,6 +100,61 @@ def test_colours_stay_in_range_and_grey_stays_grey(seed):
     assert scaled.min() >= -1e-6
     assert scaled.max() <= 1 + 1e-6
     assert (scaled.amax(1) - scaled.amin(1)).max() < 1e-5
+
+
+def unnormalised(values):
+    return values * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+
+
+def test_light_changes_as_a_camera_sees_it():
+    pictures = torch.full((1, 3, 4, 4), 51, dtype=torch.uint8)
+    change = ColourChange(1.0, 1.0, 1.0, 0.0, False, gains=(2.0, 1.0, 0.5), gamma=2.0)
+    values = unnormalised(recolour(pictures, [change]))
+    np.testing.assert_allclose(values[0, :, 0, 0].numpy(), [0.4**2, 0.2**2, 0.1**2], atol=1e-6)
+
+
+def test_what_is_overexposed_is_clipped_before_gamma():
+    change = ColourChange(1.0, 1.0, 1.0, 0.0, False, gains=(8.0, 8.0, 8.0), gamma=0.5)
+    values = unnormalised(recolour(torch.full((1, 3, 4, 4), 100, dtype=torch.uint8), [change]))
+    np.testing.assert_allclose(values.numpy(), 1.0, atol=1e-6)
+
+
+def test_noise_is_of_the_drawn_strength_and_depends_on_its_seed_alone():
+    pictures = torch.full((3, 3, 64, 64), 128, dtype=torch.uint8)
+    still = ColourChange(1.0, 1.0, 1.0, 0.0, False)
+    noisy = [dataclasses.replace(still, noise=0.1, noise_seed=seed) for seed in (5, 6)]
+    first = unnormalised(recolour(pictures, [still, *noisy]))
+    assert first[0].std() < 1e-6
+    assert first[1].std() == pytest.approx(0.1, rel=0.05)
+    assert not torch.equal(first[1], first[2])
+    alone = unnormalised(recolour(pictures[:1], noisy[1:]))
+    assert torch.equal(alone[0], first[2])
+
+
+def test_light_is_drawn_within_its_bounds_and_leaves_the_other_chance_alone():
+    wide = dataclasses.replace(STRONG, exposure=(-2.0, 1.0), white_balance=0.5, gamma=1.0, noise=0.05)
+    drawn = draw_colours(500, wide, np.random.default_rng(0))
+    plain = draw_colours(500, STRONG, np.random.default_rng(0))
+    assert [change.hue for change in drawn] == [change.hue for change in plain]
+    assert all(change.gains == (1.0, 1.0, 1.0) and change.gamma == 1 and change.noise == 0 for change in plain)
+    stops = np.log2([change.gains for change in drawn])
+    assert -2 <= stops[:, 1].min() < -1.9
+    assert 0.9 < stops[:, 1].max() <= 1
+    assert np.abs(stops[:, [0, 2]] - stops[:, 1:2]).max() <= 0.5
+    gammas, noises = ([getattr(change, name) for change in drawn] for name in ("gamma", "noise"))
+    assert 0.5 <= min(gammas) < 0.55
+    assert 1.9 < max(gammas) <= 2
+    assert min(noises) >= 0
+    assert 0.045 < max(noises) <= 0.05
+
+
+@given(st.integers(1, 90), st.floats(0.3, 3), st.integers(0, 2**32), st.data())
+def test_a_wanted_pixel_is_in_the_window(length, zoom, seed, data):
+    inside = data.draw(st.integers(0, length - 1))
+    zoomed = Augmentation(scale=(zoom, zoom))
+    crop = draw_crop((length, length), (24, 32), zoomed, np.random.default_rng(seed), (inside, inside))
+    for window in (crop.rows, crop.columns):
+        assert window.source_start <= inside < window.source_stop
 
 
 def test_saturation_zero_is_the_luma():

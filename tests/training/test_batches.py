@@ -13,7 +13,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.size import Size
 from enet_tvm.training.batches import PackedSamples, epoch_batches, prefetched
 from enet_tvm.training.processes import Processes
-from enet_tvm.training.recipe import Settings
+from enet_tvm.training.recipe import AugmentationRecipe, RareRecipe, Settings
 
 STREET = LabelledStreet(Size(64, 48), 9, 1)
 SETTINGS = Settings(batch_size=4, crop="32x24")
@@ -35,6 +35,22 @@ def test_shares_make_up_the_batch(samples):
     for (pictures, labels), *parts in zip(whole, *shares, strict=True):
         assert torch.equal(labels, torch.cat([part[1] for part in parts]))
         torch.testing.assert_close(pictures, torch.cat([part[0] for part in parts]))
+
+
+def test_shares_make_up_the_batch_whatever_is_mixed(samples):
+    rich = SETTINGS.model_copy(
+        update={
+            "rare": RareRecipe(below=0.05, windows=0.5, paste=0.7, class_mix=0.5),
+            "augmentation": AugmentationRecipe(exposure=(-2.0, 1.0), white_balance=0.3, gamma=0.5, noise=0.05),
+        }
+    )
+    assert samples.rare(0.05).classes
+    whole = list(epoch_batches(samples, rich, 5, 0, Processes()))
+    shares = [list(epoch_batches(samples, rich, 5, 0, Processes(rank=rank, count=2))) for rank in range(2)]
+    for (pictures, labels), *parts in zip(whole, *shares, strict=True):
+        assert torch.equal(labels, torch.cat([part[1] for part in parts]))
+        torch.testing.assert_close(pictures, torch.cat([part[0] for part in parts]))
+    assert not any(torch.equal(rich[1], plain[1]) for rich, plain in zip(whole, epoch(samples, 0), strict=True))
 
 
 def test_chance_depends_on_seed_and_epoch_alone(samples):

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from enet_tvm.data.classes import ClassSet
 from enet_tvm.errors import UserError
-from enet_tvm.training.loss import SegmentationLoss, class_weights, explicit_class_weights, lovasz_softmax
+from enet_tvm.training.loss import SegmentationLoss, class_weights, descending, explicit_class_weights, lovasz_softmax
 from enet_tvm.training.recipe import LossRecipe
 
 VOID = 11
@@ -133,3 +135,12 @@ def test_explicit_class_weights(given, expected):
 def test_class_weights_that_do_not_fit(given, words):
     with pytest.raises(UserError, match=words):
         explicit_class_weights(LossRecipe(class_weights=given), THREE)
+
+
+@given(st.integers(1, 4), st.integers(1, 40), st.integers(0, 2**32), st.booleans())
+def test_rows_are_ordered_as_pytorch_orders_them(rows, columns, seed, coarse):
+    values = torch.from_numpy(np.random.default_rng(seed).random((rows, columns), np.float32))
+    if coarse:  # many equal values, zero and one among them
+        values = (values * 3).floor() / 2
+    assert torch.equal(descending(values), values.argsort(dim=1, descending=True, stable=True))
+    assert torch.equal(descending(values.T), values.T.argsort(dim=1, descending=True, stable=True))

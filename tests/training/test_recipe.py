@@ -35,6 +35,8 @@ def test_overrides_replace_top_level_keys():
         ("[augmentation]\nscale = [2.0, 1.0]", "'augmentation.scale'"),
         ("[loss]\nclass_weights = [1, -1]", "'loss.class_weights"),
         ('[loss]\nclass_weights = { road = "much" }', "'loss.class_weights"),
+        ("[augmentation]\nexposure = [1.0, -1.0]", "'augmentation.exposure'.*first must not be larger"),
+        ("[rare]\npaste = 1.5", "'rare.paste' = 1.5"),
         ("[loss]\nfocal = 1", "'loss.focal' is not a key"),
         ("epochs = = 3", "not valid TOML"),
     ],

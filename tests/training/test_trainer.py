@@ -274,7 +274,7 @@ def test_a_data_set_that_vanishes_later_is_not_missed(uninterrupted, tmp_path):
     assert same_weights(tmp_path / "run" / "last.safetensors", uninterrupted / "last.safetensors")
 
 
-@pytest.mark.parametrize("name", ["paper", "long", "default"])
+@pytest.mark.parametrize("name", ["paper", "long", "default", "streets"])
 def test_every_stage_of_a_built_in_recipe_takes_a_step(tmp_path, name):
     recipe = load_recipe(name, epochs=1, crop="64x48", batch_size=4)
     run = Trainer(recipe, LabelledStreet(SIZE, 4, 1), LabelledStreet(SIZE, 1, 2), tmp_path)
@@ -354,6 +354,69 @@ def test_bfloat16_keeps_float32_weights(tmp_path):
     recipe = TINY | {"epochs": 1, "precision": "bfloat16", "loss": {"lovasz": 1.0}}
     trainer(tmp_path, recipe).run()
     assert {tensor.dtype for tensor in load_file(tmp_path / "last.safetensors").values()} == {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_computed_where_the_processor_has_it(tmp_path, monkeypatch, native):
+    monkeypatch.setattr("enet_tvm.training.trainer.has_bfloat16", lambda device: native)
+    run = trainer(tmp_path, TINY | {"precision": "bfloat16"})
+    seen = []
+    run.network.initial.conv.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    run._step(torch.randn(2, 3, 48, 64), torch.zeros(2, 48, 64, dtype=torch.long), 1e-3)
+    assert seen == [torch.bfloat16 if native else torch.float32]
+
+
+def test_the_encoders_classifier_is_trained_and_left_out_of_the_weights(uninterrupted, tmp_path):
+    recipe = TINY | {"loss": {"encoder": 0.4, "lovasz": 1.0}}
+    run = trainer(tmp_path, recipe)
+    before = run.network.classifier.weight.clone()
+    run.run()
+    assert not torch.equal(run.network.classifier.weight, before)
+    assert load_file(tmp_path / "last.safetensors").keys() == load_file(uninterrupted / "last.safetensors").keys()
+    info, val = read_info(tmp_path / "last.safetensors"), LabelledStreet(SIZE, 2, 2)
+    metrics = evaluate(torch_forward(load_network(tmp_path / "last.safetensors")), val, val.class_set, info.mean, info.std)
+    assert metrics.miou == pytest.approx(info.notes["val"]["miou"], abs=1e-6)
+
+
+def test_the_encoders_loss_is_part_of_the_loss(tmp_path):
+    pictures, labels = torch.randn(2, 3, 48, 64), torch.zeros(2, 48, 64, dtype=torch.long)
+    recipe = TINY | {"dropout": 0.0, "loss": {"encoder": 0.5}}
+    run = trainer(tmp_path, recipe)
+    with torch.no_grad():
+        logits, encoded = run.network.train()(pictures)
+    assert encoded.shape == (2, 11, 6, 8)
+    weighted = run.loss(logits, labels) + 0.5 * run.loss(encoded, labels[:, ::8, ::8])
+    assert run._step(pictures, labels, 1e-3) == pytest.approx(float(weighted), rel=1e-4)
+
+
+def test_segnet_has_no_loss_of_its_encoder(tmp_path):
+    with pytest.raises(UserError, match="set the loss's encoder to 0"):
+        trainer(tmp_path, TINY | {"loss": {"encoder": 0.5}}, network="segnet")
+
+
+def test_an_interrupted_training_with_everything_ends_with_the_same_weights(tmp_path):
+    recipe = TINY | {
+        "batch_norm_batches": 2,
+        "loss": {"encoder": 0.4},
+        "rare": {"windows": 0.5, "paste": 0.5, "class_mix": 0.5},
+        "augmentation": {"exposure": [-2.0, 1.0], "noise": 0.05, "gamma": 0.5, "white_balance": 0.2},
+    }
+    trainer(tmp_path / "whole", recipe).run()
+    first = trainer(tmp_path / "parts", recipe)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(Interrupter(3))
+    trainer(tmp_path / "parts", recipe).run()
+    assert same_weights(tmp_path / "parts" / "last.safetensors", tmp_path / "whole" / "last.safetensors")
+
+
+def test_batch_norm_statistics_are_taken_anew_for_what_is_kept_only(uninterrupted, tmp_path):
+    run = trainer(tmp_path, TINY | {"batch_norm_batches": 2})
+    run.run()
+    kept, usual = (load_file(directory / "last.safetensors") for directory in (tmp_path, uninterrupted))
+    changed = {name.rsplit(".", 1)[1] for name, value in kept.items() if not torch.equal(value, usual[name])}
+    assert changed == {"running_mean", "running_var", "num_batches_tracked"}
+    averaged = run.average.network.state_dict()
+    assert all(torch.equal(value, averaged[name]) for name, value in usual.items())
 
 
 def test_a_val_split_without_labels_is_refused(tmp_path):
