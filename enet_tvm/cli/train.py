@@ -34,6 +34,9 @@ def command(
         Path | None,
         typer.Option(metavar="FILE", help="Weights, or a checkpoint, to start from; of other classes, all but the last layer."),
     ] = None,
+    compile_step: Annotated[
+        bool, typer.Option("--compile", help="Have torch.compile fuse the step: minutes at the start, faster after them.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or go on from the checkpoint in DIR.")] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results to this file.")] = None,
 ) -> None:
@@ -71,8 +74,18 @@ def command(
         window = max(stage.crop_size for stage in chosen.in_order())
         if (whole := train.paper_size) and (window.width > whole.width or window.height > whole.height):
             console.print(f"windows of {window} are larger than the pictures, {whole}; try --size {whole}", style="yellow")
-        options = {"fresh": fresh, "network": network, "processes": processes, "start": start, "data": opened.description}
-        trainer = Trainer(chosen, train, val, out, **options)
+        trainer = Trainer(
+            chosen,
+            train,
+            val,
+            out,
+            fresh=fresh,
+            network=network,
+            processes=processes,
+            start=start,
+            data=opened.description,
+            compile_step=compile_step,
+        )
         if start is not None and trainer.started is not None:
             console.print(trainer.started.sentence(start), markup=False)
         try:

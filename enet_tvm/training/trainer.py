@@ -24,6 +24,7 @@ from enet_tvm.networks.weights import NETWORKS, build_network
 from enet_tvm.training.average import WeightAverage, with_statistics_of
 from enet_tvm.training.batches import PackedSamples, batches_per_epoch, epoch_batches, prefetched, shared_batch
 from enet_tvm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from enet_tvm.training.compiled import compiled
 from enet_tvm.training.curves import draw_curves
 from enet_tvm.training.evaluate import evaluate, torch_forward
 from enet_tvm.training.loss import SegmentationLoss, explicit_class_weights
@@ -129,6 +130,8 @@ class Trainer:
         on from a checkpoint leaves them alone.
     data : dict of str to str, optional
         What the pictures of both are, in words, for the notes of the weights.
+    compile_step : bool
+        Have `torch.compile` fuse what is trained; see `enet_tvm.training.compiled`.
 
     Attributes
     ----------
@@ -161,12 +164,14 @@ class Trainer:
         processes: Processes | None = None,
         start: str | Path | None = None,
         data: dict[str, str] | None = None,
+        compile_step: bool = False,
     ) -> None:
         if network not in NETWORKS:
             raise UserError(f"there is no network '{network}'; choose one of {', '.join(sorted(NETWORKS))}")
         self.network_name = network
         self.recipe = recipe
         self.data = data or {}
+        self.compile_step = compile_step
         self.stages = recipe.in_order()
         self.directory = Path(directory)
         self.class_set = train.class_set
@@ -227,6 +232,8 @@ class Trainer:
         self.encoder_loss = SegmentationLoss(plain, self.samples.histogram, self.class_set.ignore_index, self.processes)
         self.encoder_loss.to(self.processes.device)
         self.together = self.processes.together(self.network)
+        if self.compile_step:
+            self.together = compiled(self.together, self.processes.device)
 
     @property
     def best(self) -> dict[str, Any] | None:
