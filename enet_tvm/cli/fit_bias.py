@@ -12,7 +12,13 @@ def command(
     weights: Annotated[Path, typer.Option(metavar="FILE", help="Trained weights.")],
     data: Annotated[str, typer.Option(metavar="DIR", help="Data set that they were trained on.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Weights to write.")],
-    split: Annotated[str, typer.Option(help="Split to fit on; never the one that is to judge.")] = "train",
+    split: Annotated[
+        str, typer.Option(metavar="NAME[/N],...", help="Splits to fit on, as train takes them; never the one that is to judge.")
+    ] = "train",
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RIDE[:START[:STOP]]", help="Leave these frames out, as train did; may be repeated."),
+    ] = None,
     dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Which data set DIR is; its layout says it.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the biases to this file.")] = None,
 ) -> None:
@@ -26,7 +32,7 @@ def command(
     from rich.console import Console
     from rich.progress import track
 
-    from enet_tvm.data.source import at_paper_size, open_samples
+    from enet_tvm.data.rides import fitted_data
     from enet_tvm.files import write_json
     from enet_tvm.networks import load_network, read_info, save_network
     from enet_tvm.training.evaluate import torch_forward
@@ -34,7 +40,8 @@ def command(
     from enet_tvm.training.models import weights_model
 
     console = Console(soft_wrap=True, highlight=False)
-    samples = at_paper_size(open_samples(data, split, dataset=dataset))
+    samples = fitted_data(data, split, hold_out or [], dataset)
+    which = f"{split} without {', '.join(hold_out)}" if hold_out else split
     weights_model(weights, None).check(samples.class_set, samples.paper_size)
     network, info = load_network(weights).eval(), read_info(weights)
     shown = track(samples, description="looking", total=len(samples), console=console, disable=not console.is_terminal)
@@ -42,12 +49,12 @@ def command(
     with console.status("fitting biases"):
         bias, before, after = fit_logit_bias(logits, labels, samples.class_set)
     add_to_logits(network, bias)
-    fitted = {"on": f"{len(samples)} pictures of the {split} split", "bias": [round(float(value), 2) for value in bias]}
+    fitted = {"on": f"{len(samples)} pictures of {which}", "bias": [round(float(value), 2) for value in bias]}
     # The figures in the notes are of the weights before.
     notes = {key: value for key, value in info.notes.items() if key != "val"} | {"logit_bias": fitted}
     save_network(network, replace(info, notes=notes), out)
     for name, value in zip(info.classes, bias, strict=True):
         console.print(f"{name:>16} {value:+.2f}", markup=False)
-    console.print(f"{out}: mIoU of pixels of the {split} split {before:.4f} before, {after:.4f} after", markup=False)
+    console.print(f"{out}: mIoU of pixels of {which} {before:.4f} before, {after:.4f} after", markup=False)
     if json is not None:
         write_json(json, {"bias": dict(zip(info.classes, map(float, bias), strict=True)), "before": before, "after": after})

@@ -15,6 +15,10 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where checkpoints, weights and the log go.")],
     network: Annotated[str, typer.Option(help="What to train: enet or segnet.")] = "enet",
     recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="Built-in recipe, or a .toml file.")] = "default",
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replaces a key of the recipe: rare.paste=0, seed=1; may be repeated."),
+    ] = None,
     dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Which data set DIR is; its layout says it.")] = None,
     split: Annotated[
         str, typer.Option(metavar="NAME[/N],...", help="What to train on: splits; val/5 is every fifth picture of val.")
@@ -65,7 +69,7 @@ def command(
     from enet_tvm.training.trainer import Trainer
 
     console = Console(soft_wrap=True, highlight=False)
-    chosen = load_recipe(recipe, epochs=epochs, crop=str(parse_size(size)) if size else None)
+    chosen = load_recipe(recipe, change or [], epochs=epochs, crop=str(parse_size(size)) if size else None)
     torch.set_num_threads(threads or default_threads().threads)
     opened = training_data(data, split, hold_out or [], dataset)
     train, val = at_paper_size(opened.train), None if opened.val is None else at_paper_size(opened.val)

@@ -123,9 +123,7 @@ def training_data(where: str, splits: str = "train", held_out: Sequence[str] = (
     train = open_splits(where, splits, dataset)
     if held_out:
         blocks = [Block.parse(text) for text in held_out]
-        rest, held = hold_out(train, blocks)
-        if not len(rest):
-            raise UserError("every picture is held out, so that none is left to train on; hold out fewer frames")
+        rest, held = _rest(train, blocks)
         names = ", ".join(map(str, blocks))
         return TrainingData(rest, held, {"train": f"{splits} without {names}", "val": f"{names} of {splits}"})
     if val is None:
@@ -140,6 +138,15 @@ def judged_data(where: str, splits: str = "val", held_out: Sequence[str] = (), d
     """
     samples = open_splits(where, splits, dataset)
     return hold_out(samples, [Block.parse(text) for text in held_out])[1] if held_out else samples
+
+
+def fitted_data(where: str, splits: str = "train", held_out: Sequence[str] = (), dataset: str | None = None) -> Samples:
+    """Open what a training with the same blocks held out was trained on.
+
+    Parameters and what is raised are those of `training_data`.
+    """
+    samples = open_splits(where, splits, dataset)
+    return _rest(samples, [Block.parse(text) for text in held_out])[0] if held_out else samples
 
 
 def open_splits(where: str, splits: str, dataset: str | None = None) -> Samples:
@@ -193,6 +200,14 @@ def hold_out(samples: Samples, blocks: Sequence[Block]) -> tuple[Samples, Sample
     inside = [pair for pair in files.pairs if pair[0].name in held]
     outside = [pair for pair in files.pairs if pair[0].name not in held]
     return files.with_pairs(outside), files.with_pairs(inside)
+
+
+def _rest(samples: Samples, blocks: Sequence[Block]) -> tuple[Samples, Samples]:
+    """Return what `hold_out` does; raise UserError when nothing is left outside of the blocks."""
+    rest, held = hold_out(samples, blocks)
+    if not len(rest):
+        raise UserError("every picture is held out, so that none is left to train on; hold out fewer frames")
+    return rest, held
 
 
 def _files(samples: Samples) -> PairedFiles:

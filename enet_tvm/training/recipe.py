@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -211,13 +213,16 @@ def built_in_recipes() -> list[str]:
     return sorted(Path(entry.name).stem for entry in _folder().iterdir() if entry.name.endswith(".toml"))
 
 
-def load_recipe(name_or_path: str | Path, **overrides: Any) -> Recipe:
+def load_recipe(name_or_path: str | Path, changes: Sequence[str] = (), **overrides: Any) -> Recipe:
     """Return a recipe, built in or from a TOML file.
 
     Parameters
     ----------
     name_or_path : str or Path
         Name of a built-in recipe, or a path that ends in ``.toml``.
+    changes : sequence of str
+        Keys to replace, in every stage too, as ``KEY=VALUE`` with dots between table and key: ``rare.paste=0.5``. Values are
+        those of TOML; what is none is text.
     **overrides
         Top-level keys to replace, in every stage too; None leaves a key alone.
 
@@ -228,9 +233,11 @@ def load_recipe(name_or_path: str | Path, **overrides: Any) -> Recipe:
     """
     content, text = _read(str(name_or_path))
     replaced = {key: value for key, value in overrides.items() if value is not None}
-    content |= replaced
+    for change in changes:
+        replaced = _merged(replaced, _parse_change(change))
+    content = _merged(content, replaced)
     if isinstance(content.get("stages"), list):
-        content["stages"] = [stage | replaced if isinstance(stage, dict) else stage for stage in content["stages"]]
+        content["stages"] = [_merged(stage, replaced) if isinstance(stage, dict) else stage for stage in content["stages"]]
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -241,7 +248,7 @@ def _explain(name: str, text: str, replaced: dict[str, Any], error: ValidationEr
     first = error.errors()[0]
     path = first["loc"]
     key = ".".join(str(part + 1) if isinstance(part, int) else part for part in path)
-    line = line_of(text, path) if path and path[-1] not in replaced else None
+    line = line_of(text, path) if path and not _holds(replaced, path) else None
     where = f"recipe {name}, line {line}" if line else f"recipe {name}"
     match first["type"]:
         case "extra_forbidden":
@@ -253,6 +260,30 @@ def _explain(name: str, text: str, replaced: dict[str, Any], error: ValidationEr
         case _:
             what = f"= {first['input']!r}: {first['msg']}"
     return f"{where}: '{key}' {what}; correct it"
+
+
+def _parse_change(change: str) -> dict[str, Any]:
+    """Return what ``KEY=VALUE`` says, as a table of tables."""
+    key, equals, value = change.partition("=")
+    for text in (value, json.dumps(value)) if equals and "\n" not in change else ():
+        try:
+            return tomllib.loads(f"{key} = {text}")
+        except tomllib.TOMLDecodeError:
+            continue
+    raise UserError(f"'{change}' changes no key of a recipe; give KEY=VALUE, such as optimiser.learning_rate=1e-3")
+
+
+def _holds(tables: dict[str, Any], path: tuple[int | str, ...]) -> bool:
+    """Return whether a table of tables, whatever stage it is applied to, says the key at the end of a path."""
+    keys = path[2:] if path[0] == "stages" else path
+    value: Any = tables
+    for key in keys:
+        if not isinstance(value, dict):
+            return True  # an item of a list that stands there
+        if key not in value:
+            return False
+        value = value[key]
+    return bool(keys)
 
 
 def _folder() -> Any:

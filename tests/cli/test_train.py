@@ -7,7 +7,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from enet_tvm.cli import evaluate, train
+from enet_tvm.cli import evaluate, fit_bias, train
 from enet_tvm.data.source import LabelledStreet
 from enet_tvm.errors import UserError
 from enet_tvm.networks import ENet, WeightsInfo, read_info, save_network
@@ -84,6 +84,15 @@ def test_a_ride_is_held_out_and_judged(data, tmp_path):
     figures = json.loads((tmp_path / "evaluate.json").read_text())
     assert figures["miou"] == pytest.approx(trained["last"]["val_miou"], abs=1e-6)
     assert (figures["pictures"], figures["split"]) == (1, "1.png of train")
+
+
+def test_biases_are_fitted_without_what_was_held_out(data, tmp_path):
+    run(train.command, "--data", data, "--hold-out", "1.png", "--out", tmp_path, "--epochs", 1, "--size", "64x48")
+    fitted = tmp_path / "fitted.safetensors"
+    weights = ("--weights", tmp_path / "last.safetensors", "--out", fitted)
+    result = run(fit_bias.command, "--data", data, "--hold-out", "1.png", *weights)
+    assert "mIoU of pixels of train without 1.png" in result.output
+    assert read_info(fitted).notes["logit_bias"]["on"] == "3 pictures of train without 1.png"
 
 
 def test_training_on_everything_keeps_the_last_weights(data, tmp_path):

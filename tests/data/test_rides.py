@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from enet_tvm.data.camvid import CamVid
-from enet_tvm.data.rides import Block, hold_out, judged_data, open_splits, ride_of, training_data
+from enet_tvm.data.rides import Block, fitted_data, hold_out, judged_data, open_splits, ride_of, training_data
 from enet_tvm.errors import UserError
 
 FRAMES = {
@@ -133,6 +133,14 @@ def test_what_judges_a_training(root):
     held = training_data(str(root), "train,val/2", ["0006R0", "0001TP:-1"])
     assert names(held.val) == ["0006R0_f00930", "0001TP_006780"]
     assert held.description == {"train": "train,val/2 without 0006R0, 0001TP:-1", "val": "0006R0, 0001TP:-1 of train,val/2"}
+
+
+def test_what_is_fitted_later_sees_what_was_trained_on(root):
+    for held_out in ([], ["0006R0"]):
+        trained = training_data(str(root), "train", held_out).train
+        assert names(fitted_data(str(root), "train", held_out)) == names(trained)
+    with pytest.raises(UserError, match="none is left to train on"):
+        fitted_data(str(root), "train", ["0001TP", "0006R0", "0016E5"])
 
 
 def test_a_training_without_val_needs_no_val_split(root, tmp_path):

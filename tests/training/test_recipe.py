@@ -77,6 +77,36 @@ def test_an_override_is_not_blamed_on_a_line():
         load_recipe("default", epochs=0)
 
 
+def test_keys_are_changed_one_by_one():
+    changes = ["rare.paste=0.9", "optimiser.learning_rate = 1e-4", "crop=480x360", "augmentation.scale=[1.0, 2.0]", "seed=7"]
+    changed, plain = load_recipe("streets", changes), load_recipe("streets")
+    assert changed.rare == plain.rare.model_copy(update={"paste": 0.9})
+    assert changed.optimiser == plain.optimiser.model_copy(update={"learning_rate": 1e-4})
+    assert (changed.crop, changed.seed, changed.augmentation.scale) == ("480x360", 7, (1.0, 2.0))
+    assert [stage.optimiser.weight_decay for stage in load_recipe("paper", ["optimiser.weight_decay=0.5"]).in_order()] == [
+        0.5
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("rare.pste=0", "recipe streets: 'rare.pste' is not a key of a recipe"),
+        ("rare.paste=2", "recipe streets: 'rare.paste' = 2"),
+        ("augmentation.scale=[1.0, 'x']", "recipe streets: 'augmentation.scale.2' = 'x'"),
+        ("optimiser=fast", "recipe streets: 'optimiser' = 'fast'"),
+        ("seed", "'seed' changes no key"),
+        ("=3", "'=3' changes no key"),
+        ("a b=3", "'a b=3' changes no key"),
+        ("seed=1\nepochs=3", "changes no key"),
+    ],
+)
+def test_a_change_that_does_not_fit_is_refused_without_a_line(change, message):
+    with pytest.raises(UserError) as caught:
+        load_recipe("streets", [change])
+    assert message in str(caught.value)
+
+
 def test_stages_take_over_what_they_do_not_say():
     content = {"epochs": 7, "optimiser": {"name": "adam", "learning_rate": 0.1}, "stages": [{"name": "a"}, {"name": "b"}]}
     content["stages"][1] |= {"epochs": 3, "optimiser": {"learning_rate": 0.2}}
