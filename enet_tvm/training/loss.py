@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -178,9 +180,14 @@ class SegmentationLoss(nn.Module):
         return loss
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
-        ignored, smoothing = self.ignore_index, self.recipe.label_smoothing
-        if self.processes.count == 1:
+        ignored, smoothing, hardest = self.ignore_index, self.recipe.label_smoothing, self.recipe.hardest
+        if self.processes.count == 1 and hardest == 1:
             return F.cross_entropy(logits, labels, self.weights, ignore_index=ignored, label_smoothing=smoothing)
-        total = F.cross_entropy(logits, labels, self.weights, ignore_index=ignored, label_smoothing=smoothing, reduction="sum")
-        weight = known.sum().float() if self.weights is None else self.weights[labels[known]].sum()
-        return total * self.processes.count / self.processes.sum(weight).clamp(min=1e-9)
+        losses = F.cross_entropy(
+            logits, labels, self.weights, ignore_index=ignored, label_smoothing=smoothing, reduction="none"
+        )[known]
+        weights = torch.ones_like(losses) if self.weights is None else self.weights[labels[known]]
+        if hardest < 1:
+            losses, order = losses.topk(math.ceil(hardest * len(losses)), sorted=False)
+            weights = weights[order]
+        return losses.sum() * self.processes.count / self.processes.sum(weights.sum()).clamp(min=1e-9)

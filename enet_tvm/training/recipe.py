@@ -56,6 +56,8 @@ class LossRecipe(_Section):
     name weigh 1."""
     label_smoothing: Fraction = 0.0
     """Share of the cross-entropy's target that is spread over all classes."""
+    hardest: float = Field(default=1.0, gt=0, le=1)
+    """Share of the labelled pixels that the cross-entropy counts: those of each batch where it is largest."""
     encoder: float = Field(default=0.0, ge=0)
     """Weight of the cross-entropy of a classifier on the encoder (deep supervision), which the finished network lacks."""
     lovasz: float = Field(default=0.0, ge=0)

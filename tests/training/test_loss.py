@@ -1,5 +1,7 @@
 """The loss: void counts nowhere, class weights are the paper's, Lovasz is the IoU at its corners."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -144,3 +146,25 @@ def test_rows_are_ordered_as_pytorch_orders_them(rows, columns, seed, coarse):
         values = (values * 3).floor() / 2
     assert torch.equal(descending(values), values.argsort(dim=1, descending=True, stable=True))
     assert torch.equal(descending(values.T), values.T.argsort(dim=1, descending=True, stable=True))
+
+
+@pytest.mark.parametrize("constant", [0, 1.02])
+def test_only_the_hardest_pixels_count(constant):
+    logits, labels = batch()
+    labels[:, :3] = VOID
+    logits.requires_grad_()
+    loss = SegmentationLoss(LossRecipe(class_weight_constant=constant, hardest=0.25), HISTOGRAM, VOID)
+    value = loss(logits, labels)
+    value.backward()
+    known = labels != VOID
+    each = F.cross_entropy(logits, labels.long(), loss.weights, ignore_index=VOID, reduction="none")[known]
+    kept = each.argsort(descending=True)[: math.ceil(0.25 * int(known.sum()))]
+    weights = torch.ones(len(each)) if loss.weights is None else loss.weights[labels[known].long()]
+    torch.testing.assert_close(value, each[kept].sum() / weights[kept].sum())
+    assert int(logits.grad.abs().sum(1).bool().sum()) == len(kept)
+
+
+def test_all_pixels_are_the_hardest_of_all_of_them():
+    logits, labels = batch()
+    nearly, plain = (SegmentationLoss(LossRecipe(hardest=share), HISTOGRAM, VOID)(logits, labels) for share in (1 - 1e-9, 1.0))
+    torch.testing.assert_close(nearly, plain)
