@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -22,8 +23,16 @@ def serve(tiny_artifact: Any) -> Iterator[Callable[..., Live]]:
     """Makes ``serve(source)`` a server on a free port, ended after the test."""
     with ExitStack() as stack:
 
+        def end(camera: Any) -> None:
+            """Leave no thread to the next test that waits for a picture."""
+            camera.end()
+            deadline = time.monotonic() + 10
+            while any(thread.name == "enet-tvm-source" for thread in threading.enumerate()) and time.monotonic() < deadline:
+                time.sleep(0.01)
+
         def start(source: VideoSource, gate: Gate | None = None, directory: Path | None = None, port: int = 0) -> Live:
             segmenter = stack.enter_context(Segmenter.load(directory or tiny_artifact.directory, 1))
+            stack.callback(end, source.reader)
             session = stack.enter_context(LiveSession(segmenter, source, "street"))
             passes: list[float] = []
             forward = segmenter.forward
