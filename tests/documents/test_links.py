@@ -60,7 +60,8 @@ def test_paths(document: Document):
 @pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
 def test_files(document: Document):
     """A file named without a directory is one of the repository's, if it is of a kind that only people write."""
-    names = {file.rpartition("/")[2] for file in repository_files()} | {"report.md", "dataset.toml"}  # what `evaluate --report` and `data new` write
+    written = {"report.md", "dataset.toml"}  # by `evaluate --report` and `data new`
+    names = {file.rpartition("/")[2] for file in repository_files()} | written
     for code in document.code():
         if code.language is None and re.fullmatch(r"[\w-]+\.(md|toml|py|c)", code.text):
             assert code.text in names, f"{document.name} speaks of {code.text}"
