@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from enet_tvm.errors import UserError
 from enet_tvm.files import read_json
+from enet_tvm.report_page import Bar, Bars, Page, Part, Section, Sentences, table_of
 
 OURS = "tvm"
 """The runner that ratios are relative to, where it was timed; else one over RPC, else the first."""
@@ -134,6 +135,33 @@ def markdown(results: Sequence[Figures]) -> str:
         said = [f"- {line}" for line in [*notes(result), *(f"warning: {text}" for text in result.get("warnings", ()))]]
         parts += [*(table.markdown() for table in tables(result)), "\n".join(said)]
     return "\n\n".join(parts) + "\n"
+
+
+def page(results: Sequence[Figures]) -> Page:
+    """Return comparisons as a page: of each, the median latencies as bars, its tables, and all that is said beside them."""
+    return Page(
+        "ENet in several runtimes",
+        [Section(_title(result), _parts(result)) for result in results],
+        {
+            "measured": "in turns, in one run; a runner whose labels are not PyTorch's has no times",
+            "spread": "the line at the end of a bar goes from the 10th to the 90th percentile",
+        },
+        next((result["command"] for result in results if result.get("command")), ""),
+    )
+
+
+def _parts(result: Figures) -> list[Part]:
+    timed = [(entry["name"], entry["latency"]) for entry in result["entries"] if entry["latency"]]
+    bars = tuple(
+        Bar(name, times["median_ms"], f"{times['median_ms']:.1f} ms", (times["p10_ms"], times["p90_ms"]))
+        for name, times in timed
+    )
+    parts: list[Part] = [Bars("Median latency, shorter is better", bars)] if bars else []
+    for number, text in enumerate(tables(result)):
+        parts.append(table_of(text.headings, text.rows, "Latency" if number == 0 else text.title))
+    if warnings := tuple(result.get("warnings", ())):
+        parts.append(Sentences(warnings, warning=True))
+    return [*parts, Sentences(tuple(notes(result)))]
 
 
 @dataclass(frozen=True)

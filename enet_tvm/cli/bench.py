@@ -48,6 +48,7 @@ def command(
     seconds: Annotated[float, typer.Option(min=0, help="How long to measure each size, warm-up aside.")] = 20.0,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the tables as Markdown.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page with plots and tables.")] = None,
 ) -> None:
     """Time this network in several runtimes, alternating in one run, each in its best form.
 
@@ -64,6 +65,7 @@ def command(
     from enet_tvm.bench.comparison import compare
     from enet_tvm.bench.plan import plan_workloads
     from enet_tvm.files import atomic_file, write_json
+    from enet_tvm.report_page import write_page
 
     console, results = _console(), []
     failures: list[str] = []
@@ -93,6 +95,8 @@ def command(
     if markdown is not None:
         with atomic_file(markdown) as temporary:
             temporary.write_text(report.markdown(results), encoding="utf-8")
+    if html is not None:
+        write_page(html, report.page(results))
     for failure in failures:
         console.print(failure, style="red", markup=False)
     if failures:

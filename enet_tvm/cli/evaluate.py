@@ -35,7 +35,7 @@ def command(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all available by default.")] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also write a report with pictures: report.md there.")
+        Path | None, typer.Option(metavar="DIR", help="Also write a report with pictures: report.md and report.html there.")
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
 ) -> None:
@@ -83,9 +83,12 @@ def command(
     }
     if report is not None:
         listed = {key: str(value or "as the pictures are") for key, value in origin.items()}
-        listed["command"] = f"`{shlex.join(['enet-tvm', *sys.argv[1:]])}`"
-        told.write(report, metrics, samples, lambda picture, shape: predict(model.forward, picture, shape, *how), title, listed)
-        console.print(f"report: {report / 'report.md'}")
+        line = shlex.join(["enet-tvm", *sys.argv[1:]])
+        told.write(
+            *(report, metrics, samples, lambda picture, shape: predict(model.forward, picture, shape, *how), title, listed),
+            command=line,
+        )
+        console.print(f"report: {report / 'report.html'}")
     if json is not None:
         write_json(json, origin | metrics.to_dict())
 

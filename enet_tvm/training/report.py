@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from enet_tvm.data.classes import ClassSet
 from enet_tvm.data.source import Samples
 from enet_tvm.files import atomic_file
+from enet_tvm.report_page import Bar, Bars, Legend, Matrix, Page, Part, Pictures, Section, table_of, write_page
 from enet_tvm.runtime.overlay import colourise
 from enet_tvm.training.metrics import ConfusionMatrix, SegmentationMetrics
 
@@ -26,6 +27,11 @@ _PALE, _FULL = np.array([250.0, 251.0, 253.0]), np.array([18.0, 76.0, 150.0])
 _MARGIN = 24
 _CELL_WIDTH = 380
 """Of the pictures on the sheet."""
+_COLUMNS = ("picture", "truth", "prediction", "where it is wrong")
+_ARE_PHOTOS = (True, False, False, True)
+
+Row = tuple[str, Image.Image, np.ndarray, np.ndarray]
+"""Of the sheet: caption, RGB picture, and the H x W uint8 label maps of the truth and the prediction."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,9 @@ class Report:
         segment: Callable[[Image.Image, tuple[int, ...]], np.ndarray],
         title: str,
         origin: dict[str, str],
+        command: str = "",
     ) -> list[Path]:
-        """Write ``report.md``, ``confusion.png``, ``sheet.png`` and ``pictures.csv``, each atomically.
+        """Write ``report.md``, ``report.html``, ``confusion.png``, ``sheet.png`` and ``pictures.csv``, each atomically.
 
         Parameters
         ----------
@@ -95,6 +102,8 @@ class Report:
             First line of the report.
         origin : dict
             What was evaluated and how, to be listed below it.
+        command : str
+            What makes the report again.
 
         Returns
         -------
@@ -114,7 +123,7 @@ class Report:
                 f"{group}:  {_name(samples, score.index)}   mIoU {score.miou:.3f}, {score.accuracy:.1%} of the pixels right"
             )
             rows.append((caption, picture, labels, segment(picture, labels.shape)))
-        paths = [folder / name for name in ("report.md", "confusion.png", "sheet.png", "pictures.csv")]
+        paths = [folder / name for name in ("report.md", "confusion.png", "sheet.png", "pictures.csv", "report.html")]
         _save(draw_confusion(self.confusion, metrics), paths[1])
         _save(draw_sheet(rows, self.class_set), paths[2])
         with atomic_file(paths[3]) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -122,37 +131,20 @@ class Report:
             writer.writerow(("picture", "miou", "accuracy"))
             for score in sorted(self.scores, key=_rank):
                 writer.writerow((_name(samples, score.index), f"{score.miou:.4f}", f"{score.accuracy:.4f}"))
+        write_page(paths[4], Page(title, self._sections(metrics, rows), origin, command))
+        listed = origin | ({"command": f"`{command}`"} if command else {})
         with atomic_file(paths[0]) as temporary:
-            temporary.write_text(self._markdown(metrics, title, origin), encoding="utf-8")
+            temporary.write_text(self._markdown(metrics, title, listed), encoding="utf-8")
         return paths
 
     def _markdown(self, metrics: SegmentationMetrics, title: str, origin: dict[str, str]) -> str:
-        counts = self.confusion.counts
         lines = [f"# {title}", "", *(f"- {key}: {value}" for key, value in origin.items()), "", "| figure | % |", "|---|--:|"]
-        summary = [("mean IoU", metrics.miou), ("class average", metrics.class_average)]
-        summary.append(("global accuracy", metrics.global_accuracy))
-        if metrics.categories:
-            summary.append(("category IoU", metrics.category_miou))
-        if metrics.instance:
-            summary += [("class iIoU", metrics.instance.class_mean), ("category iIoU", metrics.instance.category_mean)]
-        lines += [f"| {name} | {_percent(value)} |" for name, value in summary]
-        weighted = metrics.instance.class_iou if metrics.instance else None
-        head = [
-            "class",
-            "IoU, %",
-            "accuracy, %",
-            *(["iIoU, %"] if weighted else []),
-            "share of the pixels, %",
-            "most often taken for",
-        ]
-        lines += ["", "## Classes", "", _row(head), _row(["---", *["--:"] * (len(head) - 2), "---"])]
-        shares = counts.sum(axis=1) / max(1, counts.sum())
-        for i, name in enumerate(metrics.classes):
-            figures = [metrics.class_iou[i], metrics.class_accuracy[i], *([weighted[i]] if weighted else []), shares[i]]
-            lines.append(_row([name, *map(_percent, figures), self._mistaken_for(i)]))
+        lines += [_row(figures) for figures in _summary(metrics)]
+        head, rows = self._class_table(metrics)
+        lines += ["", "## Classes", "", _row(head), _row(["---", *["--:"] * (len(head) - 2), "---"]), *map(_row, rows)]
         if metrics.categories:
             lines += ["", "## Categories", "", _row(["category", "IoU, %"]), _row(["---", "--:"])]
-            lines += [_row([name, _percent(iou)]) for name, iou in zip(metrics.categories, metrics.category_iou, strict=True)]
+            lines += [_row(figures) for figures in _category_table(metrics)]
         lines += [
             "",
             "## Confusion",
@@ -163,6 +155,52 @@ class Report:
         lines += ["Those with the lowest, the middle and the highest mean IoU over the classes in their labels; all are in"]
         lines += ["[pictures.csv](pictures.csv).", "", "![Pictures, truth, prediction and errors](sheet.png)", ""]
         return "\n".join(lines)
+
+    def _sections(self, metrics: SegmentationMetrics, rows: Sequence[Row]) -> list[Section]:
+        """Return what the page shows: figures, classes, confusion, and the pictures of the sheet."""
+        counts, names = self.confusion.counts, self.class_set.names
+        totals = counts.sum(axis=1, keepdims=True)
+        shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+        ious = zip(metrics.classes, metrics.class_iou, strict=True)
+        bars = tuple(Bar(name, iou, f"{_percent(iou)} %") for name, iou in ious if not math.isnan(iou))
+        parts: list[Part] = [
+            Bars("IoU of each class", bars, full=1.0),
+            table_of(*self._class_table(metrics), "Figures of each class"),
+        ]
+        if metrics.categories:
+            parts.append(table_of(("category", "IoU, %"), _category_table(metrics), "Categories"))
+        told = "Each row is a class of the truth; what its pixels were taken for, %"
+        legend = Legend(tuple(_legend(self.class_set)))
+        shown = [
+            Pictures(
+                caption, tuple(zip(_COLUMNS, _cells(picture, truth, prediction, self.class_set), _ARE_PHOTOS, strict=True))
+            )
+            for caption, picture, truth, prediction in rows
+        ]
+        return [
+            Section("Figures", [table_of(("figure", "%"), _summary(metrics))]),
+            Section("Classes", parts),
+            Section("Confusion", [Matrix(told, tuple(names), tuple(names), tuple(map(tuple, shares.tolist())))]),
+            Section("Pictures with the lowest, the middle and the highest mean IoU", [legend, *shown]),
+        ]
+
+    def _class_table(self, metrics: SegmentationMetrics) -> tuple[list[str], list[list[str]]]:
+        counts = self.confusion.counts
+        weighted = metrics.instance.class_iou if metrics.instance else None
+        head = [
+            "class",
+            "IoU, %",
+            "accuracy, %",
+            *(["iIoU, %"] if weighted else []),
+            "share of the pixels, %",
+            "most often taken for",
+        ]
+        rows = []
+        shares = counts.sum(axis=1) / max(1, counts.sum())
+        for i, name in enumerate(metrics.classes):
+            figures = [metrics.class_iou[i], metrics.class_accuracy[i], *([weighted[i]] if weighted else []), shares[i]]
+            rows.append([name, *map(_percent, figures), self._mistaken_for(i)])
+        return head, rows
 
     def _mistaken_for(self, label: int) -> str:
         row = self.confusion.counts[label].astype(float)
@@ -229,7 +267,7 @@ def draw_confusion(confusion: ConfusionMatrix, metrics: SegmentationMetrics) -> 
     return image
 
 
-def draw_sheet(rows: Sequence[tuple[str, Image.Image, np.ndarray, np.ndarray]], class_set: ClassSet) -> Image.Image:
+def draw_sheet(rows: Sequence[Row], class_set: ClassSet) -> Image.Image:
     """Draw pictures beside their truth, their prediction, and where it is wrong.
 
     Parameters
@@ -239,33 +277,38 @@ def draw_sheet(rows: Sequence[tuple[str, Image.Image, np.ndarray, np.ndarray]], 
     class_set : ClassSet
         Names and colours.
     """
-    columns = ("picture", "truth", "prediction", "where it is wrong")
     heights = [round(_CELL_WIDTH * picture.height / picture.width) for _, picture, _, _ in rows]
     gap, caption_height = 10, 34
-    width = 2 * _MARGIN + len(columns) * _CELL_WIDTH + (len(columns) - 1) * gap
+    width = 2 * _MARGIN + len(_COLUMNS) * _CELL_WIDTH + (len(_COLUMNS) - 1) * gap
     font, small = ImageFont.load_default(17), ImageFont.load_default(15)
     legend = _draw_class_legend(class_set, width - 2 * _MARGIN, small)
     total = 2 * _MARGIN + 20 + sum(heights) + caption_height * len(rows) + _MARGIN + legend.height
     sheet = Image.new("RGB", (width, total), "white")
     draw = ImageDraw.Draw(sheet)
-    lefts = [_MARGIN + column * (_CELL_WIDTH + gap) for column in range(len(columns))]
-    for left, name in zip(lefts, columns, strict=True):
+    lefts = [_MARGIN + column * (_CELL_WIDTH + gap) for column in range(len(_COLUMNS))]
+    for left, name in zip(lefts, _COLUMNS, strict=True):
         draw.text((left, _MARGIN), name, font=font, fill=_INK)
     y = _MARGIN + 20
     for (caption, picture, truth, prediction), height in zip(rows, heights, strict=True):
         draw.text((_MARGIN, y + caption_height - 6), caption, font=small, fill=_SOFT, anchor="ls")
         y += caption_height
-        void = truth == class_set.ignore_index
-        coloured = [colourise(labels, class_set.palette) for labels in (truth, prediction)]
-        coloured[0][void] = 0
-        cells = [picture, *map(Image.fromarray, coloured), Image.fromarray(_errors(picture, truth, prediction, void))]
-        for left, cell, is_photo in zip(lefts, cells, (True, False, False, True), strict=True):
-            # Averaged colours of two classes would be those of a third.
-            method = Image.Resampling.LANCZOS if is_photo else Image.Resampling.NEAREST
-            sheet.paste(cell.resize((_CELL_WIDTH, height), method), (left, y))
+        for left, cell in zip(lefts, _cells(picture, truth, prediction, class_set), strict=True):
+            sheet.paste(cell, (left, y))
         y += height
     sheet.paste(legend, (_MARGIN, y + _MARGIN))
     return sheet
+
+
+def _cells(picture: Image.Image, truth: np.ndarray, prediction: np.ndarray, class_set: ClassSet) -> list[Image.Image]:
+    """Return a picture, its truth, its prediction and its errors as they are shown, all of one size."""
+    void = truth == class_set.ignore_index
+    coloured = [colourise(labels, class_set.palette) for labels in (truth, prediction)]
+    coloured[0][void] = 0
+    cells = [picture, *map(Image.fromarray, coloured), Image.fromarray(_errors(picture, truth, prediction, void))]
+    size = (_CELL_WIDTH, round(_CELL_WIDTH * picture.height / picture.width))
+    # Averaged colours of two classes would be those of a third.
+    methods = [Image.Resampling.LANCZOS if is_photo else Image.Resampling.NEAREST for is_photo in _ARE_PHOTOS]
+    return [cell.resize(size, method) for cell, method in zip(cells, methods, strict=True)]
 
 
 def _errors(picture: Image.Image, truth: np.ndarray, prediction: np.ndarray, void: np.ndarray) -> np.ndarray:
@@ -278,9 +321,14 @@ def _errors(picture: Image.Image, truth: np.ndarray, prediction: np.ndarray, voi
     return result.round().astype(np.uint8)
 
 
-def _draw_class_legend(class_set: ClassSet, width: int, font: Any) -> Image.Image:
+def _legend(class_set: ClassSet) -> list[tuple[str, Colour]]:
+    """Return what the colours of the pictures mean."""
     entries = [*zip(class_set.names, class_set.palette, strict=True), ("unlabelled", (0, 0, 0))]
-    entries += [("wrong", _WRONG), ("unlabelled, not judged", _VOID)]
+    return [*entries, ("wrong", _WRONG), ("unlabelled, not judged", _VOID)]
+
+
+def _draw_class_legend(class_set: ClassSet, width: int, font: Any) -> Image.Image:
+    entries = _legend(class_set)
     line, square = 28, 16
     places, x, y = [], 0, 0
     for name, _ in entries:
@@ -305,6 +353,20 @@ def _draw_upright(image: Image.Image, text: str, at: tuple[int, int], font: Any,
     turned = strip.transpose(Image.Transpose.ROTATE_90)
     top = at[1] - (length if anchor == "b" else length // 2)
     image.paste(turned, (at[0] - height // 2, top))
+
+
+def _summary(metrics: SegmentationMetrics) -> list[tuple[str, str]]:
+    summary = [("mean IoU", metrics.miou), ("class average", metrics.class_average)]
+    summary.append(("global accuracy", metrics.global_accuracy))
+    if metrics.categories:
+        summary.append(("category IoU", metrics.category_miou))
+    if metrics.instance:
+        summary += [("class iIoU", metrics.instance.class_mean), ("category iIoU", metrics.instance.category_mean)]
+    return [(name, _percent(value)) for name, value in summary]
+
+
+def _category_table(metrics: SegmentationMetrics) -> list[tuple[str, str]]:
+    return [(name, _percent(iou)) for name, iou in zip(metrics.categories, metrics.category_iou, strict=True)]
 
 
 def _colour(values: np.ndarray) -> Colour:

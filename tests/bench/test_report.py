@@ -6,8 +6,9 @@ import json
 import pytest
 
 from enet_tvm.bench.latency import Latency
-from enet_tvm.bench.report import load_figures, markdown, notes, tables
+from enet_tvm.bench.report import load_figures, markdown, notes, page, tables
 from enet_tvm.errors import UserError
+from enet_tvm.report_page import Bars, Sentences, Table, render
 
 TIMES = Latency((0.010, 0.011, 0.012)).to_dict()
 SLOW = Latency((0.020, 0.020, 0.050)).to_dict()
@@ -161,6 +162,30 @@ def test_markdown(result):
     assert "- onnxruntime is missing" in text
 
 
+def test_a_page_says_what_the_tables_and_notes_say(result):
+    result["command"] = "enet-tvm bench --html b.html"
+    made = page([result, result | {"size": "480x320"}])
+    assert made.command == result["command"]
+    assert [section.title.split(",")[0] for section in made.sections] == ["640x360", "480x320"]
+    bars, latency, footprint, warnings, said = made.sections[0].parts
+    assert isinstance(bars, Bars)
+    assert [bar.name for bar in bars.bars] == ["tvm", "openvino"]  # one that fails parity has no time
+    assert [bar.text for bar in bars.bars] == ["11.0 ms", "20.0 ms"]
+    assert bars.bars[0].spread == pytest.approx((10.2, 11.8))
+    assert isinstance(latency, Table)
+    assert (latency.headings, latency.rows) == (tables(result)[0].headings, tables(result)[0].rows)
+    assert isinstance(footprint, Table)
+    assert footprint.rows == tables(result)[1].rows
+    assert warnings == Sentences(("too warm",), warning=True)
+    assert said == Sentences(tuple(notes(result)))
+    assert "fails parity" in render(made)
+
+
+def test_a_page_of_runners_that_all_fail_parity(result):
+    result["entries"] = [result["entries"][2]]
+    assert "always sky" in render(page([result]))
+
+
 def test_files_of_the_release_before_are_still_read(tmp_path):
     known = ("name", "description", "label_agreement", "ready_seconds", "latency")
     old = {
@@ -176,6 +201,7 @@ def test_files_of_the_release_before_are_still_read(tmp_path):
     figures["machine"] |= {"processors": 64, "usable": why}
     assert any(note.startswith(f"host: AMD EPYC, {why};") for note in notes(figures))
     assert markdown([figures])
+    assert "AMD EPYC" in render(page([figures]))
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "{}", "[1]", '[{"size": "1x1"}]'])

@@ -28,7 +28,8 @@ def run(*arguments: object):
 def test_bench_and_what_changed(compiled_enet, tmp_path):
     before, after = tmp_path / "a.json", tmp_path / "b.json"
     artifact = ("--artifact", compiled_enet.directory, "--threads", 1, "--seconds", 0)
-    result = run(*artifact, "--runner", "tvm", "--streams", "1,2", "--json", before, "--markdown", tmp_path / "b.md")
+    written = ("--json", before, "--markdown", tmp_path / "b.md", "--html", tmp_path / "b.html")
+    result = run(*artifact, "--runner", "tvm", "--streams", "1,2", *written)
     assert result.exit_code == 0, result.output
     assert "64x48, 1 thread, arithmetic limit" in result.output
     assert "images/s, 2 streams" in result.output
@@ -39,6 +40,7 @@ def test_bench_and_what_changed(compiled_enet, tmp_path):
     assert ours["artifact_sha256"].keys() == {"enet.so", "manifest.json"}
     assert [rate["streams"] for rate in ours["footprint"]["throughput"]] == [1, 2]
     assert "| tvm | " in (tmp_path / "b.md").read_text()
+    assert '<th scope="row">tvm</th>' in (tmp_path / "b.html").read_text()
 
     assert run(*artifact, "--runner", "tvm", "--runner", "torch", "--streams", 0, "--json", after).exit_code == 0
     changes = run("compare", before, after, "--json", tmp_path / "changes.json")

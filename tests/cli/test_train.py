@@ -61,6 +61,7 @@ def test_train_then_evaluate(data, tmp_path):
     assert figures["miou"] == pytest.approx(trained["best"]["val_miou"], abs=1e-6)
     assert figures["pictures"] == 2
     assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "report.html",
         "report.md",
         "confusion.png",
         "sheet.png",

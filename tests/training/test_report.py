@@ -19,7 +19,7 @@ from enet_tvm.training.models import artifact_model, weights_model
 from enet_tvm.training.report import PictureScore, Report, draw_confusion, draw_sheet, select
 
 TWO = ClassSet("two", ("left", "right"), ((200, 0, 0), (0, 200, 0)), 255)
-FILES = {"report.md", "confusion.png", "sheet.png", "pictures.csv"}
+FILES = {"report.md", "report.html", "confusion.png", "sheet.png", "pictures.csv"}
 
 
 def scores(values):
@@ -118,6 +118,7 @@ def test_a_report_of_weights_and_one_of_what_was_compiled_from_them(compiled_ene
             lambda picture, shape, m=model, h=how: predict(m.forward, picture, shape, *h),
             "A title",
             {"x": "y"},
+            command="enet-tvm <this>",
         )
         assert {path.name for path in folder.iterdir()} == FILES | {"mine.txt"}
         assert {path.name for path in paths} == FILES
@@ -125,6 +126,12 @@ def test_a_report_of_weights_and_one_of_what_was_compiled_from_them(compiled_ene
         assert text.startswith("# A title\n")
         assert f"| mean IoU | {100 * metrics.miou:.2f} |" in text
         assert all(f"\n| {name} | " in text for name in samples.class_set.names)
+        assert "- command: `enet-tvm <this>`" in text
+        page = (folder / "report.html").read_text()
+        assert f'<th scope="row">mean IoU</th><td>{100 * metrics.miou:.2f}</td>' in page
+        assert all(f'<th scope="row">{name}</th>' in page for name in samples.class_set.names)
+        assert "<pre>enet-tvm &lt;this&gt;</pre>" in page
+        assert page.count("<img ") == 4 * len(select(report.scores))
         rows = list(csv.reader((folder / "pictures.csv").open()))
         assert len(rows) == 6
         assert [row[1] for row in rows[1:]] == sorted(row[1] for row in rows[1:])
