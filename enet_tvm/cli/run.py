@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -47,6 +47,10 @@ def command(
     threads: Annotated[
         int | None, typer.Option("--threads", help="Threads at most; by default as processors and quota allow.")
     ] = None,
+    regions: Annotated[
+        Literal["rle", "polygons"] | None,
+        typer.Option(help="Pictures' regions in the --json: COCO's run lengths, or polygons, by class and component."),
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write figures, and of pictures their classes.")
     ] = None,
@@ -57,6 +61,7 @@ def command(
     """
     from rich.console import Console
 
+    from enet_tvm.errors import UserError
     from enet_tvm.files import write_json
     from enet_tvm.runtime import Segmenter
     from enet_tvm.runtime.overlay import check_opacity
@@ -67,7 +72,9 @@ def command(
     check_opacity(opacity)
     where = inputs or []
     video = means_video(where, camera, output)
-    check_options(video, output, labels=labels, camera_size=camera_size, rate=rate, seconds=seconds)
+    check_options(video, output, labels=labels, regions=regions, camera_size=camera_size, rate=rate, seconds=seconds)
+    if regions is not None and json is None:
+        raise UserError("regions go into a JSON file; give --json FILE too")
     if video:
         size = None if camera_size is None else parse_size(camera_size)
         source = open_source(where, camera, size=size, rate=rate, seconds=seconds)
@@ -77,7 +84,9 @@ def command(
             write_json(json, report.to_json())
         _print_report(report, console, stderr)
         raise typer.Exit(report.exit_code)
-    _segment_pictures(artifact, [Path(path) for path in where], output, labels, opacity, threads, json, console, stderr)
+    _segment_pictures(
+        artifact, [Path(path) for path in where], output, labels, opacity, threads, regions, json, console, stderr
+    )
 
 
 def _follow(segmenter: Segmenter, source: VideoSource, output: Path, opacity: float, stderr: Console) -> VideoReport:
@@ -137,6 +146,7 @@ def _segment_pictures(
     labels: bool,
     opacity: float,
     threads: int | None,
+    regions: Literal["rle", "polygons"] | None,
     json: Path | None,
     console: Console,
     stderr: Console,
@@ -153,7 +163,7 @@ def _segment_pictures(
     progress = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
     with Segmenter.load(artifact, threads) as segmenter, progress:
         outcomes, total = [], len(pictures)
-        results = segment_files(segmenter, pictures, inputs, output, labels=labels, opacity=opacity)
+        results = segment_files(segmenter, pictures, inputs, output, labels=labels, opacity=opacity, region_shape=regions)
         shown = progress.add_task("", total=total)
         for outcome in results:
             outcomes.append(outcome)

@@ -19,6 +19,7 @@ from enet_tvm.files import atomic_file
 from enet_tvm.machine import default_threads
 from enet_tvm.runtime.overlay import check_opacity, overlay
 from enet_tvm.runtime.pictures import frame_names, load_frames, output_names, read_header, taken_names
+from enet_tvm.runtime.regions import RegionShape, regions
 from enet_tvm.runtime.segmenter import Segmenter
 from enet_tvm.size import Size
 
@@ -37,6 +38,8 @@ class Outcome:
         Of the picture, upright.
     shares : dict of str to float
         Part of the picture that each class that occurs in it covers.
+    regions : list of dict or None
+        Its regions, if they were asked for (see `enet_tvm.runtime.regions.regions`).
     threads : int
         That the network used: fewer than it may while other work kept processors busy.
     network_ms, total_ms : float
@@ -52,6 +55,7 @@ class Outcome:
     labels: Path | None = None
     size: Size | None = None
     shares: dict[str, float] | None = None
+    regions: list[dict[str, Any]] | None = None
     threads: int = 0
     network_ms: float = 0.0
     total_ms: float = 0.0
@@ -68,6 +72,7 @@ def segment_files(
     *,
     labels: bool = False,
     opacity: float = 0.5,
+    region_shape: RegionShape | None = None,
 ) -> Iterator[Outcome]:
     """Segment picture files one by one and write overlays, going on after a picture that cannot be read.
 
@@ -85,6 +90,8 @@ def segment_files(
         Also write ``<name>_labels.png``, an 8-bit grey PNG of class numbers.
     opacity : float
         Of the overlay's colours.
+    region_shape : {"rle", "polygons"} or None
+        How outcomes are to hold regions; None for not at all.
 
     Raises
     ------
@@ -111,11 +118,20 @@ def segment_files(
                 except UserError as error:
                     yield Outcome(picture, error=str(error), frame=frame, frames=frames)
                     break
-                outcome = _segment(segmenter, picture, image, output / result, labels=labels, opacity=opacity)
+                outcome = _segment(segmenter, picture, image, output / result, region_shape, labels=labels, opacity=opacity)
                 yield replace(outcome, frame=frame, frames=frames)
 
 
-def _segment(segmenter: Segmenter, picture: Path, image: Image.Image, result: Path, *, labels: bool, opacity: float) -> Outcome:
+def _segment(
+    segmenter: Segmenter,
+    picture: Path,
+    image: Image.Image,
+    result: Path,
+    region_shape: RegionShape | None,
+    *,
+    labels: bool,
+    opacity: float,
+) -> Outcome:
     manifest = segmenter.manifest
     started = time.perf_counter()
     x = segmenter.preprocess(image)
@@ -135,6 +151,7 @@ def _segment(segmenter: Segmenter, picture: Path, image: Image.Image, result: Pa
         labels=labels_path,
         size=Size(*image.size),
         shares=_shares(found, manifest.classes),
+        regions=regions(found, manifest.classes, region_shape) if region_shape else None,
         threads=segmenter.threads_now,
         network_ms=1e3 * (after - before),
         total_ms=1e3 * (done - started),
@@ -193,6 +210,7 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
         "labels": str(outcome.labels) if outcome.labels else None,
         "size": str(outcome.size),
         "shares": outcome.shares,
+        **({"regions": outcome.regions} if outcome.regions is not None else {}),
         "threads": outcome.threads,
         "network_ms": outcome.network_ms,
         "total_ms": outcome.total_ms,

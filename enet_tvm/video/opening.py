@@ -33,16 +33,17 @@ def check_options(video: bool, output: Path, **options: object) -> None:
     output : Path
         Where it is to go.
     options : object
-        Values of the command's options ``labels``, ``camera_size``, ``rate`` and ``seconds``; false if they were not given.
+        Values of the command's options ``labels``, ``regions``, ``camera_size``, ``rate`` and ``seconds``; false if they were
+        not given.
 
     Raises
     ------
     UserError
         When there is such an option, or such a file.
     """
-    wrong = [name for name, value in options.items() if value and (name == "labels") == video]
+    wrong = [name for name, value in options.items() if value and (name in ("labels", "regions")) == video]
     if wrong and video:
-        raise UserError("--labels is for pictures; leave it out, or segment the frames as pictures")
+        raise UserError(f"--{wrong[0]} is for pictures; leave it out, or segment the frames as pictures")
     if wrong:
         raise UserError(f"--{wrong[0].replace('_', '-')} is for videos; leave it out, or name a video as input or output")
     if video:

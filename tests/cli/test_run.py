@@ -69,6 +69,25 @@ def test_overlays_of_a_folder(run: Run, folder: Path, tmp_path: Path):
     assert "ms in the network" in stdout
 
 
+@pytest.mark.parametrize("shape", ["rle", "polygons"])
+def test_regions_cover_the_picture(run: Run, folder: Path, tmp_path: Path, shape: str):
+    code, _, _ = run(folder / "colour.jpg", "-o", tmp_path, "--json", tmp_path / "r.json", "--regions", shape)
+    assert code == 0
+    (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert sum(region["area"] for region in result["regions"]) == 50 * 30
+    assert {region["class"] for region in result["regions"]} == result["shares"].keys()
+    kinds = {type(region["segmentation"]) for region in result["regions"]}
+    assert kinds == {dict if shape == "rle" else list}
+
+
+def test_regions_need_a_file_and_pictures(run: Run, folder: Path, tmp_path: Path):
+    code, _, stderr = run(folder, "-o", tmp_path / "out", "--regions", "rle")
+    assert (code, "give --json FILE too" in stderr) == (2, True)
+    code, _, stderr = run(folder, "-o", tmp_path / "out.mp4", "--regions", "rle", "--json", tmp_path / "r.json")
+    assert (code, "--regions is for pictures" in stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_labels_and_figures(run: Run, folder: Path, tmp_path: Path, tiny_artifact):
     out = tmp_path / "out"
     code, _, _ = run(
