@@ -3,9 +3,12 @@
 #   PYTHON       the Python to build .venv with, 3.11 or later        (default: the first that fits)
 #   TORCH_INDEX  where to look for PyTorch first; the default holds builds without CUDA, a tenth of the size.
 #                TORCH_INDEX= takes what pip is configured for, which on PyPI is the build with CUDA.
+#   WORKERS      processes that run tests side by side, with 1 GB of memory each                   (default: 2)
+#   PYTEST_FLAGS what else pytest is told, such as '-k latency -x'
 
 PYTHON      ?= $(shell tools/find-python)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+WORKERS     ?= 2
 
 VENV        := .venv
 BIN         := $(VENV)/bin
@@ -13,13 +16,19 @@ INSTALLED   := $(VENV)/installed
 CONSTRAINTS := requirements/constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format install constraints clean
+.PHONY: demo test test-all lint format install constraints clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m enet_tvm.demo
 
+# A file stays with one worker, so that what its tests share is made once; the longest files come first (tests/support/suite.py).
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(PYTEST) -m 'not slow' --hypothesis-profile quick $(PYTEST_FLAGS)
+
+test-all: $(INSTALLED)
+	$(PYTEST) $(PYTEST_FLAGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -37,7 +46,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@TORCH_INDEX='$(TORCH_INDEX)' tools/install '$(PYTHON)' $(VENV) $(CONSTRAINTS)
 	@touch $@
 
-# Resolves the newest versions that pyproject.toml allows, with every extra, and pins all of them; run `make test` before committing the result.
+# Resolves the newest versions that pyproject.toml allows, with every extra, and pins all of them; run `make test-all` before committing the result.
 constraints:
 	rm -rf build/constraints
 	TORCH_INDEX='$(TORCH_INDEX)' tools/install '$(PYTHON)' build/constraints /dev/null 'test,dev,annotations,cuda,bench,tensorboard,tune,live'

@@ -65,7 +65,7 @@ def main(
             streams="0",
         )
         for workload in plan.workloads:
-            if any(_same(result, workload, names) for result in done):
+            if any(is_same(result, workload, names) for result in done):
                 console.print(f"{workload.size} on {workload.threads} threads: measured already, in {figures}")
                 continue
             done = [result for result in done if _place(result) != (str(workload.size), workload.threads)]
@@ -87,7 +87,7 @@ def _place(result: dict[str, Any]) -> tuple[str, int]:
     return result["size"], result["threads"]
 
 
-def _same(result: dict[str, Any], workload: Workload, names: list[str]) -> bool:
+def is_same(result: dict[str, Any], workload: Workload, names: list[str]) -> bool:
     """Return whether a result is of this workload, with these versions, on this machine."""
     versions = {"enet-tvm": __version__, **stack_versions()}
     known = {entry["name"] for entry in result["entries"]} | result["missing"].keys()

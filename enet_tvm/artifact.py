@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_directory, read_json, sha256
+from enet_tvm.files import atomic_directory, check_place, read_json, sha256
 from enet_tvm.machine import architecture, cpu_features
 from enet_tvm.normalisation import Channel, Mean, Std
 from enet_tvm.version import stack_versions
@@ -349,9 +349,10 @@ def check_destination(directory: str | Path) -> None:
     Raises
     ------
     UserError
-        When `directory` is a file, or a directory that holds something else.
+        When `directory` is a file or below one, or a directory that holds something else.
     """
     directory = Path(directory)
+    check_place(directory)
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file; choose another directory for the artifact")
     try:

@@ -35,6 +35,19 @@ def _explain(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror or error}; choose another place or free some room")
 
 
+def check_place(path: str | Path) -> None:
+    """Refuse to write below a file; call it before long work, whose result would have no place.
+
+    Raises
+    ------
+    UserError
+    """
+    path = Path(path)
+    found = next((parent for parent in path.absolute().parents if parent.exists()), None)
+    if found is not None and not found.is_dir():
+        raise _explain(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+
+
 def umask() -> int:
     """Return the process's umask, which tempfile ignores."""
     mask = os.umask(0)

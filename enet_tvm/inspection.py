@@ -141,7 +141,7 @@ def _read(path: Path) -> _Dynamic:
         return _Dynamic(
             library=True,
             needed=tuple(tag.needed for tag in tags if tag["d_tag"] == "DT_NEEDED"),
-            glibc=max((_version(name) for name in _versions(sections)), default=()),
+            glibc=max((symbol_version(name) for name in _versions(sections)), default=()),
             text_relocations=any(tag["d_tag"] == "DT_TEXTREL" or _says_textrel(tag) for tag in tags),
             # Without that header, Linux takes it for an executable one.
             executable_stack=not stacks or bool(stacks[0]["p_flags"] & _EXECUTABLE),
@@ -161,7 +161,7 @@ def _versions(sections: list[Any]) -> Iterator[str]:
                 yield from (version.name for version in wanted)
 
 
-def _version(name: str) -> tuple[int, ...]:
+def symbol_version(name: str) -> tuple[int, ...]:
     """Return the number of a version of the C library, such as (2, 27); () for versions of something else."""
     if name == _RELATIVE_RELOCATIONS:
         return (2, 36)

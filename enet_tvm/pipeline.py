@@ -53,7 +53,7 @@ from enet_tvm.passes.schedule_remaining_gpu import ScheduleRemainingGpu
 from enet_tvm.quantisation import Ranges
 from enet_tvm.targets.spec import GpuSpec
 
-_ATTEMPTS = 4
+ATTEMPTS = 4
 """To fit kernels into a GPU: sums of a thread are 32, 16, 8 and 4."""
 
 
@@ -264,7 +264,7 @@ def _compile_for_gpu(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path
     """
     unit, smaller = GpuUnit(gpu.multiprocessors, gpu.max_registers, gpu.max_threads_per_block), Counter[str]()
     with device_compiler(gpu.arch, gpu.ptx) as made:
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             compiled = _compile(mod, target, dump_ir, gpu_phases(unit, smaller))
             kernels = assemble(made[-1], gpu.arch, find_cuda_tools()) if made else ()
             crowded = {kernel.name for kernel in kernels if kernel.spill_bytes or kernel.registers > gpu.max_registers}
@@ -281,7 +281,7 @@ def _compile(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None,
         for number, phase in enumerate(phases, start=1):
             mod = tvm.transform.Sequential(phase.passes)(mod)
             _dump(mod, dump_ir, number, phase.name)
-        launches = tuple(_launches(mod))
+        launches = tuple(launches_of(mod))
         machine = machine_phase()
         mod = tvm.transform.Sequential(machine.passes)(mod)
         _dump(mod, dump_ir, len(phases) + 1, machine.name)
@@ -295,7 +295,7 @@ def _dump(mod: tvm.IRModule, directory: Path | None, number: int, name: str) -> 
             path.write_text(mod.script(), encoding="utf-8")
 
 
-def _launches(mod: tvm.IRModule) -> list[Launch]:
+def launches_of(mod: tvm.IRModule) -> list[Launch]:
     """Return the kernel launches of main, described by the pass that made them or, for TVM's own, by their names."""
     described = [json.loads(str(text)) for text in mod["main"].attrs[LAUNCHES]]
     launches = []

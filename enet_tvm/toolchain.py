@@ -112,14 +112,14 @@ def host_linker(triple: str | None = None, toolchain: str = "auto") -> Linker:
     machine = triple.partition("-")[0] if triple else platform.machine()
     if toolchain == "system":
         return _system_linker(machine)
-    if toolchain == "auto" and machine == platform.machine() and (driver := _system_driver()):
+    if toolchain == "auto" and machine == platform.machine() and (driver := system_driver()):
         return Linker(driver, f"{machine}-unknown-linux-gnu")
     return zig_linker(machine)
 
 
 def _system_linker(machine: str) -> Linker:
     if machine == platform.machine():
-        driver, package = _system_driver(), "gcc"
+        driver, package = system_driver(), "gcc"
     else:
         compiler = f"{machine}-linux-gnu-gcc"
         driver, package = _working(compiler, os.environ.get("PATH", "")), f"gcc-{machine.replace('_', '-')}-linux-gnu"
@@ -166,7 +166,7 @@ def _reason(said: str) -> str:
     return (telling or [line for line in lines if line] or ["it gave no reason"])[0]
 
 
-def _system_driver() -> tuple[str, ...] | None:
+def system_driver() -> tuple[str, ...] | None:
     """Return this machine's C compiler driver if it can link, else None."""
     names = [value] if (value := os.environ.get("CC")) else ["cc", "gcc", "clang"]
     return next((command for name in names if (command := _working(name, os.environ.get("PATH", "")))), None)

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from compiled import artifact_of, random_enet
+from hypothesis import settings
+from suite import Suite
 
 from enet_tvm import __version__
 from enet_tvm.artifact import Manifest, write_artifact
@@ -22,9 +25,15 @@ if TYPE_CHECKING:
 
 TINY_HEIGHT, TINY_WIDTH = 16, 24
 
+settings.register_profile("quick", max_examples=20)  # of `make test`; a hundred are the default
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # What a shell starts in the background ignores Ctrl-C, and so would the programs that tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Suite())
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,16 @@ def tiny_artifact_of_two(tmp_path_factory: pytest.TempPathFactory) -> TinyArtifa
 
 
 @pytest.fixture
+def processor_as_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines for a GPU copy to this machine's processor, and compute there, all the same."""
+    from enet_tvm.runtime import engine, gpu
+
+    monkeypatch.setattr(engine, "CUDA", 1)  # the processor's code in DLPack
+    monkeypatch.setattr(engine, "load_cuda", lambda ffi: None)
+    monkeypatch.setattr(engine, "DeviceMemory", lambda ffi, kind: gpu.DeviceMemory(ffi, "cpu"))
+
+
+@pytest.fixture
 def spoilt_artifact(tiny_artifact: TinyArtifact, tmp_path: Path) -> Iterator[Path]:
     """A copy of the tiny artifact, to be damaged."""
     copy = tmp_path / "artifact"
@@ -138,23 +157,14 @@ class CompiledENet:
 
 
 @pytest.fixture(scope="session")
-def compiled_enet(tmp_path_factory: pytest.TempPathFactory) -> CompiledENet:
+def compiled_enet() -> CompiledENet:
     """Not to be changed by a test."""
-    import torch
-
-    from enet_tvm.compiler import CompileRequest, compile_artifact
-    from enet_tvm.data.classes import CAMVID
-    from enet_tvm.networks import ENet, WeightsInfo, save_network
+    from enet_tvm.compiler import CompileRequest
     from enet_tvm.size import Size
     from enet_tvm.targets import load_target
 
-    root = tmp_path_factory.mktemp("enet")
-    weights = root / "weights.safetensors"
-    torch.manual_seed(0)
-    network = ENet(len(CAMVID)).eval()
-    save_network(network, WeightsInfo("enet", CAMVID.names, CAMVID.palette, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)), weights)
-    compile_artifact(CompileRequest(weights, Size(64, 48), load_target("native"), command="pytest"), root / "artifact")
-    return CompiledENet(root / "artifact", weights)
+    weights = random_enet()
+    return CompiledENet(artifact_of(CompileRequest(weights, Size(64, 48), load_target("native"), command="pytest")), weights)
 
 
 @pytest.fixture(scope="session")

@@ -154,7 +154,7 @@ CASES = [
     Case("evaluate --data empty --dataset kitti --weights good.safetensors", "no data set 'kitti'"),
     Case("data stats --data nowhere", "no data set directory"),
     Case("data stats --data empty", "cannot read"),
-    Case("data stats --data synthetic --json file/figures.json", "cannot write"),
+    Case("data stats --data synthetic --split val --json file/figures.json", "cannot write"),
     Case("data check --data empty --dataset kitti", "no data set 'kitti'"),
     Case("train --data empty --dataset cityscapes --out runs", "no folder empty/leftImg8bit/train"),
     Case("train --data synthetic --out runs --recipe quick", "recipe"),

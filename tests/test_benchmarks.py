@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from enet_tvm.bench.plan import plan_workloads
@@ -22,6 +23,7 @@ def measure(out: Path, *sizes: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=500).stdout
 
 
+@pytest.mark.slow
 def test_table_figures_and_plot_and_a_second_run_that_goes_on(tmp_path):
     assert "measured already" not in measure(tmp_path, "64x48")
     (first,) = json.loads((tmp_path / "latency.json").read_text())
@@ -49,13 +51,13 @@ def check_same(result: dict, directory: Path) -> None:
     spec.loader.exec_module(script)
     names = ["tvm", "tvm-untuned", "torch"]
     (workload,) = plan_workloads(directory, runners=names, sizes=["64x48"], threads=[1]).workloads
-    assert script._same(result, workload, names)
-    assert not script._same(result, workload, [*names, "openvino"])
+    assert script.is_same(result, workload, names)
+    assert not script.is_same(result, workload, [*names, "openvino"])
     for path, value in {("weights", "sha256"): "0" * 64, ("machine", "processor"): "another", ("target",): "rpi4"}.items():
         other = copy.deepcopy(result)
         place = other[path[0]] if len(path) > 1 else other
         place[path[-1]] = value
-        assert not script._same(other, workload, names)
+        assert not script.is_same(other, workload, names)
 
 
 def test_video(tiny_artifact, tmp_path):

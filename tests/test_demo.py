@@ -21,6 +21,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(caught.value.code or 0)
 
 
+@pytest.mark.slow
 def test_main_job(compiled_enet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     picture = tmp_path / "picture.png"
     Image.new("RGB", (90, 60), (90, 120, 150)).save(picture)

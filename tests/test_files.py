@@ -16,7 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_directory, atomic_file, parse_json, parse_toml, read_json, read_toml, sha256, write_json
+from enet_tvm.files import (
+    atomic_directory,
+    atomic_file,
+    check_place,
+    parse_json,
+    parse_toml,
+    read_json,
+    read_toml,
+    sha256,
+    write_json,
+)
 
 NEEDS_PERMISSIONS = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 
@@ -38,6 +48,15 @@ def test_file_appears_with_its_content(tmp_path):
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert [entry.name for entry in path.parent.iterdir()] == ["c.txt"]
+
+
+def test_a_place_below_a_file_is_refused_before_the_work(tmp_path):
+    check_place(tmp_path / "new" / "folder" / "file")
+    (tmp_path / "file").touch()
+    check_place(tmp_path / "file")
+    with pytest.raises(UserError, match=r"cannot write .*file/new/x: Not a directory; choose another place"):
+        check_place(tmp_path / "file" / "new" / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_file_respects_the_umask(tmp_path):

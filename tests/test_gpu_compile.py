@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from compiled import shipped_enet
+from torch import nn
 from typer.testing import CliRunner
 
 from enet_tvm import compiler, pipeline
@@ -16,22 +18,9 @@ from enet_tvm.cuda.device_code import device_code
 from enet_tvm.cuda.ptx import ptx_arch, ptx_entries, ptx_version
 from enet_tvm.cuda.tools import find_cuda_tools
 from enet_tvm.errors import UserError
+from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.size import Size
 from enet_tvm.targets import TargetSpec, load_target
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
-    from enet_tvm.data.classes import CAMVID
-    from enet_tvm.networks import ENet, WeightsInfo, save_network
-
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    torch.manual_seed(0)
-    info = WeightsInfo("enet", CAMVID.names, CAMVID.palette, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    save_network(ENet(len(CAMVID)).eval(), info, path)
-    return path
 
 
 @pytest.fixture
@@ -43,15 +32,15 @@ def cuda() -> None:
         pytest.skip(str(error))
 
 
-def compile_for(spec: TargetSpec, weights: Path, out: Path) -> Path:
-    compile_artifact(CompileRequest(weights, Size(64, 48), spec, command="pytest"), out)
+def compile_for(spec: TargetSpec, out: Path) -> Path:
+    compile_artifact(CompileRequest(Path(DEFAULT_WEIGHTS), Size(64, 48), spec, command="pytest", untuned=True), out)
     return out
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cuda")
-def test_what_the_board_gets(weights: Path, tmp_path: Path):
-    first = compile_for(load_target("jetson-tx1"), weights, tmp_path / "first")
+def test_what_the_board_gets(tmp_path: Path):
+    first = shipped_enet("jetson-tx1")
     manifest = read_manifest(first)
     assert (manifest.target.architecture, manifest.target.device) == ("aarch64", "cuda")
     assert manifest.kernel_count <= 95
@@ -68,7 +57,7 @@ def test_what_the_board_gets(weights: Path, tmp_path: Path):
     assert len(ptx_entries(code)) == len(report.device.kernels)
 
     # The same bytes again, and what it says of itself to people.
-    second = compile_for(load_target("jetson-tx1"), weights, tmp_path / "second")
+    second = compile_for(load_target("jetson-tx1"), tmp_path / "second")
     assert (first / manifest.library).read_bytes() == (second / manifest.library).read_bytes()
     result = CliRunner().invoke(build_app(), ["info", "--compiled", str(first), "--json", str(tmp_path / "info.json")])
     assert result.exit_code == 0
@@ -77,7 +66,7 @@ def test_what_the_board_gets(weights: Path, tmp_path: Path):
     assert json.loads((tmp_path / "info.json").read_text())["device"]["arch"] == "sm_53"
 
 
-def test_without_the_extra(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Said at once, and nothing is left behind."""
 
     def missing() -> None:
@@ -85,17 +74,18 @@ def test_without_the_extra(weights: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(compiler, "find_cuda_tools", missing)
     with pytest.raises(UserError, match="pip install"):
-        compile_for(load_target("jetson-tx1"), weights, tmp_path / "out")
+        compile_for(load_target("jetson-tx1"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("cuda")
-def test_a_gpu_that_no_kernel_fits(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pipeline, "_ATTEMPTS", 1)
+def test_a_gpu_that_no_kernel_fits(randomised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    network = randomised(nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1), nn.Conv2d(64, 11, 1)))
+    monkeypatch.setattr(compiler, "load_network", lambda path: network)
+    monkeypatch.setattr(pipeline, "ATTEMPTS", 1)
     spec = load_target("jetson-tx1")
     assert spec.gpu is not None
     tight = spec.model_copy(update={"gpu": spec.gpu.model_copy(update={"max_registers": 20})})
     with pytest.raises(UserError, match=r"would not run there: .* per thread, and 20 are allowed; correct the section"):
-        compile_for(tight, weights, tmp_path / "out")
+        compile_for(tight, tmp_path / "out")
     assert not (tmp_path / "out").exists()

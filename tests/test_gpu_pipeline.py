@@ -49,7 +49,7 @@ def emulated(network: nn.Module, x: torch.Tensor, unit: GpuUnit) -> tuple[np.nda
             passes = [ScheduleRemaining(VectorUnit.of(target).lanes)] if phase.name == "schedule-remaining" else phase.passes
             after = [SerialThreads()] if phase.name == "lower-kernels" else []
             mod = tvm.transform.Sequential([*passes, *after])(mod)
-        launches = pipeline._launches(mod)
+        launches = pipeline.launches_of(mod)
         mod = tvm.transform.Sequential(machine_phase().passes)(mod)
         executable = tvm.compile(mod, target, relax_pipeline=None)
     return relax.VirtualMachine(executable, tvm.cpu())["main"](tvm.runtime.tensor(x.numpy())).numpy(), launches

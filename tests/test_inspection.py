@@ -89,7 +89,7 @@ def test_real_library(library, machine: str):
     assert "glibc 2.27" in str(report)
 
 
-@pytest.mark.skipif(toolchain._system_driver() is None, reason="this machine has no C compiler")
+@pytest.mark.skipif(toolchain.system_driver() is None, reason="this machine has no C compiler")
 def test_the_systems_linker_makes_what_serves(compiled_enet):
     manifest = read_manifest(compiled_enet.directory)
     report = inspect_library(compiled_enet.directory / manifest.library, load_target("native"))
@@ -135,7 +135,7 @@ def test_newer_glibc(library, tmp_path: Path, machine: str):
     [("GLIBC_2.4", (2, 4)), ("GLIBC_2.2.5", (2, 2, 5)), ("GLIBC_ABI_DT_RELR", (2, 36)), ("GCC_3.0", ()), ("GLIBC_PRIVATE", ())],
 )
 def test_versions_of_symbols(name: str, version: tuple[int, ...]):
-    assert inspection._version(name) == version
+    assert inspection.symbol_version(name) == version
 
 
 def test_a_symbol_that_nobody_has(linked):

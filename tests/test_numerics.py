@@ -177,6 +177,7 @@ def test_codes_saturate_and_round(native):
     assert np.abs(found[:, :3] - np.clip(2 * x.numpy(), -2, 3.1)).max() <= 0.5 * 5.1 / 255 + 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 @torch.inference_mode()
 def test_labels_are_those_of_the_logits(native, dtype: str):

@@ -76,9 +76,9 @@ def certain(network: nn.Module, shape: tuple[int, int, int, int]) -> tuple[torch
 
 CASES = [
     ("x86-64-v4", Size(8, 8), 1, 2),
-    ("x86-64-v3", Size(40, 72), 3, 12),
-    ("x86-64-v2", Size(104, 56), 1, 19),
-    ("x86-64-v4", Size(480, 24), 1, 20),
+    pytest.param("x86-64-v3", Size(40, 72), 3, 12, marks=pytest.mark.slow),
+    pytest.param("x86-64-v2", Size(104, 56), 1, 19, marks=pytest.mark.slow),
+    pytest.param("x86-64-v4", Size(480, 24), 1, 20, marks=pytest.mark.slow),
 ]
 
 

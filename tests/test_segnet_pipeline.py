@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
 import tvm
+from effort import shared_work
 from torch import nn
 from tvm import relax
 
@@ -21,8 +24,10 @@ def network(randomised) -> nn.Module:
     return randomised(SegNet(7))
 
 
+@cache
 def compiled(network: nn.Module, shape: tuple[int, int, int, int], target: str = "native") -> Compiled:
-    return compile_module(from_torch(network, shape), load_target(target).to_tvm())
+    with shared_work():
+        return compile_module(from_torch(network, shape), load_target(target).to_tvm())
 
 
 def difference(network: nn.Module, module: Compiled, shape: tuple[int, int, int, int]) -> float:
@@ -34,9 +39,10 @@ def difference(network: nn.Module, module: Compiled, shape: tuple[int, int, int,
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 3, 32, 64), (1, 3, 40, 56), (2, 3, 48, 40), (1, 3, 88, 72)], ids=lambda shape: "x".join(map(str, shape))
-)
+MORE = [pytest.param(shape, marks=pytest.mark.slow) for shape in ((1, 3, 32, 64), (2, 3, 48, 40), (1, 3, 88, 72))]
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 40, 56), *MORE], ids=lambda shape: "x".join(map(str, shape)))
 def test_parity_also_where_planes_become_odd(network, shape):
     assert difference(network, compiled(network, shape), shape) < 1e-5
 
@@ -54,6 +60,7 @@ def test_one_launch_a_layer_and_none_to_change_a_layout(network):
     assert {"encoder1.pool", "decoder5.unpool", "encoder3.conv3.2", "decoder1.conv1.2", "classifier"} <= named
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(architecture() != "x86_64", reason="the target is one for x86-64")
 def test_narrow_vectors(network):
     """Vectors of 4 lanes, as on machines without AVX: other blocks and tiles."""

@@ -48,7 +48,7 @@ def load_cuda_backend() -> tuple[str, ...]:
     """
     if _registered():
         return ()
-    backend = _backend_library()
+    backend = backend_library()
     replaced = []
     with tempfile.TemporaryDirectory(prefix="enet-tvm-") as directory:
         for name in (DRIVER, RUNTIME):
@@ -115,7 +115,14 @@ def _opens(name: str) -> bool:
     return True
 
 
-def _backend_library() -> Path:
+def backend_library() -> Path:
+    """Return TVM's library for CUDA devices.
+
+    Raises
+    ------
+    UserError
+        When the installed TVM has none.
+    """
     from tvm import libinfo
 
     for folder in libinfo.package_lib_paths():

@@ -173,10 +173,17 @@ def _distribution(name: str, machine: str, python: str, folder: Path) -> _Distri
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     if machine == architecture() and (name == TVM or python == here) and metadata.version(name) == TESTED_STACK[name]:
         return _Installed(name)
-    return _Wheel(_download(name, machine, python, folder))
+    return _Wheel(download_wheel(name, machine, python, folder))
 
 
-def _download(name: str, machine: str, python: str, folder: Path) -> Path:
+def download_wheel(name: str, machine: str, python: str, folder: Path) -> Path:
+    """Download a wheel of the tested TVM, whose hash pip compares, into a folder.
+
+    Raises
+    ------
+    UserError
+        When it cannot be had, or is another one.
+    """
     version = TESTED_STACK[name]
     digest = WHEELS[name, machine, "" if name == TVM else python]
     requirements = folder / f"{name}.txt"

@@ -99,7 +99,7 @@ def export_onnx(
         raise UserError(f"opset {opset} cannot be written; choose one from {OPSETS[0]} to {OPSETS[-1]}")
     network = network.eval()
     with atomic_file(path) as temporary:
-        model = _to_model(to_window_form(network), size, opset)
+        model = to_model(to_window_form(network), size, opset)
         for key in ("network", "classes", "palette", "mean", "std"):
             value = asdict(info)[key]
             model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
@@ -116,7 +116,7 @@ def export_onnx(
     return ExportReport(opset, len(model.graph.node), difference, agreement)
 
 
-def _to_model(network: nn.Module, size: Size, opset: int) -> onnx.ModelProto:
+def to_model(network: nn.Module, size: Size, opset: int) -> onnx.ModelProto:
     """Return the ONNX form of a network in window form."""
     table: dict[Callable[..., Any], Any] = {
         torch.ops.enet_tvm.max_pool2d_with_window.default: _call(POOL, {"x": "float"}, {"pooled": "float", "window": "uint8"}),

@@ -8,7 +8,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.machine import architecture, cpu_features, default_threads
 from enet_tvm.targets.spec import NATIVE, TargetSpec
 
-_CPUINFO_NAMES = {
+CPUINFO_NAMES = {
     "sse3": "pni",
     "ssse3": "ssse3",
     "sse4.1": "sse4_1",
@@ -66,7 +66,7 @@ def native_target() -> TargetSpec:
     if machine == "x86_64":
         target = tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": mcpu})
         used = {str(name) for name in tvm.target.codegen.llvm_get_cpu_features(target)}
-        for llvm_name, name in _CPUINFO_NAMES.items():
+        for llvm_name, name in CPUINFO_NAMES.items():
             if llvm_name in used and name in reported:
                 required.append(name)
             elif llvm_name in used:

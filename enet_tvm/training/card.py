@@ -77,7 +77,7 @@ def describe(weights: Path) -> str:
         raise UserError(
             f"{weights}: its notes are not as 'enet-tvm train' writes them ({error!r}); give weights that it wrote"
         ) from error
-    table = ["| | |", "|---|---|", *(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items() if value)]
+    table = ["| | |", "|---|---|", *(f"| {table_cell(key)} | {table_cell(value)} |" for key, value in rows.items() if value)]
     return "\n".join([*table, "", *figures])
 
 
@@ -116,7 +116,9 @@ def _figures(info: WeightsInfo, weights: Path) -> list[str]:
     command = f"`enet-tvm evaluate --data DIR --split val --weights {weights}`"
     if not (val := info.notes.get("val")):
         return ["The file holds no figures. Measured by", f"{command}."]
-    rows = [f"| {_cell(name)} | {_percent(one['iou'])} | {_percent(one['accuracy'])} |" for name, one in val["classes"].items()]
+    rows = [
+        f"| {table_cell(name)} | {_percent(one['iou'])} | {_percent(one['accuracy'])} |" for name, one in val["classes"].items()
+    ]
     return [
         f"On the val split, {val['pixels']:,} labelled pixels. Measured again by",
         f"{command}.",
@@ -135,6 +137,6 @@ def _plain(value: Any) -> str:
     return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _cell(text: str) -> str:
+def table_cell(text: str) -> str:
     """Return text that stays within a cell of a table, and cannot end the part that is written."""
     return " ".join(text.replace("|", r"\|").replace("<", "&lt;").split())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from enet_tvm.data.source import Samples, WithDrawn
 from enet_tvm.data.transforms import MEAN, STD
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_file, write_json
+from enet_tvm.files import atomic_file, check_place, write_json
 from enet_tvm.networks import WeightsInfo, save_network
 from enet_tvm.networks.weights import NETWORKS, build_network
 from enet_tvm.training.average import WeightAverage, with_statistics_of
@@ -174,9 +174,13 @@ class Trainer:
         self.compile_step = compile_step
         self.stages = recipe.in_order()
         self.directory = Path(directory)
+        check_place(self.directory)
         self.class_set = train.class_set
         self.processes = processes or Processes()
         checkpoint = None if fresh else self._find_checkpoint()
+        # Before the pictures are read, which takes longer than to say that the weights do not serve.
+        torch.manual_seed(recipe.seed)
+        self.started = read_start(start, network, self.class_set) if start is not None and checkpoint is None else None
         joined = WithDrawn(train, recipe.drawn_streets) if recipe.drawn_streets else train
         self.samples = PackedSamples(joined, self.class_set)
         if checkpoint is not None:
@@ -188,8 +192,8 @@ class Trainer:
         judged = val is not None and self.processes.leads
         if judged and not any((labels != self.class_set.ignore_index).any() for _, labels in self.val):
             raise UserError("the val split has no labelled pixel, so no weights could be called best; check its label files")
-        torch.manual_seed(recipe.seed)
-        self.started = read_start(start, network, self.class_set) if start is not None and checkpoint is None else None
+        if self.started is None:
+            torch.manual_seed(recipe.seed)
         self.variant = self.started.variant if self.started else checkpoint.variant if checkpoint else {}
         self.whole: nn.Module = (
             self.started.network if self.started else build_network(network, len(self.class_set), self.variant)
@@ -199,7 +203,7 @@ class Trainer:
         self.epoch = self.saved_epochs = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
-        self._begin(0 if checkpoint is None else self._stage_of(checkpoint.epoch - 1))
+        self.begin_stage(0 if checkpoint is None else self._stage_of(checkpoint.epoch - 1))
         if checkpoint is not None:
             self._restore(checkpoint)
 
@@ -211,7 +215,7 @@ class Trainer:
             epoch -= stage.epochs
         return len(self.stages) - 1
 
-    def _begin(self, number: int) -> None:
+    def begin_stage(self, number: int) -> None:
         """Set up a stage: what it trains starts from the weights that `whole` has."""
         self.stage_number = number
         self.stage = self.stages[number]
@@ -256,7 +260,7 @@ class Trainer:
         while self.epoch < self.recipe.total_epochs:
             if self.epoch == self.stage_start + self.stage.epochs:
                 self.network.load_state_dict(self.average.network.state_dict())
-                self._begin(self.stage_number + 1)
+                self.begin_stage(self.stage_number + 1)
             row = self._epoch(observer)
             if observer:
                 observer.epoch_done(row)
@@ -289,7 +293,7 @@ class Trainer:
             batches = prefetched(batches)
         for number, (pictures, labels) in enumerate(batches):
             rate = learning_rate(self.stage, (in_stage * steps + number) / steps, self.stage.epochs)
-            losses.append(self._step(pictures, labels, rate))
+            losses.append(self.step(pictures, labels, rate))
             if observer:
                 now = time.monotonic()
                 speed = len(labels) * self.processes.count / max(1e-9, now - step_started)
@@ -314,7 +318,8 @@ class Trainer:
             self._save(row, metrics, kept)
         return row
 
-    def _step(self, pictures: Tensor, labels: Tensor, rate: float) -> float:
+    def step(self, pictures: Tensor, labels: Tensor, rate: float) -> float:
+        """Train on a batch of normalised pictures, N x 3 x H x W, and labels, N x H x W; return the loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         device = self.processes.device

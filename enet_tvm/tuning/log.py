@@ -340,7 +340,7 @@ def find_log(wanted: Network, target: TargetSpec) -> Lookup:
     are the same and whose extensions it has: a ``zen4`` takes those of ``x86-64-v4``.
     """
     problems: list[str] = []
-    for name in itertools.chain([target.name], _classes_of(target)):
+    for name in itertools.chain([target.name], classes_of(target)):
         for directory in _directories(name, wanted):
             try:
                 log = read_log(directory)
@@ -352,7 +352,7 @@ def find_log(wanted: Network, target: TargetSpec) -> Lookup:
     return Lookup(problems=problems)
 
 
-def _classes_of(target: TargetSpec) -> Iterator[str]:
+def classes_of(target: TargetSpec) -> Iterator[str]:
     """Return the named targets that another is one of, the most specific first."""
     unit, found = VectorUnit.of(target.to_tvm()), []
     for name in known_targets():

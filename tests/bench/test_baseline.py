@@ -66,6 +66,7 @@ def run(*arguments: object):
     return result
 
 
+@pytest.mark.slow
 def test_command(compiled_enet, tmp_path):
     result = run(
         *("--size", "40x32", "--weights", compiled_enet.weights, "--seconds", 0, "--threads", 1),

@@ -1,29 +1,30 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from enet_tvm.artifact import MANIFEST_NAME, read_manifest
 from enet_tvm.bench.comparison import compare
 from enet_tvm.bench.latency import PassTimes
 from enet_tvm.bench.runners import RUNNERS, Runner, RunnerMissingError, Workload, open_runner
 from enet_tvm.bench.system_files import SystemFiles
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
-from enet_tvm.runtime.gpu import DeviceMemory
-from enet_tvm.runtime.libraries import load_runtime
 from enet_tvm.size import Size
 
 
 @pytest.fixture
 def workload(compiled_enet, tmp_path):
-    return Workload(compiled_enet.weights, Size(64, 48), threads=1, directory=tmp_path)
+    """Ours is compiled already: that it is compiled where it must be is tested in `test_baseline.py`."""
+    return Workload(compiled_enet.weights, Size(64, 48), threads=1, directory=tmp_path, artifact=compiled_enet.directory)
 
 
-@pytest.mark.parametrize("name", ["tvm", "torch", "torch-channels-last", "onnxruntime"])
+@pytest.mark.parametrize("name", ["tvm", "torch", "torch-channels-last", pytest.param("onnxruntime", marks=pytest.mark.slow)])
 def test_runners_agree_with_pytorch(name, workload):
     from enet_tvm.networks import load_network
 
@@ -35,13 +36,22 @@ def test_runners_agree_with_pytorch(name, workload):
         assert runner.description
 
 
+def test_onnx_runtime_runs_what_is_exported(workload, monkeypatch):
+    """A small network in place of the one of the weights, which takes longer to export than all else here."""
+    small = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 11, 1)).eval()
+    monkeypatch.setattr("enet_tvm.networks.load_network", lambda path: small)
+    x = np.random.default_rng(3).standard_normal(workload.input_shape, np.float32)
+    with torch.inference_mode(), open_runner("onnxruntime", workload) as runner:
+        np.testing.assert_allclose(runner.forward(x), small(torch.from_numpy(x)).numpy(), rtol=0, atol=1e-5)
+
+
 def test_torch_compile_compiles_once(workload, monkeypatch):
     """It compiles anew for another kind of tensor: the one that it is made ready with must be like those that follow."""
     kinds = []
 
     def compiled(module, dynamic):
         def call(x):
-            kinds.append((torch._C._dispatch_keys(x), x.stride(), torch.get_num_threads()))
+            kinds.append((x.is_inference(), x.requires_grad, x.dtype, x.stride(), torch.get_num_threads()))
             return module(x)
 
         return call
@@ -176,14 +186,17 @@ def test_a_runner_on_a_device_tells_its_own_times_and_machine(workload, monkeypa
     assert result.limit is None
 
 
-def test_transfer_of_ours_on_a_gpu_is_told_apart(compiled_enet, workload):
-    """The GPU being a processor, which data is copied to and from all the same."""
+@pytest.mark.usefixtures("processor_as_gpu")
+def test_transfer_of_ours_on_a_gpu_is_told_apart(compiled_enet, workload, tmp_path):
     x = np.zeros(workload.input_shape, np.float32)
-    with open_runner("tvm", replace(workload, artifact=compiled_enet.directory)) as runner:
+    with open_runner("tvm", workload) as runner:
         runner.forward(x)
         assert runner.last_pass() is None
-        runner.segmenter._engine._memory = DeviceMemory(load_runtime(), "cpu")
-        runner._on_gpu = True
+    shutil.copytree(compiled_enet.directory, tmp_path / "gpu")
+    manifest = read_manifest(tmp_path / "gpu")
+    target = manifest.target.model_copy(update={"device": "cuda"})
+    (tmp_path / "gpu" / MANIFEST_NAME).write_text(manifest.model_copy(update={"target": target}).model_dump_json())
+    with open_runner("tvm", replace(workload, artifact=tmp_path / "gpu")) as runner:
         runner.forward(x)
         assert runner.last_pass().transfer > 0
         assert runner.last_pass().device > 0

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import nn
 
+from enet_tvm import compiler
 from enet_tvm.cli.main import main
 from enet_tvm.kernels.elements import dot_products
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
@@ -36,6 +38,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_from_pictures_to_int8(cli, tmp_path: Path, pictures: Path):
     """Calibrate, compile, verify: the file says what it is of, and other weights refuse it."""
     calibration = tmp_path / "c.json"
@@ -63,7 +66,9 @@ def test_from_pictures_to_int8(cli, tmp_path: Path, pictures: Path):
     assert not (tmp_path / "b").exists()
 
 
-def test_bad_calibrations(cli, tmp_path: Path, pictures: Path):
+def test_bad_calibrations(cli, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    network = nn.Conv2d(3, 11, 1).eval()  # compiles in no time, should it come to that
+    monkeypatch.setattr(compiler, "load_network", lambda path: network)
     out = ("-o", str(tmp_path / "a"), "--size", "64x48")
     broken = tmp_path / "broken.json"
     broken.write_text("{}")

@@ -98,6 +98,7 @@ def test_no_directory(here: Path, capsys: pytest.CaptureFixture[str]):
     assert "--out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_bytes(compiled_enet, tmp_path: Path):
     """With other hash values and addresses; and the manifest says by which command."""
     command = ["compile", "--weights", str(compiled_enet.weights), "--size", "64x48", "--target", "native", "-o", "artifact"]

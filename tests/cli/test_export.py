@@ -5,6 +5,7 @@ import json
 import onnx
 import pytest
 import typer
+from torch import nn
 from typer.testing import CliRunner
 
 from enet_tvm.cli.export import command
@@ -28,7 +29,10 @@ def weights(tmp_path):
     return path
 
 
-def test_export(weights, tmp_path):
+def test_export(weights, tmp_path, monkeypatch):
+    """A small network in place of the one of the weights: that ENet is exported whole is tested in tests/frontend."""
+    small = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    monkeypatch.setattr("enet_tvm.networks.load_network", lambda path: small)
     path = tmp_path / "new" / "enet.onnx"
     result = run("--weights", weights, "--size", "16x8", "-o", path, "--json", tmp_path / "export.json")
     assert result.exit_code == 0

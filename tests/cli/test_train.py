@@ -36,6 +36,7 @@ def data(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_train_then_evaluate(data, tmp_path):
     out = tmp_path / "run"
     arguments = ("--data", data, "--out", out, "--epochs", 2, "--size", "64x48", "--json", tmp_path / "train.json")
@@ -72,6 +73,7 @@ def test_train_then_evaluate(data, tmp_path):
     assert "- split: val" in report
 
 
+@pytest.mark.slow
 def test_a_ride_is_held_out_and_judged(data, tmp_path):
     held = ("--data", data, "--hold-out", "1.png", "--json")
     result = run(train.command, *held, tmp_path / "train.json", "--out", tmp_path, "--epochs", 2, "--size", "64x48")
@@ -87,6 +89,7 @@ def test_a_ride_is_held_out_and_judged(data, tmp_path):
     assert (figures["pictures"], figures["split"]) == (1, "1.png of train")
 
 
+@pytest.mark.slow
 def test_biases_are_fitted_without_what_was_held_out(data, tmp_path):
     run(train.command, "--data", data, "--hold-out", "1.png", "--out", tmp_path, "--epochs", 1, "--size", "64x48")
     fitted = tmp_path / "fitted.safetensors"

@@ -52,7 +52,7 @@ def test_a_library_that_the_machine_has_is_not_replaced():
     out = run(
         "import ctypes, pathlib, tempfile\n"
         "folder = pathlib.Path(tempfile.mkdtemp())\n"
-        "own = backend.make_stand_in('libcudart.so.13', backend._backend_library(), folder)\n"
+        "own = backend.make_stand_in('libcudart.so.13', backend.backend_library(), folder)\n"
         "ctypes.CDLL(str(own), ctypes.RTLD_GLOBAL)\n"
         "print(backend.load_cuda_backend())\n"
     )
@@ -74,7 +74,7 @@ def test_the_stand_ins_have_what_tvms_library_wants(tmp_path: Path):
     """And by the symbol version that it asks for; without it the loader refuses the library."""
     from elftools.elf.elffile import ELFFile
 
-    library = backend._backend_library()
+    library = backend.backend_library()
     for name, prefix in ((backend.DRIVER, "cu"), (backend.RUNTIME, "cuda")):
         wanted = backend.wanted_functions(name, library)
         assert wanted
@@ -92,4 +92,4 @@ def test_the_stand_ins_have_what_tvms_library_wants(tmp_path: Path):
 def test_a_tvm_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(tvm.libinfo, "package_lib_paths", lambda: [tmp_path])
     with pytest.raises(backend.UserError, match=r"has no libtvm_runtime_cuda\.so"):
-        backend._backend_library()
+        backend.backend_library()

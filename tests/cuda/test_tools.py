@@ -16,8 +16,8 @@ def test_all_of_them_are_there(tools: CudaTools):
 
 @pytest.mark.parametrize("missing", ["cuda_nvrtc", "cuda_nvcc", "cuda_runtime", "cuda_cccl"])
 def test_without_one_of_the_packages(tools: CudaTools, monkeypatch: pytest.MonkeyPatch, missing: str):
-    folder = module._folder
-    monkeypatch.setattr(module, "_folder", lambda package: None if package.endswith(missing) else folder(package))
+    find = module.importlib.util.find_spec
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name.endswith(missing) else find(name))
     with pytest.raises(UserError, match=r"the CUDA compiler is not installed.*; run: pip install 'enet-tvm\[cuda\]'$"):
         find_cuda_tools()
 

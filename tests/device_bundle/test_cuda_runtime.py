@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compiled import shipped_enet
 from elftools.elf.elffile import ELFFile
 
+from enet_tvm.artifact import read_manifest
 from enet_tvm.device_bundle import BundleRequest, write_bundle
 from enet_tvm.device_bundle.building import CUDA_RUNTIME, SOURCES, build_cuda_runtime, compile_c
 from enet_tvm.device_bundle.bundle import CUDA_BACKEND
@@ -26,7 +28,6 @@ from enet_tvm.device_bundle.wheels import runtime_files
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
 from enet_tvm.machine import architecture
-from enet_tvm.size import Size
 from enet_tvm.targets import load_target
 
 DRIVER = "libcuda.so.1"
@@ -536,14 +537,9 @@ def test_the_runner_on_it(libraries: Path, tiny_artifact: Any, tmp_path: Path) -
 def test_jetson_tx1_but_for_its_gpu(emulated_device: Any, tmp_path: Path) -> None:
     """ENet and the bundle for Jetson TX1 on an emulated Cortex-A57, down to the driver, which records: what is left to a
     board is what its GPU and its driver do with the PTX."""
-    from enet_tvm.compiler import CompileRequest, compile_artifact
-    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
-
-    artifact = tmp_path / "artifact"
     target = load_target("jetson-tx1")
     try:
-        request = CompileRequest(Path(DEFAULT_WEIGHTS), Size(64, 48), target, command="pytest")
-        manifest = compile_artifact(request, artifact)
+        artifact = shipped_enet("jetson-tx1")
         write_bundle(BundleRequest(target, artifact=artifact), tmp_path / "board.tar.gz")
     except UserError as error:
         if not re.search(r"download|pip install|CUDA", str(error)):
@@ -563,4 +559,4 @@ def test_jetson_tx1_but_for_its_gpu(emulated_device: Any, tmp_path: Path) -> Non
     log = (tmp_path / "log").read_text()
     assert "cuModuleLoadData(.version 6.5 .target sm_53)" in log
     launches = [line for line in log.splitlines() if line.startswith("cuLaunchKernel(")]
-    assert len(launches) == 2 * manifest.kernel_count
+    assert len(launches) == 2 * read_manifest(artifact).kernel_count

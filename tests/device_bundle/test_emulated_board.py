@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from compiled import shipped_enet
 
 from enet_tvm.device_bundle import BundleRequest
 from enet_tvm.errors import UserError
 from enet_tvm.rpc.address import Address
 from enet_tvm.rpc.engine import DeviceSegmenter
 from enet_tvm.rpc.session import open_session
-from enet_tvm.size import Size
 from enet_tvm.targets import load_target
 
 pytestmark = [pytest.mark.emulated, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -42,14 +42,9 @@ def said(path: Path, pattern: str, seconds: float = 60) -> re.Match[str]:
 
 
 @pytest.fixture(scope="module")
-def enet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def enet() -> Path:
     """The shipped ENet, compiled for the board at a small size."""
-    from enet_tvm.compiler import CompileRequest, compile_artifact
-    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
-
-    artifact = tmp_path_factory.mktemp("enet") / "artifact"
-    compile_artifact(CompileRequest(Path(DEFAULT_WEIGHTS), Size(64, 48), load_target(TARGET), command="pytest"), artifact)
-    return artifact
+    return shipped_enet(TARGET)
 
 
 @pytest.fixture(scope="module")

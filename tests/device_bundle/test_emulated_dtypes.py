@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from compiled import shipped_enet
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -31,26 +31,7 @@ INSTRUCTIONS = {
     "bfloat16": ((0xFFE0FC00, 0x6E40FC00), (0xFFC0F400, 0x4F40F000)),
 }
 
-Compile = Callable[..., Path]
 Logits = NDArray[np.float32]
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    """Compiles the shipped ENet."""
-    from enet_tvm.compiler import CompileRequest, compile_artifact
-    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
-
-    @functools.cache
-    def compile_for(target: str, dtype: Any, labels: bool = False) -> Path:
-        artifact = tmp_path_factory.mktemp("artifacts") / f"{target}-{dtype}"
-        request = CompileRequest(
-            *(Path(DEFAULT_WEIGHTS), SIZE, load_target(target)), untuned=True, dtype=dtype, labels=labels, command="pytest"
-        )
-        compile_artifact(request, artifact)
-        return artifact
-
-    return compile_for
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +70,14 @@ def reference(picture: Path) -> Logits:
 
 
 @pytest.fixture(scope="module")
-def native(compiled: Compile, picture: Path) -> Callable[[str], Logits | None]:
+def native(picture: Path) -> Callable[[str], Logits | None]:
     """Computes the same on this machine; None where its processor has no such dot product."""
 
     def compute(dtype: str) -> Logits | None:
         kinds = {"bfloat16": {"bfloat16"}, "int8": {"uint8", "int8"}}[dtype]
         if not kinds & dot_products(load_target("native").to_tvm()):
             return None
-        with Segmenter.load(compiled("native", dtype), 1) as segmenter:
+        with Segmenter.load(shipped_enet("native", dtype=dtype), 1) as segmenter:
             logits: Logits = segmenter.forward(segmenter.preprocess(Image.open(picture)))
         return logits
 
@@ -121,7 +102,6 @@ def occurrences(library: Path, dtype: str) -> int:
 @pytest.mark.parametrize(("target", "dtype"), [("rpi5", "int8"), ("graviton3", "int8"), ("graviton3", "bfloat16")])
 def test_dot_products_of_arm(
     emulated_device: Any,
-    compiled: Compile,
     runner: Path,
     picture: Path,
     reference: Logits,
@@ -130,7 +110,7 @@ def test_dot_products_of_arm(
     target: str,
     dtype: str,
 ) -> None:
-    artifact = compiled(target, dtype)
+    artifact = shipped_enet(target, dtype=dtype)
     # More than chance has among other words: it is this instruction that is tested.
     assert occurrences(artifact / "enet.so", dtype) > 1000
     run_there(emulated_device, runner, target, "--logits", tmp_path / "y.npy", artifact, picture)
@@ -150,8 +130,8 @@ def test_dot_products_of_arm(
         assert same_labels(logits, here) > 0.985
 
 
-def test_labels_on_arm(emulated_device: Any, compiled: Compile, runner: Path, picture: Path, tmp_path: Path) -> None:
-    logits, labels = compiled("rpi5", "int8"), compiled("rpi5", "int8", labels=True)
+def test_labels_on_arm(emulated_device: Any, runner: Path, picture: Path, tmp_path: Path) -> None:
+    logits, labels = (shipped_enet("rpi5", dtype="int8", labels=labels) for labels in (False, True))
     run_there(emulated_device, runner, "rpi5", "--labels", tmp_path / "a.pgm", logits, picture)
     run_there(emulated_device, runner, "rpi5", "--labels", tmp_path / "b.pgm", labels, picture)
     expected = np.asarray(Image.open(tmp_path / "a.pgm"))

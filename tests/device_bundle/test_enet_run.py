@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from compiled import shipped_enet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -87,32 +88,15 @@ def test_a_whole_enet(enet_run: Run, compiled_enet: Any, tmp_path: Path) -> None
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Compiles the shipped ENet for this machine at a small size, and skips where it has no such dot product."""
-    from enet_tvm.compiler import CompileRequest, compile_artifact
+def compiled(dtype: str, labels: bool, batch: int = 1) -> Path:
+    """Return the shipped ENet, compiled for this machine at a small size; skip where it has no such dot product."""
     from enet_tvm.kernels.elements import dot_products
-    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
-    from enet_tvm.size import Size
     from enet_tvm.targets import load_target
 
-    def compile_as(dtype: str, labels: bool, batch: int = 1) -> Path:
-        target = load_target("native")
-        kinds = {"bfloat16": {"bfloat16"}, "int8": {"uint8", "int8"}}.get(dtype)
-        if kinds and not kinds & dot_products(target.to_tvm()):
-            pytest.skip(f"this processor has no dot product of {dtype}")
-        artifact = tmp_path_factory.mktemp("compiled") / f"{dtype}-{labels}"
-        request = CompileRequest(
-            *(Path(DEFAULT_WEIGHTS), Size(64, 48), target, batch),
-            untuned=True,
-            dtype=dtype,  # type: ignore[arg-type]
-            labels=labels,
-            command="pytest",
-        )
-        compile_artifact(request, artifact)
-        return artifact
-
-    return compile_as
+    kinds = {"bfloat16": {"bfloat16"}, "int8": {"uint8", "int8"}}.get(dtype)
+    if kinds and not kinds & dot_products(load_target("native").to_tvm()):
+        pytest.skip(f"this processor has no dot product of {dtype}")
+    return shipped_enet(dtype=dtype, labels=labels, batch=batch)
 
 
 def shown(enet_run: Run, artifact: Path, picture: Path, out: Path) -> np.ndarray:
@@ -122,7 +106,7 @@ def shown(enet_run: Run, artifact: Path, picture: Path, out: Path) -> np.ndarray
 
 
 @pytest.mark.parametrize("dtype", ["float32", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("bfloat16", "int8"))])
-def test_labels_are_those_of_the_logits(enet_run: Run, compiled: Callable[..., Path], tmp_path: Path, dtype: str) -> None:
+def test_labels_are_those_of_the_logits(enet_run: Run, tmp_path: Path, dtype: str) -> None:
     logits, labels = compiled(dtype, False), compiled(dtype, True)
     picture = tmp_path / "picture.ppm"
     noise = np.random.default_rng(3).integers(0, 256, (6, 8, 3)).astype(np.uint8)
@@ -144,7 +128,7 @@ def test_labels_are_those_of_the_logits(enet_run: Run, compiled: Callable[..., P
 
 
 @pytest.mark.slow
-def test_labels_of_a_batch_are_those_of_its_first(enet_run: Run, compiled: Callable[..., Path], tmp_path: Path) -> None:
+def test_labels_of_a_batch_are_those_of_its_first(enet_run: Run, tmp_path: Path) -> None:
     artifact = compiled("float32", True, batch=2)
     x = np.random.default_rng(4).standard_normal((2, 3, 48, 64)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)

@@ -24,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_takes_this_machines_own(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheels, "_download", None)  # nothing is downloaded
+    monkeypatch.setattr(wheels, "download_wheel", None)  # nothing is downloaded
     files = runtime_files(architecture(), HERE)
     assert {path.name for path in files.libraries.iterdir()} == {*LIBRARIES, "libtvm_ffi.so"}
     for name, folder in (("libtvm_runtime.so", "tvm/lib"), ("libtvm_ffi.so", "tvm_ffi/lib")):
@@ -33,8 +33,9 @@ def test_takes_this_machines_own(cache: Path, monkeypatch: pytest.MonkeyPatch) -
     assert {path.name for path in files.licenses.iterdir()} >= {f"{TVM}-LICENSE.txt", f"{FFI}-LICENSE.txt", f"{TVM}-NOTICE.txt"}
     assert not list(cache.rglob("*compiler*"))
     # The second time, from the cache.
-    monkeypatch.setattr(wheels, "_unpack", None)
+    written = [path.stat().st_ctime_ns for path in files.libraries.iterdir()]
     assert runtime_files(architecture(), HERE) == files
+    assert [path.stat().st_ctime_ns for path in files.libraries.iterdir()] == written
 
 
 def test_a_spoilt_cache_is_made_again(cache: Path) -> None:
@@ -74,12 +75,12 @@ def test_a_wheel_of_another_hash_is_refused(cache: Path, tmp_path: Path, monkeyp
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     with pytest.raises(UserError, match=rf"cannot download {FFI} .* for aarch64 \(ERROR"):
-        wheels._download(FFI, "aarch64", "3.11", tmp_path)
+        wheels.download_wheel(FFI, "aarch64", "3.11", tmp_path)
     # With its own hash, pip takes it.
     monkeypatch.setitem(WHEELS, (FFI, "aarch64", "3.11"), hashlib.sha256((index / name).read_bytes()).hexdigest())
     (tmp_path / "in").mkdir()
     try:
-        assert wheels._download(FFI, "aarch64", "3.11", tmp_path / "in").name == name
+        assert wheels.download_wheel(FFI, "aarch64", "3.11", tmp_path / "in").name == name
     except UserError as error:
         # An empty wheel has no metadata; what matters is that the hash was no reason.
         assert "HASH" not in str(error).upper()  # noqa: PT017

@@ -95,13 +95,13 @@ def test_file_that_disagrees_never_replaces_the_old_one(small, info, tmp_path, m
     path = tmp_path / "enet.onnx"
     path.write_text("old")
 
-    def change_a_bias(network, size, opset, to_model=onnx_export._to_model):
+    def change_a_bias(network, size, opset, to_model=onnx_export.to_model):
         model = to_model(network, size, opset)
         bias = next(tensor for tensor in model.graph.initializer if tensor.name == "last.bias")
         bias.raw_data = np.full(3, 9, np.float32).tobytes()
         return model
 
-    monkeypatch.setattr(onnx_export, "_to_model", change_a_bias)
+    monkeypatch.setattr(onnx_export, "to_model", change_a_bias)
     with pytest.raises(UserError, match=r"agrees with PyTorch on 0\.00% of the pixels only"):
         export_onnx(small, info, Size(16, 8), path)
     assert path.read_text() == "old"

@@ -16,6 +16,8 @@ from websockets.exceptions import InvalidStatus
 
 from enet_tvm.errors import UserError
 from enet_tvm.live.access import Gate
+from enet_tvm.live.encoding import MessageEncoder
+from enet_tvm.live.session import LiveSession
 
 Serve = Callable[..., Live]
 TOKEN = "a-secret"
@@ -71,24 +73,30 @@ def test_several_viewers_cost_one_inference(serve: Serve) -> None:
     assert len(live.passes) == 4
 
 
-def test_nothing_is_encoded_while_nobody_looks_and_the_network_goes_on(serve: Serve) -> None:
+def test_nothing_is_encoded_while_nobody_looks_and_the_network_goes_on(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     camera = Camera(paced=False)
-    live = serve(camera.source())
     encoded: list[int] = []
-    encode = live.session._encode
+    asked: list[Callable[[], bool]] = []
+    encode, start = MessageEncoder.__call__, LiveSession.start
 
-    def counted(item: Any) -> bytes:
+    def counted(encoder: MessageEncoder, item: Any) -> bytes:
         encoded.append(item.frame.index)
-        return encode(item)
+        return encode(encoder, item)
 
-    live.session._encode = counted  # type: ignore[assignment]
+    def started(session: LiveSession, wanted: Callable[[], bool], *others: Any) -> None:
+        asked.append(wanted)
+        start(session, wanted, *others)
+
+    monkeypatch.setattr(MessageEncoder, "__call__", counted)
+    monkeypatch.setattr(LiveSession, "start", started)
+    live = serve(camera.source())
     viewer = live.watch()
     viewer.receive()
     camera.shoot()
     assert viewer.picture()[0]["frame"] == 0
     viewer.connection.close()
     deadline = time.monotonic() + 30
-    while live.session._wanted():
+    while asked[0]():
         assert time.monotonic() < deadline
         time.sleep(0.01)
     for count in (2, 3):

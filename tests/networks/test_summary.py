@@ -1,6 +1,7 @@
 """Counts of ENet's work, pinned and checked against PyTorch's own counter."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -72,7 +73,7 @@ def test_network_is_left_as_it_was():
     assert network.training
     assert not network.initial.training
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-    assert not any(module._forward_hooks for module in network.modules())
+    pickle.dumps(network)  # fails if a module still has a hook: functions within functions cannot be pickled
 
 
 def test_json_is_plain():

@@ -3,16 +3,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 import tvm
 from torch import nn
 
-from enet_tvm.dataflow import Dataflow, is_call
+from enet_tvm.dataflow import Dataflow, constant, is_call
 from enet_tvm.errors import UserError
 from enet_tvm.frontend.torch_import import from_torch
 from enet_tvm.kernels.gpu_tile import GpuUnit
-from enet_tvm.passes import lower_gpu_kernels
+from enet_tvm.ops import FusedConv2D, fused_conv2d
 from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
 from enet_tvm.passes.fuse_conv2d import FuseConv2D
 from enet_tvm.passes.lower_gpu_kernels import LowerGpuKernels
@@ -91,8 +92,9 @@ def test_a_smaller_tile_for_one_kernel(network_of):
     assert "T.alloc_local((2, 16))" not in after[first].script()
 
 
-def test_weights_that_are_no_floats_are_refused():
-    import numpy as np
-
+def test_weights_that_are_no_floats_are_refused(relax_main):
+    attrs = FusedConv2D((1, 8, 6, 10), (1, 16, 6, 10), (3, 3), (1, 1), (1, 1), (1, 1))
+    weight, bias = constant(np.zeros((16, 8, 3, 3), np.float16)), constant(np.zeros(16, np.float32))
+    mod = relax_main(lambda b, x: b.emit(fused_conv2d(attrs, x, weight, bias)), attrs.data_shape)
     with pytest.raises(UserError, match="GPUs compute in float32 here, and this network has weights of float16"):
-        lower_gpu_kernels._known(lower_gpu_kernels.constant(np.zeros(3, np.float16)))
+        LowerGpuKernels(UNIT)(mod)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from compiled import shipped_enet
 
 from enet_tvm.artifact import Manifest
 from enet_tvm.errors import UserError
@@ -34,16 +35,9 @@ def emulated(shared_farm: Any, emulated_device: Any) -> tuple[Address, Any]:
 
 
 @pytest.fixture(scope="module")
-def enet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def enet() -> Path:
     """The shipped ENet, compiled for a Raspberry Pi 4 at a small size."""
-    from enet_tvm.compiler import CompileRequest, compile_artifact
-    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
-    from enet_tvm.size import Size
-    from enet_tvm.targets import load_target
-
-    artifact = tmp_path_factory.mktemp("enet") / "rpi4"
-    compile_artifact(CompileRequest(Path(DEFAULT_WEIGHTS), Size(64, 48), load_target("rpi4"), command="pytest"), artifact)
-    return artifact
+    return shipped_enet("rpi4")
 
 
 @pytest.fixture(scope="module")

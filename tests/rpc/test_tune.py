@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_tuning import environment
 
 from enet_tvm.artifact import read_manifest
 from enet_tvm.rpc.address import Address
 from enet_tvm.tuning.log import read_log
 from enet_tvm.tuning.records import TRIALS
-from tests.tuning.conftest import TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 # The command line, on a network of a few kernels, in rounds of three trials and with a short contest.
 COMMANDS = """
 import json
+import sys
+from tiny_tuning import tiny_request
 from enet_tvm.cli.main import main
 from enet_tvm.tuning import session
 session.ROUND, session.PASSES, session.FINALISTS = 3, 2, 1
@@ -48,12 +49,12 @@ def start(tmp_path: Path) -> Start:
 
     def run(*lines: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-c", TINY + COMMANDS, json.dumps(lines)],
+            [sys.executable, "-c", COMMANDS, json.dumps(lines)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=tmp_path,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env=environment(PYTHONUNBUFFERED="1"),
         )
 
     return run
@@ -68,6 +69,7 @@ def trials_on_disk(tmp_path: Path) -> int:
     return len(file.read_text().splitlines())
 
 
+@pytest.mark.alone
 def test_a_device_that_dies_and_comes_back(farm: Any, start: Start, relays: Callable[[], list[Any]], tmp_path: Path) -> None:
     for name in ("cloudpickle", "xgboost"):
         pytest.importorskip(name)

@@ -141,6 +141,7 @@ right(segmenter.forward(x))
     )
 
 
+@pytest.mark.slow
 def test_fork_while_other_threads_compute(tiny_artifact: Any) -> None:
     run(
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from enet_tvm.runtime.libraries import load_runtime
 
 def driver(init: int, count: int) -> object:
     def get_count(place: object) -> int:
-        place._obj.value = count
+        ctypes.cast(place, ctypes.POINTER(ctypes.c_int))[0] = count
         return 0
 
     return SimpleNamespace(cuInit=lambda _flags: init, cuDeviceGetCount=get_count)
@@ -36,10 +37,11 @@ def test_a_driver_and_a_gpu(monkeypatch: pytest.MonkeyPatch, found: object, word
     assert why is None if words is None else words in str(why)
 
 
-def test_no_driver(monkeypatch: pytest.MonkeyPatch, tiny_artifact):
-    def missing(*_: object) -> None:
-        raise OSError("cannot open shared object file")
+def missing(*_: object) -> None:
+    raise OSError("cannot open shared object file")
 
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch, tiny_artifact):
     load_runtime()
     monkeypatch.setattr(gpu.ctypes, "CDLL", missing)
     with pytest.raises(
@@ -49,16 +51,17 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch, tiny_artifact):
 
 
 def test_no_runtime_of_cuda_13(monkeypatch: pytest.MonkeyPatch):
+    ffi = load_runtime()
     monkeypatch.setattr(gpu, "missing_driver", lambda: None)
-    monkeypatch.setattr(gpu, "_opens", lambda place: False)
+    monkeypatch.setattr(gpu.ctypes, "CDLL", missing)
     with pytest.raises(UserError, match=r"libcudart.so.13 is missing .*; run: pip install 'nvidia-cuda-runtime==13.\*'"):
-        gpu.load_cuda(load_runtime())
+        gpu.load_cuda(ffi)
 
 
 def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch):
     """All loads, and TVM's runtime still sees no device."""
     monkeypatch.setattr(gpu, "missing_driver", lambda: None)
-    monkeypatch.setattr(gpu, "_opens", lambda place: True)
+    monkeypatch.setattr(gpu.ctypes, "CDLL", lambda *_: None)
     ffi = SimpleNamespace(get_global_func=lambda name: lambda *_: 0)
     with pytest.raises(UserError, match="wants the NVIDIA driver 580 or later"):
         gpu.load_cuda(ffi)  # type: ignore[arg-type]
@@ -77,10 +80,10 @@ def test_there_and_back():
     assert memory.put(ffi.from_dlpack(x[:1].copy())).shape == (1, 3, 4)
 
 
-def test_an_engine_that_copies(tiny_artifact, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.usefixtures("processor_as_gpu")
+def test_an_engine_that_copies(tiny_artifact):
     """The engine's way to a GPU and back, the GPU being a processor: results, kernels' outputs and times."""
-    engine = Engine(tiny_artifact.directory / "enet.so", 1)
-    engine._memory = gpu.DeviceMemory(load_runtime(), "cpu")
+    engine = Engine(tiny_artifact.directory / "enet.so", 1, "cuda")
     try:
         x = aligned_empty((1, 3, 16, 24))
         x[...] = np.random.default_rng(0).standard_normal(x.shape)

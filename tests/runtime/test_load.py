@@ -59,10 +59,12 @@ def kernel(tmp_path: Path) -> Kernel:
     ],
 )
 def test_what_is_idle_and_what_the_threads_had_is_available(
-    kernel: Kernel, idle: list[float], own: list[float], free: float
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, idle: list[float], own: list[float], free: float
 ) -> None:
-    watch = ProcessorWatch([0, 1], [7, 8], kernel.root)
-    start = watch._since
+    start = 1000.0
+    with monkeypatch.context() as patch:
+        patch.setattr("enet_tvm.runtime.load.time.monotonic", lambda: start)
+        watch = ProcessorWatch([0, 1], [7, 8], kernel.root)
     assert watch.available(start + 0.9 * WINDOW) is None
     kernel.pass_time(idle, own)
     assert watch.available(start + 1) == pytest.approx(free, abs=0.02)

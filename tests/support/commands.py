@@ -96,7 +96,8 @@ def check_inline(text: str) -> list[str]:
 def all_options() -> frozenset[str]:
     """Every option of every program of this project."""
     parsers = [demo.build_parser(), *map(_argparse, ("enet_tvm.rpc.server", "enet_tvm.runtime"))]
-    options = {option for parser in parsers for action in parser._actions for option in action.option_strings}
+    lines = [line.strip().partition("  ")[0] for parser in parsers for line in parser.format_help().splitlines()]
+    options = {option for line in lines if line.startswith("-") for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", line)}
     for command in [_typer_app(), *map(_script, sorted((ROOT / "benchmarks").glob("*.py")))]:
         options |= set(_options(command))
     return frozenset(options | _c_options())

@@ -16,7 +16,7 @@ from enet_tvm.cli.main import build_app
 from enet_tvm.errors import UserError
 from enet_tvm.networks import ENet, WeightsInfo, load_network, read_info, save_network
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
-from enet_tvm.training.card import BEGIN, END, _cell, describe, write_card
+from enet_tvm.training.card import BEGIN, END, describe, table_cell, write_card
 from enet_tvm.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -124,4 +124,4 @@ def test_a_card_and_something_else(other: list[str], tmp_path: Path):
 
 @given(st.text())
 def test_no_text_leaves_its_cell(text: str):
-    assert re.fullmatch(r"([^|\n\r<]|\\\|)*", _cell(text))
+    assert re.fullmatch(r"([^|\n\r<]|\\\|)*", table_cell(text))

@@ -16,6 +16,7 @@ from enet_tvm.training.trainer import Trainer
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_outputs_and_gradients_are_the_networks():
     torch.manual_seed(0)

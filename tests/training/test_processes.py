@@ -64,6 +64,7 @@ def launch(script, directory, count):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_the_whole_batch(script, tmp_path):
     alone, shared = (launch(script, tmp_path / str(count), count) for count in (1, 2))
     assert (alone["count"], shared["count"]) == (1, 2)

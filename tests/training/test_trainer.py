@@ -131,6 +131,7 @@ def kill_at(step, directory, recipe="None"):
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
+@pytest.mark.slow
 def test_kill_minus_nine(uninterrupted, tmp_path):
     kill_at(5, tmp_path)
     again = trainer(tmp_path)
@@ -176,7 +177,7 @@ def test_the_second_stage_starts_from_the_first_ones_averaged_encoder(uninterrup
 
         def epoch_done(self, row):
             if row["epoch"] == 2:
-                run._begin = self.begin
+                run.begin_stage = self.begin
 
         def begin(self, number):
             self.handed_over = {key: value.clone() for key, value in run.whole.state_dict().items()}
@@ -188,6 +189,7 @@ def test_the_second_stage_starts_from_the_first_ones_averaged_encoder(uninterrup
     assert all(torch.equal(value, watcher.averaged[f"network.{key}"]) for key, value in watcher.handed_over.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at_step", "epochs_done"), [(3, 1), (5, 2), (7, 3)])
 def test_kill_minus_nine_in_either_stage(uninterrupted_stages, tmp_path, at_step, epochs_done):
     kill_at(at_step, tmp_path, "STAGED")
@@ -362,7 +364,7 @@ def test_bfloat16_is_computed_where_the_processor_has_it(tmp_path, monkeypatch, 
     run = trainer(tmp_path, TINY | {"precision": "bfloat16"})
     seen = []
     run.network.initial.conv.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    run._step(torch.randn(2, 3, 48, 64), torch.zeros(2, 48, 64, dtype=torch.long), 1e-3)
+    run.step(torch.randn(2, 3, 48, 64), torch.zeros(2, 48, 64, dtype=torch.long), 1e-3)
     assert seen == [torch.bfloat16 if native else torch.float32]
 
 
@@ -386,7 +388,7 @@ def test_the_encoders_loss_is_part_of_the_loss(tmp_path):
         logits, encoded = run.network.train()(pictures)
     assert encoded.shape == (2, 11, 6, 8)
     weighted = run.loss(logits, labels) + 0.5 * run.loss(encoded, labels[:, ::8, ::8])
-    assert run._step(pictures, labels, 1e-3) == pytest.approx(float(weighted), rel=1e-4)
+    assert run.step(pictures, labels, 1e-3) == pytest.approx(float(weighted), rel=1e-4)
 
 
 def test_segnet_has_no_loss_of_its_encoder(tmp_path):
@@ -430,7 +432,7 @@ def test_segnet_takes_a_step(tmp_path):
     started = trainer(tmp_path, TINY | {"crop": "32x32", "batch_size": 2}, network="segnet")
     before = {key: value.clone() for key, value in started.network.state_dict().items() if key.startswith("classifier")}
     pictures, labels = torch.randn(2, 3, 32, 32), torch.zeros(2, 32, 32, dtype=torch.long)
-    assert started._step(pictures, labels, 1e-3) > 0
+    assert started.step(pictures, labels, 1e-3) > 0
     assert all(not torch.equal(value, started.network.state_dict()[key]) for key, value in before.items())
 
 

@@ -6,14 +6,22 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tvm
 from tvm import te, topi
 
 from enet_tvm.passes.schedule_remaining import SCHEDULED
 from enet_tvm.targets import load_target
 from enet_tvm.tuning.generic import GenericSearch, apply_trace, trace_json
+from enet_tvm.tuning.metaschedule import load_meta_schedule
 from enet_tvm.tuning.records import Records
 from enet_tvm.tuning.tasks import GenericTask, alone
+
+
+@pytest.fixture(scope="module", autouse=True)
+def meta_schedule() -> None:
+    """Takes seconds to load, which is no test's own work."""
+    load_meta_schedule()
 
 
 def pooling() -> tvm.tirx.PrimFunc:
@@ -23,6 +31,7 @@ def pooling() -> tvm.tirx.PrimFunc:
     return te.create_prim_func([x, topi.nn.relu(pooled)])
 
 
+@pytest.mark.slow
 def test_search(tmp_path: Path):
     target = load_target("native").to_tvm()
     function = pooling()
@@ -77,7 +86,7 @@ def test_what_no_rule_fits_ends_its_search_alone(tmp_path: Path, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("ScheduleError: reverse-compute-at does not apply")
 
-    monkeypatch.setattr(type(search._context), "pre_tuning", fail)
+    monkeypatch.setattr(load_meta_schedule().TuneContext, "pre_tuning", fail)
     assert search.next_round() == []
     assert search.done
     assert "no rule fits pool" in search.failure

@@ -46,6 +46,7 @@ def measurer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measurer]:
     measurer.close()
 
 
+@pytest.mark.slow
 def test_outcomes(measurer: Measurer):
     from tvm.s_tir.meta_schedule.arg_info import ArgInfo
 

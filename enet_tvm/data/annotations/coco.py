@@ -110,7 +110,7 @@ def _bitmap(segmentation: _RunLengths | list[list[float]], size: Size, where: st
     if segmentation.size != (height, width):
         raise UserError(f"{where} is {Size(*segmentation.size[::-1])}, and its picture {size}; {_REMEDY}")
     counts = segmentation.counts
-    lengths = _unpacked(counts) if isinstance(counts, str) else counts
+    lengths = unpack_counts(counts) if isinstance(counts, str) else counts
     # pycocotools writes beyond its memory if they do not.
     if min(lengths, default=0) < 0 or sum(lengths) != height * width:
         raise UserError(f"{where} has run lengths that do not add up to its {height * width} pixels; {_REMEDY}")
@@ -118,7 +118,7 @@ def _bitmap(segmentation: _RunLengths | list[list[float]], size: Size, where: st
     return Bitmap(np.asarray(mask.decode(packed or mask.frPyObjects(segmentation.model_dump(), height, width)), bool))
 
 
-def _unpacked(text: str) -> list[int]:
+def unpack_counts(text: str) -> list[int]:
     """Return the run lengths of COCO's text form; ``[-1]`` if it is none."""
     lengths: list[int] = []
     place = 0

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enet_tvm.data.annotations.coco import _unpacked, is_coco, parse_coco
+from enet_tvm.data.annotations.coco import is_coco, parse_coco, unpack_counts
 from enet_tvm.data.annotations.shapes import draw_mask
 from enet_tvm.errors import UserError
 
@@ -114,7 +114,7 @@ def test_what_does_not_fit(tmp_path, path, value, words):
 @given(st.lists(st.booleans(), min_size=1, max_size=300))
 def test_run_lengths_are_unpacked_as_pycocotools_packs_them(bits):
     pixels = np.asfortranarray(np.array(bits, np.uint8)[:, None])
-    lengths = _unpacked(mask.encode(pixels)["counts"].decode())
+    lengths = unpack_counts(mask.encode(pixels)["counts"].decode())
     assert np.repeat(np.arange(len(lengths)) % 2, lengths).tolist() == pixels.ravel().tolist()
 
 

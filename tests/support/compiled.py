@@ -1,0 +1,65 @@
+"""Compiled networks, each made once in a run of the suite."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared import made_once
+
+if TYPE_CHECKING:
+    from enet_tvm.compiler import CompileRequest
+
+
+def artifact_of(request: CompileRequest) -> Path:
+    """Return the artifact that a request makes, which is not to be changed: a copy may be.
+
+    What is asked for, and the content of the files that it names, decide which one that is.
+    """
+    from enet_tvm.compiler import compile_artifact
+
+    return made_once(f"artifact-{_key(request)}", lambda place: compile_artifact(request, place))
+
+
+def shipped_enet(target: str = "native", **options: Any) -> Path:
+    """Return the artifact of the ENet that is shipped, at 64x48, without tuning; options are those of `CompileRequest`."""
+    from enet_tvm.compiler import CompileRequest
+    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+    from enet_tvm.size import Size
+    from enet_tvm.targets import load_target
+
+    fixed: dict[str, Any] = {"untuned": True, "command": "pytest"}
+    return artifact_of(CompileRequest(Path(DEFAULT_WEIGHTS), Size(64, 48), load_target(target), **{**fixed, **options}))
+
+
+def random_enet() -> Path:
+    """Return weights of an ENet for CamVid that was never trained."""
+    return made_once("random-enet.safetensors", _save_random_enet)
+
+
+def _save_random_enet(path: Path) -> None:
+    import torch
+
+    from enet_tvm.data.classes import CAMVID
+    from enet_tvm.networks import ENet, WeightsInfo, save_network
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ENet(len(CAMVID)).eval()
+    save_network(network, WeightsInfo("enet", CAMVID.names, CAMVID.palette, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)), path)
+
+
+def _key(request: CompileRequest) -> str:
+    from enet_tvm.places import find_file
+
+    digest = hashlib.sha256()
+    for field in fields(request):
+        value = getattr(request, field.name)
+        digest.update(f"{field.name}={value!r};".encode())
+        if isinstance(value, Path):
+            place = find_file(value) if field.name == "weights" else value
+            for file in [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file()):
+                digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

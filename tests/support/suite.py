@@ -1,0 +1,99 @@
+"""What holds for the whole suite: who has the machine alone, what counts as slow, and that no worker crashes at its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from effort import Effort, effort, shared_work
+from shared import close_run, machine, open_run
+
+LIMIT = 10.0
+"""Seconds of a test that is not marked slow."""
+
+MODULE = 0.01
+"""Seconds that loading one of PyTorch's or TVM's thousands of Python modules takes, which the first test pays for all."""
+
+_BEFORE = pytest.StashKey[tuple[Effort, int]]()
+_TESTS_RUN_SIDE_BY_SIDE = "PYTEST_XDIST_WORKER"
+
+
+class Suite:
+    """The plugin, registered by ``tests/conftest.py``."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = open_run()
+        self._workers: list[Any] = []
+        self._crashed: list[str] = []
+
+    def pytest_unconfigure(self) -> None:
+        """Remove what the run's processes shared."""
+        if self._folder is not None:
+            close_run(self._folder)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Begin with the files of the longest tests, so that no worker is left alone with one of them at the end."""
+        long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("alone")}
+        items.sort(key=lambda item: item.path not in long)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Give the machine to one test alone, or to those that can share it; the waiting is outside a test's timeout."""
+        if _TESTS_RUN_SIDE_BY_SIDE not in os.environ:
+            return (yield)
+        with machine(alone=item.get_closest_marker("alone") is not None):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+        """Charge no test for what others use as well."""
+        if fixturedef.scope == "function":
+            return (yield)
+        with shared_work():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Begin to count what only this test needs."""
+        item.stash[_BEFORE] = effort(), len(sys.modules)
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Fail a test that is slow and not marked so."""
+        result = yield
+        before, modules = item.stash[_BEFORE]
+        spent = effort() - before
+        seconds = spent.seconds - MODULE * (len(sys.modules) - modules)
+        if seconds > LIMIT and item.get_closest_marker("slow") is None:
+            pytest.fail(
+                f"this test took {spent.passed:.0f} s and {spent.worked:.0f} s of work, and more than {LIMIT:.0f} s of both is "
+                "slow: make it faster, or mark it with pytest.mark.slow, which `make test` leaves out",
+                pytrace=False,
+            )
+        return result
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodeready(self, node: Any) -> None:
+        """Remember a worker's process."""
+        self._workers.append(node.gateway)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)  # before the summary, which tells it
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Fail the run where a worker crashed once its tests had passed, as a process of its own would."""
+        result = yield  # xdist ends its workers and waits for them
+        codes = [(worker.id, worker._io.popen.returncode) for worker in self._workers]
+        self._crashed = [f"worker {name} ended with code {code}" for name, code in codes if code]
+        if self._crashed and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        return result
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say so."""
+        for sentence in self._crashed:
+            terminalreporter.write_line(f"ERROR: {sentence}, after its last test", red=True)
