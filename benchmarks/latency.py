@@ -19,14 +19,15 @@ import typer
 from rich.console import Console
 
 from enet_tvm.bench.comparison import compare
-from enet_tvm.bench.machine_description import processor
+from enet_tvm.bench.machine.description import processor
 from enet_tvm.bench.plan import plan_workloads
-from enet_tvm.bench.report import load_figures
-from enet_tvm.bench.runners import RUNNERS, Workload
-from enet_tvm.bench.runners.registry import ON_DEVICE
+from enet_tvm.bench.report.figures import load_figures
+from enet_tvm.bench.runners import Workload
+from enet_tvm.bench.runners.registry import runners_at
 from enet_tvm.files import atomic_file, sha256, write_json
 from enet_tvm.machine import usable_cpus
 from enet_tvm.size import parse_size
+from enet_tvm.targets import load_target
 from enet_tvm.version import __version__, stack_versions
 
 SIZES = ("480x320", "480x360", "640x360", "1024x512", "1280x720")
@@ -56,7 +57,7 @@ def main(
 ) -> None:
     """Measure every runner at every size and number of threads, and write table, figures and plot."""
     console = Console(soft_wrap=True, highlight=False)
-    names = runner or [name for name in RUNNERS if name != ON_DEVICE]
+    names = runner or runners_at("gpu" if load_target(target).gpu else "cpu")
     figures = out / "latency.json"
     done = load_figures(figures) if figures.is_file() else []
     with tempfile.TemporaryDirectory() as directory:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from enet_tvm.bench.report import load_figures
+from enet_tvm.bench.report.figures import load_figures
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, read_json, write_json
 

@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from enet_tvm.bench.machine_description import processor
+from enet_tvm.bench.machine.description import processor
 from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.files import write_json
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS

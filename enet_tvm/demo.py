@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from enet_tvm.bench.inputs import open_inputs
-from enet_tvm.bench.latency import Latency, alternate
+from enet_tvm.bench.measure.latency import Latency, alternate
 from enet_tvm.bench.parity import ParityReport, load_reference, reference_logits, verify
 from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.data.synthetic import SyntheticStreet

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from enet_tvm.artifact import MANIFEST_NAME, read_manifest
-from enet_tvm.bench.changes import find_changes
-from enet_tvm.bench.latency import Latency
-from enet_tvm.bench.report import load_figures
+from enet_tvm.bench.measure.latency import Latency
+from enet_tvm.bench.report.changes import find_changes
+from enet_tvm.bench.report.figures import load_figures
 from enet_tvm.calibration import load_calibration
 from enet_tvm.errors import UserError
 from enet_tvm.networks import ENet, WeightsInfo, read_info, save_network

@@ -21,11 +21,7 @@ TESTS, PACKAGE = ROOT / "tests", ROOT / "enet_tvm"
 
 ELSEWHERE = {
     "__main__": "test_bad_input",
-    "bench/runners/base": "bench/test_comparison",
-    "bench/runners/onnx_runtimes": "bench/test_comparison",
-    "bench/runners/pytorch": "bench/test_comparison",
-    "bench/runners/registry": "bench/test_comparison",
-    "bench/runners/tvm_local": "bench/test_comparison",
+    "bench/report/results": "bench/test_comparison",
     "bench/runners/tvm_rpc": "rpc/test_bench",
     "calibrate": "cli/test_calibrate",
     "calibration": "cli/test_calibrate",
@@ -34,7 +30,7 @@ ELSEWHERE = {
     "cli/evaluate": "cli/test_train",
     "cli/fit_bias": "cli/test_train",
     "cli/main": "test_bad_input",
-    "cli/profile": "bench/test_profile",
+    "cli/profile": "bench/measure/test_profile",
     "data/annotations/shapes": "data/annotations/test_labelme",
     "data/discovery": "data/test_describing",
     "device_bundle/archive": "device_bundle/test_bundle",
@@ -71,11 +67,12 @@ ELSEWHERE = {
     "training/models": "training/test_evaluate",
     "training/progress": "cli/test_train",
     "training/slope_plot": "cli/test_plot",
+    "tuning/baseline": "tuning/test_session",
     "tuning/keys": "tuning/test_log",
     "tuning/metaschedule": "tuning/test_generic",
-    "tuning/network": "tuning/test_session",
     "tuning/report": "tuning/test_session",
     "tuning/tasks": "tuning/test_model",
+    "tuning/trials": "tuning/test_session",
     "version": "test_compiler",
 }
 """Modules that have no test file of their own, and the one that would fail without them; a new module gets its own."""

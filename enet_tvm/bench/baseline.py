@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from enet_tvm.bench.latency import Latency, alternate
-from enet_tvm.bench.machine_description import processor
+from enet_tvm.bench.machine.description import processor
+from enet_tvm.bench.measure.latency import Latency, alternate
 from enet_tvm.bench.parity import reference_logits
 from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.errors import UserError

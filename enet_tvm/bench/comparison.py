@@ -3,213 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import importlib.metadata
-import math
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from enet_tvm.bench.conditions import Conditions, read_conditions, slowdowns
-from enet_tvm.bench.energy import open_meters
-from enet_tvm.bench.footprint import Footprint, measure_footprint, measure_on_device
-from enet_tvm.bench.latency import STEADY, Latency, PassTimes, alternate
-from enet_tvm.bench.machine_description import MachineDescription, describe_machine
-from enet_tvm.bench.profile import Roofline, measure_roofline
+from enet_tvm.bench.machine.conditions import Conditions, read_conditions, slowdowns
+from enet_tvm.bench.machine.description import MachineDescription, describe_machine, is_gpu
+from enet_tvm.bench.machine.nvml import GpuUnknownError, NvidiaGpu, open_gpu
+from enet_tvm.bench.machine.system_files import SystemFiles
+from enet_tvm.bench.measure.footprint import Footprint, measure_footprint, measure_on_device
+from enet_tvm.bench.measure.latency import STEADY, Latency, alternate
+from enet_tvm.bench.measure.meters import open_meters
+from enet_tvm.bench.measure.roofline import (
+    MEASURED,
+    PROMISED,
+    Roofline,
+    gpu_roofline,
+    measure_roofline,
+    promised_roofline,
+)
+from enet_tvm.bench.report.results import MIN_AGREEMENT, Comparison, Entry
 from enet_tvm.bench.runners import Runner, RunnerMissingError, Workload, open_runner
+from enet_tvm.bench.runners.base import PassTimes
 from enet_tvm.files import sha256
 from enet_tvm.networks import load_network
 from enet_tvm.networks.summary import summarise
 from enet_tvm.targets import load_target
-from enet_tvm.version import __version__, stack_versions
-
-FORMAT = 2
-"""Of the JSON; 1 was without machine descriptions, hashes and footprints."""
 
 REFERENCE = "torch"
 """The runner whose logits the others' are judged by."""
-
-MIN_AGREEMENT = {"float32": 0.9999, "bfloat16": 0.97, "int8": 0.9}
-"""Share of pixels that must get the reference's label for a runner's speed to count, by what it computes in.
-
-Below float32 it only tells wrong arithmetic from rounding, which decides the many close labels of a random input: whether the
-rounding is acceptable is said by the mIoU on pictures.
-"""
-
-_PEERS = ("numpy", "torch", "onnx", "onnxruntime", "openvino")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One runner's result.
-
-    Attributes
-    ----------
-    name, description : str
-        Which runner.
-    precision : str
-        What it computes in.
-    agreement : float
-        Share of pixels with the reference's label; 0 when a logit is not finite.
-    max_abs_logit_diff : float
-        Largest difference of a logit from the reference's.
-    ready_seconds : float
-        From nothing to the end of the first forward pass: compilation, loading, first run.
-    first_seconds : float
-        The first forward pass alone.
-    artifact : mapping of str to (int, str)
-        Bytes and SHA-256 of the files that it loads the network from, by name.
-    latency : Latency or None
-        None for a runner that fails parity: its speed is no result.
-    footprint : Footprint or None
-        None when it was not asked for, or for one that fails parity.
-    device : MachineDescription or None
-        The other machine that it computes on, if it does.
-    before, after : Conditions or None
-        That machine's clocks and temperatures around the timing.
-    threads : int or None
-        Threads that it ran on; None for those of the workload.
-    """
-
-    name: str
-    description: str
-    precision: str
-    agreement: float
-    max_abs_logit_diff: float
-    ready_seconds: float
-    first_seconds: float
-    artifact: Mapping[str, tuple[int, str]]
-    latency: Latency | None
-    footprint: Footprint | None = None
-    device: MachineDescription | None = None
-    before: Conditions | None = None
-    after: Conditions | None = None
-    threads: int | None = None
-
-    @property
-    def passes(self) -> bool:
-        """Whether its labels are the reference's."""
-        return self.agreement >= MIN_AGREEMENT[self.precision]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON takes them."""
-        return {
-            "name": self.name,
-            "description": self.description,
-            "threads": self.threads,
-            "precision": self.precision,
-            "label_agreement": self.agreement,
-            "max_abs_logit_diff": self.max_abs_logit_diff if math.isfinite(self.max_abs_logit_diff) else None,
-            "ready_seconds": self.ready_seconds,
-            "first_ms": 1e3 * self.first_seconds,
-            "artifact_bytes": sum(size for size, _ in self.artifact.values()) or None,
-            "artifact_sha256": {name: digest for name, (_, digest) in self.artifact.items()},
-            "latency": self.latency.to_dict() if self.latency else None,
-            "footprint": self.footprint.to_dict() if self.footprint else None,
-            "device": {**self.device.to_dict(), **_moments(self.before, self.after)} if self.device else None,
-        }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Runners beside each other on one workload.
-
-    Attributes
-    ----------
-    workload : Workload
-        What they ran.
-    entries : tuple of Entry
-        In the order asked for.
-    missing : dict of str to str
-        Runners that are not here, and why.
-    roofline : Roofline or None
-        Of the machine in the same run; that promised for a target when nothing was timed here; None when nothing is known.
-    roofline_measured : bool
-        Whether it was measured.
-    flops : int
-        Of a forward pass.
-    machine : MachineDescription
-        This machine.
-    before, after : Conditions
-        Its clocks and temperatures around the timing.
-    warnings : tuple of str
-        Sentences on why figures may not be trusted.
-    seconds : float
-        How long was measured.
-    command : str
-        The command line, for the record.
-    """
-
-    workload: Workload
-    entries: tuple[Entry, ...]
-    missing: dict[str, str]
-    roofline: Roofline | None
-    roofline_measured: bool
-    flops: int
-    machine: MachineDescription
-    before: Conditions
-    after: Conditions
-    warnings: tuple[str, ...]
-    seconds: float
-    command: str = ""
-
-    @property
-    def threads(self) -> int:
-        """Threads that the runners ran on: those asked for, unless a device has fewer processors."""
-        used = {entry.threads or self.workload.threads for entry in self.entries}
-        return used.pop() if len(used) == 1 else self.workload.threads
-
-    @property
-    def limit(self) -> float | None:
-        """Seconds that the arithmetic alone takes at the roofline's rate, for a matrix product if it was measured."""
-        return self.flops / self.roofline.flops_per_second if self.roofline else None
-
-    @property
-    def failures(self) -> tuple[str, ...]:
-        """Sentences on the runners that fail parity."""
-        return tuple(
-            f"{entry.name} fails parity: {entry.agreement:.4%} of its labels are PyTorch's, "
-            f"{MIN_AGREEMENT[entry.precision]:.2%} are needed; its speed is no result"
-            for entry in self.entries
-            if not entry.passes
-        )
-
-    def fastest(self, *, besides: str) -> Entry | None:
-        """Return the fastest runner but one."""
-        others = [entry for entry in self.entries if entry.name != besides and entry.latency]
-        return min(others, key=lambda entry: entry.latency.median if entry.latency else np.inf, default=None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON takes them, with what they were measured on."""
-        workload = self.workload
-        return {
-            "format": FORMAT,
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": self.command,
-            "size": str(workload.size),
-            "threads": self.threads,
-            "target": workload.target,
-            "seconds": self.seconds,
-            "weights": {"file": str(workload.weights), "sha256": sha256(workload.weights)},
-            "flops": self.flops,
-            "limit_ms": None if self.limit is None else 1e3 * self.limit,
-            "limit_measured": self.roofline_measured,
-            "machine": {
-                **self.machine.to_dict(),
-                "platform": platform.platform(),
-                **_moments(self.before, self.after),
-            },
-            "versions": {"enet-tvm": __version__, "python": platform.python_version(), **stack_versions(), **_versions()},
-            "entries": [entry.to_dict() for entry in self.entries],
-            "missing": self.missing,
-            "warnings": list(self.warnings),
-        }
 
 
 @dataclass
@@ -265,37 +91,41 @@ def compare(
     opened: dict[str, _Opened] = {}
     missing: dict[str, str] = {}
     footprints: dict[str, Footprint] = {}
-    machine, apart = describe_machine(), seconds / 4
-    with contextlib.ExitStack() as stack:
-        for name in dict.fromkeys([*names, REFERENCE]):
-            report(f"getting {name} ready")
-            try:
-                opened[name] = _open(stack, name, workload, x)
-            except RunnerMissingError as error:
-                missing[name] = str(error)
-        for each in opened.values():
-            each.agreement = agreement(each.output, opened[REFERENCE].output)
-        chosen = {name: opened[name] for name in names if name in opened}
-        timed = {name: each for name, each in chosen.items() if each.passes}
-        report(f"timing {', '.join(timed)} in turns")
-        before = read_conditions()
-        _note_conditions(timed, "before")
-        calls = {name: _call(each.runner, x) for name, each in timed.items()}
-        latencies = alternate(calls, seconds=seconds) if calls else {}
-        _note_conditions(timed, "after")
-        after = read_conditions()
-        for name, each in timed.items() if streams else ():
-            if each.runner.remote:
-                report(f"running {name} alone")
-                footprints[name] = measure_on_device(each.runner, x, each.runner.threads or workload.threads, seconds=apart)
-        devices = {name: _device(each.runner) for name, each in chosen.items()}
-    if streams:
-        with open_meters() as meters:
-            for name, each in timed.items():
-                if not each.runner.remote:
-                    report(f"running {name} alone, in a process of its own")
-                    footprints[name] = measure_footprint(name, workload, streams, seconds=apart, meters=meters)
-    here = [name for name in timed if not timed[name].runner.remote]
+    apart = seconds / 4
+    with contextlib.ExitStack() as outer:
+        with contextlib.ExitStack() as stack:
+            for name in dict.fromkeys([*names, REFERENCE]):
+                report(f"getting {name} ready")
+                try:
+                    opened[name] = _open(stack, name, workload, x)
+                except RunnerMissingError as error:
+                    missing[name] = str(error)
+            for each in opened.values():
+                each.agreement = agreement(each.output, opened[REFERENCE].output)
+            chosen = {name: opened[name] for name in names if name in opened}
+            timed = {name: each for name, each in chosen.items() if each.passes}
+            gpu, not_measured = _watch_gpu(outer, timed)
+            machine = describe_machine(gpu=gpu)
+            report(f"timing {', '.join(timed)} in turns")
+            before = read_conditions(gpu=gpu)
+            _note_conditions(timed, "before")
+            calls = {name: _call(each.runner, x) for name, each in timed.items()}
+            latencies = alternate(calls, seconds=seconds) if calls else {}
+            after = read_conditions(gpu=gpu)
+            _note_conditions(timed, "after")
+            for name, each in timed.items() if streams else ():
+                if each.runner.remote:
+                    report(f"running {name} alone")
+                    footprints[name] = measure_on_device(each.runner, x, each.runner.threads or workload.threads, seconds=apart)
+            devices = {name: _device(each.runner) for name, each in chosen.items()}
+        if streams:
+            with open_meters(gpu=gpu) as meters:
+                for name, each in timed.items():
+                    if not each.runner.remote:
+                        report(f"running {name} alone, in a process of its own")
+                        footprints[name] = measure_footprint(name, workload, streams, seconds=apart, meters=meters)
+        here = [each for each in timed.values() if not each.runner.remote]
+        roofline, roofline_source = _roofline(here, workload, gpu)
     return Comparison(
         workload=workload,
         entries=tuple(
@@ -318,8 +148,8 @@ def compare(
             for name, each in chosen.items()
         ),
         missing=missing,
-        roofline=measure_roofline(workload.threads) if here else _promised(workload.target),
-        roofline_measured=bool(here),
+        roofline=roofline,
+        roofline_source=roofline_source,
         flops=summarise(load_network(workload.weights), workload.size).total.flops,
         machine=machine,
         before=before,
@@ -330,7 +160,31 @@ def compare(
         ),
         seconds=seconds,
         command=command,
+        not_measured=not_measured,
+        driver=gpu.driver if gpu is not None else "",
     )
+
+
+def _watch_gpu(stack: contextlib.ExitStack, timed: Mapping[str, _Opened]) -> tuple[NvidiaGpu | None, tuple[str, ...]]:
+    """Return this machine's GPU if a runner computes there, and sentences on what of it is not measured."""
+    if not any(each.runner.on_gpu for each in timed.values()) or any(map(is_gpu, SystemFiles().find("/sys/class/devfreq/*"))):
+        return None, ()  # a Jetson's is among the kernel's files, and NVML does not know it
+    try:
+        gpu = stack.enter_context(open_gpu())
+    except GpuUnknownError as error:
+        return None, (f"energy, clocks and temperature of the GPU are not measured, because {error}",)
+    if gpu.microjoules() is None and gpu.watts() is None:
+        return gpu, (f"energy of the GPU is not measured, because driver {gpu.driver} does not tell it of {gpu.name}",)
+    return gpu, ()
+
+
+def _roofline(here: Sequence[_Opened], workload: Workload, gpu: NvidiaGpu | None) -> tuple[Roofline | None, str]:
+    """Return the limit of what was timed on this machine, or else of what the target promises, and its source."""
+    if any(each.runner.on_gpu for each in here):
+        return gpu_roofline(gpu, load_target(workload.target).roofline)
+    if here:
+        return measure_roofline(workload.threads), MEASURED
+    return promised_roofline(load_target(workload.target).roofline), PROMISED
 
 
 def agreement(output: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
@@ -360,10 +214,6 @@ def _call(runner: Runner, x: NDArray[np.float32]) -> Callable[[], PassTimes | No
 def _device(runner: Runner) -> MachineDescription | None:
     files = runner.files() if runner.remote else None
     return describe_machine(files) if files else None
-
-
-def _moments(before: Conditions | None, after: Conditions | None) -> dict[str, Any]:
-    return {name: state.to_dict() for name, state in (("before", before), ("after", after)) if state is not None}
 
 
 def _note_conditions(timed: Mapping[str, _Opened], moment: str) -> None:
@@ -399,20 +249,3 @@ def _warnings(
 
 def _artifact(paths: Sequence[Path]) -> dict[str, tuple[int, str]]:
     return {path.name: (path.stat().st_size, sha256(path)) for path in paths}
-
-
-def _promised(target: str) -> Roofline | None:
-    figures = load_target(target).roofline
-    if figures is None or figures.gflops is None:
-        return None
-    return Roofline(1e9 * figures.gflops, 1e9 * (figures.gbps or math.inf))
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of what is compared with, as far as it is here."""
-    found = {}
-    for name in _PEERS:
-        # Without importing them: what was not asked for stays out of the process.
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from enet_tvm.artifact import read_manifest
 from enet_tvm.bench.runners import RUNNERS, Workload
-from enet_tvm.bench.runners.registry import ON_DEVICE, VARIANTS
+from enet_tvm.bench.runners.registry import Place, runners_at
 from enet_tvm.errors import UserError
 from enet_tvm.machine import default_threads
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
@@ -50,19 +50,20 @@ def plan_workloads(
 ) -> Plan:
     """Fill in what was not said.
 
-    Without runners, ours and its peers on this machine are run, or with a tracker the one on the device; an artifact brings
-    its size, its weights and its target; otherwise the target is this machine.
+    Without runners, ours and its peers on this machine are run, those on its GPU where ours is compiled for one, or with a
+    tracker the one on the device; an artifact brings its size, its weights and its target; otherwise the target is this
+    machine.
 
     Raises
     ------
     UserError
         When something does not fit.
     """
-    names = tuple(runners or default_runners(tracker))
-    if unknown := [name for name in names if name not in RUNNERS]:
+    if unknown := [name for name in runners or () if name not in RUNNERS]:
         raise UserError(f"there is no runner '{unknown[0]}'; known are {', '.join(RUNNERS)}")
-    if ON_DEVICE in names and tracker is None:
-        raise UserError(f"the runner '{ON_DEVICE}' runs on a device behind an RPC tracker; give --tracker HOST:PORT")
+    if tracker is None and (afar := [name for name in runners or () if name in runners_at("tracker")]):
+        raise UserError(f"the runner '{afar[0]}' runs on a device behind an RPC tracker; give --tracker HOST:PORT")
+    on_gpu = False
     wanted = [parse_size(text) for text in sizes or ()]
     if artifact is not None:
         manifest = read_manifest(artifact)
@@ -70,8 +71,12 @@ def plan_workloads(
         weights = weights or (Path(manifest.weights) if manifest.weights else None)
         artifact = artifact.expanduser().resolve()
         target = target or _known(manifest.target.name)
+        on_gpu = manifest.target.device != "cpu"
     target = target or NATIVE
     spec = load_target(target)
+    on_gpu = on_gpu if artifact is not None else spec.gpu is not None
+    place: Place = "tracker" if tracker else "gpu" if on_gpu else "cpu"
+    names = tuple(runners or runners_at(place, by_default=True))
     path = find_file(weights or DEFAULT_WEIGHTS)
     counts = threads or [spec.cores if tracker else default_threads().threads]
     if tracker:
@@ -90,11 +95,6 @@ def _known(target: str) -> str | None:
         return load_target(target).name
     except UserError:
         return None
-
-
-def default_runners(tracker: str | None = None) -> list[str]:
-    """Return the runners when none is named: ours and its peers on this machine, or the one behind a tracker."""
-    return [ON_DEVICE] if tracker else [name for name in RUNNERS if name not in (*VARIANTS, ON_DEVICE)]
 
 
 def parse_streams(text: str) -> tuple[int, ...]:

@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from enet_tvm.bench.changes import Changes, RunnerChange
-    from enet_tvm.bench.report import TableText
+    from enet_tvm.bench.report.changes import Changes, RunnerChange
+    from enet_tvm.bench.report.tables import TableText
 
 app = typer.Typer()
 
@@ -61,9 +61,12 @@ def command(
     import sys
     import tempfile
 
-    from enet_tvm.bench import report
     from enet_tvm.bench.comparison import compare
     from enet_tvm.bench.plan import plan_workloads
+    from enet_tvm.bench.report.notes import notes
+    from enet_tvm.bench.report.page import markdown as as_markdown
+    from enet_tvm.bench.report.page import page
+    from enet_tvm.bench.report.tables import tables
     from enet_tvm.files import atomic_file, write_json
     from enet_tvm.report_page import write_page
 
@@ -84,9 +87,9 @@ def command(
                 )
             results.append(result.to_dict())
             failures += result.failures
-            for table in report.tables(results[-1]):
+            for table in tables(results[-1]):
                 console.print(_table(table))
-            for note in report.notes(results[-1]):
+            for note in notes(results[-1]):
                 console.print(note, markup=False)
             for warning in result.warnings:
                 console.print(f"warning: {warning}", style="yellow", markup=False)
@@ -94,9 +97,9 @@ def command(
         write_json(json, results)
     if markdown is not None:
         with atomic_file(markdown) as temporary:
-            temporary.write_text(report.markdown(results), encoding="utf-8")
+            temporary.write_text(as_markdown(results), encoding="utf-8")
     if html is not None:
-        write_page(html, report.page(results))
+        write_page(html, page(results))
     for failure in failures:
         console.print(failure, style="red", markup=False)
     if failures:
@@ -110,8 +113,8 @@ def compare_files(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write what changed to this file.")] = None,
 ) -> None:
     """Say what changed between two benchmarks: figures, machine, versions."""
-    from enet_tvm.bench.changes import find_changes
-    from enet_tvm.bench.report import load_figures
+    from enet_tvm.bench.report.changes import find_changes
+    from enet_tvm.bench.report.figures import load_figures
     from enet_tvm.files import write_json
 
     console = _console()
@@ -145,7 +148,7 @@ def _table(text: TableText) -> object:
 
 
 def _changes_table(changes: Changes) -> object:
-    from enet_tvm.bench.report import TableText
+    from enet_tvm.bench.report.tables import TableText
 
     rows = []
     for change in changes.runners:

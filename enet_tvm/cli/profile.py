@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from enet_tvm.bench.profile import Profile
+    from enet_tvm.bench.measure.profile import Profile
 
 
 def command(
@@ -27,7 +27,7 @@ def command(
     """
     from rich.console import Console
 
-    from enet_tvm.bench.profile import profile
+    from enet_tvm.bench.measure.profile import profile
     from enet_tvm.files import write_json
     from enet_tvm.runtime import Segmenter
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from enet_tvm.bench.conditions import Conditions
+from enet_tvm.bench.machine.conditions import Conditions
 from enet_tvm.runtime.stream import StreamStatistics
 
 INTERVAL = 0.5

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from enet_tvm.bench.conditions import read_conditions
+from enet_tvm.bench.machine.conditions import read_conditions
 from enet_tvm.errors import UserError
 from enet_tvm.live.encoding import MessageEncoder, shown_size
 from enet_tvm.live.figures import About, History, machine_figures, stream_figures

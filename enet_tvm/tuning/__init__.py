@@ -1,6 +1,13 @@
 """Measuring kernels at many points of their templates, and remembering which was the fastest.
 
-`log` is what `compile` reads; the rest makes it: `tasks` (what there is to tune), `measure` (MetaSchedule's builder and
-runners), `records` (its database), `model` (its cost model), `generic` (its own schedule rules, for functions that no
-template made), `session` (all of it, so that it can be interrupted), `network` (the whole, before and after).
+`log` is what `compile` reads; the rest makes it. `session` leads from the untuned network to the log, by way of
+
+- `baseline` and `tasks`: what there is to tune, and what it takes untuned;
+- `store` and `records`: what is kept on disk, so that a session can be interrupted (MetaSchedule's database);
+- `budget`: how many trials, in what time;
+- `trials` and `measure`: building and timing kernels (MetaSchedule's builder and runners);
+- `search`, `model` and `generic`: which trial is next (MetaSchedule's cost model, and its own schedule rules for functions that
+  no template made);
+- `contest`: the best of each kernel against its default, in turns;
+- `judge` and `network`: the whole network, before and after.
 """

@@ -14,9 +14,10 @@ import numpy as np
 
 from enet_tvm.artifact import Manifest, read_manifest
 from enet_tvm.bench.inputs import open_inputs
-from enet_tvm.bench.latency import PassTimes, alternate
-from enet_tvm.bench.machine_description import processor
+from enet_tvm.bench.machine.description import processor
+from enet_tvm.bench.measure.latency import alternate
 from enet_tvm.bench.parity import MIN_AGREEMENT, load_reference, verify
+from enet_tvm.bench.runners.base import PassTimes
 from enet_tvm.errors import UserError
 from enet_tvm.runtime import Segmenter
 from enet_tvm.tuning.log import Parity

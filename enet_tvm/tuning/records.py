@@ -83,6 +83,11 @@ class Records:
         times = {point: self.best_of(task, point) for point in task.points}
         return {point: seconds for point, seconds in times.items() if seconds is not None}
 
+    def gain(self, task: Task) -> float:
+        """Return the time of the best point so far over that of the default; 1 before the default was measured."""
+        measured = self.measured(task)
+        return min(measured.values()) / measured[task.default] if task.default in measured else 1.0
+
     def add(self, task: Task, point: Any, seconds: Sequence[float], arguments: Sequence[Any]) -> None:
         """Write a measurement down; no seconds stand for a failure."""
         ms, seconds = self._ms, tuple(seconds) or (FAILED,)

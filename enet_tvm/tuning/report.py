@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from enet_tvm.tuning.baseline import Baseline
+from enet_tvm.tuning.budget import Budget
 from enet_tvm.tuning.log import TuningLog
+from enet_tvm.tuning.store import Store
 
 
 @dataclass(frozen=True)
@@ -127,3 +130,30 @@ class Listener:
 
     def progress(self, progress: Progress) -> None:
         """Take the state after each round."""
+
+
+def plan_of(baseline: Baseline, budget: Budget, store: Store) -> Plan:
+    """Return what a session is going to do."""
+    planned = [PlannedTask(t.name, len(t.launches), baseline.share_of(t), len(t.points)) for t in baseline.tasks]
+    planned += [PlannedTask(t.name, len(t.launches), baseline.share_of(t), None) for t in baseline.generic]
+    return Plan(
+        tuple(sorted(planned, key=lambda task: -task.share)),
+        1e3 * baseline.seconds,
+        budget.trials,
+        store.trials,
+        budget.minutes_left(store.trials),
+        store.directory,
+    )
+
+
+def progress_of(stage: str, done: int, total: int, baseline: Baseline, store: Store) -> Progress:
+    """Return where a session stands, of whose stage so much is done."""
+    best = []
+    for task in baseline.tasks:
+        measured = store.records.measured(task)
+        if task.default in measured:
+            best.append((task.name, 1e6 * measured[task.default], 1e6 * min(measured.values())))
+    saved = sum(baseline.seconds_of(task) * (1 - store.records.gain(task)) for task in baseline.tasks)
+    share = 1 - saved / max(sum(baseline.launch_seconds), 1e-12)
+    untuned = 1e3 * baseline.seconds
+    return Progress(stage, done, total, len(store.failures), untuned, untuned * share, tuple(best))

@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from enet_tvm.bench.runners import Workload
+from enet_tvm.device_bundle.building import compile_c
+from enet_tvm.machine import architecture
 from enet_tvm.runtime import Segmenter
+from enet_tvm.size import Size
 
 
 class Double(nn.Module):
@@ -40,3 +51,32 @@ def tiny_segmenter(tiny_artifact):
 def pictures() -> list[Image.Image]:
     rng = np.random.default_rng(7)
     return [Image.fromarray(rng.integers(0, 256, (height, 31, 3), dtype=np.uint8)) for height in (16, 40, 23)]
+
+
+@pytest.fixture
+def workload(compiled_enet, tmp_path) -> Workload:
+    """Ours is compiled already: that it is compiled where it must be is tested in `test_baseline.py`."""
+    return Workload(compiled_enet.weights, Size(64, 48), threads=1, directory=tmp_path, artifact=compiled_enet.directory)
+
+
+@pytest.fixture(scope="session")
+def fake_gpu(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Runs a script on a machine whose driver has a GPU such as is told, and returns what the script prints as JSON."""
+    pytest.importorskip("pynvml", reason="nvidia-ml-py is of the extra 'cuda'")
+    folder, source = tmp_path_factory.mktemp("driver"), Path(__file__).parent / "machine" / "fake_gpu.c"
+    for library in ("libcuda.so.1", "libnvidia-ml.so.1"):
+        soname = f"-Wl,-soname,{library}"
+        compile_c(architecture(), "-shared", "-fPIC", "-D_GNU_SOURCE", soname, str(source), "-o", str(folder / library))
+
+    def run(script: str, *arguments: str, **told: object) -> Any:
+        environment = {
+            **os.environ,
+            "LD_LIBRARY_PATH": str(folder),
+            **{f"FAKE_{key}": str(value) for key, value in told.items()},
+        }
+        command = [sys.executable, "-c", script, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from enet_tvm.bench.baseline import PAPER, BaselineComparison, Side, agreement
-from enet_tvm.bench.latency import Latency
+from enet_tvm.bench.measure.latency import Latency
 from enet_tvm.cli.compare import command
 from enet_tvm.errors import UserError
 from enet_tvm.networks import SegNet, WeightsInfo, save_network

@@ -1,84 +1,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from enet_tvm.artifact import MANIFEST_NAME, read_manifest
 from enet_tvm.bench.comparison import compare
-from enet_tvm.bench.latency import PassTimes
-from enet_tvm.bench.runners import RUNNERS, Runner, RunnerMissingError, Workload, open_runner
-from enet_tvm.bench.system_files import SystemFiles
-from enet_tvm.errors import UserError
+from enet_tvm.bench.machine.system_files import SystemFiles
+from enet_tvm.bench.measure.roofline import PROMISED
+from enet_tvm.bench.report.notes import notes
+from enet_tvm.bench.report.tables import tables
+from enet_tvm.bench.runners import RUNNERS, Runner, RunnerMissingError, open_runner
+from enet_tvm.bench.runners.base import PassTimes
 from enet_tvm.files import sha256
-from enet_tvm.size import Size
-
-
-@pytest.fixture
-def workload(compiled_enet, tmp_path):
-    """Ours is compiled already: that it is compiled where it must be is tested in `test_baseline.py`."""
-    return Workload(compiled_enet.weights, Size(64, 48), threads=1, directory=tmp_path, artifact=compiled_enet.directory)
-
-
-@pytest.mark.parametrize("name", ["tvm", "torch", "torch-channels-last", pytest.param("onnxruntime", marks=pytest.mark.slow)])
-def test_runners_agree_with_pytorch(name, workload):
-    from enet_tvm.networks import load_network
-
-    x = np.random.default_rng(3).standard_normal(workload.input_shape, np.float32)
-    with torch.inference_mode():
-        expected = load_network(workload.weights)(torch.from_numpy(x)).numpy()
-    with open_runner(name, workload) as runner:
-        np.testing.assert_allclose(runner.forward(x), expected, rtol=0, atol=1e-4)
-        assert runner.description
-
-
-def test_onnx_runtime_runs_what_is_exported(workload, monkeypatch):
-    """A small network in place of the one of the weights, which takes longer to export than all else here."""
-    small = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 11, 1)).eval()
-    monkeypatch.setattr("enet_tvm.networks.load_network", lambda path: small)
-    x = np.random.default_rng(3).standard_normal(workload.input_shape, np.float32)
-    with torch.inference_mode(), open_runner("onnxruntime", workload) as runner:
-        np.testing.assert_allclose(runner.forward(x), small(torch.from_numpy(x)).numpy(), rtol=0, atol=1e-5)
-
-
-def test_torch_compile_compiles_once(workload, monkeypatch):
-    """It compiles anew for another kind of tensor: the one that it is made ready with must be like those that follow."""
-    kinds = []
-
-    def compiled(module, dynamic):
-        def call(x):
-            kinds.append((x.is_inference(), x.requires_grad, x.dtype, x.stride(), torch.get_num_threads()))
-            return module(x)
-
-        return call
-
-    monkeypatch.setattr(torch, "compile", compiled)
-    with open_runner("torch-compile", workload) as runner:
-        runner.forward(np.zeros(workload.input_shape, np.float32))
-    made_ready, following = kinds
-    assert made_ready == following
-
-
-def test_a_compiler_that_fails_is_missing(workload, monkeypatch):
-    def broken(module, dynamic):
-        def call(x):
-            raise RuntimeError("No working C++ compiler found\nand more")
-
-        return call
-
-    monkeypatch.setattr(torch, "compile", broken)
-    with pytest.raises(RunnerMissingError, match=r"\(No working C\+\+ compiler found\); it needs a C\+\+ compiler"):
-        open_runner("torch-compile", workload)
-
-
-def test_openvino_if_it_is_here(workload):
-    pytest.importorskip("openvino", reason="openvino is an optional peer")
-    with open_runner("openvino", workload) as runner:
-        assert runner.forward(np.zeros(workload.input_shape, np.float32)).shape == (1, 11, 48, 64)
 
 
 class Wrong(Runner):
@@ -110,11 +46,6 @@ def test_a_missing_runner_is_said(workload, monkeypatch):
     assert result.missing == {"it": "it is not installed; run: pip install it"}
     assert [entry.name for entry in result.entries] == ["torch"]
     assert json.loads(json.dumps(result.to_dict()))["missing"]
-
-
-def test_unknown_runner(workload):
-    with pytest.raises(UserError, match="there is no runner 'tensorflow'"):
-        open_runner("tensorflow", workload)
 
 
 def test_logits_that_are_no_numbers_never_agree(workload, monkeypatch):
@@ -182,24 +113,8 @@ def test_a_runner_on_a_device_tells_its_own_times_and_machine(workload, monkeypa
     assert energy.watts == pytest.approx(5)
     device = json.loads(json.dumps(entry.to_dict()))["device"]
     assert (device["before"]["mhz"], device["after"]["mhz"]) == ({"cpu0": 1500}, {"cpu0": 900})
-    assert not result.roofline_measured
+    assert result.roofline_source == PROMISED
     assert result.limit is None
-
-
-@pytest.mark.usefixtures("processor_as_gpu")
-def test_transfer_of_ours_on_a_gpu_is_told_apart(compiled_enet, workload, tmp_path):
-    x = np.zeros(workload.input_shape, np.float32)
-    with open_runner("tvm", workload) as runner:
-        runner.forward(x)
-        assert runner.last_pass() is None
-    shutil.copytree(compiled_enet.directory, tmp_path / "gpu")
-    manifest = read_manifest(tmp_path / "gpu")
-    target = manifest.target.model_copy(update={"device": "cuda"})
-    (tmp_path / "gpu" / MANIFEST_NAME).write_text(manifest.model_copy(update={"target": target}).model_dump_json())
-    with open_runner("tvm", replace(workload, artifact=tmp_path / "gpu")) as runner:
-        runner.forward(x)
-        assert runner.last_pass().transfer > 0
-        assert runner.last_pass().device > 0
 
 
 def test_figures_carry_what_they_were_measured_with(workload):
@@ -216,15 +131,60 @@ def test_figures_carry_what_they_were_measured_with(workload):
     assert figures["command"] == "enet-tvm bench"
 
 
-def test_an_artifact_of_other_weights_or_size_is_refused(workload, compiled_enet, tmp_path):
-    with pytest.raises(UserError, match=r"takes 1 pictures of 64x48 at once, and 1 of 96x64 is to be timed"):
-        open_runner("tvm", replace(workload, artifact=compiled_enet.directory, size=Size(96, 64)))
-    other = tmp_path / "other.safetensors"
-    other.write_bytes(b"other")
-    with pytest.raises(UserError, match="was not compiled from"):
-        open_runner("tvm", replace(workload, artifact=compiled_enet.directory, weights=other))
+ON_GPU = """
+import json, os, sys
+import torch
+from enet_tvm.bench.comparison import compare
+from enet_tvm.bench.runners import Workload
+from enet_tvm.bench.runners.pytorch import PyTorchRunner
+# The GPU being a processor: its driver is asked all the same.
+PyTorchRunner.on_gpu = True
+torch.cuda.is_available = lambda: False
+forward = PyTorchRunner.forward
+def warmer(self, x):
+    os.environ["FAKE_REASONS"] = "0x20"
+    return forward(self, x)
+PyTorchRunner.forward = warmer
+result = compare(["torch"], Workload.from_dict(json.loads(sys.argv[1])), seconds=0.4, streams=[1])
+print(json.dumps(result.to_dict(), allow_nan=False))
+"""
+FAKE = {"CORES": 1000, "MAX_SM_MHZ": 1000, "MAX_MEMORY_MHZ": 1000, "BUS": 128, "SM_MHZ": 900, "CELSIUS": 70}
 
 
-def test_workloads_travel_as_json(workload, compiled_enet):
-    for each in (workload, replace(workload, artifact=compiled_enet.directory, tracker="localhost:9190", key="pi")):
-        assert Workload.from_dict(json.loads(json.dumps(each.to_dict()))) == each
+@pytest.mark.slow
+def test_a_gpu_here_is_asked_for_energy_clocks_throttling_and_its_limit(fake_gpu, workload):
+    job = json.dumps(replace(workload, target="h100").to_dict())
+    figures = fake_gpu(ON_GPU, job, **FAKE, COUNTED_WATTS=300)
+    (entry,) = figures["entries"]
+    (energy, *_) = entry["footprint"]["energy"]
+    assert energy["meter"] == "NVIDIA Fake (NVML)"
+    assert energy["watts"] == pytest.approx(300, rel=0.1)
+    machine = figures["machine"]
+    assert "NVIDIA Fake" in machine["gpus"]
+    assert machine["before"]["mhz"]["NVIDIA Fake"] == 900
+    assert machine["after"]["celsius"]["NVIDIA Fake"] == 70
+    assert "while timing, NVIDIA Fake says that it is too warm for its full clock" in figures["warnings"]
+    assert figures["limit_ms"] == pytest.approx(1e3 * figures["flops"] / 2e12)
+    assert (figures["limit_measured"], figures["limit_source"]) == (False, "the GPU's cores and highest clocks")
+    assert figures["not_measured"] == []
+    assert figures["versions"]["NVIDIA driver"] == "580.65.06"
+    latency, footprint = tables(figures)
+    assert latency.title.endswith(" ms by the GPU's cores and highest clocks")
+    assert footprint.headings[-1] == "J/image, NVIDIA Fake (NVML)"
+    assert any("NVIDIA Fake 900 MHz and 70 °C before" in note for note in notes(figures))
+
+
+@pytest.mark.slow
+def test_a_gpu_that_is_silent_is_said_and_the_target_promises(fake_gpu, workload):
+    job = json.dumps(replace(workload, target="h100").to_dict())
+    figures = fake_gpu(ON_GPU, job)
+    assert figures["not_measured"] == [
+        "energy of the GPU is not measured, because driver 580.65.06 does not tell it of NVIDIA Fake"
+    ]
+    assert figures["limit_ms"] == pytest.approx(1e3 * figures["flops"] / 51.218e12)
+    why = fake_gpu(ON_GPU, job, NOT_LOADED=1)
+    assert why["not_measured"] == [
+        "energy, clocks and temperature of the GPU are not measured, because "
+        "NVML, the library of NVIDIA's driver, does not start (Driver Not Loaded)"
+    ]
+    assert why["not_measured"][0] in notes(why)

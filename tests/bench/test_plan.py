@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from enet_tvm.bench.plan import default_runners, parse_streams, plan_workloads
+from enet_tvm.bench.plan import parse_streams, plan_workloads
 from enet_tvm.bench.runners import RUNNERS
 from enet_tvm.errors import UserError
 from enet_tvm.machine import usable_cpus
@@ -23,6 +23,18 @@ def test_nothing_said(tmp_path):
     assert workload.weights.is_absolute()
     assert workload.weights.name == "enet-camvid.safetensors"
     assert plan.streams == (1,)
+
+
+def test_what_is_compiled_for_a_gpu_has_peers_there(compiled_enet, tmp_path):
+    assert plan_workloads(tmp_path, "h100").runners == ("tvm", "torch-cuda", "torch-cuda-compile")
+    assert plan_workloads(tmp_path, "h100", runners=["torch"]).runners == ("torch",)
+    assert plan_workloads(tmp_path, "h100", tracker="localhost:9190").runners == ("tvm-rpc",)
+    artifact = tmp_path / "artifact"
+    shutil.copytree(compiled_enet.directory, artifact)
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    manifest["target"] |= {"name": "a-file-that-is-gone", "device": "cuda"}
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    assert plan_workloads(tmp_path, artifact=artifact).runners == ("tvm", "torch-cuda", "torch-cuda-compile")
 
 
 def test_every_size_with_every_number_of_threads(tmp_path):
@@ -89,8 +101,3 @@ def test_streams(text, streams):
 def test_no_streams(text):
     with pytest.raises(UserError, match="no list of numbers of streams"):
         parse_streams(text)
-
-
-def test_default_runners():
-    assert default_runners("localhost:9190") == ["tvm-rpc"]
-    assert default_runners()[0] == "tvm"

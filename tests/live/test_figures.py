@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from enet_tvm.bench.conditions import Conditions
+from enet_tvm.bench.machine.conditions import Conditions
 from enet_tvm.live.figures import History, machine_figures
 
 

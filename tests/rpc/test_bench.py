@@ -13,7 +13,7 @@ import pytest
 
 from enet_tvm.artifact import OutputInfo, read_manifest
 from enet_tvm.bench.comparison import compare
-from enet_tvm.bench.report import tables
+from enet_tvm.bench.report.tables import tables
 from enet_tvm.bench.runners import Workload
 from enet_tvm.errors import UserError
 from enet_tvm.machine import usable_cpus

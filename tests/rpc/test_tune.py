@@ -23,12 +23,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 # The command line, on a network of a few kernels, in rounds of three trials and with a short contest.
 COMMANDS = """
+import functools
 import json
 import sys
 from tiny_tuning import tiny_request
 from enet_tvm.cli.main import main
 from enet_tvm.tuning import session
-session.ROUND, session.PASSES, session.FINALISTS = 3, 2, 1
+from enet_tvm.tuning.budget import Effort
+session.TuneRequest = functools.partial(session.TuneRequest, effort=Effort(round=3, turns=2, finalists=1))
 tiny_request(".")
 for line in json.loads(sys.argv[1]):
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -88,7 +89,8 @@ class Suite:
         """Fail the run where a worker crashed once its tests had passed, as a process of its own would."""
         result = yield  # xdist ends its workers and waits for them
         codes = [(worker.id, worker._io.popen.returncode) for worker in self._workers]
-        self._crashed = [f"worker {name} ended with code {code}" for name, code in codes if code]
+        # xdist kills a worker that takes long to end.
+        self._crashed = [f"worker {name} ended with code {code}" for name, code in codes if code and code != -signal.SIGKILL]
         if self._crashed and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
         return result

@@ -7,10 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tvm
 from tiny_tuning import environment
 from tiny_tuning import tiny_request as make_request
 
+from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.kernels.templates import Conv2DTemplate
+from enet_tvm.ops import FusedConv2D, Layout
+from enet_tvm.tuning.keys import template_key
 from enet_tvm.tuning.report import Listener, Plan, Progress
+from enet_tvm.tuning.tasks import Task
+
+TARGET = tvm.target.Target({"kind": "llvm", "num-cores": 1})
+
+
+def conv2d_task(width: int = 14) -> Task:
+    """Returns the task of a pointwise convolution."""
+    spec = FusedConv2D(
+        (1, 8, 5, width), (1, 16, 5, width), (1, 1), (1, 1), (0, 0), (1, 1), data_layout=Layout(4), out_layout=Layout(4)
+    )
+    template = Conv2DTemplate(spec, VectorUnit(4, 16))
+    return Task(template_key(template), template.name, (0,), template)
 
 
 class Heard(Listener):

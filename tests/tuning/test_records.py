@@ -5,30 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tvm
 
-from enet_tvm.kernels.register_tile import VectorUnit
-from enet_tvm.kernels.templates import Conv2DTemplate
-from enet_tvm.ops import FusedConv2D, Layout
-from enet_tvm.tuning.keys import template_key
 from enet_tvm.tuning.records import TRIALS, WORKLOADS, Records, repair
 from enet_tvm.tuning.tasks import Task
-
-TARGET = tvm.target.Target({"kind": "llvm", "num-cores": 1})
-
-
-def task(width: int = 14) -> Task:
-    spec = FusedConv2D(
-        (1, 8, 5, width), (1, 16, 5, width), (1, 1), (1, 1), (0, 0), (1, 1), data_layout=Layout(4), out_layout=Layout(4)
-    )
-    template = Conv2DTemplate(spec, VectorUnit(4, 16))
-    return Task(template_key(template), template.name, (0,), template)
+from tests.tuning.conftest import TARGET, conv2d_task
 
 
 @pytest.fixture
 def filled(tmp_path: Path) -> tuple[Path, Task, Task]:
     """A database of two tasks: one point measured twice, one that failed, one of the other task."""
-    first, second = task(14), task(20)
+    first, second = conv2d_task(14), conv2d_task(20)
     records = Records(tmp_path, TARGET, {first.key, second.key})
     records.add(first, first.points[0], [3e-3, 2e-3], [])
     records.add(first, first.points[1], [], [])

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,12 +13,9 @@ from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.errors import UserError
 from enet_tvm.kernels.elements import dot_products
 from enet_tvm.targets import load_target
-from enet_tvm.tuning import network as network_module
-from enet_tvm.tuning import session as session_module
 from enet_tvm.tuning.log import read_log
-from enet_tvm.tuning.measure import Measurer, Outcome
-from enet_tvm.tuning.network import Here
-from enet_tvm.tuning.records import FAILED, TRIALS, Records
+from enet_tvm.tuning.records import FAILED, TRIALS
+from enet_tvm.tuning.search import Search
 from enet_tvm.tuning.session import tune
 
 # Rounds of three, each of which is reported; the process is then waiting to be killed, or going on.
@@ -29,14 +23,14 @@ IN_ROUNDS = """
 import sys
 from tiny_tuning import tiny_request
 from enet_tvm.tuning import session
+from enet_tvm.tuning.budget import Effort
 from enet_tvm.tuning.report import Listener
-session.ROUND = 3
 
 class Printing(Listener):
     def progress(self, progress):
         print(progress.stage, progress.done, flush=True)
 
-session.tune(tiny_request(sys.argv[1], trials=16), Printing())
+session.tune(tiny_request(sys.argv[1], trials=16, effort=Effort(round=3)), Printing())
 """
 
 
@@ -79,8 +73,8 @@ def test_killed_and_resumed(tiny_request, tiny_process, heard, tmp_path, monkeyp
     result = tune(tiny_request(trials=16), heard)
     assert result is not None
     assert heard.plans[0].measured == on_disk
+    assert result.written, result.reason
     log = read_log(result.directory)
-    assert result.written
     assert result.log == log
     assert (log.workload.folder, log.trials) == ("tiny-40x16-1thread", 16)
     assert log.failed == len(json.loads((result.directory / "failures.json").read_text())) >= 1
@@ -124,18 +118,15 @@ def sabotage(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
         return original(self, point)
 
     spared: set[tuple[str, str]] = set()
-    known: set[str] = set()
-    measured = Records.measured
+    run = Search.run
 
-    def first_measured(self, task):
-        times = measured(self, task)
-        if task.name not in known:
-            known.add(task.name)
-            spared.update((task.name, str(vars(point))) for point in times)
-        return times
+    def search(self):
+        for task in self.baseline.tasks:
+            spared.update((task.name, str(vars(point))) for point in self.store.records.measured(task))
+        run(self)
 
     monkeypatch.setattr(Task, "module", module)
-    monkeypatch.setattr(Records, "measured", first_measured)
+    monkeypatch.setattr(Search, "run", search)
     return asked
 
 
@@ -152,26 +143,6 @@ def test_log_of_another_dtype(tiny_request, heard):
     assert all(kernel.trials for kernel in result.log.kernels)
 
 
-def test_what_a_dtype_costs_is_not_for_tuning_to_judge(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    agreements = {"tuned": 0.95, "untuned": 0.9505, "broken": 0.90}
-
-    @contextmanager
-    def loaded(place, artifact):
-        yield SimpleNamespace(name=artifact.name, manifest=network_module.read_manifest(artifact))
-
-    def verified(segmenter, reference, inputs):
-        agreement = agreements[segmenter.name]
-        return SimpleNamespace(pictures=1, label_agreement=agreement, max_abs_logit_diff=1.0, passes=lambda least: False)
-
-    monkeypatch.setattr(Here, "segmenter", loaded)
-    monkeypatch.setattr(network_module, "open_inputs", lambda *_, **__: SimpleNamespace(description="streets"))
-    monkeypatch.setattr(network_module, "load_reference", lambda *_: None)
-    monkeypatch.setattr(network_module, "verify", verified)
-    for dtype, name, agrees in (("int8", "tuned", True), ("int8", "broken", False), ("float32", "tuned", False)):
-        monkeypatch.setattr(network_module, "read_manifest", lambda path, dtype=dtype: SimpleNamespace(dtype=dtype))
-        assert Here(1).parity(Path(name), Path("untuned"), tmp_path)[1] is agrees
-
-
 @pytest.mark.slow
 def test_interrupted(tiny_process, tmp_path):
     process = tiny_process(IN_ROUNDS)
@@ -186,16 +157,6 @@ def test_interrupted(tiny_process, tmp_path):
     work = tmp_path / "logs" / "native" / ".tiny-40x16-1thread.unfinished"
     assert len((work / TRIALS).read_text().splitlines()) >= 3
     assert (work / "session.json").is_file()
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_a_device_that_is_gone_ends_the_session(tiny_request, heard, monkeypatch: pytest.MonkeyPatch, count: int):
-    lost = Outcome(reason="the device went away", of_kernel=False)
-    monkeypatch.setattr(Measurer, "build", lambda self, modules: [Path("enet.so")] * len(modules))
-    monkeypatch.setattr(Measurer, "run", lambda self, libraries, arguments: [lost] * len(libraries))
-    monkeypatch.setattr(session_module, "ROUND", count)
-    with pytest.raises(UserError, match=r"^the device went away; 0 trials are kept in .*, and the same command goes on"):
-        tune(tiny_request(trials=4), heard)
 
 
 def test_what_cannot_be_tuned_here(tiny_request, tmp_path):

@@ -10,8 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from enet_tvm.bench.latency import PassTimes
-from enet_tvm.bench.system_files import SystemFiles
+from enet_tvm.bench.machine.system_files import SystemFiles
 from enet_tvm.size import Size, parse_size
 
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -73,6 +72,22 @@ class Workload:
         return cls(**{**content, **paths, "size": parse_size(content["size"])})
 
 
+@dataclass(frozen=True)
+class PassTimes:
+    """What one call took, in seconds, where computing and moving data can be told apart.
+
+    Attributes
+    ----------
+    device : float
+        Computing, on the device.
+    transfer : float
+        Moving input and output between host and device.
+    """
+
+    device: float
+    transfer: float = 0.0
+
+
 class Runner(ABC):
     """One network in one runtime.
 
@@ -85,6 +100,8 @@ class Runner(ABC):
     remote : bool
         Whether it computes on another machine than this one. Then that machine's sensors are read, and it is never opened
         a second time beside itself: devices are lent to one user at a time.
+    on_gpu : bool
+        Whether it computes on this machine's GPU, whose driver is then asked for energy, clocks and temperature.
     threads : int or None
         Threads that it uses where that may differ from what it was asked to: a device may have fewer processors.
     """
@@ -92,6 +109,7 @@ class Runner(ABC):
     description: str
     precision: Precision = "float32"
     remote: bool = False
+    on_gpu: bool = False
     threads: int | None = None
 
     @abstractmethod

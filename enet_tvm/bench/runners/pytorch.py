@@ -47,10 +47,11 @@ def eager(workload: Workload) -> Runner:
 
 def channels_last(workload: Workload) -> Runner:
     """Return eager PyTorch in its best form: batch norms folded, channels_last."""
-    return PyTorchRunner("eager, folded, channels_last", _best_form(workload), workload, channels_last=True)
+    return PyTorchRunner("eager, folded, channels_last", best_form(workload), workload, channels_last=True)
 
 
-def _best_form(workload: Workload) -> nn.Module:
+def best_form(workload: Workload) -> nn.Module:
+    """Return the network in the form that PyTorch runs fastest: batch norms folded, weights channels_last."""
     network = folded(load_network(workload.weights))
     for parameter in network.parameters():
         if parameter.ndim == 4:
@@ -67,15 +68,31 @@ def compiled(workload: Workload) -> Runner:
         When its C++ compiler is missing or it fails.
     """
     torch.set_num_threads(workload.threads)
+    module = compile_frozen(best_form(workload))
+    runner = PyTorchRunner("torch.compile, folded, channels_last, frozen", module, workload, channels_last=True)
+    return made_ready(runner, workload, "a C++ compiler")
+
+
+def compile_frozen(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return a network compiled by ``torch.compile`` with its weights as constants; it compiles when it is first called."""
     torch._inductor.config.freezing = True
     # A second size in one process would otherwise be compiled for sizes unknown, several times slower.
     torch._dynamo.reset()
-    module = torch.compile(_best_form(workload), dynamic=False)
-    runner = PyTorchRunner("torch.compile, folded, channels_last, frozen", module, workload, channels_last=True)
+    return torch.compile(network, dynamic=False)
+
+
+def made_ready(runner: Runner, workload: Workload, needed: str) -> Runner:
+    """Let a runner of ``torch.compile`` compile, and return it.
+
+    Raises
+    ------
+    RunnerMissingError
+        When that fails; `needed` is what it most likely lacks.
+    """
     try:
         # Through the runner: a tensor made outside its inference mode is of another kind, which is compiled for anew.
         runner.forward(np.zeros(workload.input_shape, np.float32))
     except Exception as error:  # what it raises without a compiler has no common base
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunnerMissingError(f"torch.compile does not work here ({reason[:120]}); it needs a C++ compiler") from error
+        raise RunnerMissingError(f"torch.compile does not work here ({reason[:120]}); it needs {needed}") from error
     return runner

@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from enet_tvm.bench.runners.base import Runner, Workload
 from enet_tvm.errors import UserError
+
+Place = Literal["cpu", "gpu", "tracker"]
+"""Where a network runs: on this machine's processor or GPU, or on a device behind an RPC tracker."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,19 @@ class LazyRunner:
     ----------
     module, function : str
         Of this package, and what in it takes a `Workload` and returns the runner.
+    places : tuple of {"cpu", "gpu", "tracker"}
+        Where it runs.
+    by_default : bool
+        Whether it runs there when no runner is named. Other ways of compiling ours take as long as the first.
+    packages : tuple of str
+        What it runs by, whose versions are reported.
     """
 
     module: str
     function: str
+    places: tuple[Place, ...]
+    by_default: bool = True
+    packages: tuple[str, ...] = ()
 
     def __call__(self, workload: Workload) -> Runner:
         """Return the runner, ready to run."""
@@ -38,26 +51,36 @@ class LazyRunner:
         return importlib.import_module(f"enet_tvm.bench.runners.{self.module}")
 
 
+_HERE: tuple[Place, ...] = ("cpu", "gpu")
+
 RUNNERS: dict[str, Callable[[Workload], Runner]] = {
     # Ours first: its thread pool must be the first of TVM's in the process.
-    "tvm": LazyRunner("tvm_local", "compiled_here"),
-    "tvm-untuned": LazyRunner("tvm_local", "untuned"),
-    "tvm-bfloat16": LazyRunner("tvm_local", "bfloat16"),
-    "tvm-int8": LazyRunner("tvm_local", "int8"),
-    "torch": LazyRunner("pytorch", "eager"),
-    "torch-channels-last": LazyRunner("pytorch", "channels_last"),
-    "torch-compile": LazyRunner("pytorch", "compiled"),
-    "onnxruntime": LazyRunner("onnx_runtimes", "OnnxRuntimeRunner"),
-    "openvino": LazyRunner("onnx_runtimes", "OpenVinoRunner"),
-    "tvm-rpc": LazyRunner("tvm_rpc", "on_device"),
+    "tvm": LazyRunner("tvm_local", "compiled_here", _HERE),
+    "tvm-untuned": LazyRunner("tvm_local", "untuned", _HERE, by_default=False),
+    "tvm-bfloat16": LazyRunner("tvm_local", "bfloat16", _HERE, by_default=False),
+    "tvm-int8": LazyRunner("tvm_local", "int8", _HERE, by_default=False),
+    "torch": LazyRunner("pytorch", "eager", ("cpu",), packages=("torch",)),
+    "torch-channels-last": LazyRunner("pytorch", "channels_last", ("cpu",), packages=("torch",)),
+    "torch-compile": LazyRunner("pytorch", "compiled", ("cpu",), packages=("torch",)),
+    "torch-cuda": LazyRunner("pytorch_cuda", "channels_last", ("gpu",), packages=("torch",)),
+    "torch-cuda-compile": LazyRunner("pytorch_cuda", "compiled", ("gpu",), packages=("torch", "triton")),
+    "onnxruntime": LazyRunner("onnx_runtimes", "OnnxRuntimeRunner", ("cpu",), packages=("onnx", "onnxruntime")),
+    "openvino": LazyRunner("onnx_runtimes", "OpenVinoRunner", ("cpu",), packages=("openvino",)),
+    "tvm-rpc": LazyRunner("tvm_rpc", "on_device", ("tracker",)),
 }
-"""All of them, the one on a device behind a tracker last."""
+"""All of them. A runner is a module of this package and a line here."""
 
-VARIANTS = ("tvm-untuned", "tvm-bfloat16", "tvm-int8")
-"""Other ways of compiling ours: each takes as long as the first, so they run when they are asked for."""
 
-ON_DEVICE = "tvm-rpc"
-"""The runner that needs a tracker; it is left out where none is given."""
+def runners_at(place: Place, *, by_default: bool = False) -> list[str]:
+    """Return the names of the runners that run somewhere: all of them, or those that do so when none is named."""
+    lazy = {name: runner for name, runner in RUNNERS.items() if isinstance(runner, LazyRunner)}
+    return [name for name, runner in lazy.items() if place in runner.places and (runner.by_default or not by_default)]
+
+
+def packages() -> list[str]:
+    """Return what the runners run by, in their order."""
+    lazy = [runner for runner in RUNNERS.values() if isinstance(runner, LazyRunner)]
+    return list(dict.fromkeys(package for runner in lazy for package in runner.packages))
 
 
 def open_runner(name: str, workload: Workload) -> Runner:

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enet_tvm.artifact import MANIFEST_NAME, Manifest, read_manifest
-from enet_tvm.bench.latency import PassTimes
-from enet_tvm.bench.runners.base import Precision, Runner, RunnerMissingError, Workload
+from enet_tvm.bench.runners.base import PassTimes, Precision, Runner, RunnerMissingError, Workload
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
 from enet_tvm.runtime import Segmenter
@@ -35,12 +34,12 @@ class TvmRunner(Runner):
         self.precision = self.segmenter.manifest.dtype
         self._directory = artifact
         self.description = describe(self.segmenter.manifest)
-        self._on_gpu = self.segmenter.manifest.target.device != "cpu"
+        self.on_gpu = self.segmenter.manifest.target.device != "cpu"
         self._last: PassTimes | None = None
 
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits."""
-        if not self._on_gpu:
+        if not self.on_gpu:
             return self.segmenter.forward(x)
         logits, device, transfer = self.segmenter.forward_timed(x)
         self._last = PassTimes(device, transfer)

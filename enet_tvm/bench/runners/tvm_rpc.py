@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enet_tvm.artifact import MANIFEST_NAME, read_manifest
-from enet_tvm.bench.latency import PassTimes
-from enet_tvm.bench.runners.base import Runner, Workload
+from enet_tvm.bench.machine.system_files import SystemFiles
+from enet_tvm.bench.runners.base import PassTimes, Runner, Workload
 from enet_tvm.bench.runners.tvm_local import artifact_of
-from enet_tvm.bench.system_files import SystemFiles
 from enet_tvm.errors import UserError
 from enet_tvm.rpc.address import parse_address
 from enet_tvm.rpc.devices import require_device

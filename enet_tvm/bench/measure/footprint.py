@@ -1,0 +1,276 @@
+"""What a runner takes besides time: start, memory, energy; and what several of it get done side by side.
+
+Each runs in processes of its own, so that no runner's memory or threads are counted as another's, and so that independent
+streams share nothing but the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import enet_tvm
+from enet_tvm.bench.measure.energy import Energy, EnergyRecorder, Meter, energy_figures
+from enet_tvm.bench.measure.meters import find_meters
+from enet_tvm.bench.runners.base import Runner, Workload
+
+READY_WITHIN = 900.0
+"""Seconds until a runner must be warm: torch.compile takes minutes on a slow machine."""
+
+_END_WITHIN = 10.0
+"""Seconds that an idle one gets to end."""
+
+_GRACE = 60.0
+"""Seconds that a pass which has begun may take beyond the time that was asked for."""
+
+
+@dataclass(frozen=True)
+class StreamRate:
+    """Independent instances of a runner, all fed at once.
+
+    Attributes
+    ----------
+    streams, threads : int
+        How many, and the threads of each.
+    images_per_second : float
+        Of all together.
+    """
+
+    streams: int
+    threads: int
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a runner takes.
+
+    Attributes
+    ----------
+    load_seconds, first_seconds : float or None
+        In a new process: until the network is loaded, and then of the first forward pass.
+    memory_bytes : int or None
+        The most that it took beyond its libraries, input included; on another machine, all that its process took. None where
+        it is not known.
+    rates : tuple of StreamRate
+        Throughput, by number of streams.
+    energies : tuple of Energy
+        Of a single stream, by rail; empty where the machine does not measure it.
+    passes : int
+        Forward passes in that time.
+    problem : str
+        Why something is missing; a sentence, or empty.
+    """
+
+    load_seconds: float | None = None
+    first_seconds: float | None = None
+    memory_bytes: int | None = None
+    rates: tuple[StreamRate, ...] = ()
+    energies: tuple[Energy, ...] = ()
+    passes: int = 0
+    problem: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON takes them."""
+        return {
+            "load_seconds": self.load_seconds,
+            "first_ms": None if self.first_seconds is None else 1e3 * self.first_seconds,
+            "memory_bytes": self.memory_bytes,
+            "throughput": [vars(rate) for rate in self.rates],
+            "energy": energy_figures(self.energies, self.passes),
+            "problem": self.problem,
+        }
+
+
+class WorkerError(Exception):
+    """A worker that failed or took too long; its message is a sentence's end."""
+
+
+class Worker:
+    """A runner in a process of its own.
+
+    Parameters
+    ----------
+    runner : str
+        Its name.
+    workload : Workload
+        What it runs.
+    warm_up : float
+        Seconds at most.
+    """
+
+    def __init__(self, runner: str, workload: Workload, warm_up: float) -> None:
+        job = {"runner": runner, "workload": workload.to_dict(), "warm_up": warm_up}
+        # The process must find this package wherever it runs from.
+        paths = [str(Path(enet_tvm.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "enet_tvm.bench.measure.worker", json.dumps(job)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        )
+        self._idle = False
+        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._answers.put(line)
+        self._answers.put("")  # it ended
+
+    def answer(self, timeout: float) -> dict[str, Any]:
+        """Return its next answer.
+
+        Raises
+        ------
+        WorkerError
+            When it ends or says so instead, or `timeout` seconds pass.
+        """
+        try:
+            line = self._answers.get(timeout=timeout)
+        except queue.Empty:
+            raise WorkerError(f"gave no answer within {timeout:.0f} s") from None
+        if not line:
+            raise WorkerError(self._ended())
+        self._idle = True
+        figures: dict[str, Any] = json.loads(line)
+        if "problem" in figures:
+            raise WorkerError(f"did not start: {figures['problem']}")
+        return figures
+
+    def run(self, seconds: float) -> None:
+        """Let it run for so many seconds; `answer` says how it went."""
+        assert self.process.stdin is not None
+        self._idle = False
+        with contextlib.suppress(BrokenPipeError):  # `answer` will say that it ended
+            self.process.stdin.write(f"run {seconds}\n")
+            self.process.stdin.flush()
+
+    def close(self) -> None:
+        """End it: by itself when it is idle, so that it can end what it has started, else at once."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(_END_WITHIN if self._idle else 0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._thread.join()
+        self.process.stdout.close()
+        self._errors.close()
+
+    def _ended(self) -> str:
+        status = self.process.wait()
+        if status < 0:
+            return f"was ended by {signal.Signals(-status).name}"
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines() or [f"exit status {status}"]
+        return f"failed: {lines[-1][:200]}"
+
+
+def measure_footprint(
+    name: str, workload: Workload, streams: Sequence[int], *, seconds: float, meters: Sequence[Meter] = ()
+) -> Footprint:
+    """Run a runner of this machine in new processes, alone and in several streams.
+
+    Parameters
+    ----------
+    name : str
+        Of the runner.
+    workload : Workload
+        What to run; what is made on the way must have been made already. Several streams share its threads, each getting
+        at least one.
+    streams : sequence of int
+        How many instances to run side by side; one alone is always measured.
+    seconds : float
+        How long to measure each number of streams.
+    meters : sequence of Meter
+        To read while one runs alone.
+
+    Returns
+    -------
+    Footprint
+        With what was measured; a process that fails is a problem said in it, no exception.
+    """
+    footprint = Footprint()
+    for count in sorted({1, *streams}):
+        threads = max(1, workload.threads // count)
+        each = replace(workload, threads=threads, tuned_for=workload.tuned_for or workload.threads)
+        recorder = EnergyRecorder(meters if count == 1 else ())
+        try:
+            with _workers(name, each, count, warm_up=seconds) as workers:
+                ready = [worker.answer(READY_WITHIN) for worker in workers]
+                recorder.start()
+                for worker in workers:
+                    worker.run(seconds)
+                runs = [worker.answer(seconds + _GRACE) for worker in workers]
+                energies = recorder.stop()
+        except WorkerError as error:
+            recorder.stop()
+            which = name if count == 1 else f"one of {count} streams of {name}"
+            return replace(footprint, problem=f"{which} {error}")
+        rate = StreamRate(count, threads, sum(run["passes"] / run["seconds"] for run in runs))
+        footprint = replace(footprint, rates=(*footprint.rates, rate))
+        if count == 1:
+            footprint = replace(footprint, **ready[0], energies=energies, passes=runs[0]["passes"])
+    return footprint
+
+
+@contextlib.contextmanager
+def _workers(name: str, workload: Workload, count: int, *, warm_up: float) -> Iterator[list[Worker]]:
+    with contextlib.ExitStack() as stack:
+        workers = []
+        for _ in range(count):
+            workers.append(Worker(name, workload, warm_up))
+            stack.callback(workers[-1].close)
+        yield workers
+
+
+def measure_on_device(runner: Runner, x: NDArray[np.float32], threads: int, *, seconds: float) -> Footprint:
+    """Run a runner of another machine alone: it is there already, and cannot be opened again beside itself.
+
+    Parameters
+    ----------
+    runner : Runner
+        Open and warm.
+    x : ndarray
+        Its input.
+    threads : int
+        Its threads, for the report.
+    seconds : float
+        How long.
+    """
+    files = runner.files()
+    meters = find_meters(files) if files else []
+    # Its sensors are read through the connection that it runs through: in between, never beside.
+    recorder = EnergyRecorder(meters, in_background=False)
+    recorder.start()
+    start, passes = time.perf_counter(), 0
+    while passes == 0 or time.perf_counter() - start < seconds:
+        runner.forward(x)
+        recorder.sample()
+        passes += 1
+    rate = StreamRate(1, threads, passes / (time.perf_counter() - start))
+    return Footprint(memory_bytes=runner.peak_memory(), rates=(rate,), energies=recorder.stop(), passes=passes)

@@ -1,0 +1,46 @@
+"""The network before it is tuned: what there is to tune in it, and what each of that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from enet_tvm.tuning.tasks import GenericTask, Task
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The untuned network.
+
+    Attributes
+    ----------
+    tasks : sequence of Task
+        Kernels of templates, in the order of their first launch.
+    generic : sequence of GenericTask
+        Functions that no template made.
+    launch_seconds : sequence of float
+        What each launch of a forward pass takes.
+    seconds : float
+        What a forward pass takes.
+    compile_seconds : float
+        What compiling the network took.
+    """
+
+    tasks: Sequence[Task]
+    generic: Sequence[GenericTask]
+    launch_seconds: Sequence[float]
+    seconds: float
+    compile_seconds: float
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of all that there is to tune."""
+        return {task.key for task in self.tasks} | {task.key for task in self.generic}
+
+    def seconds_of(self, task: Task | GenericTask) -> float:
+        """Return what all launches of a task take in a forward pass."""
+        return sum(self.launch_seconds[place] for place in task.launches)
+
+    def share_of(self, task: Task | GenericTask) -> float:
+        """Return the share of a forward pass that all launches of a task take."""
+        return self.seconds_of(task) / sum(self.launch_seconds)

@@ -1,0 +1,123 @@
+"""How many trials a session makes, how they are shared out, and when it must come to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from enet_tvm.tuning.baseline import Baseline
+
+COMPARISON_SECONDS = 8.0
+"""How long the network is measured with and without the log."""
+
+_GENERIC_TRIALS = 48
+"""Schedules of a function without a template that are worth measuring."""
+_LEAST_SHARE = 0.01
+"""Share of a forward pass below which such a function is left as it is."""
+_SECONDS_OF_TRIAL = 0.35
+_SECONDS_OF_RUN = 0.12
+"""Guesses at what a trial takes, and timing its kernel alone, until some were made."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How a session goes about its trials.
+
+    Attributes
+    ----------
+    round : int
+        Trials between two writes: a killed session loses at most so many, some ten seconds.
+    turns : int
+        Of the contest.
+    finalists : int
+        Points of each kernel that meet the default in the contest: one sample of each decides nothing.
+    """
+
+    round: int = 32
+    turns: int = 5
+    finalists: int = 2
+
+
+class Budget:
+    """Trials and time.
+
+    Parameters
+    ----------
+    trials : int or None
+        To be made in all, those of earlier sessions included; None for as many as time allows.
+    minutes : float or None
+        From now until the log is to be written; None for as long as the trials take.
+    effort : Effort
+        How trials are made.
+    clock : callable
+        Time in seconds.
+
+    Attributes
+    ----------
+    points : int
+        Points of templates to have measured in all; there after `share_out`.
+    schedules : dict of str to int
+        The same of functions without a template, by key of the task.
+    """
+
+    def __init__(
+        self,
+        trials: int | None = None,
+        minutes: float | None = None,
+        effort: Effort | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.effort = effort or Effort()
+        self._asked, self._minutes, self._clock = trials, minutes, clock
+        self._start = clock()
+        self._seconds_of_trial, self._seconds_of_run = _SECONDS_OF_TRIAL, _SECONDS_OF_RUN
+        self._kernels, self._compile_seconds = 0, 0.0
+        self.points = 0
+        self.schedules: dict[str, int] = {}
+
+    def share_out(self, baseline: Baseline) -> None:
+        """Give functions without a template a share of the trials as of the time, and the points of templates the rest."""
+        points = sum(len(task.points) for task in baseline.tasks)
+        budget = self._asked or points + _GENERIC_TRIALS * len(baseline.generic)
+        shares = {task.key: baseline.share_of(task) for task in baseline.generic}
+        self.schedules = {
+            key: min(_GENERIC_TRIALS, int(budget * share)) for key, share in shares.items() if share > _LEAST_SHARE
+        }
+        self.points = min(points, budget - sum(self.schedules.values()))
+        self._kernels, self._compile_seconds = len(baseline.tasks) + len(baseline.generic), baseline.compile_seconds
+
+    @property
+    def trials(self) -> int:
+        """Trials to have made in all."""
+        return self.points + sum(self.schedules.values())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the session began."""
+        return self._clock() - self._start
+
+    def learn(self, *, of_trial: float | None = None, of_run: float | None = None) -> None:
+        """Take in what a trial has taken, in seconds, or timing its kernel alone."""
+        if of_trial is not None:
+            self._seconds_of_trial = 0.5 * self._seconds_of_trial + 0.5 * of_trial
+        if of_run is not None:
+            self._seconds_of_run = 0.5 * self._seconds_of_run + 0.5 * of_run
+
+    def minutes_left(self, made: int) -> float:
+        """Return an estimate of what remains of the session when so many trials are made, the judgement included."""
+        seconds = max(0, self.trials - made) * self._seconds_of_trial + self._seconds_after()
+        if self._minutes is not None:
+            seconds = min(seconds, 60 * self._minutes - self.seconds)
+        return max(0.0, seconds) / 60
+
+    def is_over(self, trials: int) -> bool:
+        """Whether so many more trials would leave too little time for contest and judgement."""
+        if self._minutes is None:
+            return False
+        return self.seconds + self._seconds_after() + trials * self._seconds_of_trial > 60 * self._minutes
+
+    def _seconds_after(self) -> float:
+        """Return what contest, compilation and judgement are going to take."""
+        contest = self._kernels * (1 + self.effort.finalists) * self.effort.turns * self._seconds_of_run
+        return contest + 1.2 * self._compile_seconds + 2.5 * COMPARISON_SECONDS
