@@ -31,7 +31,7 @@ from enet_tvm.inspection import inspect_library
 from enet_tvm.kernels.choices import Choices
 from enet_tvm.networks import WeightsInfo, load_network, read_info
 from enet_tvm.pipeline import Launch, Numerics, compile_module
-from enet_tvm.places import find_file
+from enet_tvm.places import find_file, name_of
 from enet_tvm.size import DEFAULT_SIZE, Size
 from enet_tvm.targets import TargetSpec
 from enet_tvm.toolchain import host_linker
@@ -211,7 +211,7 @@ def _manifest(request: CompileRequest, source: _Source, launches: tuple[Launch, 
         ),
         versions=Versions(enet_tvm=__version__, apache_tvm=stack["apache-tvm"], apache_tvm_ffi=stack["apache-tvm-ffi"]),
         hashes=Hashes(weights=source.weights_sha256),
-        weights=str(request.weights),
+        weights=name_of(request.weights),
         kernels=tuple(_kernel(launch) for launch in launches),
         kernel_count=len(launches),
         command=request.command,

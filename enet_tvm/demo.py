@@ -178,7 +178,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the demo's command line."""
     parser = argparse.ArgumentParser(prog="python -m enet_tvm.demo", description="Compile, segment, verify and time ENet.")
     parser.add_argument("--picture", type=Path, help="a picture to segment instead of a drawn street")
-    parser.add_argument("--weights", type=Path, default=Path(DEFAULT_WEIGHTS), help="weights (default: %(default)s)")
+    parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS, help="weights (default: those shipped)")
     parser.add_argument("--size", default="480x360", help="WIDTHxHEIGHT of the network's input (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("build/demo"), help="directory for results (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long to measure (default: %(default)s)")

@@ -52,7 +52,6 @@ ELSEWHERE = {
     "ops/initial_block": "passes/test_fuse_initial_block",
     "ops/registry": "ops/test_conv2d",
     "passes/end_in_argmax": "test_numerics",
-    "places": "cli/test_calibrate",
     "rpc/devices": "rpc/test_tracker",
     "rpc/engine": "rpc/test_emulated",
     "rpc/relay": "rpc/test_faults",

@@ -73,7 +73,7 @@ def command(
 
         line = shlex.join(["enet-tvm", *sys.argv[1:]])
         request = CompileRequest(
-            *(weights or Path(DEFAULT_WEIGHTS), wanted, spec, batch, dump_ir, line),
+            *(weights or DEFAULT_WEIGHTS, wanted, spec, batch, dump_ir, line),
             untuned=untuned,
             tuning_log=tuning_log,
             threads=threads,

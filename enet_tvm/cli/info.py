@@ -69,10 +69,11 @@ def command(
 
     if card is not None:
         from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+        from enet_tvm.places import name_of
         from enet_tvm.training.card import write_card
 
-        write_card(card, weights or Path(DEFAULT_WEIGHTS))
-        console.print(f"{card}: what {weights or DEFAULT_WEIGHTS} says of itself", markup=False, soft_wrap=True)
+        write_card(card, weights or DEFAULT_WEIGHTS)
+        console.print(f"{card}: what {name_of(weights or DEFAULT_WEIGHTS)} says of itself", markup=False, soft_wrap=True)
         return
 
     from enet_tvm.networks import load_network

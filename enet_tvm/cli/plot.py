@@ -31,9 +31,10 @@ def prelu(
     from enet_tvm.networks import load_network
     from enet_tvm.networks.slopes import prelu_slopes
     from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+    from enet_tvm.places import name_of
     from enet_tvm.training.slope_plot import draw_slopes
 
-    source = weights or Path(DEFAULT_WEIGHTS)
+    source = weights or DEFAULT_WEIGHTS
     slopes = prelu_slopes(load_network(source))
     draw_slopes(slopes, f"Slopes of the activations in {source.name}", output)
     learned = [one for one in slopes if one.kind == "prelu"]
@@ -45,4 +46,4 @@ def prelu(
         markup=False,
     )
     if json is not None:
-        write_json(json, {"weights": str(source), "activations": [one.to_dict() for one in slopes]})
+        write_json(json, {"weights": name_of(source), "activations": [one.to_dict() for one in slopes]})

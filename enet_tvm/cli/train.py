@@ -64,7 +64,7 @@ def command(
     from enet_tvm.size import parse_size
     from enet_tvm.training.processes import join_processes
     from enet_tvm.training.progress import ConsoleObserver, Observers
-    from enet_tvm.training.recipe import load_recipe
+    from enet_tvm.training.recipe import FORMER_NAMES, load_recipe
     from enet_tvm.training.tensorboard import tensorboard_observers
     from enet_tvm.training.trainer import Trainer
 
@@ -75,6 +75,8 @@ def command(
     train, val = at_paper_size(opened.train), None if opened.val is None else at_paper_size(opened.val)
     with join_processes(device) as processes:
         console.quiet = not processes.leads
+        if recipe in FORMER_NAMES:
+            console.print(f"the recipe '{recipe}' is called '{FORMER_NAMES[recipe]}' now", markup=False)
         window = max(stage.crop_size for stage in chosen.in_order())
         if (whole := train.paper_size) and (window.width > whole.width or window.height > whole.height):
             console.print(f"windows of {window} are larger than the pictures, {whole}; try --size {whole}", style="yellow")

@@ -58,7 +58,7 @@ def command(
     if key is not None and tracker is None:
         raise UserError("--key names a device at a tracker; give --tracker HOST:PORT")
     request = TuneRequest(
-        weights=weights or Path(DEFAULT_WEIGHTS),
+        weights=weights or DEFAULT_WEIGHTS,
         size=parse_size(size) if size else None,
         target=spec,
         threads=threads,

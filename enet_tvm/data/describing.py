@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from enet_tvm.data.discovery import (
 )
 from enet_tvm.data.patterns import pair_files, walk_files
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_file
+from enet_tvm.files import atomic_file, format_toml
 from enet_tvm.runtime.pictures import SUFFIXES
 from enet_tvm.size import Size
 
@@ -139,17 +138,16 @@ def describe_directory(
     said += [sized] if sized else []
     splits, dealt = _splits(root, own, list(pairing.pairs), wishes)
     said.append(dealt)
-    head: dict[str, Any] = {
+    content: dict[str, Any] = {
         "name": wishes.name or root.resolve().name or "own",
         "pictures": list(pictures),
         "masks": list(masks),
     }
-    head |= {"mask_kind": kind, "void": [list(void) if isinstance(void, tuple) else void for void in classes.void]}
-    head |= {"size": str(size)} if size else {}
-    text = _HEADING + _lines(head) + "".join("\n[[classes]]\n" + _lines(entry) for entry in _entries(classes))
-    text += "\n[splits]\n" + _lines(splits)
+    content |= {"mask_kind": kind, "void": [list(void) if isinstance(void, tuple) else void for void in classes.void]}
+    content |= {"size": str(size)} if size else {}
+    content |= {"classes": _entries(classes), "splits": splits}
     with atomic_file(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(_HEADING + format_toml(content), encoding="utf-8")
         read_dataset_file(temporary)
     return said
 
@@ -210,12 +208,3 @@ def _entries(classes: FoundClasses) -> list[dict[str, Any]]:
         {"name": name} | ({} if value is None else {"value": value}) | {"colour": list(colour)}
         for name, value, colour in zip(classes.names, values, palette, strict=True)
     ]
-
-
-def _lines(content: dict[str, Any]) -> str:
-    return "".join(f"{key} = {_toml(value)}\n" for key, value in content.items())
-
-
-def _toml(value: Any) -> str:
-    # A JSON text is a TOML one, as long as no character is written as two halves and none of ASCII's controls is bare.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -21,10 +21,10 @@ from enet_tvm.networks.enet import ENet
 from enet_tvm.networks.segnet import SegNet
 from enet_tvm.networks.variant import ENetVariant
 from enet_tvm.normalisation import Channel, Mean, Std
-from enet_tvm.places import find_file
+from enet_tvm.places import find_file, shipped
 
 NETWORKS: dict[str, type[ENet] | type[SegNet]] = {"enet": ENet, "segnet": SegNet}
-DEFAULT_WEIGHTS = "model/enet-camvid.safetensors"
+DEFAULT_WEIGHTS = shipped("model/enet-camvid.safetensors")
 
 _METADATA = "enet-tvm"
 _COUNTER = "num_batches_tracked"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from enet_tvm.errors import UserError
 from enet_tvm.files import read_toml
-from enet_tvm.places import search_roots
+from enet_tvm.places import say_if_hidden, search_roots
 from enet_tvm.size import Size, parse_size
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {"roofline": PeakFigures, "gpu": GpuSpec
 
 
 def known_targets() -> dict[str, Path]:
-    """Return the target files by name; a user's ``./targets`` hides shipped ones of the same name."""
+    """Return the target files by name; a user's ``./targets`` hides shipped ones of the same name, which `target_file` says."""
     found: dict[str, Path] = {}
     for root in reversed(search_roots()):
         found.update({path.stem: path for path in sorted((root / "targets").glob("*.toml"))})
@@ -226,6 +226,8 @@ def target_file(name: str) -> Path | None:
     path = Path(name) if name.endswith(".toml") else files.get(name)
     if path is None or not path.is_file():
         raise UserError(f"there is no target '{name}'; known are {', '.join([NATIVE, *files])}, or give a path to a .toml file")
+    if name in files:
+        say_if_hidden(path)
     return path
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_file
+from enet_tvm.files import atomic_file, format_toml
 from enet_tvm.targets.spec import NATIVE, TargetSpec, load_target, make_target
 
 _WHAT_PEAKS_DEPEND_ON = ("triple", "mcpu", "mattr", "cores")
-_SECTIONS = ("gpu", "roofline")
 
 
 def new_target(name: str, changes: dict[str, Any], like: str | None = None, directory: str | Path = "targets") -> Path:
@@ -63,17 +61,4 @@ def to_toml(spec: TargetSpec) -> str:
     del content["name"]
     if spec.rpc_key == spec.name:
         del content["rpc_key"]
-    sections = {key: content.pop(key) for key in _SECTIONS if key in content}
-    lines = [f"{key} = {_toml(value)}" for key, value in content.items()]
-    for name, section in sections.items():
-        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in section.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, str):
-        # A JSON text is a TOML one, as long as no character is written as two halves and none of ASCII's controls is bare.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
+    return format_toml(content)

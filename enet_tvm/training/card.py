@@ -12,7 +12,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
 from enet_tvm.networks import load_network, read_info
 from enet_tvm.networks.weights import WeightsInfo
-from enet_tvm.places import find_file
+from enet_tvm.places import find_file, name_of
 from enet_tvm.training.recipe import Recipe, built_in_recipes, load_recipe
 
 BEGIN = "<!-- from here on written by: enet-tvm info --card -->"
@@ -106,14 +106,14 @@ def _making(info: WeightsInfo) -> dict[str, str]:
 def _built_in(recipe: dict[str, Any]) -> str | None:
     """Return the name of the built-in recipe that this is, if it is one of today's."""
     try:
-        own = Recipe.model_validate(recipe)
+        own = Recipe.model_validate(recipe).essence()
     except ValidationError:
         return None
-    return next((name for name in built_in_recipes() if load_recipe(name) == own), None)
+    return next((name for name in built_in_recipes() if load_recipe(name).essence() == own), None)
 
 
 def _figures(info: WeightsInfo, weights: Path) -> list[str]:
-    command = f"`enet-tvm evaluate --data DIR --split val --weights {weights}`"
+    command = f"`enet-tvm evaluate --data DIR --split val --weights {name_of(weights)}`"
     if not (val := info.notes.get("val")):
         return ["The file holds no figures. Measured by", f"{command}."]
     rows = [

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw, ImageFont
+from enet_tvm.training.charts import BLUE, GREEN, INK, ORANGE, SOFT, chart
 
-from enet_tvm.files import atomic_file
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-Colour = tuple[int, int, int]
-Point = tuple[float, float]
-
-_SCALE = 2
-"""Pictures are drawn this much larger and then reduced, which smooths their lines."""
-_PANEL = (560, 400)
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 44, 44
-_INK, _SOFT, _GRID = (34, 38, 46), (110, 116, 128), (226, 229, 235)
-_COLOURS: tuple[Colour, ...] = ((31, 98, 176), (214, 102, 28), (42, 140, 84))
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A named line."""
-
-    name: str
-    points: list[Point]
+_WIDTH, _HEIGHT = 15.0, 4.4
+_PANELS = (
+    ("training loss", {"loss": "loss"}),
+    ("val split", {"mIoU": "val_miou", "class average": "val_class_average", "global accuracy": "val_global_accuracy"}),
+    ("learning rate", {"learning rate": "learning_rate"}),
+)
+"""Title, and the keys of the log by the names of their curves."""
+_LOOKS = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"))
+"""Colour, line and marker of a panel's curves: they can be told apart without their colours."""
+_MOST_MARKERS = 40
 
 
 def draw_curves(history: Sequence[dict[str, Any]], path: str | Path) -> None:
@@ -47,103 +39,45 @@ def draw_curves(history: Sequence[dict[str, Any]], path: str | Path) -> None:
     UserError
         When it cannot be written.
     """
-    borders = [(row["epoch"] - 0.5, row["stage"]) for before, row in pairwise(history) if row["stage"] != before["stage"]]
-    panels = [
-        ("training loss", [_curve("loss", "loss", history)], None),
-        (
-            "val split",
-            [
-                _curve("mIoU", "val_miou", history),
-                _curve("class average", "val_class_average", history),
-                _curve("global accuracy", "val_global_accuracy", history),
-            ],
-            (0.0, 1.0),
-        ),
-        ("learning rate", [_curve("learning rate", "learning_rate", history)], None),
-    ]
-    width, height = _PANEL
-    sheet = Image.new("RGB", (width * len(panels), height), "white")
-    epochs = (history[0]["epoch"] - 1, max(history[-1]["epoch"], 2)) if history else (0, 2)
-    for place, (title, curves, bounds) in enumerate(panels):
-        sheet.paste(_panel(title, curves, epochs, bounds, borders), (place * width, 0))
-    with atomic_file(path) as temporary:
-        sheet.save(temporary, format="PNG", optimize=True)
+    with chart(path, _WIDTH, _HEIGHT) as figure:
+        for axes, (title, keys) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
+            axes.set_title(title, pad=26)
+            axes.set_xlabel("epoch")
+            _draw_lines(axes, history, keys)
+            _limit(axes, history, keys)
+            _draw_stages(axes, history)
 
 
-def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Return round values from `low` to `high`, about `wanted` of them: 1, 2 or 5 times a power of ten apart."""
-    span = high - low
-    if not span > 0:
-        return [low]
-    rough = span / wanted
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
+def _draw_lines(axes: Axes, history: Sequence[dict[str, Any]], keys: dict[str, str]) -> None:
+    for (colour, line, marker), (name, key) in zip(_LOOKS, keys.items(), strict=False):
+        points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
+        last = f" {points[-1][1]:.3f}" if points else ""
+        epochs, values = zip(*points, strict=True) if points else ((), ())
+        shown = marker if len(points) <= _MOST_MARKERS else None
+        axes.plot(epochs, values, line, color=colour, marker=shown, markersize=4.5, linewidth=1.8, label=name + last)
+    if len(keys) > 1:
+        # Under the title: within the axes there is always a curve that is in its way.
+        legend = axes.legend(
+            loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1, handlelength=2.2, borderpad=0.1
+        )
+        legend.set_in_layout(False)
 
 
-def _curve(name: str, key: str, history: Sequence[dict[str, Any]]) -> Curve:
-    return Curve(name, [(row["epoch"], row[key]) for row in history if row.get(key) is not None])
+def _limit(axes: Axes, history: Sequence[dict[str, Any]], keys: dict[str, str]) -> None:
+    """Begin both axes at zero; of several curves, which are shares, all of 0 to 1 is shown."""
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    axes.set_xlim(*((history[0]["epoch"] - 1, max(history[-1]["epoch"], 2)) if history else (0, 2)))
+    largest = max((row[key] for row in history for key in keys.values() if row.get(key) is not None), default=1.0)
+    axes.set_ylim(0, 1 if len(keys) > 1 else 1.05 * largest if largest > 0 else 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.4g}"))
 
 
-def _panel(
-    title: str, curves: list[Curve], epochs: tuple[float, float], bounds: tuple[float, float] | None, borders: list[Any]
-) -> Image.Image:
-    width, height = (_SCALE * side for side in _PANEL)
-    left, right, top, bottom = _SCALE * _LEFT, width - _SCALE * _RIGHT, _SCALE * _TOP, height - _SCALE * _BOTTOM
-    low, high = bounds or _bounds([value for curve in curves for _, value in curve.points])
-    image = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(image)
-    small, large = ImageFont.load_default(11 * _SCALE), ImageFont.load_default(14 * _SCALE)
-
-    def x_of(epoch: float) -> float:
-        return left + (epoch - epochs[0]) / (epochs[1] - epochs[0]) * (right - left)
-
-    def y_of(value: float) -> float:
-        return bottom - (value - low) / (high - low) * (bottom - top)
-
-    draw.text((left, top / 2), title, font=large, fill=_INK, anchor="lm")
-    for value in ticks(low, high):
-        draw.line((left, y_of(value), right, y_of(value)), fill=_GRID, width=_SCALE)
-        draw.text((left - 8 * _SCALE, y_of(value)), f"{value:.4g}", font=small, fill=_SOFT, anchor="rm")
-    for value in ticks(*epochs):
-        if value == int(value):
-            draw.text((x_of(value), bottom + 8 * _SCALE), f"{value:.0f}", font=small, fill=_SOFT, anchor="mt")
-    draw.line((left, bottom, right, bottom), fill=_SOFT, width=_SCALE)
-    draw.text(((left + right) / 2, height - 6 * _SCALE), "epoch", font=small, fill=_SOFT, anchor="mb")
-    for epoch, name in borders:
-        _dashed(draw, x_of(epoch), top, bottom)
-        draw.text((x_of(epoch) + 4 * _SCALE, top), name, font=small, fill=_SOFT, anchor="lt")
-    for colour, curve in zip(_COLOURS, curves, strict=False):
-        points = [(x_of(epoch), y_of(min(max(value, low), high))) for epoch, value in curve.points]
-        if len(points) > 1:
-            draw.line(points, fill=colour, width=2 * _SCALE, joint="curve")
-        if len(points) <= 40:
-            radius = 2.5 * _SCALE
-            for x, y in points:
-                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-    if len(curves) > 1:
-        _legend(draw, curves, right, top / 2, small)
-    return image.resize(_PANEL, Image.Resampling.LANCZOS)
-
-
-def _legend(draw: ImageDraw.ImageDraw, curves: list[Curve], right: float, y: float, font: Any) -> None:
-    """Write the curves' names, with their last values, in a row that ends at `right`."""
-    for colour, curve in reversed(list(zip(_COLOURS, curves, strict=False))):
-        text = f"{curve.name} {curve.points[-1][1]:.3f}" if curve.points else curve.name
-        draw.text((right, y), text, font=font, fill=_INK, anchor="rm")
-        right -= font.getlength(text) + 5 * _SCALE
-        draw.line((right - 12 * _SCALE, y, right, y), fill=colour, width=3 * _SCALE)
-        right -= 24 * _SCALE
-
-
-def _dashed(draw: ImageDraw.ImageDraw, x: float, top: float, bottom: float) -> None:
-    step = 8 * _SCALE
-    for y in range(round(top), round(bottom), step):
-        draw.line((x, y, x, y + step / 2), fill=_SOFT, width=_SCALE)
-
-
-def _bounds(values: list[float]) -> tuple[float, float]:
-    """Return an axis from zero to a little above the largest value."""
-    largest = max(values, default=1.0)
-    return 0.0, largest * 1.05 if largest > 0 else 1.0
+def _draw_stages(axes: Axes, history: Sequence[dict[str, Any]]) -> None:
+    """Mark where a stage begins, by its name."""
+    for before, row in pairwise(history):
+        if row["stage"] != before["stage"]:
+            axes.axvline(row["epoch"] - 0.5, color=SOFT, linestyle=":", linewidth=1.2)
+            place = (row["epoch"] - 0.5, 1)
+            axes.annotate(row["stage"], place, (4, -3), ("data", "axes fraction"), "offset points", color=INK, va="top")

@@ -11,6 +11,7 @@ from enet_tvm.data.classes import ClassSet, require_classes
 from enet_tvm.errors import UserError
 from enet_tvm.networks import load_network, read_info
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+from enet_tvm.places import name_of
 from enet_tvm.size import Size
 from enet_tvm.training.evaluate import Forward, torch_forward
 
@@ -65,7 +66,7 @@ def weights_model(weights: str | Path | None = None, threads: int | None = None)
     info = read_info(path)
     if threads:
         torch.set_num_threads(threads)
-    return Model(str(path), torch_forward(load_network(path)), info.classes, info.mean, info.std)
+    return Model(name_of(path), torch_forward(load_network(path)), info.classes, info.mean, info.std)
 
 
 def artifact_model(directory: str | Path, threads: int | None = None) -> Model:

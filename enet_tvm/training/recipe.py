@@ -1,11 +1,17 @@
-"""A training recipe: everything that decides the weights besides the data, read from TOML."""
+"""A training recipe: everything that decides the weights besides the data, read from TOML.
+
+What a recipe does not say has the value of ``recipes/default.toml``, the only place where defaults stand.
+"""
 
 from __future__ import annotations
 
 import json
 import tomllib
 from collections.abc import Sequence
+from functools import reduce
 from importlib import resources
+from importlib.resources.abc import Traversable
+from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,25 +24,43 @@ from enet_tvm.training.toml_lines import line_of
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ClassWeight = Annotated[float, Field(ge=0, le=1e6)]
+Factor = Annotated[float, Field(gt=0)]
+Stops = Annotated[float, Field(ge=-8, le=8)]
+
+
+FORMER_NAMES = {"more": "warm-restart", "mixed": "small-objects"}
+"""Names that built-in recipes had, which runs and notes of weights may hold, and those that they have."""
+
+
+def _folder() -> Traversable:
+    return resources.files("enet_tvm.training") / "recipes"
+
+
+_DEFAULT = tomllib.loads((_folder() / "default.toml").read_text(encoding="utf-8"))
+
+
+def _default(*path: str, **limits: Any) -> Any:
+    """Return a field that has, where a recipe does not say it, the value of the default recipe."""
+    return Field(default=reduce(getitem, path, _DEFAULT), **limits)
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
 class OptimiserRecipe(_Section):
     """Optimiser and the course of its learning rate."""
 
-    name: Literal["adam", "adamw"] = "adamw"
+    name: Literal["adam", "adamw"] = _default("optimiser", "name")
     """adam adds the decay to the gradient (an L2 penalty), adamw takes it off the weights."""
-    learning_rate: float = Field(default=3e-3, gt=0)
-    weight_decay: float = Field(default=0.02, ge=0)
-    decay: Literal["kernels", "all"] = "kernels"
+    learning_rate: float = _default("optimiser", "learning_rate", gt=0)
+    weight_decay: float = _default("optimiser", "weight_decay", ge=0)
+    decay: Literal["kernels", "all"] = _default("optimiser", "decay")
     """What decays: the kernels of convolutions only, or biases, batch norm and PReLU slopes too."""
-    schedule: Literal["constant", "cosine", "poly"] = "cosine"
+    schedule: Literal["constant", "cosine", "poly"] = _default("optimiser", "schedule")
     """After the warm-up: unchanged, half a cosine to zero, or ``(1 - t) ** 0.9``."""
-    warmup_epochs: float = Field(default=2.0, ge=0)
-    clip_norm: float | None = Field(default=5.0, gt=0)
+    warmup_epochs: float = _default("optimiser", "warmup_epochs", ge=0)
+    clip_norm: float | None = _default("optimiser", "clip_norm", gt=0)
     """Gradients longer than this are shortened to it. Zero in TOML means that they are not."""
 
     @field_validator("clip_norm", mode="before")
@@ -48,20 +72,20 @@ class OptimiserRecipe(_Section):
 class LossRecipe(_Section):
     """Terms of the loss and their weights."""
 
-    cross_entropy: float = Field(default=1.0, ge=0)
-    class_weight_constant: float | None = Field(default=1.02, gt=1)
+    cross_entropy: float = _default("loss", "cross_entropy", ge=0)
+    class_weight_constant: float | None = _default("loss", "class_weight_constant", gt=1)
     """The c of the paper's class weights 1 / ln(c + p): larger is more even. Zero in TOML means no class weights."""
     class_weights: tuple[ClassWeight, ...] | dict[str, ClassWeight] | None = None
     """Weights to use instead: one for each class in the order of the data set, or a table by name; classes that it does not
     name weigh 1."""
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Fraction = _default("loss", "label_smoothing")
     """Share of the cross-entropy's target that is spread over all classes."""
-    hardest: float = Field(default=1.0, gt=0, le=1)
+    hardest: float = _default("loss", "hardest", gt=0, le=1)
     """Share of the labelled pixels that the cross-entropy counts: those of each batch where it is largest."""
-    encoder: float = Field(default=0.0, ge=0)
+    encoder: float = _default("loss", "encoder", ge=0)
     """Weight of the cross-entropy of a classifier on the encoder (deep supervision), which the finished network lacks."""
-    lovasz: float = Field(default=0.0, ge=0)
-    lovasz_stride: int = Field(default=3, ge=1)
+    lovasz: float = _default("loss", "lovasz", ge=0)
+    lovasz_stride: int = _default("loss", "lovasz_stride", ge=1)
     """The Lovasz term looks at one pixel in so many, along both axes: sorting all of them costs too much."""
 
     @field_validator("class_weight_constant", mode="before")
@@ -73,18 +97,18 @@ class LossRecipe(_Section):
 class AugmentationRecipe(_Section):
     """Strengths of the augmentation; see `enet_tvm.data.transforms.Augmentation`."""
 
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.6, 1.6)
-    aspect: Fraction = 0.1
-    flip: Fraction = 0.5
-    brightness: Fraction = 0.3
-    contrast: Fraction = 0.3
-    saturation: Fraction = 0.3
-    hue: float = Field(default=10.0, ge=0, le=180)
-    blur: Fraction = 0.1
-    exposure: tuple[Annotated[float, Field(ge=-8, le=8)], Annotated[float, Field(ge=-8, le=8)]] = (0.0, 0.0)
-    white_balance: float = Field(default=0.0, ge=0, le=4)
-    gamma: float = Field(default=0.0, ge=0, le=4)
-    noise: Fraction = 0.0
+    scale: tuple[Factor, Factor] = _default("augmentation", "scale")
+    aspect: Fraction = _default("augmentation", "aspect")
+    flip: Fraction = _default("augmentation", "flip")
+    brightness: Fraction = _default("augmentation", "brightness")
+    contrast: Fraction = _default("augmentation", "contrast")
+    saturation: Fraction = _default("augmentation", "saturation")
+    hue: float = _default("augmentation", "hue", ge=0, le=180)
+    blur: Fraction = _default("augmentation", "blur")
+    exposure: tuple[Stops, Stops] = _default("augmentation", "exposure")
+    white_balance: float = _default("augmentation", "white_balance", ge=0, le=4)
+    gamma: float = _default("augmentation", "gamma", ge=0, le=4)
+    noise: Fraction = _default("augmentation", "noise")
 
     @field_validator("scale", "exposure")
     @classmethod
@@ -97,35 +121,35 @@ class AugmentationRecipe(_Section):
 class RareRecipe(_Section):
     """More of the classes that are seldom seen; see `enet_tvm.training.rare`."""
 
-    below: Fraction = 0.02
+    below: Fraction = _default("rare", "below")
     """A class with a smaller share of the labelled pixels is rare."""
-    windows: Fraction = 0.0
+    windows: Fraction = _default("rare", "windows")
     """Share of the windows that are cut around a pixel of a rare class, each rare class as often as the others."""
-    paste: Fraction = 0.0
+    paste: Fraction = _default("rare", "paste")
     """Probability that what is of rare classes in such a window of another picture is pasted into a window."""
-    class_mix: Fraction = 0.0
+    class_mix: Fraction = _default("rare", "class_mix")
     """Probability that half of the classes of a window of another picture are pasted into a window."""
 
 
 class Settings(_Section):
     """What a recipe says for all its stages, and each stage may say for itself."""
 
-    epochs: int = Field(default=100, ge=1)
-    batch_size: int = Field(default=8, ge=2)
+    epochs: int = _default("epochs", ge=1)
+    batch_size: int = _default("batch_size", ge=2)
     """Pictures a step, over all processes together."""
-    crop: str = "384x288"
+    crop: str = _default("crop")
     """WIDTHxHEIGHT of the training windows."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = _default("precision")
     """bfloat16: the network runs under autocast; the loss and the weights stay float32. A CPU without instructions for it
     computes in float32 all the same, which is faster there."""
-    dropout: Fraction = 1.0
+    dropout: Fraction = _default("dropout")
     """Multiplies the network's own dropout probabilities."""
-    average_decay: float = Field(default=0.998, ge=0, lt=1)
+    average_decay: float = _default("average_decay", ge=0, lt=1)
     """Of the moving average of the weights, which is what is evaluated and kept; zero keeps the weights themselves."""
-    batch_norm_batches: int = Field(default=0, ge=0)
+    batch_norm_batches: int = _default("batch_norm_batches", ge=0)
     """Batches of plain training windows from which averaged weights take their batch-norm statistics anew before they are
     evaluated and kept; zero leaves them the average of those that there were."""
-    evaluate_every: int = Field(default=5, ge=1)
+    evaluate_every: int = _default("evaluate_every", ge=1)
     """Epochs between evaluations; the last epoch is always evaluated."""
     optimiser: OptimiserRecipe = OptimiserRecipe()
     loss: LossRecipe = LossRecipe()
@@ -157,12 +181,12 @@ class Stage(Settings):
 class Recipe(Settings):
     """How a network is trained. Two equal recipes on equal data give equal weights.
 
-    In TOML each ``[[stages]]`` names only what differs from the keys outside of it; a recipe without stages is one
-    training of the whole network.
+    In TOML each ``[[stages]]`` names only what differs from the keys outside of it, and these only what differs from the
+    default recipe; a recipe without stages is one training of the whole network.
     """
 
-    seed: int = Field(default=0, ge=0)
-    drawn_streets: int = Field(default=0, ge=0, le=10_000)
+    seed: int = _default("seed", ge=0)
+    drawn_streets: int = _default("drawn_streets", ge=0, le=10_000)
     """Drawn streets that join the training pictures; the data set must have CamVid's classes."""
     stages: tuple[Stage, ...] = ()
 
@@ -196,6 +220,11 @@ class Recipe(Settings):
         """Epochs of all stages together."""
         return sum(stage.epochs for stage in self.in_order())
 
+    def essence(self) -> dict[str, Any]:
+        """Return all keys that decide the weights, dotted, those of a stage under its name, which holds the shared ones."""
+        stages = {stage.name: stage.model_dump(mode="json", exclude={"name"}) for stage in self.in_order()}
+        return _dotted({"seed": self.seed, "drawn_streets": self.drawn_streets} | stages)
+
     def to_json(self) -> str:
         """Return the recipe as canonical JSON: equal recipes give equal text."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
@@ -210,6 +239,13 @@ def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def _dotted(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in tables.items():
+        result |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return result
+
+
 def built_in_recipes() -> list[str]:
     """Return the names of the recipes shipped with the package."""
     return sorted(Path(entry.name).stem for entry in _folder().iterdir() if entry.name.endswith(".toml"))
@@ -221,7 +257,7 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = (), **overrid
     Parameters
     ----------
     name_or_path : str or Path
-        Name of a built-in recipe, or a path that ends in ``.toml``.
+        Name of a built-in recipe, one that it had, or a path that ends in ``.toml``.
     changes : sequence of str
         Keys to replace, in every stage too, as ``KEY=VALUE`` with dots between table and key: ``rare.paste=0.5``. Values are
         those of TOML; what is none is text.
@@ -288,14 +324,11 @@ def _holds(tables: dict[str, Any], path: tuple[int | str, ...]) -> bool:
     return bool(keys)
 
 
-def _folder() -> Any:
-    return resources.files("enet_tvm.training") / "recipes"
-
-
 def _read(name: str) -> tuple[dict[str, Any], str]:
     known = ", ".join(built_in_recipes())
     if name.endswith(".toml"):
         return read_toml(Path(name).expanduser(), f"correct it, or give another recipe: {known}, or a .toml file")
+    name = FORMER_NAMES.get(name, name)
     if name not in built_in_recipes():
         raise UserError(f"there is no recipe {name}; give one of {known}, or a .toml file")
     with resources.as_file(_folder() / f"{name}.toml") as path:

@@ -17,13 +17,17 @@ from enet_tvm.data.source import Samples
 from enet_tvm.files import atomic_file
 from enet_tvm.report_page import Bar, Bars, Legend, Matrix, Page, Part, Pictures, Section, table_of, write_page
 from enet_tvm.runtime.overlay import colourise
+from enet_tvm.training.charts import INK, SOFT, chart
 from enet_tvm.training.metrics import ConfusionMatrix, SegmentationMetrics
 
 Colour = tuple[int, int, int]
 
 _INK, _SOFT, _LINE = (34, 38, 46), (110, 116, 128), (214, 218, 226)
 _WRONG, _VOID = (222, 30, 38), (152, 176, 214)
-_PALE, _FULL = np.array([250.0, 251.0, 253.0]), np.array([18.0, 76.0, 150.0])
+_CELL = 0.044
+"""Inches of a cell of the confusion matrix to a point of its text."""
+_LEAST_TOLD, _DARK = 0.005, 0.3
+"""Share from which on a confusion is told in figures, and that on whose shade they are white."""
 _MARGIN = 24
 _CELL_WIDTH = 380
 """Of the pictures on the sheet."""
@@ -124,7 +128,7 @@ class Report:
             )
             rows.append((caption, picture, labels, segment(picture, labels.shape)))
         paths = [folder / name for name in ("report.md", "confusion.png", "sheet.png", "pictures.csv", "report.html")]
-        _save(draw_confusion(self.confusion, metrics), paths[1])
+        draw_confusion(self.confusion, metrics, paths[1])
         _save(draw_sheet(rows, self.class_set), paths[2])
         with atomic_file(paths[3]) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -233,38 +237,56 @@ def select(scores: Sequence[PictureScore], each: int = 3) -> list[tuple[str, Pic
     return sorted(chosen, key=lambda entry: rank_of[entry[0]])
 
 
-def draw_confusion(confusion: ConfusionMatrix, metrics: SegmentationMetrics) -> Image.Image:
+def draw_confusion(confusion: ConfusionMatrix, metrics: SegmentationMetrics, path: str | Path) -> None:
     """Draw a confusion matrix: rows are the truth, columns what it was taken for, each cell the share of its row.
 
     The shade goes with the square root of the share, so that rare confusions can be seen. A last column holds the IoU.
+
+    Parameters
+    ----------
+    confusion : ConfusionMatrix
+        What was counted.
+    metrics : SegmentationMetrics
+        What follows from it.
+    path : str or Path
+        PNG to write, atomically.
+
+    Raises
+    ------
+    UserError
+        When it cannot be written.
     """
     names = confusion.class_set.names
     totals = confusion.counts.sum(axis=1, keepdims=True)
     shares = np.divide(confusion.counts, totals, out=np.zeros(confusion.counts.shape), where=totals > 0)
-    cell = 48 if len(names) <= 20 else 30
-    font, small, title = (ImageFont.load_default(size) for size in (15 if cell > 40 else 12, 14 if cell > 40 else 11, 18))
-    widest = round(max(font.getlength(name) for name in names)) + 12
-    left, top = _MARGIN + 26 + widest, _MARGIN + 52 + widest
-    right = left + cell * len(names)
-    image = Image.new("RGB", (right + 10 + 64 + _MARGIN, top + cell * len(names) + _MARGIN), "white")
-    draw = ImageDraw.Draw(image)
-    draw.text((_MARGIN, _MARGIN), "Confusion matrix: what the pixels of each class were taken for, %", font=title, fill=_INK)
-    draw.text((left + cell * len(names) / 2, _MARGIN + 38), "prediction", font=small, fill=_SOFT, anchor="mm")
-    _draw_upright(image, "truth", (_MARGIN + 8, top + cell * len(names) // 2), small, _SOFT, "m")
-    draw.text((right + 10 + 32, top - 8), "IoU, %", font=small, fill=_SOFT, anchor="mb")
-    for i, name in enumerate(names):
-        y = top + i * cell
-        draw.text((left - 8, y + cell / 2), name, font=font, fill=_INK, anchor="rm")
-        _draw_upright(image, name, (left + i * cell + cell // 2, top - 8), font, _INK, "b")
-        for j in range(len(names)):
-            x, share = left + j * cell, shares[i, j]
-            shade = _PALE + (_FULL - _PALE) * math.sqrt(share)
-            draw.rectangle((x, y, x + cell - 2, y + cell - 2), fill=_colour(shade))
-            if share >= 0.005 or i == j:
-                ink = (255, 255, 255) if share > 0.25 else _INK
-                draw.text((x + cell / 2 - 1, y + cell / 2 - 1), f"{100 * share:.0f}", font=small, fill=ink, anchor="mm")
-        draw.text((right + 10 + 32, y + cell / 2), _percent(metrics.class_iou[i]), font=font, fill=_INK, anchor="mm")
-    return image
+    places, size = range(len(names)), 9 if len(names) <= 20 else 6.5
+    cell = _CELL * size
+    # Beside the cells stand the names, and above them names and title.
+    beside = 0.085 * size / 9 * max(map(len, names)) + 0.6
+    with chart(path, max(cell * (len(names) + 2) + beside, 6.4), max(cell * (len(names) + 1) + beside + 0.6, 2)) as figure:
+        figure.suptitle("Confusion matrix: what the pixels of each class were taken for, %", x=0.02, ha="left", size=12)
+        axes = figure.add_subplot()
+        axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        # White lines part the cells.
+        for place in places[1:]:
+            axes.axhline(place - 0.5, color="white", linewidth=1.5)
+            axes.axvline(place - 0.5, color="white", linewidth=1.5)
+        axes.set_xticks(places, names, rotation=90, size=size, color=INK)
+        axes.set_yticks(places, names, size=size, color=INK)
+        axes.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
+        axes.set(xlabel="prediction", ylabel="truth")
+        axes.xaxis.set_label_position("top")
+        for row, column in np.argwhere((shares >= _LEAST_TOLD) | np.eye(len(names), dtype=bool)):
+            share = shares[row, column]
+            ink = "white" if share > _DARK else INK
+            axes.text(column, row, f"{100 * share:.0f}", color=ink, size=size, ha="center", va="center")
+        beyond = axes.secondary_yaxis("right")
+        beyond.set_yticks(places, [_percent(iou) for iou in metrics.class_iou], size=size, color=INK)
+        beyond.tick_params(length=0)
+        beyond.spines[:].set_visible(False)
+        axes.annotate("IoU, %", (1, 1), (4, 6), "axes fraction", "offset points", size=size, color=SOFT)
 
 
 def draw_sheet(rows: Sequence[Row], class_set: ClassSet) -> Image.Image:
@@ -345,16 +367,6 @@ def _draw_class_legend(class_set: ClassSet, width: int, font: Any) -> Image.Imag
     return legend
 
 
-def _draw_upright(image: Image.Image, text: str, at: tuple[int, int], font: Any, fill: Colour, anchor: str) -> None:
-    """Write a text upwards, centred on `at` across it; it starts there (anchor "b") or has its middle there ("m")."""
-    length, height = round(font.getlength(text)) + 2, round(font.size * 1.4)
-    strip = Image.new("RGB", (length, height), "white")
-    ImageDraw.Draw(strip).text((0, height / 2), text, font=font, fill=fill, anchor="lm")
-    turned = strip.transpose(Image.Transpose.ROTATE_90)
-    top = at[1] - (length if anchor == "b" else length // 2)
-    image.paste(turned, (at[0] - height // 2, top))
-
-
 def _summary(metrics: SegmentationMetrics) -> list[tuple[str, str]]:
     summary = [("mean IoU", metrics.miou), ("class average", metrics.class_average)]
     summary.append(("global accuracy", metrics.global_accuracy))
@@ -367,11 +379,6 @@ def _summary(metrics: SegmentationMetrics) -> list[tuple[str, str]]:
 
 def _category_table(metrics: SegmentationMetrics) -> list[tuple[str, str]]:
     return [(name, _percent(iou)) for name, iou in zip(metrics.categories, metrics.category_iou, strict=True)]
-
-
-def _colour(values: np.ndarray) -> Colour:
-    red, green, blue = (round(float(value)) for value in values)
-    return red, green, blue
 
 
 def _save(image: Image.Image, path: Path) -> None:

@@ -406,8 +406,10 @@ class Trainer:
         if not path.exists():
             return None
         checkpoint = load_checkpoint(path)
-        if not _same_recipe(checkpoint.recipe, self.recipe):
-            raise UserError(f"{path} was trained with another recipe; give that one, another --out, or --fresh to start over")
+        if (difference := _difference(checkpoint.recipe, self.recipe)) is not None:
+            raise UserError(
+                f"{path} was trained with another recipe{difference}; give that one, another --out, or --fresh to start over"
+            )
         if checkpoint.network_name != self.network_name:
             raise UserError(f"{path} is a training of {checkpoint.network_name}; give another --out, or --fresh to start over")
         if checkpoint.classes != list(self.class_set.names):
@@ -436,12 +438,19 @@ class Trainer:
         self.history = [{"epoch": row["epoch"], "stage": self.stage.name} | row for row in checkpoint.history]
 
 
-def _same_recipe(stored: str, recipe: Recipe) -> bool:
-    """Return whether a checkpoint's recipe, which may lack keys that are newer than it, means the same."""
+def _difference(stored: str, recipe: Recipe, most: int = 3) -> str | None:
+    """Return in words where a checkpoint's recipe, which may lack newer keys, is another; None if it is not."""
     try:
-        return Recipe.model_validate_json(stored).to_json() == recipe.to_json()
+        old, new = Recipe.model_validate_json(stored).essence(), recipe.essence()
     except ValidationError:
-        return False
+        return ""
+    keys = [key for key in old | new if old.get(key) != new.get(key)]
+    if not keys:
+        return None
+    if len({frozenset(key.partition(".")[0] for key in one) for one in (old, new)}) > 1:
+        return ", of other stages"
+    told = [f"{key.removeprefix('network.')} was {old.get(key)} and is {new.get(key)}" for key in keys[:most]]
+    return f" ({'; '.join([*told, *([f'and {len(keys) - most} keys more'] if len(keys) > most else [])])})"
 
 
 def _labels_for(logits: Tensor, labels: Tensor) -> Tensor:

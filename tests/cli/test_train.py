@@ -37,6 +37,13 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_a_recipe_answers_to_the_name_that_it_had(data, tmp_path):
+    arguments = ("--data", data, "--out", tmp_path / "run", "--size", "64x48", "--set", "drawn_streets=0", "--epochs", 1)
+    assert "'mixed' is called 'small-objects' now" in run(train.command, *arguments, "--recipe", "mixed").output
+    assert "resumed after epoch 1" in run(train.command, *arguments, "--recipe", "small-objects").output
+
+
+@pytest.mark.slow
 def test_train_then_evaluate(data, tmp_path):
     out = tmp_path / "run"
     arguments = ("--data", data, "--out", out, "--epochs", 2, "--size", "64x48", "--json", tmp_path / "train.json")

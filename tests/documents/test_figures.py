@@ -63,7 +63,8 @@ def test_figures_of_the_weights():
 def test_history_of_the_weights():
     notes = read_info(ROOT / "model/enet-camvid.safetensors").notes
     miou, recipe, streets, *epochs = said(
-        CHANGELOG, r"val mIoU ([\d.]+), of the recipe `(\w+)` with (\d+) drawn streets, the mean of the epochs (\d+) and (\d+)"
+        CHANGELOG,
+        r"val mIoU ([\d.]+), of the recipe `([\w-]+)` with (\d+) drawn streets, the mean of the epochs (\d+) and (\d+)",
     )
     assert miou == f"{notes['val']['miou']:.3f}"
     assert load_recipe(recipe) == Recipe.model_validate(notes["recipe"])  # which may lack keys that are newer
@@ -89,7 +90,7 @@ def test_limitations_are_those_of_the_figures():
 
 
 def test_the_recipe_of_the_card_is_that_of_the_files():
-    default, more, mixed = map(load_recipe, ("default", "more", "mixed"))
+    default, restart, small = map(load_recipe, ("default", "warm-restart", "small-objects"))
     window, batch, rate, weight = said(
         CARD, r"windows of (\S+), batches of (\d+), AdamW, a learning rate of (\S+) with .*?weights 1 / ln\(([\d.]+) \+ p\)"
     )
@@ -97,18 +98,18 @@ def test_the_recipe_of_the_card_is_that_of_the_files():
     assert (float(rate), float(weight)) == (default.optimiser.learning_rate, default.loss.class_weight_constant)
     weight, scale, epochs = said(CARD, r"class weights of ([\d.]+), no dropout, scales up to ([\d.]+), a cosine over (\d+)")
     assert (float(weight), float(scale), int(epochs)) == (
-        *(more.loss.class_weight_constant, more.augmentation.scale[1], more.epochs),
+        *(restart.loss.class_weight_constant, restart.augmentation.scale[1], restart.epochs),
     )
-    assert more.dropout == 0
+    assert restart.dropout == 0
     weight, low, high, rate = said(
         CARD, r"class weights of ([\d.]+), scales of ([\d.]+) to ([\d.]+), a learning rate of ([\de-]+)\."
     )
     assert (float(weight), float(low), float(high), float(rate)) == (
-        *(mixed.loss.class_weight_constant, *mixed.augmentation.scale, mixed.optimiser.learning_rate),
+        *(small.loss.class_weight_constant, *small.augmentation.scale, small.optimiser.learning_rate),
     )
-    epochs, streets = said(CARD, r"All (\d+) epochs of `\S+mixed.toml`, with its (\d+) drawn streets")
-    assert (int(epochs), int(streets)) == (mixed.epochs, mixed.drawn_streets)
-    assert said(TRIED, r"`mixed`: (\d+) drawn streets join") == (streets,)
+    epochs, streets = said(CARD, r"All (\d+) epochs of `\S+small-objects.toml`, with its (\d+) drawn streets")
+    assert (int(epochs), int(streets)) == (small.epochs, small.drawn_streets)
+    assert said(TRIED, r"`small-objects`: (\d+) drawn streets join") == (streets,)
     first, second = said(CARD, r"mean of the weights after the epochs (\d+) and (\d+)")
     assert read_info(ROOT / "model/enet-camvid.safetensors").notes["epochs_averaged"] == [int(first), int(second)]
 

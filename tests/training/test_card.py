@@ -30,7 +30,7 @@ VAL = {
 }
 INFO = WeightsInfo(
     "enet", ("left", "ri|ght"), ((0, 0, 0), (1, 1, 1)), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2),
-    {"recipe": load_recipe("more").model_dump(mode="json"), "epoch": 7, "val": VAL},
+    {"recipe": load_recipe("warm-restart").model_dump(mode="json"), "epoch": 7, "val": VAL},
 )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def test_what_is_said_of_weights(weights: Path):
     parameters = sum(parameter.numel() for parameter in ENet(2).parameters())
     assert table["network"] == [f"`enet`, {parameters:,} parameters, {weights.stat().st_size / 1e6:.1f} MB"]
     assert table["classes"] == ["2: left, ri\\|ght"]
-    assert table["recipe"] == ["`more`: 78 epochs of windows of 384x288"]
+    assert table["recipe"] == ["`warm-restart`: 78 epochs of windows of 384x288"]
     assert table["weights"] == ["those after epoch 7"]
     assert table["left"] == ["50.00", "25.00"]
     assert table["ri\\|ght"] == ["75.00", ""]
@@ -77,7 +77,7 @@ def test_what_is_said_of_weights(weights: Path):
 
 
 def test_a_recipe_of_its_own_biases_and_other_notes(weights: Path):
-    recipe = load_recipe("mixed", epochs=3).model_dump(mode="json")
+    recipe = load_recipe("small-objects", epochs=3).model_dump(mode="json")
     fitted = {"on": "5 pictures of the train split", "bias": [0.0, -0.25]}
     text = describe(with_notes(weights, recipe=recipe, epochs_averaged=[2, 3], logit_bias=fitted, imported_from="elsewhere"))
     table = rows(text)

@@ -53,7 +53,7 @@ def test_each_stage_of_a_training_runs_what_was_compiled(tmp_path, monkeypatch):
     made: list[Counting] = []
     monkeypatch.setattr("enet_tvm.training.trainer.compiled", Counting)
     stages = [{"name": "encoder", "part": "encoder"}, {"name": "network", "loss": {"encoder": 0.4}}]
-    recipe = Recipe.model_validate({"epochs": 1, "batch_size": 4, "crop": "32x32", "stages": stages})
+    recipe = Recipe.model_validate({"epochs": 1, "batch_size": 4, "crop": "32x32", "precision": "float32", "stages": stages})
     streets = LabelledStreet(Size(48, 32), 4, 1), LabelledStreet(Size(48, 32), 1, 2)
     Trainer(recipe, *streets, tmp_path / "compiled", compile_step=True).run()
     Trainer(recipe, *streets, tmp_path / "plain").run()

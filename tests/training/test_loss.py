@@ -25,7 +25,7 @@ def batch(seed=0):
 
 
 @pytest.mark.parametrize(
-    "recipe", [LossRecipe(), LossRecipe(cross_entropy=0, lovasz=1, lovasz_stride=1), LossRecipe(lovasz=0.5)]
+    "recipe", [LossRecipe(lovasz=0), LossRecipe(cross_entropy=0, lovasz=1, lovasz_stride=1), LossRecipe(lovasz=0.5)]
 )
 def test_void_pixels_change_neither_loss_nor_gradient(recipe):
     loss = SegmentationLoss(recipe, HISTOGRAM, VOID)
@@ -63,7 +63,7 @@ def test_class_weights_are_the_papers_up_to_a_factor():
 
 def test_cross_entropy_alone_is_pytorchs():
     logits, labels = batch()
-    ours = SegmentationLoss(LossRecipe(class_weight_constant=0), HISTOGRAM, VOID)(logits, labels)
+    ours = SegmentationLoss(LossRecipe(class_weight_constant=0, lovasz=0), HISTOGRAM, VOID)(logits, labels)
     assert ours.item() == pytest.approx(F.cross_entropy(logits, labels.long()).item(), rel=1e-6)
 
 
@@ -94,7 +94,7 @@ def test_lovasz_leaves_absent_classes_out():
 
 def test_label_smoothing_is_pytorchs():
     logits, labels = batch()
-    ours = SegmentationLoss(LossRecipe(class_weight_constant=0, label_smoothing=0.1), HISTOGRAM, VOID)(logits, labels)
+    ours = SegmentationLoss(LossRecipe(class_weight_constant=0, label_smoothing=0.1, lovasz=0), HISTOGRAM, VOID)(logits, labels)
     assert ours.item() == pytest.approx(F.cross_entropy(logits, labels.long(), label_smoothing=0.1).item(), rel=1e-6)
 
 
@@ -116,7 +116,7 @@ THREE = ClassSet("three", ("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)), VO
 
 @pytest.mark.parametrize(("given", "expected"), [((1, 2, 3), [1, 2, 3]), ({"c": 5, "a": 0}, [0, 1, 5]), (None, None)])
 def test_explicit_class_weights(given, expected):
-    recipe = LossRecipe(class_weights=given)
+    recipe = LossRecipe(class_weights=given, lovasz=0)
     weights = explicit_class_weights(recipe, THREE)
     assert (None if weights is None else weights.tolist()) == expected
     if weights is None:
@@ -153,7 +153,7 @@ def test_only_the_hardest_pixels_count(constant):
     logits, labels = batch()
     labels[:, :3] = VOID
     logits.requires_grad_()
-    loss = SegmentationLoss(LossRecipe(class_weight_constant=constant, hardest=0.25), HISTOGRAM, VOID)
+    loss = SegmentationLoss(LossRecipe(class_weight_constant=constant, hardest=0.25, lovasz=0), HISTOGRAM, VOID)
     value = loss(logits, labels)
     value.backward()
     known = labels != VOID
@@ -166,5 +166,7 @@ def test_only_the_hardest_pixels_count(constant):
 
 def test_all_pixels_are_the_hardest_of_all_of_them():
     logits, labels = batch()
-    nearly, plain = (SegmentationLoss(LossRecipe(hardest=share), HISTOGRAM, VOID)(logits, labels) for share in (1 - 1e-9, 1.0))
+    nearly, plain = (
+        SegmentationLoss(LossRecipe(hardest=share, lovasz=0), HISTOGRAM, VOID)(logits, labels) for share in (1 - 1e-9, 1.0)
+    )
     torch.testing.assert_close(nearly, plain)

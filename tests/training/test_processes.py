@@ -26,6 +26,7 @@ SCRIPT = """
     recipe = {
         "epochs": 1, "batch_size": 4, "crop": "64x48", "evaluate_every": 1, "average_decay": 0.5, "dropout": 0.0,
         "optimiser": {"warmup_epochs": 0, "learning_rate": 1e-4}, "batch_norm_batches": 2, "rare": {"paste": 0.5},
+        "precision": "float32", "loss": {"lovasz": 0},
         "stages": [{"name": "a", "part": "encoder"}, {"name": "b", "loss": {"encoder": 0.4}}],
     }
     steps = []

@@ -15,6 +15,39 @@ def test_every_built_in_recipe_is_valid():
         assert isinstance(load_recipe(name), Recipe)
 
 
+def test_what_a_recipe_leaves_out_is_as_in_the_default_recipe(tmp_path):
+    assert Recipe() == load_recipe("default")
+    path = tmp_path / "mine.toml"
+    path.write_text("epochs = 3\n[optimiser]\nname = 'adam'\n[loss]\nencoder = 0.5")
+    changes = ["epochs=3", "optimiser.name=adam", "loss.encoder=0.5"]
+    assert load_recipe(path) == load_recipe("default", changes)
+    path.write_text("[loss]\nlovasz = 0.5\n[[stages]]\nname = 'one'\ndropout = 0.7")
+    (stage,) = load_recipe(path).in_order()
+    default = load_recipe("default")
+    assert (stage.loss, stage.dropout) == (default.loss.model_copy(update={"lovasz": 0.5}), 0.7)
+    assert stage.augmentation == default.augmentation
+
+
+@pytest.mark.parametrize(("old", "new"), [("more", "warm-restart"), ("mixed", "small-objects")])
+def test_recipes_answer_to_the_names_that_they_had(old, new):
+    assert load_recipe(old, epochs=2) == load_recipe(new, epochs=2)
+    assert old not in built_in_recipes()
+    with pytest.raises(UserError) as caught:
+        load_recipe("nothing")
+    assert new in str(caught.value)
+    assert f" {old}," not in str(caught.value)
+
+
+def test_the_essence_is_what_the_stages_train():
+    one = {"epochs": 5, "stages": [{"name": "a"}, {"name": "b", "epochs": 7}]}
+    same = {"epochs": 9, "stages": [{"name": "a", "epochs": 5}, {"name": "b", "epochs": 7}]}
+    one, same = map(Recipe.model_validate, (one, same))
+    assert one.to_json() != same.to_json()
+    assert one.essence() == same.essence()
+    assert one.essence()["b.epochs"] == 7
+    assert one.essence() != Recipe.model_validate({"seed": 1, **one.model_dump(exclude={"seed"})}).essence()
+
+
 def test_overrides_replace_top_level_keys():
     recipe = load_recipe("default", epochs=3, crop=None)
     assert recipe.epochs == 3

@@ -26,8 +26,9 @@ from enet_tvm.training.evaluate import evaluate, torch_forward
 from enet_tvm.training.recipe import Recipe, load_recipe
 from enet_tvm.training.trainer import Trainer
 
-TINY = {"epochs": 3, "batch_size": 4, "crop": "64x48", "evaluate_every": 2, "optimiser": {"warmup_epochs": 0.5}}
-STAGED = {
+PLAIN = {"precision": "float32", "loss": {"lovasz": 0}}
+TINY = PLAIN | {"epochs": 3, "batch_size": 4, "crop": "64x48", "evaluate_every": 2, "optimiser": {"warmup_epochs": 0.5}}
+STAGED = PLAIN | {
     "batch_size": 4,
     "crop": "64x48",
     "epochs": 2,
@@ -295,7 +296,7 @@ def test_decay_of_everything_or_of_kernels_only(tmp_path):
 
 def test_another_recipe_is_refused_unless_fresh(uninterrupted):
     other = TINY | {"epochs": 4}
-    with pytest.raises(UserError, match=r"another recipe.*--fresh"):
+    with pytest.raises(UserError, match=r"another recipe \(epochs was 3 and is 4\).*--fresh"):
         trainer(uninterrupted, other)
     assert trainer(uninterrupted, other, fresh=True).epoch == 0
 
@@ -342,7 +343,7 @@ def test_it_learns(tmp_path):
         "average_decay": 0.5,
         "dropout": 0.0,
         "optimiser": {"learning_rate": 0.01, "warmup_epochs": 0},
-        "loss": {"class_weight_constant": 0},
+        "loss": {"class_weight_constant": 0, "lovasz": 0},
         "augmentation": {"scale": [1.0, 1.0], "aspect": 0.0, "brightness": 0.0, "contrast": 0.0, "hue": 0.0, "blur": 0.0},
     }
     run = trainer(tmp_path, recipe)
@@ -382,7 +383,7 @@ def test_the_encoders_classifier_is_trained_and_left_out_of_the_weights(uninterr
 
 def test_the_encoders_loss_is_part_of_the_loss(tmp_path):
     pictures, labels = torch.randn(2, 3, 48, 64), torch.zeros(2, 48, 64, dtype=torch.long)
-    recipe = TINY | {"dropout": 0.0, "loss": {"encoder": 0.5}}
+    recipe = TINY | {"dropout": 0.0, "loss": {"encoder": 0.5, "lovasz": 0}}
     run = trainer(tmp_path, recipe)
     with torch.no_grad():
         logits, encoded = run.network.train()(pictures)
@@ -399,7 +400,7 @@ def test_segnet_has_no_loss_of_its_encoder(tmp_path):
 def test_an_interrupted_training_with_everything_ends_with_the_same_weights(tmp_path):
     recipe = TINY | {
         "batch_norm_batches": 2,
-        "loss": {"encoder": 0.4},
+        "loss": {"encoder": 0.4, "lovasz": 0},
         "rare": {"windows": 0.5, "paste": 0.5, "class_mix": 0.5},
         "augmentation": {"exposure": [-2.0, 1.0], "noise": 0.05, "gamma": 0.5, "white_balance": 0.2},
     }
