@@ -304,7 +304,7 @@ class Manifest(_Part):
     command : str
         Command line that made the artifact.
     weights : str
-        The weights file as the command named it; what counts is its hash.
+        The weights file as the command named it, empty for a network that had none; what counts is its hash.
     library : str
         File name of the library in the artifact's directory.
     library_report : LibraryReport or None

@@ -16,18 +16,21 @@ from PIL import Image
 from enet_tvm.calibration import Calibration
 from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.errors import UserError
+from enet_tvm.networks import NetworkInMemory
 from enet_tvm.quantisation import INPUT
 from enet_tvm.runtime import Segmenter
 from enet_tvm.size import Size
 from enet_tvm.targets import NATIVE, load_target
 
 
-def calibrate(weights: Path, pictures: Iterable[Image.Image], source: str, size: Size | None = None) -> Calibration:
+def calibrate(
+    weights: Path | NetworkInMemory, pictures: Iterable[Image.Image], source: str, size: Size | None = None
+) -> Calibration:
     """Run pictures through the float32 network on this machine and note the range of its input and of each layer's output.
 
     Parameters
     ----------
-    weights : Path
+    weights : Path or NetworkInMemory
         As `enet_tvm.compiler.CompileRequest` takes it.
     pictures : iterable of PIL.Image.Image
         What the network will see in use; some dozens.

@@ -19,7 +19,7 @@ class Calibration(BaseModel):
     Attributes
     ----------
     weights : str
-        SHA-256 of the weights file.
+        SHA-256 of the weights file, or `enet_tvm.networks.NetworkInMemory.sha256`.
     pictures : int
         How many pictures the ranges were seen on.
     source : str

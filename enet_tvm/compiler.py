@@ -1,4 +1,4 @@
-"""From a weights file to an artifact: import, pipeline, link, manifest."""
+"""From weights, or a network in memory, to an artifact: import, pipeline, link, manifest."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import tvm
+from tvm import relax
 
 from enet_tvm.artifact import (
     Hashes,
@@ -29,7 +30,8 @@ from enet_tvm.frontend.onnx_import import from_onnx, read_onnx_info, read_onnx_s
 from enet_tvm.frontend.torch_import import from_torch
 from enet_tvm.inspection import inspect_library
 from enet_tvm.kernels.choices import Choices
-from enet_tvm.networks import WeightsInfo, load_network, read_info
+from enet_tvm.networks import NetworkInMemory, WeightsInfo, load_network, read_info
+from enet_tvm.networks.table import require_size
 from enet_tvm.pipeline import Launch, Numerics, compile_module
 from enet_tvm.places import find_file, name_of
 from enet_tvm.size import DEFAULT_SIZE, Size
@@ -45,8 +47,9 @@ class CompileRequest:
 
     Attributes
     ----------
-    weights : Path
-        A safetensors file of `enet_tvm.networks.save_network`, or an ONNX file of ``enet-tvm export``.
+    weights : Path or NetworkInMemory
+        A safetensors file of `enet_tvm.networks.save_network`, an ONNX file of ``enet-tvm export``, or any network with what it
+        is of. In the manifest, `NetworkInMemory.sha256` is then the hash of the weights.
     size : Size or None
         Of the input; None for the size of the ONNX file, else the target's, else 640x360.
     target : TargetSpec
@@ -71,7 +74,7 @@ class CompileRequest:
         For int8: of ``enet-tvm calibrate``; None for the one beside the weights.
     """
 
-    weights: Path
+    weights: Path | NetworkInMemory
     size: Size | None
     target: TargetSpec
     batch: int = 1
@@ -116,7 +119,7 @@ def compile_artifact(
     if request.target.gpu is not None:
         find_cuda_tools()
     source = _import(request)
-    _check_classes(request.weights, source)
+    _check_classes(request, source)
     found = Lookup(choices) if choices is not None else _look_up(request, source)
     for problem in found.problems:
         say(f"warning: {problem}")
@@ -151,15 +154,24 @@ class _Source:
 
 
 def _import(request: CompileRequest) -> _Source:
-    path = find_file(request.weights)
+    given = request.weights
+    if isinstance(given, NetworkInMemory):
+        return _imported(request, given, None)
+    path = find_file(given)
     if path.suffix == ".onnx":
         shape, weights_sha256 = read_onnx_source(path)
         if request.size is not None and request.size != (shape[3], shape[2]):
             raise UserError(f"{path} is of size {shape[3]}x{shape[2]}; leave --size out, or export it at {request.size}")
         return _Source(from_onnx(path), read_onnx_info(path), shape, weights_sha256)
+    return _imported(request, NetworkInMemory(load_network(path), read_info(path)), path)
+
+
+def _imported(request: CompileRequest, source: NetworkInMemory, path: Path | None) -> _Source:
     size = request.size or request.target.size or DEFAULT_SIZE
+    require_size(source.network, size)
     shape = (request.batch, 3, size.height, size.width)
-    return _Source(from_torch(load_network(path), shape), read_info(path), shape, sha256(path))
+    weights_sha256 = source.sha256 if path is None else sha256(path)
+    return _Source(from_torch(source.network, shape), source.info, shape, weights_sha256)
 
 
 def _look_up(request: CompileRequest, source: _Source) -> Lookup:
@@ -178,16 +190,31 @@ def _numerics(request: CompileRequest, source: _Source) -> Numerics:
         if request.calibration is not None:
             raise UserError(f"{request.dtype} needs no calibration; leave --calibration out, or add --dtype int8")
         return Numerics(request.dtype, labels=request.labels)
-    path = request.calibration or calibration_beside(request.weights)
+    path = request.calibration or (calibration_beside(request.weights) if isinstance(request.weights, Path) else None)
+    if path is None:
+        raise UserError(
+            f"{source.info.network} is in memory, so no calibration is beside it; name a file that 'calibrate' made of it"
+        )
     return Numerics("int8", load_calibration(path, source.weights_sha256).ranges, request.labels)
 
 
-def _check_classes(weights: Path, source: _Source) -> None:
-    channels, classes = int(source.mod["main"].ret_ty.shape.values[1]), len(source.info.classes)
-    if channels != classes:
-        raise UserError(f"{weights} names {classes} classes, but its network has {channels} outputs; make the file again")
+def _check_classes(request: CompileRequest, source: _Source) -> None:
+    in_memory = isinstance(request.weights, NetworkInMemory)
+    name = source.info.network if in_memory else str(request.weights)
+    classes, (batch, _, height, width) = len(source.info.classes), source.shape
+    result = source.mod["main"].ret_ty
+    logits = tuple(map(int, result.shape.values)) if isinstance(result, relax.TensorType) else ()
+    if in_memory and (len(logits) != 4 or (logits[0], *logits[2:]) != (batch, height, width)):
+        returned = "x".join(map(str, logits)) or "something else"
+        raise UserError(
+            f"{name} returns {returned} for pictures of {width}x{height}, and not one tensor of logits, {batch} x classes "
+            f"x {height} x {width}; wrap it in a module that does"
+        )
+    if logits[1] != classes:
+        remedy = "name one for each" if in_memory else "make the file again"
+        raise UserError(f"{name} names {classes} classes, but its network has {logits[1]} outputs; {remedy}")
     if classes > 256:
-        raise UserError(f"{weights} has {classes} classes, and labels are bytes; train it for 256 classes or fewer")
+        raise UserError(f"{name} has {classes} classes, and labels are bytes; train it for 256 classes or fewer")
 
 
 def _manifest(request: CompileRequest, source: _Source, launches: tuple[Launch, ...]) -> Manifest:
@@ -211,7 +238,7 @@ def _manifest(request: CompileRequest, source: _Source, launches: tuple[Launch, 
         ),
         versions=Versions(enet_tvm=__version__, apache_tvm=stack["apache-tvm"], apache_tvm_ffi=stack["apache-tvm-ffi"]),
         hashes=Hashes(weights=source.weights_sha256),
-        weights=name_of(request.weights),
+        weights="" if isinstance(request.weights, NetworkInMemory) else name_of(request.weights),
         kernels=tuple(_kernel(launch) for launch in launches),
         kernel_count=len(launches),
         command=request.command,

@@ -18,7 +18,7 @@ from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.data.classes import CAMVID
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
-from enet_tvm.networks import WeightsInfo, save_network
+from enet_tvm.networks import NetworkInMemory, SegNet, WeightsInfo, save_network
 from enet_tvm.runtime import Segmenter
 from enet_tvm.size import Size
 from enet_tvm.targets import TargetSpec, load_target
@@ -180,6 +180,77 @@ def test_a_processor_that_llvm_does_not_know(request_of, tmp_path: Path):
     target = TargetSpec(name="z80", description="d", triple="x86_64-linux-gnu", mcpu="z80")
     with pytest.raises(UserError, match="LLVM knows no processor 'z80'"):
         compile_artifact(request_of(target=target), tmp_path / "artifact")
+
+
+class Own(nn.Module):
+    """A network of somebody's own, unlike any of the project's: it is in no table and in no file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.mix = nn.Conv2d(16, 12, 1)
+        self.up = nn.ConvTranspose2d(12, 8, 2, stride=2)
+        self.last = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.sigmoid(self.norm(self.down(x)))
+        y = self.mix(y * torch.relu(self.depthwise(y)))
+        return self.last(torch.nn.functional.elu(self.up(y)))
+
+
+OWN = WeightsInfo("own", ("road", "sky"), ((1, 2, 3), (4, 5, 6)), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_any_module_compiles(randomised, tmp_path: Path):
+    """Also in batches, from a training's mode, and with a name that no table has."""
+    network = randomised(Own()).train()
+    given = NetworkInMemory(network, OWN)
+    manifest = compile_artifact(CompileRequest(given, Size(40, 24), load_target("native"), batch=2), tmp_path / "a")
+    assert (manifest.network, manifest.classes, manifest.palette) == (OWN.network, OWN.classes, OWN.palette)
+    assert (manifest.input.mean, manifest.input.std) == (OWN.mean, OWN.std)
+    assert (manifest.weights, manifest.hashes.weights) == ("", given.sha256)
+    x = torch.randn((2, 3, 24, 40), generator=torch.Generator().manual_seed(0))
+    with Segmenter.load(tmp_path / "a", threads=1) as segmenter, torch.no_grad():
+        expected = network.eval()(x).numpy()
+        logits = segmenter.forward(x.numpy())
+    np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+    assert 0.1 < (expected.argmax(1) == 0).mean() < 0.9, "both classes are there"
+
+
+def test_a_module_and_its_file_give_the_same_library(request_of, tiny: nn.Module, tmp_path: Path):
+    compile_artifact(request_of(), tmp_path / "file")
+    compile_artifact(request_of(weights=NetworkInMemory(tiny, INFO)), tmp_path / "module")
+    assert sha256(tmp_path / "file" / LIBRARY_NAME) == sha256(tmp_path / "module" / LIBRARY_NAME)
+
+
+@pytest.mark.parametrize(
+    ("network", "returned"),
+    [
+        (nn.Conv2d(3, 2, 3, stride=2, padding=1), "1x2x8x12"),
+        (nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten()), "1x768"),
+        (nn.MaxPool2d(1), "own names 2 classes, but its network has 3 outputs; name one for each"),
+    ],
+)
+def test_modules_that_return_no_logits(network: nn.Module, returned: str, tmp_path: Path):
+    with pytest.raises(UserError, match=returned):
+        compile_artifact(CompileRequest(NetworkInMemory(network, OWN), SIZE, load_target("native")), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_int8_of_a_module_needs_a_file_of_ranges(tiny: nn.Module, tmp_path: Path):
+    request = CompileRequest(NetworkInMemory(tiny, OWN), SIZE, load_target("rpi5"), dtype="int8")
+    with pytest.raises(UserError, match="own is in memory, so no calibration is beside it"):
+        compile_artifact(request, tmp_path / "a")
+
+
+def test_sizes_that_a_network_of_the_table_cannot_take(tmp_path: Path):
+    info = WeightsInfo("segnet", ("a", "b"), ((0, 0, 0), (1, 1, 1)), (0, 0, 0), (1, 1, 1))
+    with torch.device("meta"):
+        request = CompileRequest(NetworkInMemory(SegNet(2), info), Size(64, 24), load_target("native"))
+    with pytest.raises(UserError, match="64x24 is too small for SegNet; take 32x32 or more"):
+        compile_artifact(request, tmp_path / "a")
 
 
 def test_metadata_that_do_not_fit_the_network(request_of, tiny: nn.Module, tmp_path: Path):

@@ -17,10 +17,9 @@ from enet_tvm.bench.machine.description import processor
 from enet_tvm.bench.measure.latency import Latency, alternate
 from enet_tvm.bench.parity import reference_logits
 from enet_tvm.compiler import CompileRequest, compile_artifact
-from enet_tvm.errors import UserError
 from enet_tvm.networks import SegNet, WeightsInfo, load_network, read_info, save_network
-from enet_tvm.networks.segnet import SMALLEST_SIDE
 from enet_tvm.networks.summary import summarise
+from enet_tvm.networks.table import NETWORKS
 from enet_tvm.runtime import Segmenter
 from enet_tvm.size import Size
 from enet_tvm.targets import TargetSpec
@@ -183,8 +182,7 @@ def compare_with_segnet(
     UserError
         When weights, size or target do not serve.
     """
-    if min(size) < SMALLEST_SIDE:
-        raise UserError(f"SegNet halves its input five times, so {size} is too small; take 32x32 or more")
+    NETWORKS["segnet"].require_size(size)
     files = {"ENet": weights, "SegNet": segnet_weights or directory / "segnet.safetensors"}
     if segnet_weights is None:
         random_segnet(read_info(weights), files["SegNet"])

@@ -42,7 +42,7 @@ def command(
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write what was found to this file.")] = None,
 ) -> None:
-    """Convert an ENet or SegNet that was trained elsewhere: a state dict of this project's networks, or a PyTorch-ENet.
+    """Convert a network that was trained elsewhere: a state dict of one of this project's networks, or a PyTorch-ENet.
 
     DataParallel, torch.compile, Lightning and EMA may have wrapped it, and half precision stored it. Nothing but tensors and
     plain values is read from the file.

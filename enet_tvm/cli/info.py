@@ -78,18 +78,18 @@ def command(
 
     from enet_tvm.networks import load_network
     from enet_tvm.networks.summary import summarise
-    from enet_tvm.networks.weights import DEFAULT_WEIGHTS, NETWORKS
+    from enet_tvm.networks.table import DEFAULT_NETWORK, require_network, require_size
+    from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 
     if weights is not None and (network is not None or classes is not None):
         raise UserError("the weights already say which network and how many classes; leave --network and --classes out")
-    if network is not None and network not in NETWORKS:
-        raise UserError(f"there is no network '{network}'; choose one of {', '.join(sorted(NETWORKS))}")
+    definition = require_network(network or DEFAULT_NETWORK)
     if network is not None and classes is None:
         raise UserError("--network alone does not say how many classes there are; add --classes")
-    if classes is not None:
-        summary = summarise(NETWORKS[network or "enet"](classes), parse_size(size))
-    else:
-        summary = summarise(load_network(weights or DEFAULT_WEIGHTS), parse_size(size))
+    described = definition.new(classes) if classes is not None else load_network(weights or DEFAULT_WEIGHTS)
+    picture = parse_size(size)
+    require_size(described, picture)
+    summary = summarise(described, picture)
     console.print(_cost_table(summary, summary.layers if by_layer else summary.blocks, with_kind=console.width >= 100))
     console.print("One multiply-add is two FLOPs; only convolutions count, transposed ones without inserted zeros.")
     if json is not None:

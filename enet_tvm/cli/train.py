@@ -13,7 +13,7 @@ def command(
         str, typer.Option(metavar="DIR|synthetic", help="Data set directory, or 'synthetic' for the drawn street.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where checkpoints, weights and the log go.")],
-    network: Annotated[str, typer.Option(help="What to train: enet or segnet.")] = "enet",
+    network: Annotated[str, typer.Option(help="What to train, such as enet or erfnet; an unknown name lists all.")] = "enet",
     recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="Built-in recipe, or a .toml file.")] = "default",
     change: Annotated[
         list[str] | None,

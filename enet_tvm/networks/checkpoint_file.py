@@ -14,7 +14,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PosixPath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -23,15 +23,11 @@ import torch
 from torch import Tensor
 
 from enet_tvm.errors import UserError
+from enet_tvm.networks import public
+from enet_tvm.networks.table import NETWORKS
 
-Naming = Literal["enet", "segnet", "pytorch-enet"]
-
-_LAYERS: dict[Naming, re.Pattern[str]] = {
-    "enet": re.compile(r"initial|bottleneck[1-5]_\d|fullconv"),
-    "segnet": re.compile(r"(en|de)coder[1-5]|classifier"),
-    "pytorch-enet": re.compile(r"initial_block|(downsample|upsample|regular|dilated|asymmetric)[1-5]_\d|transposed_conv"),
-}
-"""Names of a network's own children."""
+_LAYERS = {name: definition.layers for name, definition in NETWORKS.items()} | {public.NAMING: public.LAYERS}
+"""Names of a network's own children, by whose they are."""
 
 _ENOUGH = 20
 """Tensors named like that make a network; a lone ``classifier.weight`` does not."""
@@ -67,8 +63,8 @@ class StateDict:
     ----------
     label : str
         Where it is: the keys that lead to it and what its tensors' names begin with, dotted; empty if nothing wraps it.
-    naming : {"enet", "segnet", "pytorch-enet"}
-        Whose names its layers have.
+    naming : str
+        Whose names its layers have: a key of `NETWORKS`, or `enet_tvm.networks.public.NAMING`.
     tensors : dict of str to Tensor
         By name, without what wraps it.
     ignored : tuple of str
@@ -76,7 +72,7 @@ class StateDict:
     """
 
     label: str
-    naming: Naming
+    naming: str
     tensors: dict[str, Tensor]
     ignored: tuple[str, ...] = ()
 
@@ -178,7 +174,7 @@ def _tensor_dicts(content: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...],
 
 def _networks(path: tuple[str, ...], tensors: dict[str, Tensor]) -> list[StateDict]:
     """Return the networks in one dict of tensors."""
-    groups: dict[tuple[tuple[str, ...], Naming], dict[str, Tensor]] = {}
+    groups: dict[tuple[tuple[str, ...], str], dict[str, Tensor]] = {}
     others: dict[str, Tensor] = {}
     for key, value in tensors.items():
         parts = key.split(".")

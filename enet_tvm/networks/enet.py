@@ -13,11 +13,12 @@ Others decided differently; what they did is an `ENetVariant`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
+from enet_tvm.networks.base import SegmentationNetwork
+from enet_tvm.networks.concatenated import ConvolutionBesidePooling
 from enet_tvm.networks.variant import PAPER, Activation, ENetVariant
 
 BN_EPS = PAPER.epsilon
@@ -49,7 +50,7 @@ def _expansion(inner: int, out_channels: int, kind: Activation, variant: ENetVar
     return nn.Sequential(*layers)
 
 
-class InitialBlock(nn.Module):
+class InitialBlock(ConvolutionBesidePooling):
     """3x3 stride-2 convolution beside 2x2 max pooling of the picture, concatenated (paper, figure 2a).
 
     Parameters
@@ -60,15 +61,12 @@ class InitialBlock(nn.Module):
     """
 
     def __init__(self, in_channels: int = 3, out_channels: int = 16, variant: ENetVariant = PAPER) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels - in_channels, 3, stride=2, padding=1, bias=variant.biases)
-        self.pool = nn.MaxPool2d(2) if variant.initial_pool == 2 else nn.MaxPool2d(3, stride=2, padding=1)
-        self.norm = _norm(out_channels, variant)
-        self.act = _act(variant.encoder_activation, out_channels, variant)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output, at half the height and width."""
-        return self.act(self.norm(torch.cat([self.conv(x), self.pool(x)], dim=1)))
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels - in_channels, 3, stride=2, padding=1, bias=variant.biases),
+            nn.MaxPool2d(2) if variant.initial_pool == 2 else nn.MaxPool2d(3, stride=2, padding=1),
+            _norm(out_channels, variant),
+            _act(variant.encoder_activation, out_channels, variant),
+        )
 
 
 class Bottleneck(nn.Module):
@@ -192,7 +190,7 @@ def _doubling(in_channels: int, out_channels: int, kernel: int, variant: ENetVar
     )
 
 
-class ENet(nn.Module):
+class ENet(SegmentationNetwork):
     """ENet: an encoder that reduces the picture 8 times and a small decoder that restores its size.
 
     Parameters
@@ -209,9 +207,6 @@ class ENet(nn.Module):
     """
 
     name = "enet"
-    encoder_channels = 128
-    decoder_layers = ("bottleneck4_0", "bottleneck4_1", "bottleneck4_2", "bottleneck5_0", "bottleneck5_1", "fullconv")
-    """What follows the encoder's output, N x encoder_channels x H/8 x W/8."""
 
     def __init__(self, num_classes: int, variant: ENetVariant = PAPER) -> None:
         super().__init__()
@@ -231,6 +226,10 @@ class ENet(nn.Module):
         self.bottleneck5_0 = UpsamplingBottleneck(64, 16, variant)
         self.bottleneck5_1 = DecoderBottleneck(16, variant)
         self.fullconv = _doubling(16, num_classes, variant.head_kernel, variant)
+
+    def variant_json(self) -> dict[str, Any]:
+        """Return the options of `ENetVariant` that are not the paper's."""
+        return self.variant.to_json()
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the encoder's output (N x 128 x H/8 x W/8) and the indices of its two poolings."""

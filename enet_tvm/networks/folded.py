@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from enet_tvm.networks.enet import InitialBlock
+from enet_tvm.networks.concatenated import ConvolutionBesidePooling
 
 
-class _FoldedInitialBlock(nn.Module):
-    """An initial block whose norm is in the convolution and, for the pooled channels, a scale and a shift."""
+class _FoldedConcatenation(nn.Module):
+    """A `ConvolutionBesidePooling` whose norm is in the convolution and, for the pooled channels, a scale and a shift."""
 
-    def __init__(self, block: InitialBlock) -> None:
+    def __init__(self, block: ConvolutionBesidePooling) -> None:
         super().__init__()
         norm, filters = block.norm, block.conv.out_channels
         if norm.running_mean is None or norm.running_var is None:
-            raise ValueError("an initial block without statistics cannot be folded")
+            raise ValueError("a block without statistics cannot be folded")
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         shift = norm.bias - norm.running_mean * scale
         self.conv = copy.deepcopy(block.conv)
@@ -41,9 +41,9 @@ def folded(network: nn.Module) -> nn.Module:
     """
     network = copy.deepcopy(network).eval()
     for name, module in list(network.named_modules()):
-        if isinstance(module, InitialBlock):
+        if isinstance(module, ConvolutionBesidePooling):
             parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, _FoldedInitialBlock(module))
+            setattr(network.get_submodule(parent), child, _FoldedConcatenation(module))
         elif isinstance(module, nn.Sequential):
             _fold_sequential(module)
     return network

@@ -14,15 +14,16 @@ from enet_tvm.data.class_list import spread_palette
 from enet_tvm.data.classes import CAMVID, CITYSCAPES, CLASS_SETS, ClassSet
 from enet_tvm.data.transforms import MEAN, STD
 from enet_tvm.errors import UserError
+from enet_tvm.networks.base import SegmentationNetwork
 from enet_tvm.networks.checkpoint_file import StateDict, find_state_dicts, is_safetensors, read_checkpoint
-from enet_tvm.networks.enet import ENet
-from enet_tvm.networks.public import PUBLIC_VARIANT, renamed_public_state
-from enet_tvm.networks.recognise import count_outputs, enet_of_tensors, segnet_of_tensors
-from enet_tvm.networks.segnet import SegNet
+from enet_tvm.networks.definition import NetworkDefinition
+from enet_tvm.networks.public import NAMING, PUBLIC_VARIANT, renamed_public_state
+from enet_tvm.networks.recognise import network_of_tensors
+from enet_tvm.networks.table import NETWORKS
 from enet_tvm.networks.weights import WeightsInfo, read_own_info
 from enet_tvm.places import find_file
 
-_NAMES = {"enet": "ENet", "segnet": "SegNet", "pytorch-enet": "PyTorch-ENet"}
+_PUBLIC_TITLE = "PyTorch-ENet"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class FoundNetwork:
     ----------
     path : Path
         The file.
-    network : {"enet", "segnet"}
+    definition : NetworkDefinition
         Which network it is.
     public : bool
         Whether it has the names of PyTorch-ENet, and so its normalisation and its output for void.
@@ -54,7 +55,7 @@ class FoundNetwork:
     """
 
     path: Path
-    network: str
+    definition: NetworkDefinition
     public: bool
     tensors: dict[str, Tensor]
     outputs: int
@@ -74,7 +75,7 @@ class FoundNetwork:
             return None
         return 0 if class_set.names == CITYSCAPES.names else self.outputs - 1
 
-    def build(self, void: int | None = None) -> ENet | SegNet:
+    def build(self, void: int | None = None) -> SegmentationNetwork:
         """Return the network in eval mode and float32, without the output `void`.
 
         Raises
@@ -82,9 +83,12 @@ class FoundNetwork:
         UserError
             When tensors are missing, too many, of another shape, or hold what is no number.
         """
-        if self.network == "segnet":
-            return segnet_of_tensors(self.tensors, self.source)
-        return enet_of_tensors(self.tensors, self.told, self.source, void)
+        return network_of_tensors(self.definition, self.tensors, self.told, self.source, void)
+
+    @property
+    def title(self) -> str:
+        """What sentences call whose network it is."""
+        return _PUBLIC_TITLE if self.public else self.definition.title
 
     @property
     def source(self) -> str:
@@ -111,7 +115,7 @@ class ImportedNetwork:
 
     Attributes
     ----------
-    network : ENet or SegNet
+    network : SegmentationNetwork
         In eval mode.
     info : WeightsInfo
         What it is of.
@@ -121,7 +125,7 @@ class ImportedNetwork:
         What was decided or assumed, for people.
     """
 
-    network: ENet | SegNet
+    network: SegmentationNetwork
     info: WeightsInfo
     left_out: str | None = None
     notes: tuple[str, ...] = ()
@@ -139,7 +143,7 @@ def find_network(path: str | Path, state: str | None = None, variant: Mapping[st
     state : str, optional
         Which network, where there are several: its place, or a part of it such as ``model`` or ``ema``.
     variant : mapping, optional
-        Options of `ENetVariant` that tensors do not show.
+        Options of the network's variants that tensors do not show.
 
     Raises
     ------
@@ -150,8 +154,9 @@ def find_network(path: str | Path, state: str | None = None, variant: Mapping[st
     content = read_checkpoint(path)
     states = find_state_dicts(content)
     if not states:
+        known = ", ".join(definition.title for definition in NETWORKS.values())
         raise UserError(
-            f"{path} holds no state dict with the tensors of ENet, SegNet or PyTorch-ENet; give weights of one of those"
+            f"{path} holds no state dict with the tensors of {known} or {_PUBLIC_TITLE}; give weights of one of those"
         )
     info = _own_info(path, content)
     told = {**(info.variant if info is not None else {}), **(variant or {})}
@@ -194,18 +199,17 @@ def _choose(path: Path, states: list[StateDict], wanted: str | None, told: dict[
 def _recognise(
     path: Path, state: StateDict, info: WeightsInfo | None, told: dict[str, Any], others: tuple[str, ...] = ()
 ) -> FoundNetwork:
-    public = state.naming == "pytorch-enet"
-    network = "enet" if public else state.naming
+    public = state.naming == NAMING
+    definition = NETWORKS["enet" if public else state.naming]
     source = f"{path} ({state.label})" if state.label else str(path)
     try:
         tensors = renamed_public_state(state.tensors) if public else state.tensors
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
-    if told and network != "enet":
-        raise UserError(f"{source} is a {_NAMES[network]}, which has no variants; leave those options out")
-    outputs = count_outputs(network, tensors, source)
+    definition.require_no_options(told, source)
+    outputs = definition.head.outputs(tensors, source)
     told = {**PUBLIC_VARIANT, **told} if public else told
-    return FoundNetwork(path, network, public, tensors, outputs, state.label, others, state.ignored, info, told)
+    return FoundNetwork(path, definition, public, tensors, outputs, state.label, others, state.ignored, info, told)
 
 
 def _own_info(path: Path, content: Mapping[str, Any]) -> WeightsInfo | None:
@@ -241,7 +245,7 @@ def import_weights(
     Parameters
     ----------
     path : str or Path
-        A file of torch.save or safetensors with an ENet or SegNet of this project, or a PyTorch-ENet.
+        A file of torch.save or safetensors with a network of this project, or a PyTorch-ENet.
     class_set : ClassSet, optional
         The classes of its outputs, in this order. A PyTorch-ENet with 12 or 20 outputs is taken for CamVid's or Cityscapes',
         on which it is trained, and files of this project say theirs.
@@ -250,7 +254,7 @@ def import_weights(
     state : str, optional
         Which network, where there are several; see `find_network`.
     variant : mapping, optional
-        Options of `ENetVariant` that tensors do not show, where they are not the paper's.
+        Options of the network's variants that tensors do not show, where they are not the paper's.
 
     Raises
     ------
@@ -283,14 +287,14 @@ def import_weights(
         mean=mean or (said.mean if said else (0.0, 0.0, 0.0)),
         std=std or (said.std if said else (1.0, 1.0, 1.0)),
         notes={"imported_from": _origin(found)},
-        variant=network.variant.to_json() if isinstance(network, ENet) else {},
+        variant=network.variant_json(),
     )
     left_out = None if void_output is None else f"output {void_output}, for pixels without a label, was left out"
     return ImportedNetwork(network, info, left_out, tuple(notes))
 
 
 def _origin(found: FoundNetwork) -> str:
-    kind = "a checkpoint of PyTorch-ENet" if found.public else f"a state dict of {_NAMES[found.network]}"
+    kind = f"a {'checkpoint' if found.public else 'state dict'} of {found.title}"
     return f"{found.path.name}, {kind}"
 
 
@@ -336,10 +340,9 @@ def how_to_import(path: str | Path) -> str:
     found = find_network(path)
     guess = guessed_classes(found)
     classes = guess.name if guess is not None else None if found.info else str(found.outputs)
-    kind = _NAMES["pytorch-enet" if found.public else found.network]
     return (
-        f"{path} is a checkpoint of {kind} with {found.outputs} outputs and does not say which network and classes it is of; "
-        f"import it first: {import_command(path, classes)}"
+        f"{path} is a checkpoint of {found.title} with {found.outputs} outputs and does not say which network and classes "
+        f"it is of; import it first: {import_command(path, classes)}"
     )
 
 

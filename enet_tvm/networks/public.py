@@ -14,8 +14,15 @@ from typing import Any
 from torch import Tensor
 
 from enet_tvm.errors import UserError
-from enet_tvm.networks.enet import ENet
-from enet_tvm.networks.recognise import enet_of_tensors
+from enet_tvm.networks.base import SegmentationNetwork
+from enet_tvm.networks.recognise import network_of_tensors
+from enet_tvm.networks.table import NETWORKS
+
+NAMING = "pytorch-enet"
+"""What its names of tensors are called here."""
+
+LAYERS = re.compile(r"initial_block|(downsample|upsample|regular|dilated|asymmetric)[1-5]_\d|transposed_conv")
+"""Names of the network's own children."""
 
 PUBLIC_VARIANT: dict[str, Any] = {"epsilon": 1e-5, "initial_pool": 3, "decoder_dropout": 0.1, "activate_expansion": True}
 """What its tensors do not show."""
@@ -36,7 +43,7 @@ _LAYERS = {
 """Names of layers in each kind of block there, and here."""
 
 
-def convert_public_state(state: Mapping[str, Tensor], void: int | None = None) -> ENet:
+def convert_public_state(state: Mapping[str, Tensor], void: int | None = None) -> SegmentationNetwork:
     """Return PyTorch-ENet's network as one of ours, in eval mode: the same logits, tensor by tensor.
 
     Parameters
@@ -51,7 +58,7 @@ def convert_public_state(state: Mapping[str, Tensor], void: int | None = None) -
     UserError
         When the tensors are not those of a PyTorch-ENet.
     """
-    return enet_of_tensors(renamed_public_state(state), PUBLIC_VARIANT, "the state dict", void)
+    return network_of_tensors(NETWORKS["enet"], renamed_public_state(state), PUBLIC_VARIANT, "the state dict", void)
 
 
 def renamed_public_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

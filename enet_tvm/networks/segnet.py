@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from enet_tvm.errors import UserError
+from enet_tvm.networks.base import SegmentationNetwork
 
 SMALLEST_SIDE = 32
 """Five poolings leave at least one pixel of it."""
@@ -78,7 +79,7 @@ class DecoderStage(Stage):
         return self.convolve(self.unpool(x, indices, list(size)))
 
 
-class SegNet(nn.Module):
+class SegNet(SegmentationNetwork):
     """SegNet: the encoder of VGG-16 and its mirror image.
 
     Parameters

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from enet_tvm.errors import UserError
+from enet_tvm.networks.table import definition_of
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Slopes:
     kind : {"prelu", "relu"}
         A ReLU is a PReLU whose slope is zero.
     part : {"encoder", "decoder"}
-        On which side of the border it is; all is encoder in a network that names no decoder.
+        On which side of the border it is; all is encoder in a network whose record names no decoder.
     mean, minimum, maximum : float
         Over the slopes.
     count : int
@@ -53,7 +54,8 @@ def prelu_slopes(network: nn.Module) -> list[Slopes]:
     UserError
         When the network has no PReLU, or one with a slope that is not a number.
     """
-    decoder = set(getattr(network, "decoder_layers", ()))
+    known = definition_of(network)
+    decoder = set(known.encoder.decoder_layers if known is not None and known.encoder is not None else ())
     found = []
     for name, module in network.named_modules():
         if not isinstance(module, nn.PReLU | nn.ReLU):

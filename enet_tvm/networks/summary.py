@@ -15,11 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from enet_tvm.networks.table import NETWORKS
 from enet_tvm.size import Size
-
-PAPER = {"enet": (370_000, 3_830_000_000), "segnet": (29_460_000, 286_030_000_000)}
-"""Parameters, and FLOPs at 640x360, as the ENet paper (table 3) prints them."""
-PAPER_SIZE = Size(640, 360)
 
 _IDENTITY_IN_EVAL = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
@@ -93,10 +90,8 @@ class Summary:
     @property
     def paper(self) -> dict[str, int] | None:
         """The paper's own parameters and FLOPs, when it gives them for this network; the latter only at its size."""
-        if self.network not in PAPER:
-            return None
-        parameters, flops = PAPER[self.network]
-        return {"parameters": parameters} | ({"flops": flops} if self.size == PAPER_SIZE else {})
+        known = NETWORKS.get(self.network)
+        return None if known is None or known.costs is None else known.costs.at(self.size)
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as plain data."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from torch import Size, Tensor
 
 from enet_tvm.errors import UserError
+from enet_tvm.networks.tensors import convolution_weight
 
 Activation = Literal["prelu", "relu"]
 
@@ -80,25 +82,61 @@ class ENetVariant:
             where = ".".join(str(part) for part in first["loc"]) or "variant"
             raise UserError(f"'{where}' is not an option of ENet with a value that fits: {first['msg']}; correct it") from error
 
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], told: Mapping[str, Any], source: str) -> ENetVariant:
+        """Return the variant that tensors show by their names and shapes, and `told` of what they do not show.
+
+        Raises
+        ------
+        UserError
+            When a convolution that shows it is missing, or an option is unknown or does not fit.
+        """
+
+        def shape(key: str) -> Size:
+            return convolution_weight(tensors, key, source).shape
+
+        slopes = [tensors[key] for key in ("initial.act.weight", "bottleneck5_1.act.weight") if key in tensors]
+        encoder = "prelu" if "initial.act.weight" in tensors else "relu"
+        halves = shape("bottleneck2_3.conv.0")
+        shown: dict[str, Any] = {
+            "biases": "initial.conv.bias" in tensors,
+            "inner_width": "input" if shape("bottleneck1_0.project.0")[0] == 4 else "output",
+            "asymmetric_first": "vertical" if halves[2] > halves[3] else "horizontal",
+            "normalise_between": "bottleneck2_3.conv.4.weight" in tensors,
+            "encoder_activation": encoder,
+            "decoder_activation": "prelu" if "bottleneck5_1.act.weight" in tensors else "relu",
+            "upsampling_kernel": shape("bottleneck4_0.conv.0")[2],
+            "head_kernel": shape("fullconv")[2],
+        }
+        # An activation without slopes leaves no trace.
+        if slopes:
+            shown["slopes"] = "layer" if slopes[0].numel() == 1 else "channel"
+            shown["activate_expansion"] = any(f"bottleneck{block}.expand.2.weight" in tensors for block in ("1_1", "4_1"))
+        if wrong := sorted(key for key in told.keys() & shown.keys() if told[key] != shown[key]):
+            key = wrong[0]
+            raise UserError(f"{source}: its tensors show {key} = {shown[key]}, and not {told[key]}; leave that option out")
+        return cls.from_json({**told, **shown})
+
 
 def parse_variant(settings: Sequence[str]) -> dict[str, Any]:
-    """Return options of `ENetVariant` that were written as ``key=value``, with values as JSON has them or as words.
+    """Return options of a network that were written as ``key=value``, with values as JSON has them or as words.
+
+    Whether a network has such options is for its `enet_tvm.networks.definition.VariantSchema` to say.
 
     Raises
     ------
     UserError
-        When one is not written like that, is unknown or does not fit.
+        When one is not written like that.
     """
     content: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise UserError(f"'{setting}' is not an option of ENet; write it as key=value, such as epsilon=1e-5")
+            raise UserError(f"'{setting}' is not an option; write it as key=value, such as epsilon=1e-5")
         try:
             content[key.strip()] = json.loads(value)
         except (ValueError, RecursionError):
             content[key.strip()] = value.strip()
-    ENetVariant.from_json(content)
     return content
 
 

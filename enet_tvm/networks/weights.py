@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, field
@@ -17,13 +18,11 @@ from torch import Tensor, nn
 
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, parse_json
-from enet_tvm.networks.enet import ENet
-from enet_tvm.networks.segnet import SegNet
-from enet_tvm.networks.variant import ENetVariant
+from enet_tvm.networks.base import SegmentationNetwork
+from enet_tvm.networks.table import NETWORKS
 from enet_tvm.normalisation import Channel, Mean, Std
 from enet_tvm.places import find_file, shipped
 
-NETWORKS: dict[str, type[ENet] | type[SegNet]] = {"enet": ENet, "segnet": SegNet}
 DEFAULT_WEIGHTS = shipped("model/enet-camvid.safetensors")
 
 _METADATA = "enet-tvm"
@@ -38,7 +37,7 @@ class WeightsInfo:
     Attributes
     ----------
     network : str
-        Name of the network, a key of `NETWORKS`.
+        Name of the network, a key of `enet_tvm.networks.table.NETWORKS`; any other for a network of one's own.
     classes : tuple of str
         Class names, in the order of the output channels.
     palette : tuple of (int, int, int)
@@ -48,7 +47,7 @@ class WeightsInfo:
     notes : dict
         Anything else worth keeping: recipe, epoch, figures.
     variant : dict
-        Options of the network that differ from the paper's, as `ENetVariant.to_json` gives them.
+        Options of the network that differ from the paper's, as `SegmentationNetwork.variant_json` gives them.
     """
 
     network: str
@@ -66,15 +65,52 @@ class WeightsInfo:
         return self
 
 
+@dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))
+class NetworkInMemory:
+    """A network that needs no file: what `enet_tvm.compiler.compile_artifact` takes in place of weights.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        Any that takes N x 3 x H x W float32 pictures, normalised, and returns N x C x H x W float32 logits, if the frontend can
+        import its operators; it is brought into eval mode.
+    info : WeightsInfo
+        Its name, classes, colours and normalisation.
+    """
+
+    network: nn.Module
+    info: WeightsInfo
+
+    @property
+    def sha256(self) -> str:
+        """What stands for the hash of a weights file, see `state_sha256`."""
+        return state_sha256(self.network)
+
+
+def state_sha256(network: nn.Module) -> str:
+    """Return the SHA-256 of a network's parameters and buffers, in hexadecimal.
+
+    It is of every tensor in the order of the names: the name, dtype and shape as one line of text, then the values as they lie
+    in memory, row by row. The same values give the same hash in every process and on every device; the layers that compute with
+    them are no part of it.
+    """
+    digest = hashlib.sha256()
+    for key, value in sorted(network.state_dict().items()):
+        plain = value.detach().cpu().contiguous()
+        digest.update(f"{key} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return digest.hexdigest()
+
+
 def save_network(network: nn.Module, info: WeightsInfo, path: str | Path) -> None:
     """Write a network's parameters and buffers with what they are of, atomically.
 
     Parameters
     ----------
-    network : ENet or SegNet
+    network : torch.nn.Module
         Trained anywhere, on any device.
     info : WeightsInfo
-        What it is of; of an ENet other than the paper's, ``variant=network.variant.to_json()`` belongs to it.
+        What it is of; of an ENet other than the paper's, ``variant=network.variant_json()`` belongs to it.
     path : str or Path
         The safetensors file, which every command takes as ``--weights``.
 
@@ -179,29 +215,7 @@ def _refuse_foreign(path: Path) -> None:
         raise UserError(how_to_import(path))
 
 
-def build_network(name: str, classes: int, variant: Mapping[str, Any] | None = None) -> ENet | SegNet:
-    """Return an untrained network.
-
-    Parameters
-    ----------
-    name : str
-        A key of `NETWORKS`.
-    classes : int
-        Number of output channels.
-    variant : mapping, optional
-        Of ENet, as `ENetVariant.to_json` gives it; the paper's by default.
-
-    Raises
-    ------
-    UserError
-        When the variant does not fit.
-    """
-    if name == "enet":
-        return ENet(classes, ENetVariant.from_json(dict(variant or {})))
-    return NETWORKS[name](classes)
-
-
-def load_network(weights: str | Path = DEFAULT_WEIGHTS) -> ENet | SegNet:
+def load_network(weights: str | Path = DEFAULT_WEIGHTS) -> SegmentationNetwork:
     """Return the network of a weights file, in eval mode.
 
     Parameters
@@ -218,12 +232,12 @@ def load_network(weights: str | Path = DEFAULT_WEIGHTS) -> ENet | SegNet:
     path = find_file(weights)
     if info.network not in NETWORKS:
         raise UserError(f"{path} holds weights of '{info.network}'; this release knows {', '.join(sorted(NETWORKS))}")
-    network = build_network(info.network, len(info.classes), info.variant)
+    network = NETWORKS[info.network].new(len(info.classes), info.variant)
     load_tensors(network, safetensors.torch.load_file(path), str(path))
     return network.eval()
 
 
-def load_tensors(network: ENet | SegNet, tensors: Mapping[str, Tensor], source: str) -> None:
+def load_tensors(network: SegmentationNetwork, tensors: Mapping[str, Tensor], source: str) -> None:
     """Fill a network with tensors, all of it and in its own precision.
 
     Counters of batches are taken where they are; they may be missing.

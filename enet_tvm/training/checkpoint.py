@@ -45,7 +45,7 @@ class Checkpoint:
     histogram : list of int or None
         Labelled pixels of each class in them; None likewise.
     variant : dict
-        Of the network, as `ENetVariant.to_json` gives it: a training that starts from a variant's weights trains that.
+        Of the network, as `SegmentationNetwork.variant_json` gives it: what starts from a variant's weights trains that.
     """
 
     recipe: str

@@ -7,7 +7,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from enet_tvm.errors import UserError
-from enet_tvm.networks import ENet
+from enet_tvm.networks import SegmentationNetwork
+from enet_tvm.networks.definition import EncoderPart
+from enet_tvm.networks.table import definition_of
 
 
 class EncoderClassifier(nn.Module):
@@ -15,20 +17,23 @@ class EncoderClassifier(nn.Module):
 
     Parameters
     ----------
-    network : ENet
+    network : SegmentationNetwork
         The network; it is shared, not copied, so that training this trains its encoder. Its decoder is frozen.
+    encoder : EncoderPart
+        What of it is the encoder.
     """
 
-    def __init__(self, network: ENet) -> None:
+    def __init__(self, network: SegmentationNetwork, encoder: EncoderPart) -> None:
         super().__init__()
         self.network = network
-        self.classifier = nn.Conv2d(network.encoder_channels, network.num_classes, 1)
-        for name in network.decoder_layers:
+        self.encoder = encoder
+        self.classifier = nn.Conv2d(encoder.channels, network.num_classes, 1)
+        for name in encoder.decoder_layers:
             network.get_submodule(name).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, N x num_classes x H/8 x W/8."""
-        return self.classifier(self.network.encode(x)[0])
+        """Return the logits, N x num_classes x H/reduction x W/reduction."""
+        return self.classifier(self.encoder.encode(self.network, x))
 
 
 class SupervisedEncoder(nn.Module):
@@ -36,21 +41,24 @@ class SupervisedEncoder(nn.Module):
 
     Parameters
     ----------
-    network : ENet
+    network : SegmentationNetwork
         The network; it is shared, not copied.
+    encoder : EncoderPart
+        What of it is the encoder.
     """
 
-    def __init__(self, network: ENet) -> None:
+    def __init__(self, network: SegmentationNetwork, encoder: EncoderPart) -> None:
         super().__init__()
         self.network = network
-        self.classifier = nn.Conv2d(network.encoder_channels, network.num_classes, 1)
+        self.encoder = encoder
+        self.classifier = nn.Conv2d(encoder.channels, network.num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the network's logits; in training also those of the encoder, N x num_classes x H/8 x W/8."""
+        """Return the network's logits; in training also those of the encoder, N x num_classes x H/reduction x W/reduction."""
         if not self.training:
             return self.network(x)
         encoded: list[Tensor] = []
-        decoder = self.network.get_submodule(self.network.decoder_layers[0])
+        decoder = self.network.get_submodule(self.encoder.decoder_layers[0])
         hook = decoder.register_forward_pre_hook(lambda _, inputs: encoded.append(inputs[0]))
         try:
             logits = self.network(x)
@@ -79,11 +87,12 @@ def trained_part(network: nn.Module, part: Literal["encoder", "network"], *, sup
     network.requires_grad_(True)
     if part == "network" and not supervise_encoder:
         return network
-    if not isinstance(network, ENet):
+    known = definition_of(network)
+    if not isinstance(network, SegmentationNetwork) or known is None or known.encoder is None:
         name = type(network).__name__
         remedy = "set the loss's encoder to 0" if part == "network" else 'give a recipe whose stages all have part = "network"'
         raise UserError(f"{name} cannot be trained encoder first, nor with a loss of its encoder; {remedy}")
-    return SupervisedEncoder(network) if part == "network" else EncoderClassifier(network)
+    return (SupervisedEncoder if part == "network" else EncoderClassifier)(network, known.encoder)
 
 
 def without_supervision(module: nn.Module) -> nn.Module:

@@ -9,10 +9,8 @@ from typing import Any
 from enet_tvm.data.classes import ClassSet
 from enet_tvm.data.transforms import MEAN, STD
 from enet_tvm.errors import UserError
-from enet_tvm.networks import ENet, SegNet
+from enet_tvm.networks import SegmentationNetwork
 from enet_tvm.networks.importing import FoundNetwork, find_network
-from enet_tvm.networks.recognise import HEADS
-from enet_tvm.networks.weights import build_network
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Start:
 
     Attributes
     ----------
-    network : ENet or SegNet
+    network : SegmentationNetwork
         With the outputs that are wanted; in the variant of the weights.
     anew : tuple of str
         Layers that start from random weights.
@@ -29,14 +27,14 @@ class Start:
         What else there is to say of it.
     """
 
-    network: ENet | SegNet
+    network: SegmentationNetwork
     anew: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def variant(self) -> dict[str, Any]:
-        """The variant of the network, as `ENetVariant.to_json` gives it."""
-        return self.network.variant.to_json() if isinstance(self.network, ENet) else {}
+        """The variant of the network, as `SegmentationNetwork.variant_json` gives it."""
+        return self.network.variant_json()
 
     def sentence(self, weights: str | Path) -> str:
         """Return what was taken of the weights."""
@@ -67,15 +65,14 @@ def read_start(weights: str | Path, network: str, class_set: ClassSet) -> Start:
         When the file is missing, broken, of another network, or holds what is no number.
     """
     found = find_network(weights)
-    if found.network != network:
+    if found.definition.name != network:
         raise UserError(
-            f"{weights} is {found.network} with {found.outputs} outputs, and {network} with the {len(class_set)} classes of "
-            f"{class_set.name} is to be trained; start from weights of those"
+            f"{weights} is {found.definition.name} with {found.outputs} outputs, and {network} with the {len(class_set)} "
+            f"classes of {class_set.name} is to be trained; start from weights of those"
         )
     given = found.build(found.void_of(class_set))
-    variant = given.variant.to_json() if isinstance(given, ENet) else {}
-    made = build_network(network, len(class_set), variant)
-    head, _ = HEADS[network]
+    made = found.definition.new(len(class_set), given.variant_json())
+    head = found.definition.head.layer
     same = given.num_classes == len(class_set) and (found.info is None or found.info.classes == class_set.names)
     carried = {key: value for key, value in given.state_dict().items() if same or key.split(".")[0] != head}
     made.load_state_dict(made.state_dict() | carried)

@@ -20,7 +20,7 @@ from enet_tvm.data.transforms import MEAN, STD
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, check_place, write_json
 from enet_tvm.networks import WeightsInfo, save_network
-from enet_tvm.networks.weights import NETWORKS, build_network
+from enet_tvm.networks.table import DEFAULT_NETWORK, require_network
 from enet_tvm.training.average import WeightAverage, with_statistics_of
 from enet_tvm.training.batches import PackedSamples, batches_per_epoch, epoch_batches, prefetched, shared_batch
 from enet_tvm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -122,7 +122,7 @@ class Trainer:
     fresh : bool
         Start over even if there is a checkpoint.
     network : str
-        Which network, a key of `enet_tvm.networks.weights.NETWORKS`.
+        Which network, a key of `enet_tvm.networks.table.NETWORKS`.
     processes : Processes, optional
         Where to train, and with whom; by default alone, on the CPU.
     start : str or Path, optional
@@ -160,14 +160,13 @@ class Trainer:
         directory: str | Path,
         *,
         fresh: bool = False,
-        network: str = "enet",
+        network: str = DEFAULT_NETWORK,
         processes: Processes | None = None,
         start: str | Path | None = None,
         data: dict[str, str] | None = None,
         compile_step: bool = False,
     ) -> None:
-        if network not in NETWORKS:
-            raise UserError(f"there is no network '{network}'; choose one of {', '.join(sorted(NETWORKS))}")
+        definition = require_network(network)
         self.network_name = network
         self.recipe = recipe
         self.data = data or {}
@@ -195,9 +194,7 @@ class Trainer:
         if self.started is None:
             torch.manual_seed(recipe.seed)
         self.variant = self.started.variant if self.started else checkpoint.variant if checkpoint else {}
-        self.whole: nn.Module = (
-            self.started.network if self.started else build_network(network, len(self.class_set), self.variant)
-        )
+        self.whole: nn.Module = self.started.network if self.started else definition.new(len(self.class_set), self.variant)
         self.dropouts = [(module, module.p) for module in self.whole.modules() if isinstance(module, nn.Dropout2d)]
         self.whole = self.processes.share_batch_norms(self.whole)
         self.epoch = self.saved_epochs = 0

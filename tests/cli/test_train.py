@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from enet_tvm.cli import evaluate, fit_bias, train
 from enet_tvm.data.source import LabelledStreet
 from enet_tvm.errors import UserError
-from enet_tvm.networks import ENet, WeightsInfo, read_info, save_network
+from enet_tvm.networks import ENet, ERFNet, WeightsInfo, load_network, read_info, save_network
 from enet_tvm.size import Size
 
 
@@ -78,6 +78,29 @@ def test_train_then_evaluate(data, tmp_path):
     report = (tmp_path / "report" / "report.md").read_text()
     assert f"| mean IoU | {100 * figures['miou']:.2f} |" in report
     assert "- split: val" in report
+
+
+@pytest.mark.slow
+def test_erfnet_encoder_first(data, tmp_path):
+    """The paper's recipe of two stages, with a network that is not ENet: trained, stored, gone on from, and read back."""
+    recipe = ("--recipe", "paper", "--set", "batch_size=2", "--set", "evaluate_every=1", "--epochs", 1, "--size", "64x48")
+    arguments = ("--data", data, "--out", tmp_path, "--network", "erfnet", *recipe, "--json", tmp_path / "train.json")
+    run(train.command, *arguments)
+    trained = json.loads((tmp_path / "train.json").read_text())
+    assert [trained["epochs"], trained["best"]["stage"]] == [2, "decoder"]
+    assert isinstance(load_network(tmp_path / "best.safetensors"), ERFNet)
+    assert read_info(tmp_path / "best.safetensors").network == "erfnet"
+    assert "resumed after epoch 2" in run(train.command, *arguments).output
+    start = ("--start", tmp_path / "best.safetensors", "--network", "erfnet", "--epochs", 1, "--size", "64x48")
+    again = run(train.command, "--data", data, "--out", tmp_path / "again", *start)
+    assert "every layer carried over" in again.output
+    with pytest.raises(UserError, match=r"best\.safetensors is erfnet with 11 outputs, and enet"):
+        run(train.command, "--data", data, "--out", tmp_path / "other", "--start", tmp_path / "best.safetensors")
+
+
+def test_a_network_that_is_not_known(data, tmp_path):
+    with pytest.raises(UserError, match="no network 'unet'; choose one of enet, erfnet, segnet"):
+        run(train.command, "--data", data, "--out", tmp_path / "out", "--network", "unet")
 
 
 @pytest.mark.slow

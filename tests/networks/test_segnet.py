@@ -8,9 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from enet_tvm.errors import UserError
 from enet_tvm.networks import SegNet, WeightsInfo, load_network, save_network
-from enet_tvm.networks.summary import PAPER_SIZE, summarise
+from enet_tvm.networks.summary import summarise
+from enet_tvm.networks.table import NETWORKS
 from enet_tvm.size import Size
 
+PAPER_SIZE = NETWORKS["segnet"].costs.size
 VGG_16 = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
 
 

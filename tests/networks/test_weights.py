@@ -1,15 +1,20 @@
 """Weights come back as they went, and anything else is refused with a sentence."""
 
+import copy
 import dataclasses
+import hashlib
 import json
 import pickle
+import struct
 
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
 from enet_tvm.errors import UserError
 from enet_tvm.networks import ENet, WeightsInfo, load_network, read_info, save_network
+from enet_tvm.networks.weights import state_sha256
 
 INFO = WeightsInfo(
     network="enet",
@@ -172,3 +177,27 @@ def test_missing_and_surplus_tensors_are_named(tmp_path):
     state["aux.weight"] = torch.zeros(1)
     with pytest.raises(UserError, match=r"it lacks 'fullconv.bias' and it has 'aux.weight' besides"):
         load_network(write(tmp_path / "w.safetensors", state))
+
+
+def test_the_hash_of_a_state_is_of_its_names_types_shapes_and_values():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    first = state_sha256(network)
+    assert first == state_sha256(copy.deepcopy(network).to(memory_format=torch.channels_last)), "however it lies in memory"
+    assert first == state_sha256(nn.Sequential(*network, nn.ReLU())), "layers without tensors have no part in it"
+    others = [copy.deepcopy(network).double(), nn.ModuleDict({"a": network[0], "b": network[1]})]
+    hashes = [first, *map(state_sha256, others)]
+    with torch.no_grad():
+        network[1].running_mean[2] = 1e-30
+    assert len({*hashes, state_sha256(network)}) == 4
+
+
+def test_the_hash_of_a_state_is_pinned():
+    """It is the same in every process and release: what artifacts and calibrations say must stay true."""
+    network = nn.Conv2d(1, 1, 1)
+    with torch.no_grad():
+        network.weight.fill_(1.5)
+        network.bias.fill_(-2.0)
+    bias, weight = struct.pack("<f", -2.0), struct.pack("<f", 1.5)
+    content = b"bias torch.float32 (1,)\n" + bias + b"weight torch.float32 (1, 1, 1, 1)\n" + weight
+    assert state_sha256(network) == hashlib.sha256(content).hexdigest()

@@ -23,7 +23,7 @@ from typer.exceptions import TyperException
 from enet_tvm import demo
 from enet_tvm.cli.main import VERBS, build_app
 from enet_tvm.errors import UserError
-from enet_tvm.networks.weights import NETWORKS
+from enet_tvm.networks.table import NETWORKS
 from enet_tvm.size import parse_size
 from enet_tvm.targets import load_target
 from enet_tvm.training.recipe import built_in_recipes

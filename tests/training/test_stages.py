@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from enet_tvm.errors import UserError
-from enet_tvm.networks import ENet, SegNet
-from enet_tvm.training.stages import EncoderClassifier, reduce_labels, trained_part
+from enet_tvm.networks import ENet, ERFNet, SegNet
+from enet_tvm.networks.table import definition_of
+from enet_tvm.training.stages import EncoderClassifier, reduce_labels, trained_part, without_supervision
 
 
-def test_the_encoder_has_logits_of_an_eighth_and_a_frozen_decoder():
-    network = ENet(5)
+@pytest.mark.parametrize("network", [ENet(5), ERFNet(5)], ids=lambda network: network.name)
+def test_the_encoder_has_logits_of_an_eighth_and_a_frozen_decoder(network):
     part = trained_part(network, "encoder")
     assert isinstance(part, EncoderClassifier)
     logits = part(torch.randn(2, 3, 32, 48))
@@ -17,18 +18,18 @@ def test_the_encoder_has_logits_of_an_eighth_and_a_frozen_decoder():
     logits.sum().backward()
     trained = [name for name, p in part.named_parameters() if p.requires_grad]
     assert all(part.get_parameter(name).grad is not None for name in trained)
-    assert not any(name.startswith(tuple(f"network.{layer}" for layer in network.decoder_layers)) for name in trained)
+    decoder = definition_of(network).encoder.decoder_layers
+    assert not any(name.startswith(tuple(f"network.{layer}." for layer in decoder)) for name in trained)
     assert trained_part(network, "network") is network
     assert all(p.requires_grad for p in network.parameters())
 
 
-def test_the_decoder_is_all_that_follows_the_encoder():
-    network = ENet(2).eval()
-    encoded, *_ = network.encode(torch.randn(1, 3, 16, 16))
-    assert encoded.shape[1] == network.encoder_channels
-    for name in network.decoder_layers:
-        network.get_submodule(name).register_forward_pre_hook(lambda module, inputs: pytest.fail("not the encoder's"))
-    network.encode(torch.randn(1, 3, 16, 16))
+@pytest.mark.parametrize("network", [ENet(5), ERFNet(5)], ids=lambda network: network.name)
+def test_a_second_classifier_on_the_encoder_is_trained_too(network):
+    part = trained_part(network, "network", supervise_encoder=True)
+    logits, encoded = part.train()(torch.randn(2, 3, 32, 48))
+    assert (logits.shape, encoded.shape) == ((2, 5, 32, 48), (2, 5, 4, 6))
+    assert without_supervision(part) is network
 
 
 def test_a_network_without_a_separate_encoder_is_refused():
