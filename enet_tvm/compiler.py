@@ -29,10 +29,11 @@ from enet_tvm.files import sha256
 from enet_tvm.frontend.onnx_import import from_onnx, read_onnx_info, read_onnx_source
 from enet_tvm.frontend.torch_import import from_torch
 from enet_tvm.inspection import inspect_library
-from enet_tvm.kernels.choices import Choices
+from enet_tvm.kernels.common.choices import Choices
+from enet_tvm.kernels.common.launch import Launch
 from enet_tvm.networks import NetworkInMemory, WeightsInfo, load_network, read_info
 from enet_tvm.networks.table import require_size
-from enet_tvm.pipeline import Launch, Numerics, compile_module
+from enet_tvm.pipeline import Numerics, compile_module
 from enet_tvm.places import find_file, name_of
 from enet_tvm.size import DEFAULT_SIZE, Size
 from enet_tvm.targets import TargetSpec
@@ -249,9 +250,9 @@ def _manifest(request: CompileRequest, source: _Source, launches: tuple[Launch, 
 def _kernel(launch: Launch) -> Kernel:
     # A pooling writes its window indices last, and labels are no layer's output: there is none to describe.
     other = {"max_pool2d_with_window", "argmax"}.intersection(launch.ops)
-    block = max(launch.block, 1)
+    layout, codes = launch.layout, launch.codes
     stored = OutputLayout(
-        shape=launch.shape, block=block, pad=launch.pad, dtype=launch.dtype, scale=launch.scale, zero=launch.zero
+        shape=launch.shape, block=max(layout.block, 1), pad=layout.pad, dtype=layout.dtype, scale=codes.scale, zero=codes.zero
     )
     return Kernel(
         name=launch.kernel,

@@ -21,7 +21,7 @@ from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.data.synthetic import SyntheticStreet
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, write_json
-from enet_tvm.kernels.elements import dot_products
+from enet_tvm.kernels.common.elements import dot_products
 from enet_tvm.machine import default_threads
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.runtime import Segmenter

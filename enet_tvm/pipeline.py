@@ -6,26 +6,23 @@
 3  fuse-conv2d          bias, shortcut (padded, unpooled) and activation into each convolution
    end-in-argmax        labels instead of logits, where they are wanted
 4  block-layout         channel-blocked tensors throughout, with the padding their readers need; shorter elements
-5  lower-kernels        the project's register-tile and minimal-filtering kernels at tuned or default tiles, weights packed
+5  lower-kernels        the project's register-tile and Winograd kernels at tuned or default tiles, weights packed
 6  legalize             what is left, by TVM's own operators
 7  fuse-remaining       TVM's generic fusion of that
 8  schedule-remaining   parallel and vectorised, by tuned schedules where there are
 9  virtual-machine      memory plan and bytecode of the Relax virtual machine
 
-For a GPU, phase 4 does not exist (its kernels take NCHW, pixels in the threads), and phases 5 and 8 are those of its own.
+For a GPU, phase 4 does not exist (its kernels take NCHW, pixels in the threads), phase 5 has other templates and phase 8 other
+rules.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import tvm
 from tvm import relax
 from tvm.relax import backend, transform
@@ -36,18 +33,22 @@ from enet_tvm.cuda.tools import find_cuda_tools
 from enet_tvm.dataflow import Dataflow, is_call
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
-from enet_tvm.kernels.choices import DEFAULTS, Choices
-from enet_tvm.kernels.elements import dot_products
-from enet_tvm.kernels.gpu_tile import GpuUnit
-from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.kernels.common.choices import DEFAULTS, Choices
+from enet_tvm.kernels.common.elements import dot_products
+from enet_tvm.kernels.common.launch import Launch
+from enet_tvm.kernels.common.template import Templates
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.kernels.cpu.templates import cpu_templates
+from enet_tvm.kernels.gpu.fitting import FittingChoices
+from enet_tvm.kernels.gpu.templates import gpu_templates
+from enet_tvm.kernels.gpu.tile import GpuUnit
 from enet_tvm.ops.layout import DType
 from enet_tvm.passes.block_layout import BlockLayout
 from enet_tvm.passes.end_in_argmax import EndInArgmax
 from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
 from enet_tvm.passes.fuse_conv2d import FuseConv2D
 from enet_tvm.passes.fuse_initial_block import FuseInitialBlock
-from enet_tvm.passes.lower_gpu_kernels import LowerGpuKernels
-from enet_tvm.passes.lower_kernels import LAUNCHES, LowerKernels
+from enet_tvm.passes.lower_kernels import LowerKernels, footprint
 from enet_tvm.passes.schedule_remaining import ScheduleRemaining
 from enet_tvm.passes.schedule_remaining_gpu import ScheduleRemainingGpu
 from enet_tvm.quantisation import Ranges
@@ -63,45 +64,6 @@ class Phase:
 
     name: str
     passes: Sequence[tvm.transform.Pass]
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One kernel launch of a forward pass.
-
-    Attributes
-    ----------
-    kernel : str
-        Name of the function in the module.
-    ops : tuple of str
-        Operators fused into it.
-    layers : tuple of str
-        Sub-modules of the network that it computes; the last one's result is the kernel's output.
-    shape : tuple of int
-        Of the output as it is stored.
-    block, pad : int
-        Channels stored innermost (0 for NCHW), and columns of zeros at either end of a row.
-    flops : int
-        Of its convolution, two for each multiply-add; 0 where it has none.
-    bytes : int
-        Of all its arguments: what it must at least read and write.
-    dtype : str
-        Of the output's elements, see `enet_tvm.ops.Layout`.
-    scale, zero : float, int
-        What codes mean: ``scale * (code - zero)``.
-    """
-
-    kernel: str
-    ops: tuple[str, ...]
-    layers: tuple[str, ...]
-    shape: tuple[int, ...]
-    block: int
-    pad: int
-    flops: int
-    bytes: int
-    dtype: DType = "float32"
-    scale: float = 1.0
-    zero: int = 0
 
 
 @dataclass(frozen=True)
@@ -143,11 +105,12 @@ def graph_phases(target: tvm.target.Target, choices: Choices = DEFAULTS, numeric
         When the target's processor has no instruction for the dot products of `numerics`.
     """
     unit = VectorUnit.of(target)
+    templates = cpu_templates(unit)
     return [
-        *_fusing_phases(),
-        *([Phase("end-in-argmax", [EndInArgmax()])] if numerics.labels else []),
-        Phase("block-layout", [BlockLayout(unit.lanes, _element(numerics, target))]),
-        Phase("lower-kernels", [LowerKernels(unit, choices, numerics.ranges)]),
+        *_fusing_phases(templates),
+        *([Phase("end-in-argmax", [EndInArgmax(templates)])] if numerics.labels else []),
+        Phase("block-layout", [BlockLayout(templates, _element(numerics, target))]),
+        Phase("lower-kernels", [LowerKernels(templates, choices, numerics.ranges)]),
         *_remaining_phases(),
         Phase("schedule-remaining", [ScheduleRemaining(unit.lanes, choices)]),
     ]
@@ -168,21 +131,22 @@ def _element(numerics: Numerics, target: tvm.target.Target) -> DType:
     )
 
 
-def gpu_phases(unit: GpuUnit, smaller: Mapping[str, int] | None = None) -> list[Phase]:
-    """Return the phases from an imported network to kernels of a GPU; `smaller` as `LowerGpuKernels` takes it."""
+def gpu_phases(unit: GpuUnit, choices: Choices = DEFAULTS) -> list[Phase]:
+    """Return the phases from an imported network to kernels of a GPU."""
+    templates = gpu_templates(unit)
     return [
-        *_fusing_phases(),
-        Phase("lower-kernels", [LowerGpuKernels(unit, smaller)]),
+        *_fusing_phases(templates),
+        Phase("lower-kernels", [LowerKernels(templates, choices)]),
         *_remaining_phases(),
         Phase("schedule-remaining", [ScheduleRemainingGpu()]),
     ]
 
 
-def _fusing_phases() -> list[Phase]:
+def _fusing_phases(templates: Templates) -> list[Phase]:
     return [
         Phase("fold-batch-norm", [FoldBatchNorm()]),
-        Phase("fuse-initial-block", [FuseInitialBlock()]),
-        Phase("fuse-conv2d", [FuseConv2D()]),
+        Phase("fuse-initial-block", [FuseInitialBlock(templates)]),
+        Phase("fuse-conv2d", [FuseConv2D(templates)]),
     ]
 
 
@@ -262,16 +226,16 @@ def _compile_for_gpu(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path
     How many registers a kernel takes is known once ptxas has assigned them. What does not fit after the last attempt is for
     the inspection of the result to refuse.
     """
-    unit, smaller = GpuUnit(gpu.multiprocessors, gpu.max_registers, gpu.max_threads_per_block), Counter[str]()
+    unit, choices = GpuUnit(gpu.multiprocessors, gpu.max_registers, gpu.max_threads_per_block), FittingChoices()
     with device_compiler(gpu.arch, gpu.ptx) as made:
         for _ in range(ATTEMPTS):
-            compiled = _compile(mod, target, dump_ir, gpu_phases(unit, smaller))
+            compiled = _compile(mod, target, dump_ir, gpu_phases(unit, choices))
             kernels = assemble(made[-1], gpu.arch, find_cuda_tools()) if made else ()
             crowded = {kernel.name for kernel in kernels if kernel.spill_bytes or kernel.registers > gpu.max_registers}
-            crowded &= {f"{launch.kernel}_kernel" for launch in compiled.launches if "conv2d" in launch.kernel}
-            if not crowded:
+            templates = {launch.template for launch in compiled.launches if f"{launch.kernel}_kernel" in crowded}
+            shrunk = [choices.shrink(template) for template in templates if template is not None]
+            if not any(shrunk):
                 break
-            smaller.update(name.removesuffix("_kernel") for name in crowded)
     return compiled
 
 
@@ -281,7 +245,7 @@ def _compile(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None,
         for number, phase in enumerate(phases, start=1):
             mod = tvm.transform.Sequential(phase.passes)(mod)
             _dump(mod, dump_ir, number, phase.name)
-        launches = tuple(launches_of(mod))
+        launches = launches_of(mod, phases)
         machine = machine_phase()
         mod = tvm.transform.Sequential(machine.passes)(mod)
         _dump(mod, dump_ir, len(phases) + 1, machine.name)
@@ -295,29 +259,24 @@ def _dump(mod: tvm.IRModule, directory: Path | None, number: int, name: str) -> 
             path.write_text(mod.script(), encoding="utf-8")
 
 
-def launches_of(mod: tvm.IRModule) -> list[Launch]:
-    """Return the kernel launches of main, described by the pass that made them or, for TVM's own, by their names."""
-    described = [json.loads(str(text)) for text in mod["main"].attrs[LAUNCHES]]
+def launches_of(mod: tvm.IRModule, phases: Sequence[Phase]) -> tuple[Launch, ...]:
+    """Return the kernel launches of main after all of `phases`.
+
+    Those of the templates are as the pass that made them says, those of TVM's own are known by their names.
+    """
+    made = [launch for phase in phases for each in phase.passes if isinstance(each, LowerKernels) for launch in each.launches]
     launches = []
     for binding in Dataflow(mod).bindings:
         if not is_call(binding.value, "relax.call_tir"):
             continue
         kernel = str(binding.value.args[0].name_hint)
+        if made and made[0].kernel == kernel:
+            launches.append(made.pop(0))
+            continue
         out = binding.var.ty
         outs = list(out.fields) if isinstance(out, relax.TupleType) else [out]
-        stored = tuple(int(s) for s in outs[0].shape.values)
-        size = sum(_bytes(argument.ty) for argument in binding.value.args[1].fields) + sum(map(_bytes, outs))
-        if described and described[0]["kernel"] == kernel:
-            facts = described.pop(0)
-            ops, layers = tuple(facts["ops"]), tuple(facts["layers"])
-            known = {key: facts[key] for key in ("block", "pad", "flops", "dtype", "scale", "zero")}
-            launches.append(Launch(kernel, ops, layers, stored, bytes=size, **known))
-        else:
-            launches.append(Launch(kernel, tuple(kernel.strip("0123456789").split("_")), (), stored, 0, 0, 0, size))
-    if described:
-        raise ValueError(f"the launch of {described[0]['kernel']} got lost on the way through the pipeline")
-    return launches
-
-
-def _bytes(kind: relax.TensorType) -> int:
-    return math.prod(int(s) for s in kind.shape.values) * np.dtype(str(kind.dtype)).itemsize
+        inputs = [argument.ty for argument in binding.value.args[1].fields]
+        launches.append(Launch(kernel, tuple(kernel.strip("0123456789").split("_")), (), *footprint(inputs, outs)))
+    if made:
+        raise ValueError(f"the launch of {made[0].kernel} got lost on the way through the pipeline")
+    return tuple(launches)

@@ -65,6 +65,10 @@ class Codes:
         return (np.float32(self.scale) * (codes.astype(np.float32) - np.float32(self.zero))).astype(np.float32)
 
 
+IDENTITY = Codes()
+"""Those of a tensor without codes."""
+
+
 def quantise_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Return weights as signed bytes and the scale of each output channel, which is along `axis`."""
     others = tuple(k for k in range(weight.ndim) if k != axis)

@@ -244,7 +244,7 @@ def run_relax() -> Callable[..., Any]:
     import tvm
     from tvm import relax
 
-    from enet_tvm.kernels.register_tile import VectorUnit
+    from enet_tvm.kernels.cpu.register_tile import VectorUnit
     from enet_tvm.passes.schedule_remaining import ScheduleRemaining
     from enet_tvm.pipeline import machine_phase
     from enet_tvm.targets import load_target

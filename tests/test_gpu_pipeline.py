@@ -17,12 +17,13 @@ from enet_tvm import pipeline
 from enet_tvm.cuda.tools import find_cuda_tools
 from enet_tvm.errors import UserError
 from enet_tvm.frontend.torch_import import from_torch
-from enet_tvm.kernels.emulation import serial_threads
-from enet_tvm.kernels.gpu_tile import GpuUnit
-from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.kernels.common.launch import Launch
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.kernels.gpu.emulation import serial_threads
+from enet_tvm.kernels.gpu.tile import GpuUnit
 from enet_tvm.networks import ENet, SegNet
 from enet_tvm.passes.schedule_remaining import ScheduleRemaining
-from enet_tvm.pipeline import Compiled, compile_module, gpu_phases, machine_phase
+from enet_tvm.pipeline import Compiled, compile_module, gpu_phases, launches_of, machine_phase
 from enet_tvm.targets import load_target
 
 TX1, H200 = GpuUnit(2, 80), GpuUnit(132, 128)
@@ -40,16 +41,17 @@ class SerialThreads:
         return serial
 
 
-def emulated(network: nn.Module, x: torch.Tensor, unit: GpuUnit) -> tuple[np.ndarray, list[pipeline.Launch]]:
+def emulated(network: nn.Module, x: torch.Tensor, unit: GpuUnit) -> tuple[np.ndarray, tuple[Launch, ...]]:
     """Return what a GPU's kernels compute, and their launches; what no template covers is scheduled for the CPU."""
     target = load_target("native").to_tvm()
     mod = from_torch(network, tuple(x.shape))
     with target:
-        for phase in gpu_phases(unit):
+        phases = gpu_phases(unit)
+        for phase in phases:
             passes = [ScheduleRemaining(VectorUnit.of(target).lanes)] if phase.name == "schedule-remaining" else phase.passes
             after = [SerialThreads()] if phase.name == "lower-kernels" else []
             mod = tvm.transform.Sequential([*passes, *after])(mod)
-        launches = pipeline.launches_of(mod)
+        launches = launches_of(mod, phases)
         mod = tvm.transform.Sequential(machine_phase().passes)(mod)
         executable = tvm.compile(mod, target, relax_pipeline=None)
     return relax.VirtualMachine(executable, tvm.cpu())["main"](tvm.runtime.tensor(x.numpy())).numpy(), launches
@@ -81,7 +83,7 @@ def test_enet_says_what_pytorch_says(randomised, unit: GpuUnit, shape: tuple[int
     close(actual, expected)
     # The paper blames their number.
     assert len(launches) <= 95
-    assert {launch.block for launch in launches} == {0}
+    assert {launch.layout.block for launch in launches} == {0}
     modules = dict(network.named_modules())
     assert all(launch.layers and set(launch.layers) <= set(modules) for launch in launches)
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from enet_tvm.errors import UserError
 from enet_tvm.frontend.torch_import import from_torch
-from enet_tvm.kernels.elements import dot_products
+from enet_tvm.kernels.common.elements import dot_products
+from enet_tvm.kernels.common.launch import Launch
 from enet_tvm.networks import ENet
 from enet_tvm.networks.enet import InitialBlock
 from enet_tvm.networks.variant import PAPER
-from enet_tvm.pipeline import Launch, Numerics, compile_module
+from enet_tvm.pipeline import Numerics, compile_module
 from enet_tvm.targets import load_target
 
 LOW, HIGH = -100.0, 155.0
@@ -116,7 +117,7 @@ def test_short_elements_are_exact_where_they_can_be(native, dtype: str, channels
     expected = network(x).numpy()
     assert np.unique(expected).size >= 10, "the test network says too little"
     found, launches = compiled(network, x, native, Numerics(dtype, ranges))  # type: ignore[arg-type]
-    assert sum(launch.dtype != "float32" for launch in launches) >= 8
+    assert sum(launch.layout.dtype != "float32" for launch in launches) >= 8
     # int8 multiplies by reciprocals, so its last bits may differ; a wrong code differs by a whole number.
     assert np.allclose(found, expected, atol=1e-3, rtol=0)
 
@@ -142,12 +143,12 @@ def test_the_initial_block_is_exact_where_it_can_be(native, dtype: str, pool: in
     ranges = dict.fromkeys(("input", "initial.act"), (LOW, HIGH))
     found, launches = compiled(network, x, native, Numerics(dtype, ranges))  # type: ignore[arg-type]
     assert launches[0].kernel == "initial_block"
-    assert launches[0].dtype != "float32"
+    assert launches[0].layout.dtype != "float32"
     assert np.allclose(found, network(x).numpy(), atol=1e-3, rtol=0)
 
 
 @torch.inference_mode()
-def test_minimal_filtering_between_tensors_of_bfloat16(native):
+def test_winograd_between_tensors_of_bfloat16(native):
     """Its transforms and products are float32: only what is stored is rounded."""
     need("bfloat16", native)
     torch.manual_seed(0)
@@ -155,7 +156,7 @@ def test_minimal_filtering_between_tensors_of_bfloat16(native):
     network = nn.Sequential(nn.Conv2d(3, 32, 1), *middle, nn.Conv2d(32, 32, 1), nn.Conv2d(32, 5, 1)).eval()
     x = torch.randn(1, 3, 45, 80)
     found, launches = compiled(network, x, native, Numerics("bfloat16"))
-    between = [launch for launch in launches if launch.dtype == "bfloat16"]
+    between = [launch for launch in launches if launch.layout.dtype == "bfloat16"]
     assert sum("_winograd" in launch.kernel for launch in between) == 2
     expected = network(x).numpy()
     # Five tensors, each rounded to a relative half of 2^-8.
@@ -224,8 +225,8 @@ def test_what_others_read_stays_float32(native):
     x = torch.randn(1, 3, 8, 8)
     ranges = {name: (-4.0, 4.0) for name, _ in network.named_modules()}
     found, launches = compiled(network, x, native, Numerics("int8", ranges))
-    assert [launch.dtype for launch in launches if launch.layers == ("b",)] == ["float32"]
-    assert [launch.dtype for launch in launches if launch.layers == ("a",)] != ["float32"]
+    assert [launch.layout.dtype for launch in launches if launch.layers == ("b",)] == ["float32"]
+    assert [launch.layout.dtype for launch in launches if launch.layers == ("a",)] != ["float32"]
     assert np.abs(found - network(x).numpy()).max() < 0.05
 
 

@@ -21,10 +21,12 @@ from enet_tvm import pipeline
 from enet_tvm.artifact import elf_architecture
 from enet_tvm.errors import UserError
 from enet_tvm.frontend.torch_import import from_torch
+from enet_tvm.kernels.common.launch import Launch
 from enet_tvm.machine import cpu_features
 from enet_tvm.networks import ENet
 from enet_tvm.networks.enet import InitialBlock
-from enet_tvm.pipeline import Compiled, Launch, compile_module, graph_phases
+from enet_tvm.ops import PLANAR
+from enet_tvm.pipeline import Compiled, compile_module, graph_phases
 from enet_tvm.size import Size
 from enet_tvm.targets import TargetSpec, load_target
 
@@ -171,9 +173,9 @@ def test_flops_are_the_networks(compiled: Compiled, network: nn.Module):
 
 def test_the_blocks_are_the_targets_vectors(compiled: Compiled):
     lanes = pipeline.VectorUnit.of(load_target("native").to_tvm()).lanes
-    assert {launch.block for launch in compiled.launches[:-1]} <= {4, lanes}
-    assert lanes in {launch.block for launch in compiled.launches}
-    assert compiled.launches[-1].block == 0
+    assert {launch.layout.block for launch in compiled.launches[:-1]} <= {4, lanes}
+    assert lanes in {launch.layout.block for launch in compiled.launches}
+    assert compiled.launches[-1].layout == PLANAR
 
 
 def test_a_file_for_each_phase(compiled: Compiled, dump: Path):
@@ -216,7 +218,7 @@ def test_code_for_another_architecture(imported: tvm.IRModule, compiled: Compile
     arm.executable.export_library(str(tmp_path / "enet.so"), fcompile=keep)
     assert elf_architecture(tmp_path / "enet.so") == "aarch64"
     assert [launch.ops for launch in arm.launches] == [launch.ops for launch in compiled.launches]
-    assert {launch.block for launch in arm.launches[:-1]} == {4}
+    assert {launch.layout.block for launch in arm.launches[:-1]} == {4}
 
 
 OTHERS: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {

@@ -1,5 +1,5 @@
-"""CPU kernels as TensorIR, generated from a few parameters: one register tile for every convolution of the network.
+"""Kernels as TensorIR, generated from a few parameters; a file has one kind: tile, kernel, how weights lie, and template.
 
-Each module builds ``PrimFunc`` s for one operator of the `enet` dialect. Nothing is searched: the register file
-that the target has decides the tile (`register_tile`), and rows of the picture go to the cores.
+`cpu` and `gpu` hold those of a device each, and in ``templates.py`` the order in which they are asked; `common` holds what
+both are made with. Nothing is searched: what the target has of registers decides the tile, unless tuning has found a better.
 """

@@ -6,6 +6,7 @@ Importing the package registers them. They print, type-check and legalise like T
 from enet_tvm.ops.conv2d import FusedConv2D, fused_conv2d
 from enet_tvm.ops.initial_block import InitialBlockAttrs, initial_block
 from enet_tvm.ops.layout import PLANAR, Layout, pack, unpack
+from enet_tvm.ops.spec import Spec, passes_codes, spec_of
 from enet_tvm.ops.window import MaxPool2DWithWindow, MaxUnpool2D, max_pool2d_with_window, max_unpool2d
 
 __all__ = [
@@ -15,10 +16,13 @@ __all__ = [
     "Layout",
     "MaxPool2DWithWindow",
     "MaxUnpool2D",
+    "Spec",
     "fused_conv2d",
     "initial_block",
     "max_pool2d_with_window",
     "max_unpool2d",
     "pack",
+    "passes_codes",
+    "spec_of",
     "unpack",
 ]

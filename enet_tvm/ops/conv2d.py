@@ -96,6 +96,11 @@ class FusedConv2D:
         return names + (["argmax"] if self.argmax else [])
 
     @property
+    def doubles(self) -> bool:
+        """Whether a transposed convolution makes height and width twice the input's."""
+        return self.transposed and self.strides == (2, 2) and self.out_shape[2:] == tuple(2 * s for s in self.data_shape[2:])
+
+    @property
     def kernel_name(self) -> str:
         """A name for its kernel: what it computes and on what shape."""
         parts = [f"{self.operators[0]}_{self.kernel[0]}x{self.kernel[1]}"]

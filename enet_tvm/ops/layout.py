@@ -12,6 +12,7 @@ from tvm import relax, te
 from enet_tvm.ops.registry import register_op, static_shape
 
 DType = Literal["float32", "bfloat16", "uint8", "int8"]
+Shape = tuple[int, int, int, int]
 
 _PER_WORD: dict[DType, int] = {"float32": 1, "bfloat16": 2, "uint8": 4, "int8": 4}
 
@@ -62,7 +63,7 @@ class Layout:
             raise ValueError(f"{c} channels cannot be stored in blocks of {self.block}")
         return (n, c // self.block, h, w + 2 * self.pad, self.block // self.per_word)
 
-    def logical(self, stored: tuple[int, ...]) -> tuple[int, int, int, int]:
+    def logical(self, stored: tuple[int, ...]) -> Shape:
         """Return N x C x H x W of a tensor of this stored shape."""
         if self.block == 0:
             n, c, h, w = stored
@@ -86,6 +87,11 @@ class Layout:
 
 
 PLANAR = Layout()
+
+
+def logical_shape(stored: relax.Expr, layout: Layout = PLANAR) -> Shape:
+    """Return N x C x H x W of a tensor expression that is stored in `layout`."""
+    return layout.logical(static_shape(stored))
 
 
 def _infer_pack(call: relax.Call) -> relax.TensorType:

@@ -9,87 +9,94 @@ without an error; nothing here goes through it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import tvm
 from tvm import relax, te
 from tvm.tirx import Select, const
 
-from enet_tvm.ops.layout import PLANAR, Layout
-from enet_tvm.ops.registry import register_op, static_shape
+from enet_tvm.ops.layout import PLANAR, Layout, Shape, logical_shape
+from enet_tvm.ops.registry import register_op
 
 
 @dataclass(frozen=True)
 class MaxUnpool2D:
-    """Attributes of ``enet.max_unpool2d``.
+    """What ``enet.max_unpool2d`` computes.
 
     Attributes
     ----------
+    data_shape : tuple of int
+        Logical N x C x H x W of the input.
     output_size : (int, int)
         Height and width of the unpooled plane: twice the input's, or one more, which stays zero.
     data_layout, out_layout : Layout
         How input and output are stored; the window indices lie as an unpadded `data_layout`.
     """
 
+    data_shape: Shape
     output_size: tuple[int, int]
     data_layout: Layout = PLANAR
     out_layout: Layout = PLANAR
 
-    def to_attrs(self) -> tvm.ir.DictAttrs:
-        """Return the operator attributes."""
-        return tvm.ir.make_node(
-            "ir.DictAttrs",
-            output_size=list(self.output_size),
-            data_layout=self.data_layout.to_attr(),
-            out_layout=self.out_layout.to_attr(),
-        )
+    layers: ClassVar[tuple[str, ...]] = ()
+    operators: ClassVar[list[str]] = ["max_unpool2d"]
+    multiply_adds: ClassVar[int] = 0
 
     @classmethod
     def from_call(cls, call: relax.Call) -> MaxUnpool2D:
-        """Return the attributes of a call of the operator."""
+        """Return what a call of the operator computes."""
         height, width = (int(v) for v in call.attrs["output_size"])
-        return cls((height, width), *(Layout.from_attr(call.attrs[key]) for key in ("data_layout", "out_layout")))
+        data, out = (Layout.from_attr(call.attrs[key]) for key in ("data_layout", "out_layout"))
+        return cls(logical_shape(call.args[0], data), (height, width), data, out)
+
+    @property
+    def out_shape(self) -> Shape:
+        """Logical N x C x `output_size` of the output."""
+        return (*self.data_shape[:2], *self.output_size)
 
 
 @dataclass(frozen=True)
 class MaxPool2DWithWindow:
-    """Attributes of ``enet.max_pool2d_with_window``.
+    """What ``enet.max_pool2d_with_window`` computes.
 
     Attributes
     ----------
+    data_shape : tuple of int
+        Logical N x C x H x W of the input.
     data_layout, out_layout : Layout
         How input and maxima are stored; the window indices lie as an unpadded `out_layout`.
     """
 
+    data_shape: Shape
     data_layout: Layout = PLANAR
     out_layout: Layout = PLANAR
 
-    def to_attrs(self) -> tvm.ir.DictAttrs:
-        """Return the operator attributes."""
-        return tvm.ir.make_node(
-            "ir.DictAttrs",
-            data_layout=self.data_layout.to_attr(),
-            out_layout=self.out_layout.to_attr(),
-        )
+    layers: ClassVar[tuple[str, ...]] = ()
+    operators: ClassVar[list[str]] = ["max_pool2d_with_window"]
+    multiply_adds: ClassVar[int] = 0
 
     @classmethod
     def from_call(cls, call: relax.Call) -> MaxPool2DWithWindow:
-        """Return the attributes of a call of the operator."""
-        return cls(*(Layout.from_attr(call.attrs[key]) for key in ("data_layout", "out_layout")))
+        """Return what a call of the operator computes."""
+        data, out = (Layout.from_attr(call.attrs[key]) for key in ("data_layout", "out_layout"))
+        return cls(logical_shape(call.args[0], data), data, out)
+
+    @property
+    def out_shape(self) -> Shape:
+        """Logical N x C x H/2 x W/2 of the maxima, and of the window indices."""
+        n, channels, height, width = self.data_shape
+        return n, channels, height // 2, width // 2
 
 
 def _infer_pool(call: relax.Call) -> relax.TupleType:
     attrs = MaxPool2DWithWindow.from_call(call)
-    n, c, h, w = attrs.data_layout.logical(static_shape(call.args[0]))
-    shape = (n, c, h // 2, w // 2)
-    maxima = relax.TensorType(attrs.out_layout.physical(shape), call.args[0].ty.dtype)
-    return relax.TupleType([maxima, relax.TensorType(attrs.out_layout.window().physical(shape), "uint8")])
+    maxima = relax.TensorType(attrs.out_layout.physical(attrs.out_shape), call.args[0].ty.dtype)
+    return relax.TupleType([maxima, relax.TensorType(attrs.out_layout.window().physical(attrs.out_shape), "uint8")])
 
 
 def _infer_unpool(call: relax.Call) -> relax.TensorType:
     attrs = MaxUnpool2D.from_call(call)
-    n, c, _, _ = attrs.data_layout.logical(static_shape(call.args[0]))
-    return relax.TensorType(attrs.out_layout.physical((n, c, *attrs.output_size)), call.args[0].ty.dtype)
+    return relax.TensorType(attrs.out_layout.physical(attrs.out_shape), call.args[0].ty.dtype)
 
 
 def te_max_pool2d_with_window(x: te.Tensor) -> tuple[te.Tensor, te.Tensor]:
@@ -143,8 +150,9 @@ def max_pool2d_with_window(x: relax.Expr, layout: Layout = PLANAR, out_layout: L
 
     `x` is stored in `layout`, the maxima in `out_layout`, which by default is that without padding, as the indices are.
     """
-    attrs = MaxPool2DWithWindow(layout, replace(layout, pad=0) if out_layout is None else out_layout)
-    return relax.Call(_POOL, [x], attrs.to_attrs())
+    out_layout = replace(layout, pad=0) if out_layout is None else out_layout
+    attrs = tvm.ir.make_node("ir.DictAttrs", data_layout=layout.to_attr(), out_layout=out_layout.to_attr())
+    return relax.Call(_POOL, [x], attrs)
 
 
 def max_unpool2d(
@@ -158,4 +166,7 @@ def max_unpool2d(
 
     `x` is stored in `layout`, `window` as that without padding, and the result in `out_layout`, of the same block.
     """
-    return relax.Call(_UNPOOL, [x, window], MaxUnpool2D(output_size, layout, out_layout).to_attrs())
+    attrs = tvm.ir.make_node(
+        "ir.DictAttrs", output_size=list(output_size), data_layout=layout.to_attr(), out_layout=out_layout.to_attr()
+    )
+    return relax.Call(_UNPOOL, [x, window], attrs)

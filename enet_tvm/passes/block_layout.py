@@ -14,8 +14,10 @@ from tvm import relax
 
 from enet_tvm import ops
 from enet_tvm.dataflow import Dataflow, Rewriter, is_call, is_result, variables
-from enet_tvm.kernels.conv2d import column_reach
-from enet_tvm.kernels.coverage import channel_block, out_block, runs_blocked, runs_planar
+from enet_tvm.kernels.common.template import Templates
+from enet_tvm.kernels.cpu.blocking import channel_block
+from enet_tvm.kernels.cpu.conv2d import column_reach
+from enet_tvm.kernels.cpu.downsampler import filters_of
 from enet_tvm.ops import PLANAR, FusedConv2D, Layout
 from enet_tvm.ops.layout import DType
 
@@ -26,14 +28,14 @@ class BlockLayout:
 
     Parameters
     ----------
-    lanes : int
-        float32 values in a vector register of the target.
+    templates : Templates
+        Those of the CPU, which say which layouts they can write.
     dtype : {"float32", "bfloat16", "uint8", "int8"}
         Of the elements of such tensors as only kernels of the templates read; others stay float32.
     """
 
-    def __init__(self, lanes: int, dtype: DType = "float32") -> None:
-        self.lanes = lanes
+    def __init__(self, templates: Templates, dtype: DType = "float32") -> None:
+        self.templates = templates
         self.dtype = dtype
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
@@ -42,7 +44,7 @@ class BlockLayout:
         wide: set[relax.Var] = set()
         while True:
             try:
-                return _Assignment(graph, self.lanes, self.dtype, wide).run()
+                return _Assignment(graph, self.templates, self.dtype, wide).run()
             except _ReadOutsideError as found:
                 wide.update(found.tensors)
 
@@ -56,9 +58,10 @@ class _ReadOutsideError(Exception):
 
 
 class _Assignment:
-    def __init__(self, graph: Dataflow, lanes: int, dtype: DType, wide: set[relax.Var]) -> None:
+    def __init__(self, graph: Dataflow, templates: Templates, dtype: DType, wide: set[relax.Var]) -> None:
         self.graph = graph
-        self.lanes = lanes
+        self.templates = templates
+        self.lanes: int = templates.unit.lanes
         self.dtype = dtype
         self.wide = wide
         self.rewriter = Rewriter()
@@ -66,10 +69,16 @@ class _Assignment:
         self.pads: dict[relax.Var, int] = {}
         self.pooled: dict[relax.Var, Layout] = {}
         self.converted: dict[relax.Expr, list[tuple[Layout, relax.Var]]] = {}
+        self.forms: dict[relax.Var, ops.InitialBlockAttrs] = {}
         for binding in graph.bindings:
             if is_call(binding.value, "enet.fused_conv2d"):
                 data, reach = binding.value.args[0], column_reach(FusedConv2D.from_call(binding.value))
                 self.pads[data] = max(self.pads.get(data, 0), reach)
+            elif is_call(binding.value, "enet.initial_block"):
+                data, form = binding.value.args[0], templates.covered_forms(ops.InitialBlockAttrs.from_call(binding.value))[0]
+                self.forms[binding.var] = form
+                if form.data_layout.block:
+                    self.pads[data] = max(self.pads.get(data, 0), column_reach(filters_of(form)))
 
     def run(self) -> tvm.IRModule:
         for binding in self.graph.bindings:
@@ -125,8 +134,9 @@ class _Assignment:
     def _conv2d(self, binding: relax.VarBinding) -> None:
         attrs = FusedConv2D.from_call(binding.value)
         data, weight, bias, *rest = binding.value.args
-        planar = runs_planar(attrs) and (self._leaves(binding.var) or not runs_blocked(attrs))
-        out = PLANAR if planar else self._chosen(binding.var, out_block(attrs, self.lanes))
+        layouts = [form.out_layout for form in self.templates.covered_forms(attrs)]
+        planar = PLANAR in layouts and (self._leaves(binding.var) or len(layouts) == 1)
+        out = PLANAR if planar else self._chosen(binding.var, layouts[0].block)
         slopes = [rest.pop(0) for kind in (attrs.inner_activation, attrs.activation) if kind == "prelu"]
         block = channel_block(attrs.data_shape[1], self.lanes) or 1
         data, data_layout = self._stored(data, Layout(block, self.pads[data]), exact=False)
@@ -138,12 +148,22 @@ class _Assignment:
         self._bind(binding, relax.Call(binding.value.op, [data, weight, bias, *slopes, *rest], attrs.to_attrs()), out)
 
     def _initial_block(self, binding: relax.VarBinding) -> None:
-        attrs = ops.InitialBlockAttrs.from_call(binding.value)
+        attrs = self.forms[binding.var]
         data, weight, *vectors = binding.value.args
-        block = channel_block(int(binding.var.ty.shape.values[1]), self.lanes)
-        layout = self._chosen(binding.var, block)
-        data, _ = self._stored(data, PLANAR, exact=True)
-        self._bind(binding, ops.initial_block(replace(attrs, out_layout=layout), data, weight, *vectors), layout)
+        layout = self._chosen(binding.var, attrs.out_layout.block)
+        if attrs.data_layout.block:
+            data, inner = self._stored(data, replace(attrs.data_layout, pad=self.pads[data]), exact=False)
+        else:
+            if layout.codes and not self._has_range(data):
+                layout = replace(layout, dtype="float32")
+            data, inner = self._stored(data, PLANAR, exact=True)
+        attrs = replace(attrs, data_layout=inner, out_layout=layout)
+        self._bind(binding, ops.initial_block(attrs, data, weight, *vectors), layout)
+
+    def _has_range(self, var: relax.Var) -> bool:
+        """Whether calibration knows the values of a planar tensor: the network's input, or what a template's kernel writes."""
+        value = self.graph.value(var)
+        return value is None or is_call(value, "enet.fused_conv2d") or is_call(value, "enet.initial_block")
 
     def _pools_blocked(self, binding: relax.VarBinding) -> bool:
         taken_apart = all(isinstance(value, relax.TupleGetItem) for value in self._readers(binding.var))
@@ -200,5 +220,5 @@ class _Assignment:
     def _leaves(self, var: relax.Var) -> bool:
         """Whether nothing of the `enet` dialect reads `var`: then it had better be NCHW at once."""
         users = self.graph.users.get(var, [])
-        inside = ("enet.fused_conv2d", "enet.max_pool2d_with_window", "enet.max_unpool2d")
+        inside = ("enet.fused_conv2d", "enet.initial_block", "enet.max_pool2d_with_window", "enet.max_unpool2d")
         return is_result(self.graph, var) or not any(is_call(self.graph.value(u), name) for u in users for name in inside)

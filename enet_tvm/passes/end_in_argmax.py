@@ -8,7 +8,7 @@ import tvm
 from tvm import relax
 
 from enet_tvm.dataflow import Dataflow, Rewriter, is_call
-from enet_tvm.kernels.coverage import runs_planar
+from enet_tvm.kernels.common.template import Templates
 from enet_tvm.ops import FusedConv2D
 
 
@@ -16,27 +16,41 @@ from enet_tvm.ops import FusedConv2D
 class EndInArgmax:
     """Return, instead of N x classes x H x W logits, the N x H x W uint8 class of the largest, the first of equals.
 
-    A last convolution that a planar kernel computes takes the argmax into its epilogue; after anything else TVM's own
+    A last convolution that has a kernel with the argmax in its epilogue becomes that; after anything else TVM's own
     argmax follows.
+
+    Parameters
+    ----------
+    templates : Templates
+        Those of the device.
     """
+
+    def __init__(self, templates: Templates) -> None:
+        self.templates = templates
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module whose ``main`` returns labels."""
         graph = Dataflow(mod)
         rewriter = Rewriter()
         last = _source(graph)
-        inside = _fusible(graph.value(last)) and len(graph.users.get(last, [])) <= 1
+        attrs = self._labelling(graph.value(last)) if len(graph.users.get(last, [])) <= 1 else None
         for binding in graph.bindings:
-            if inside and binding.var.same_as(last):
-                attrs = replace(FusedConv2D.from_call(binding.value), argmax=True)
+            if attrs is not None and binding.var.same_as(last):
                 call = relax.Call(binding.value.op, list(binding.value.args), attrs.to_attrs())
                 rewriter.replace(binding.var, rewriter.emit(rewriter.mapped(call), binding.var))
             else:
                 rewriter.keep(binding)
-        if inside:
+        if attrs is not None:
             return graph.rebuilt(rewriter)
         wide = rewriter.emit(relax.op.argmax(rewriter.mapped(graph.result), axis=1), last, f"{last.name}#argmax")
         return graph.rebuilt(rewriter, rewriter.emit(relax.op.astype(wide, "uint8"), graph.result))
+
+    def _labelling(self, value: relax.Expr | None) -> FusedConv2D | None:
+        """Return a convolution with the argmax in its epilogue, None where there is no kernel for that."""
+        if not is_call(value, "enet.fused_conv2d"):
+            return None
+        attrs = replace(FusedConv2D.from_call(value), argmax=True)
+        return attrs if self.templates.covered_forms(attrs) else None
 
 
 def _source(graph: Dataflow) -> relax.Var:
@@ -45,7 +59,3 @@ def _source(graph: Dataflow) -> relax.Var:
     while isinstance(value := graph.value(var), relax.Var):
         var = value
     return var
-
-
-def _fusible(value: relax.Expr | None) -> bool:
-    return is_call(value, "enet.fused_conv2d") and runs_planar(FusedConv2D.from_call(value))

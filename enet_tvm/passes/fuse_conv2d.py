@@ -16,7 +16,7 @@ from tvm import relax
 
 from enet_tvm import ops
 from enet_tvm.dataflow import Dataflow, Rewriter, constant, constant_value, is_call, layer_of
-from enet_tvm.kernels.coverage import covered
+from enet_tvm.kernels.common.template import Templates
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="FuseConv2D")
@@ -24,7 +24,15 @@ class FuseConv2D:
     """Replace every plain and transposed convolution by ``enet.fused_conv2d`` with its epilogue.
 
     What no template covers (groups, asymmetric padding, odd strides) is left to TVM.
+
+    Parameters
+    ----------
+    templates : Templates
+        Those of the device.
     """
+
+    def __init__(self, templates: Templates) -> None:
+        self.templates = templates
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with fused convolutions."""
@@ -32,7 +40,7 @@ class FuseConv2D:
         chains: dict[relax.Var, _Chain] = {}
         taken: set[relax.Var] = set()
         for binding in graph.bindings:
-            chain = _start(binding, graph)
+            chain = _start(binding, graph, self.templates)
             if chain is not None:
                 _extend(chain, graph, taken)
                 chains[chain.end] = chain
@@ -49,6 +57,7 @@ class FuseConv2D:
 class _Chain:
     """A convolution and what has been found to follow it."""
 
+    templates: Templates
     attrs: ops.FusedConv2D
     data: relax.Expr
     weight: relax.Expr
@@ -71,7 +80,7 @@ class _Chain:
         return ops.fused_conv2d(self.attrs, data, self.weight, constant(bias), slope, residual, window, inner_slope)
 
 
-def _start(binding: relax.VarBinding, graph: Dataflow) -> _Chain | None:
+def _start(binding: relax.VarBinding, graph: Dataflow, templates: Templates) -> _Chain | None:
     value = binding.value
     transposed = is_call(value, "relax.nn.conv2d_transpose")
     if not transposed and not is_call(value, "relax.nn.conv2d"):
@@ -93,7 +102,9 @@ def _start(binding: relax.VarBinding, graph: Dataflow) -> _Chain | None:
         transposed=transposed,
         layers=(layer_of(binding.var),),
     )
-    return _Chain(attrs, value.args[0], value.args[1], binding.var) if covered(attrs) else None
+    if not templates.covered_forms(attrs):
+        return None
+    return _Chain(templates, attrs, value.args[0], value.args[1], binding.var)
 
 
 def _extend(chain: _Chain, graph: Dataflow, taken: set[relax.Var]) -> None:
@@ -148,7 +159,7 @@ def _take_add(chain: _Chain, graph: Dataflow, value: relax.Call) -> bool:
         inner_activation=chain.attrs.activation,
         activation="none",
     )
-    if not covered(longer):
+    if not chain.templates.covered_forms(longer):
         return False
     chain.slope, chain.inner_slope = None, chain.slope
     chain.attrs = replace(longer, layers=longer.layers if kind == "add" else (*longer.layers, layer_of(other)))

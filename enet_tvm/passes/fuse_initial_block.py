@@ -8,7 +8,8 @@ from tvm import relax
 
 from enet_tvm import ops
 from enet_tvm.dataflow import Dataflow, Rewriter, constant, constant_value, is_call, layer_of
-from enet_tvm.kernels.coverage import SMALLEST_BLOCK, channel_block
+from enet_tvm.kernels.common.template import Templates
+from enet_tvm.ops.layout import logical_shape
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="FuseInitialBlock")
@@ -16,13 +17,21 @@ class FuseInitialBlock:
     """Replace convolution | pooling -> concatenation -> PReLU or ReLU by ``enet.initial_block``.
 
     Expects batch norms to be folded: the pooled half is then a multiplication and an addition.
+
+    Parameters
+    ----------
+    templates : Templates
+        Those of the device; what none of them covers is left as it is.
     """
+
+    def __init__(self, templates: Templates) -> None:
+        self.templates = templates
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with the block as one operator, or as it was if there is none."""
         graph, rewriter = Dataflow(mod), Rewriter()
         for binding in graph.bindings:
-            fused = _match(graph, rewriter, binding)
+            fused = _match(graph, rewriter, binding, self.templates)
             if fused is None:
                 rewriter.keep(binding)
             else:
@@ -30,7 +39,7 @@ class FuseInitialBlock:
         return graph.rebuilt(rewriter)
 
 
-def _match(graph: Dataflow, rewriter: Rewriter, binding: relax.VarBinding) -> relax.Call | None:
+def _match(graph: Dataflow, rewriter: Rewriter, binding: relax.VarBinding, templates: Templates) -> relax.Call | None:
     value = binding.value
     if is_call(value, "relax.nn.prelu"):
         slope = constant_value(value.args[1])
@@ -62,17 +71,19 @@ def _match(graph: Dataflow, rewriter: Rewriter, binding: relax.VarBinding) -> re
         or (_ints(pool, "pool_size"), set(_ints(pool, "padding"))) not in (([2, 2], {0}), ([3, 3], {1}))
         or _ints(pool, "strides") != [2, 2]
         or _ints(pool, "dilation") != [1, 1]
-        or channel_block(concat_channels(concat), SMALLEST_BLOCK) == 0
         or height % 2
         or width % 2
     ):
+        return None
+    layers = tuple(dict.fromkeys(layer_of(var) for var in (filtered, pooled, value.args[0], binding.var)))
+    shape = logical_shape(convolution.args[0])
+    attrs = ops.InitialBlockAttrs(shape, weight.shape[0], _ints(pool, "pool_size")[0], layers=layers)
+    if not templates.covered_forms(attrs):
         return None
     vectors = [
         constant(v.reshape(-1)) for v in (bias, scale, shift, np.broadcast_to(slope.reshape(-1), concat_channels(concat)))
     ]
     data = rewriter.mapped(convolution.args[0])
-    layers = tuple(dict.fromkeys(layer_of(var) for var in (filtered, pooled, value.args[0], binding.var)))
-    attrs = ops.InitialBlockAttrs(layers=layers, pool=_ints(pool, "pool_size")[0])
     return ops.initial_block(attrs, data, convolution.args[1], *vectors)
 
 

@@ -7,7 +7,7 @@ import math
 import tvm
 from tvm import s_tir
 
-from enet_tvm.kernels.choices import DEFAULTS, Choices
+from enet_tvm.kernels.common.choices import DEFAULTS, Choices
 
 SCHEDULED = "tirx.is_scheduled"
 

@@ -11,7 +11,7 @@ import tvm
 import tvm_ffi
 from tvm import s_tir
 
-from enet_tvm.kernels.templates import Template
+from enet_tvm.kernels.common.template import Template
 
 
 def template_key(template: Template) -> str:

@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from enet_tvm.artifact import TuningInfo
 from enet_tvm.errors import UserError
 from enet_tvm.files import read_json
-from enet_tvm.kernels.choices import Choices
-from enet_tvm.kernels.register_tile import VectorUnit
-from enet_tvm.kernels.templates import Template
+from enet_tvm.kernels.common.choices import Choices
+from enet_tvm.kernels.common.template import Template
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.places import search_roots
 from enet_tvm.size import Size
 from enet_tvm.targets import TargetSpec, known_targets, load_target

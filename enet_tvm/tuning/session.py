@@ -14,7 +14,7 @@ from typing import Any, Literal
 from enet_tvm.artifact import Manifest
 from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.errors import UserError
-from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.networks import read_info
 from enet_tvm.places import find_file
 from enet_tvm.size import DEFAULT_SIZE, Size

@@ -12,8 +12,8 @@ import tvm
 from tvm import s_tir, tirx
 
 from enet_tvm.artifact import Kernel
-from enet_tvm.kernels.choices import Choices
-from enet_tvm.kernels.templates import Template
+from enet_tvm.kernels.common.choices import Choices
+from enet_tvm.kernels.common.template import Template
 from enet_tvm.passes.schedule_remaining import is_blocks, schedule_for_cpu
 from enet_tvm.tuning.keys import fingerprint, plain, point_dict, template_json, template_key
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from enet_tvm import compiler
 from enet_tvm.cli.main import main
-from enet_tvm.kernels.elements import dot_products
+from enet_tvm.kernels.common.elements import dot_products
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.places import find_file
 from enet_tvm.targets import load_target

@@ -20,11 +20,11 @@ from torch.nn import functional as F
 
 from enet_tvm.cuda import device_compiler as module
 from enet_tvm.cuda.device_compiler import device_compiler
-from enet_tvm.kernels.gpu_conv2d import conv2d_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
-from enet_tvm.kernels.gpu_initial_block import gpu_initial_block, pack_gpu_initial_weight
-from enet_tvm.kernels.gpu_pooling import gpu_max_pool2d_with_window, gpu_max_unpool2d
-from enet_tvm.kernels.gpu_tile import GpuUnit
-from enet_tvm.kernels.gpu_transposed import gpu_conv2d_transpose, pack_transposed_weight, transposed_tile
+from enet_tvm.kernels.gpu.conv2d import conv2d_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
+from enet_tvm.kernels.gpu.initial_block import gpu_initial_block, initial_tiles, pack_gpu_initial_weight
+from enet_tvm.kernels.gpu.pooling import gpu_max_pool2d_with_window, gpu_max_unpool2d
+from enet_tvm.kernels.gpu.tile import GpuUnit
+from enet_tvm.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight, transposed_tile
 from enet_tvm.ops import FusedConv2D
 from enet_tvm.targets import load_target
 from enet_tvm.toolchain import zig_linker
@@ -166,7 +166,7 @@ def test_the_initial_block(run):
     arrays = run(
         gpu_initial_block((1, 3, 10, 12), 13),
         data=data,
-        weight=copied(pack_gpu_initial_weight(weight, 16)),
+        weight=copied(pack_gpu_initial_weight(weight, 16, initial_tiles(16)[0])),
         bias=copied(np.concatenate([bias, np.zeros(3, np.float32)])),
         scale=scale,
         shift=shift,

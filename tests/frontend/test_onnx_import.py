@@ -13,6 +13,8 @@ from enet_tvm.errors import UserError
 from enet_tvm.frontend.onnx_export import export_onnx
 from enet_tvm.frontend.onnx_import import from_onnx, read_onnx_info
 from enet_tvm.frontend.torch_import import from_torch
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.kernels.cpu.templates import cpu_templates
 from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
 from enet_tvm.passes.fuse_conv2d import FuseConv2D
 from enet_tvm.passes.fuse_initial_block import FuseInitialBlock
@@ -28,7 +30,8 @@ def run(mod, x):
 
 def fused(mod):
     """Return {variable: (operator, attributes)} after the project's fusion, leaving out which layers went into it."""
-    mod = tvm.ir.transform.Sequential([FoldBatchNorm(), FuseInitialBlock(), FuseConv2D()])(mod)
+    templates = cpu_templates(VectorUnit(16, 32))
+    mod = tvm.ir.transform.Sequential([FoldBatchNorm(), FuseInitialBlock(templates), FuseConv2D(templates)])(mod)
     made = {}
     for binding in Dataflow(mod).bindings:
         if isinstance(binding.value, tvm.ir.Call):

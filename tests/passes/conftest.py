@@ -12,7 +12,8 @@ from torch import nn
 
 from enet_tvm.dataflow import Dataflow, is_call
 from enet_tvm.frontend.torch_import import from_torch
-from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.kernels.cpu.templates import cpu_templates
 from enet_tvm.networks import ENet
 from enet_tvm.ops import FusedConv2D
 from enet_tvm.passes.block_layout import BlockLayout
@@ -22,6 +23,7 @@ from enet_tvm.passes.fuse_initial_block import FuseInitialBlock
 from enet_tvm.passes.lower_kernels import LowerKernels
 
 UNIT = VectorUnit(lanes=16, registers=32)
+TEMPLATES = cpu_templates(UNIT)
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +62,8 @@ def transformed(run_relax) -> Callable[..., tvm.IRModule]:
         with torch.no_grad():
             expected = copy.deepcopy(network).double()(x.double())
         mod = tvm.transform.Sequential(passes)(from_torch(network, shape))
-        rest = [] if any(isinstance(p, LowerKernels) for p in passes) else [BlockLayout(unit.lanes), LowerKernels(unit)]
+        templates = cpu_templates(unit)
+        rest = [] if any(isinstance(p, LowerKernels) for p in passes) else [BlockLayout(templates), LowerKernels(templates)]
         if any(isinstance(p, BlockLayout) for p in passes):
             rest = rest[1:]
         actual = run_relax(mod, x.numpy(), passes=rest)
@@ -77,4 +80,4 @@ def transformed(run_relax) -> Callable[..., tvm.IRModule]:
 def fused_enet(randomised) -> tvm.IRModule:
     """ENet of four classes for 48x32, after all passes that do not depend on the target."""
     mod = from_torch(randomised(ENet(4)), (1, 3, 32, 48))
-    return tvm.transform.Sequential([FoldBatchNorm(), FuseInitialBlock(), FuseConv2D()])(mod)
+    return tvm.transform.Sequential([FoldBatchNorm(), FuseInitialBlock(TEMPLATES), FuseConv2D(TEMPLATES)])(mod)

@@ -10,8 +10,9 @@ from tvm import relax
 
 from enet_tvm import ops
 from enet_tvm.dataflow import Dataflow, constant, is_call
-from enet_tvm.kernels.conv2d import column_reach
-from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.kernels.cpu.conv2d import column_reach
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.kernels.cpu.templates import cpu_templates
 from enet_tvm.ops import PLANAR, FusedConv2D, Layout
 from enet_tvm.passes.block_layout import BlockLayout
 from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
@@ -27,7 +28,8 @@ def laid_out(transformed, operators):
     """The module after the pass, checked against PyTorch, and how often it packs and unpacks."""
 
     def run(network: nn.Module, shape: tuple[int, int, int, int] = SHAPE, lanes: int = 16) -> tuple[tvm.IRModule, int, int]:
-        passes = (FoldBatchNorm(), FuseConv2D(), BlockLayout(lanes))
+        templates = cpu_templates(UNITS[lanes])
+        passes = (FoldBatchNorm(), FuseConv2D(templates), BlockLayout(templates))
         mod = transformed(network, shape, *passes, unit=UNITS[lanes])
         check_storage(mod)
         names = operators(mod)
@@ -218,14 +220,16 @@ def test_a_blocked_value_that_main_returns_itself(relax_main, run_relax):
         builder.emit_func_output(out)
     data = np.random.default_rng(1).integers(-3, 4, attrs.data_shape).astype(np.float32)
     expected = F.conv2d(torch.from_numpy(data), torch.from_numpy(weight), stride=2).numpy()
-    actual = run_relax(builder.get(), data, passes=[BlockLayout(8), LowerKernels(UNITS[8])])
+    actual = run_relax(
+        builder.get(), data, passes=[BlockLayout(cpu_templates(UNITS[8])), LowerKernels(cpu_templates(UNITS[8]))]
+    )
     assert np.array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("lanes", UNITS)
 def test_enet_is_blocked_throughout(fused_enet: tvm.IRModule, operators, lanes: int):
     """The picture goes in and the logits come out as NCHW, without a conversion on the way."""
-    mod = BlockLayout(lanes)(fused_enet)
+    mod = BlockLayout(cpu_templates(UNITS[lanes]))(fused_enet)
     check_storage(mod)
     assert not {"pack", "unpack"} & set(operators(mod))
     *inner, last = layouts(mod)

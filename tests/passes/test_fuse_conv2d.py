@@ -6,6 +6,8 @@ import tvm
 from torch import nn
 from torch.nn import functional as F
 
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.kernels.cpu.templates import cpu_templates
 from enet_tvm.networks.enet import Bottleneck, DecoderBottleneck, UpsamplingBottleneck
 from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
 from enet_tvm.passes.fuse_conv2d import FuseConv2D
@@ -19,7 +21,7 @@ def passed(transformed):
     """The module after folding and this pass, checked against PyTorch."""
 
     def run(network: nn.Module, shape: tuple[int, int, int, int] = SHAPE) -> tvm.IRModule:
-        return transformed(network, shape, FoldBatchNorm(), FuseConv2D())
+        return transformed(network, shape, FoldBatchNorm(), FuseConv2D(cpu_templates(VectorUnit(16, 32))))
 
     return run
 

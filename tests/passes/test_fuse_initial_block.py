@@ -6,7 +6,8 @@ import tvm
 from torch import nn
 from torch.nn import functional as F
 
-from enet_tvm.kernels.register_tile import VectorUnit
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.kernels.cpu.templates import cpu_templates
 from enet_tvm.networks.enet import InitialBlock
 from enet_tvm.ops import InitialBlockAttrs
 from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
@@ -20,7 +21,8 @@ def passed(transformed):
     """The module after folding and this pass, checked against PyTorch."""
 
     def run(network: nn.Module, shape: tuple[int, int, int, int] = SHAPE, **options) -> tvm.IRModule:
-        return transformed(network, shape, FoldBatchNorm(), FuseInitialBlock(), **options)
+        templates = cpu_templates(options.get("unit", VectorUnit(16, 32)))
+        return transformed(network, shape, FoldBatchNorm(), FuseInitialBlock(templates), **options)
 
     return run
 

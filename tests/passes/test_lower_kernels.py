@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -13,22 +12,36 @@ from tvm import relax
 
 from enet_tvm import ops
 from enet_tvm.dataflow import Dataflow, constant, is_call, layer_of
-from enet_tvm.kernels.register_tile import VectorUnit
-from enet_tvm.ops import FusedConv2D
+from enet_tvm.errors import UserError
+from enet_tvm.frontend.torch_import import from_torch
+from enet_tvm.kernels.common.choices import DEFAULTS, Choices
+from enet_tvm.kernels.common.launch import Launch
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.kernels.cpu.templates import cpu_templates
+from enet_tvm.kernels.gpu.fitting import FittingChoices
+from enet_tvm.kernels.gpu.templates import gpu_templates
+from enet_tvm.kernels.gpu.tile import GpuUnit
+from enet_tvm.networks import ENet
+from enet_tvm.ops import PLANAR, FusedConv2D
 from enet_tvm.passes.block_layout import BlockLayout
 from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
 from enet_tvm.passes.fuse_conv2d import FuseConv2D
-from enet_tvm.passes.lower_kernels import LAUNCHES, LowerKernels
+from enet_tvm.passes.fuse_initial_block import FuseInitialBlock
+from enet_tvm.passes.lower_kernels import LowerKernels
 
 UNIT = VectorUnit(16, 32)
+TEMPLATES = cpu_templates(UNIT)
+GPU_TEMPLATES = gpu_templates(GpuUnit(2, 80))
 
 
 def conv(kernel: int = 3, outputs: int = 16, **options) -> nn.Conv2d:
     return nn.Conv2d(16, outputs, kernel, **{"padding": kernel // 2, **options})
 
 
-def described(mod: tvm.IRModule) -> list[dict]:
-    return [json.loads(str(text)) for text in mod["main"].attrs[LAUNCHES]]
+def described(mod: tvm.IRModule) -> tuple[tvm.IRModule, list[Launch]]:
+    """Return a fused module after layout and lowering, and what the pass says of its launches."""
+    lowering = LowerKernels(TEMPLATES)
+    return lowering(BlockLayout(TEMPLATES)(mod)), lowering.launches
 
 
 def launched(mod: tvm.IRModule) -> list[str]:
@@ -45,7 +58,7 @@ def lowered(transformed):
     """The module after the pass, checked against PyTorch."""
 
     def run(network: nn.Module, shape: tuple[int, int, int, int] = (1, 16, 4, 6)) -> tvm.IRModule:
-        passes = [FoldBatchNorm(), FuseConv2D(), BlockLayout(UNIT.lanes), LowerKernels(UNIT)]
+        passes = [FoldBatchNorm(), FuseConv2D(TEMPLATES), BlockLayout(TEMPLATES), LowerKernels(TEMPLATES)]
         return transformed(network, shape, *passes, unit=UNIT)
 
     return run
@@ -72,46 +85,45 @@ def test_different_kernels_are_apart(network_of, lowered, other: nn.Module):
 
 
 def test_nothing_of_the_dialect_but_conversions_is_left(fused_enet: tvm.IRModule, operators):
-    mod = LowerKernels(UNIT)(BlockLayout(UNIT.lanes)(fused_enet))
+    mod = LowerKernels(TEMPLATES)(BlockLayout(TEMPLATES)(fused_enet))
     assert set(operators(mod)) == {"call_tir"}
     assert not [name for name in kernels(mod) if name not in launched(mod)]
 
 
 def test_launches_are_described_in_order(fused_enet: tvm.IRModule):
-    mod = LowerKernels(UNIT)(BlockLayout(UNIT.lanes)(fused_enet))
-    facts = described(mod)
-    assert [fact["kernel"] for fact in facts] == launched(mod)
-    assert len(facts) == 91
+    mod, launches = described(fused_enet)
+    assert [launch.kernel for launch in launches] == launched(mod)
+    assert len(launches) == 91
     assert len(kernels(mod)) < 50, "ENet repeats its bottlenecks: fewer kernels than launches"
     calls = [b for b in Dataflow(mod).bindings if is_call(b.value, "relax.call_tir")]
-    for fact, binding in zip(facts, calls, strict=True):
-        assert fact["layers"][-1] == layer_of(binding.var), "the last layer's value is what the kernel writes"
-        stored = binding.var.ty.fields[0] if isinstance(binding.var.ty, relax.TupleType) else binding.var.ty
-        n, channels, height, width = fact["shape"]
-        block, pad = fact["block"], fact["pad"]
-        expected = (n, channels // block, height, width + 2 * pad, block) if block else (n, channels, height, width)
-        assert tuple(int(s) for s in stored.shape.values) == expected
+    for launch, binding in zip(launches, calls, strict=True):
+        assert launch.layers[-1] == layer_of(binding.var), "the last layer's value is what the kernel writes"
+        assert launch.template is not None
+        stored = binding.var.ty.fields if isinstance(binding.var.ty, relax.TupleType) else [binding.var.ty]
+        assert launch.shape == tuple(int(s) for s in stored[0].shape.values)
+        assert launch.layout.physical(launch.layout.logical(launch.shape)) == launch.shape
+        tensors = [*stored, *(argument.ty for argument in binding.value.args[1].fields)]
+        sizes = [np.prod([int(s) for s in t.shape.values]) * np.dtype(str(t.dtype)).itemsize for t in tensors]
+        assert launch.bytes == sum(sizes)
 
 
 def test_every_layer_is_in_one_launch(fused_enet: tvm.IRModule):
-    from enet_tvm.networks import ENet
-
-    mod = LowerKernels(UNIT)(BlockLayout(UNIT.lanes)(fused_enet))
-    layers = Counter(layer for fact in described(mod) for layer in fact["layers"])
+    _, launches = described(fused_enet)
+    layers = Counter(layer for launch in launches for layer in launch.layers)
     assert set(layers.values()) == {1}
     working = (nn.Conv2d, nn.ConvTranspose2d, nn.PReLU, nn.ReLU, nn.MaxPool2d, nn.MaxUnpool2d)
     assert {name for name, module in ENet(4).named_modules() if isinstance(module, working)} <= set(layers)
 
 
 def test_kernels_are_opaque_to_fusion_and_to_scheduling(fused_enet: tvm.IRModule):
-    for kernel in kernels(LowerKernels(UNIT)(BlockLayout(UNIT.lanes)(fused_enet))).values():
+    for kernel in kernels(LowerKernels(TEMPLATES)(BlockLayout(TEMPLATES)(fused_enet))).values():
         assert kernel.attrs["tirx.is_scheduled"]
         assert int(kernel.attrs["op_pattern"]) == 8
 
 
 def test_lowering_twice_makes_the_same(fused_enet: tvm.IRModule):
     """Compilation is to be deterministic: names, order and code."""
-    first, second = (LowerKernels(UNIT)(BlockLayout(UNIT.lanes)(fused_enet)) for _ in range(2))
+    first, second = (LowerKernels(TEMPLATES)(BlockLayout(TEMPLATES)(fused_enet)) for _ in range(2))
     assert launched(first) == launched(second)
     assert tvm_ffi.structural_equal(first, second)
 
@@ -123,7 +135,7 @@ def test_kernel_names_say_what_they_do(network_of, lowered):
     assert names == ["conv2d_3x3_d4_16to16_12x6", "conv2d_1x1_16to16_12x6_add_prelu", "conv2d_2x2_s2_16to32_7x4"]
 
 
-def test_minimal_filtering_where_it_pays(network_of, lowered):
+def test_winograd_where_it_pays(network_of, lowered):
     """On the tiles of a picture large enough; not for another size of kernel, and not where a shortcut is added."""
     layers = {"a": conv(), "b": conv(padding=2, dilation=2), "c": conv(1), "d": conv(), "act": nn.PReLU(16)}
     mod = lowered(network_of(lambda net, x: net.d(net.c(net.act(net.b(net.act(net.a(x)))))) + x, **layers), (1, 16, 16, 32))
@@ -140,5 +152,86 @@ def test_weights_that_are_no_constants(relax_main):
     attrs = FusedConv2D((1, 16, 4, 4), (1, 16, 4, 4), (1, 1), (1, 1), (0, 0), (1, 1))
     bias = constant(np.zeros(16, np.float32))
     mod = relax_main(lambda b, x, w: b.emit(ops.fused_conv2d(attrs, x, w, bias)), attrs.data_shape, (16, 16, 1, 1))
-    with pytest.raises(ValueError, match="weights must be constants"):
-        LowerKernels(UNIT)(BlockLayout(16)(mod))
+    with pytest.raises(ValueError, match="multiplies with and adds must be constants"):
+        LowerKernels(TEMPLATES)(BlockLayout(TEMPLATES)(mod))
+
+
+def lowered_for_gpu(
+    network: nn.Module, shape: tuple[int, ...], choices: Choices = DEFAULTS
+) -> tuple[tvm.IRModule, list[Launch]]:
+    lowering = LowerKernels(GPU_TEMPLATES, choices)
+    passes = [FoldBatchNorm(), FuseConv2D(GPU_TEMPLATES), lowering]
+    return tvm.transform.Sequential(passes)(from_torch(network, shape)), lowering.launches
+
+
+@pytest.fixture(scope="session")
+def fused_for_gpu(randomised) -> tvm.IRModule:
+    mod = from_torch(randomised(ENet(4)), (1, 3, 32, 48))
+    passes = [FoldBatchNorm(), FuseInitialBlock(GPU_TEMPLATES), FuseConv2D(GPU_TEMPLATES)]
+    return tvm.transform.Sequential(passes)(mod)
+
+
+def test_gpu_nothing_of_the_dialect_is_left(fused_for_gpu: tvm.IRModule, operators):
+    mod = LowerKernels(GPU_TEMPLATES)(fused_for_gpu)
+    assert set(operators(mod)) == {"call_tir"}
+    assert set(kernels(mod)) == set(launched(mod))
+    assert all("T.thread_binding" in kernel.script() for kernel in kernels(mod).values())
+
+
+def test_gpu_launches_are_described_in_order(fused_for_gpu: tvm.IRModule):
+    lowering = LowerKernels(GPU_TEMPLATES)
+    assert [launch.kernel for launch in lowering.launches] == []
+    mod = lowering(fused_for_gpu)
+    assert [launch.kernel for launch in lowering.launches] == launched(mod)
+    assert {launch.layout for launch in lowering.launches} == {PLANAR}
+    assert Counter(len(launch.shape) for launch in lowering.launches) == {4: len(lowering.launches)}
+    assert sum(launch.flops == 0 for launch in lowering.launches) == 2  # the poolings
+
+
+def test_gpu_equal_kernels_are_made_once(network_of):
+    layers = {name: conv() for name in "abcd"}
+    network = network_of(lambda net, x: net.d(torch.relu(net.c(torch.relu(net.b(torch.relu(net.a(x))))))), **layers)
+    names = launched(lowered_for_gpu(network, (1, 16, 4, 6))[0])
+    assert len(names) == 4
+    assert names[0] == names[1] == names[2] != names[3]
+
+
+def test_gpu_kernels_that_a_name_does_not_tell_apart(network_of):
+    """A name does not say the padding: both are there, and only the one that is to be smaller is."""
+    network = network_of(
+        lambda net, x: net.b(torch.relu(net.a(x))) + net.c(x)[:, :, :32, :48],
+        a=nn.Conv2d(16, 16, (1, 3), padding=(0, 1)),
+        b=nn.Conv2d(16, 16, (1, 3), padding=(0, 1)),
+        c=nn.Conv2d(16, 16, (1, 3), padding=(1, 1)),
+    )
+    choices = FittingChoices()
+    mod, launches = lowered_for_gpu(network, (1, 16, 32, 48), choices)
+    names = launched(mod)
+    assert len(names) >= 3
+    assert choices.shrink(launches[0].template)
+    shrunk, _ = lowered_for_gpu(network, (1, 16, 32, 48), choices)
+    assert launched(shrunk) == names
+    before, after = kernels(mod), kernels(shrunk)
+    assert [name for name in before if before[name].script() != after[name].script()] == [names[0]]
+
+
+def test_gpu_a_smaller_tile_for_one_kernel(network_of):
+    network = network_of(lambda net, x: net.b(net.a(x)), a=conv(), b=conv(1))
+    choices = FittingChoices()
+    plain, launches = lowered_for_gpu(network, (1, 16, 64, 96), choices)
+    first, second = launched(plain)
+    assert choices.shrink(launches[0].template)
+    shrunk, _ = lowered_for_gpu(network, (1, 16, 64, 96), choices)
+    assert launched(shrunk) == [first, second]
+    before, after = (kernels(mod) for mod in (plain, shrunk))
+    assert after[second].script() == before[second].script()
+    assert "T.alloc_local((2, 16))" in before[first].script()
+    assert "T.alloc_local((2, 16))" not in after[first].script()
+
+
+def test_weights_that_are_no_floats_are_refused(relax_main):
+    attrs = FusedConv2D((1, 16, 4, 4), (1, 16, 4, 4), (1, 1), (1, 1), (0, 0), (1, 1))
+    weight, bias = constant(np.zeros((16, 16, 1, 1), np.float32)), constant(np.zeros(16, np.float16))
+    mod = relax_main(lambda b, x: b.emit(ops.fused_conv2d(attrs, x, weight, bias)), attrs.data_shape)
+    with pytest.raises(UserError, match="made of float32 weights, and this network has some of float16"):
+        LowerKernels(GPU_TEMPLATES)(mod)

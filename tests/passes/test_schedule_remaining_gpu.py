@@ -6,7 +6,7 @@ from tvm import relax
 from tvm.relax import transform
 
 from enet_tvm.errors import UserError
-from enet_tvm.kernels.gpu_pooling import gpu_max_pool2d_with_window
+from enet_tvm.kernels.gpu.pooling import gpu_max_pool2d_with_window
 from enet_tvm.passes import schedule_remaining_gpu
 from enet_tvm.passes.schedule_remaining import SCHEDULED
 from enet_tvm.passes.schedule_remaining_gpu import ScheduleRemainingGpu, has_threads

@@ -11,8 +11,8 @@ import tvm
 from tiny_tuning import environment
 from tiny_tuning import tiny_request as make_request
 
-from enet_tvm.kernels.register_tile import VectorUnit
-from enet_tvm.kernels.templates import Conv2DTemplate
+from enet_tvm.kernels.cpu.conv2d import Conv2DTemplate
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.ops import FusedConv2D, Layout
 from enet_tvm.tuning.keys import template_key
 from enet_tvm.tuning.report import Listener, Plan, Progress

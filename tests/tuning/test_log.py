@@ -14,8 +14,8 @@ from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.data.classes import CAMVID
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
-from enet_tvm.kernels.register_tile import VectorUnit
-from enet_tvm.kernels.templates import Conv2DTemplate
+from enet_tvm.kernels.cpu.conv2d import Conv2DTemplate
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.networks import WeightsInfo, save_network
 from enet_tvm.ops import FusedConv2D, Layout
 from enet_tvm.size import Size

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import tvm
 
-from enet_tvm.kernels.register_tile import VectorUnit
-from enet_tvm.kernels.templates import Conv2DTemplate
+from enet_tvm.kernels.cpu.conv2d import Conv2DTemplate
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.ops import FusedConv2D, Layout
 from enet_tvm.tuning.keys import template_key
 from enet_tvm.tuning.model import CostModel, Trial

@@ -11,7 +11,7 @@ import pytest
 
 from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.errors import UserError
-from enet_tvm.kernels.elements import dot_products
+from enet_tvm.kernels.common.elements import dot_products
 from enet_tvm.targets import load_target
 from enet_tvm.tuning.log import read_log
 from enet_tvm.tuning.records import FAILED, TRIALS

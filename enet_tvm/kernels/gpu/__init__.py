@@ -1,0 +1,1 @@
+"""Kernels of GPUs: plain NCHW tensors, a tile of pixels and channels in the registers of each thread."""
