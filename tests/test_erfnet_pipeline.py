@@ -7,12 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from software_dots import SoftwareDots
 from torch import nn
 
 from enet_tvm.artifact import Manifest
 from enet_tvm.compiler import CompileRequest, compile_artifact
 from enet_tvm.frontend.onnx_export import export_onnx
+from enet_tvm.frontend.torch_import import from_torch
+from enet_tvm.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.kernels.cpu.templates import cpu_templates
 from enet_tvm.networks import ERFNet, NetworkInMemory, WeightsInfo
+from enet_tvm.ops.layout import DType
+from enet_tvm.passes.block_layout import BlockLayout
+from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
+from enet_tvm.passes.fuse_conv2d import FuseConv2D
+from enet_tvm.passes.fuse_initial_block import FuseInitialBlock
+from enet_tvm.passes.lower_kernels import LowerKernels
 from enet_tvm.runtime import Segmenter
 from enet_tvm.size import Size
 from enet_tvm.targets import load_target
@@ -76,3 +86,32 @@ def test_from_onnx_and_back(network: nn.Module, artifact: Path, tmp_path: Path):
     with Segmenter.load(tmp_path / "artifact", threads=1) as segmenter:
         logits = segmenter.forward(pictures().numpy())
     assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "correlation"), [("bfloat16", 0.999), ("uint8", 0.98)])
+def test_short_elements(network: nn.Module, run_relax, dtype: DType, correlation: float):
+    """With what the dot products of AVX-512 compute, in software: so on any x86-64, and with AVX2's blocks."""
+    x, ranges = pictures(), dict[str, tuple[float, float]]()
+
+    def seen(name: str, values: torch.Tensor) -> None:
+        ranges[name] = (min(0.0, float(values.min())), max(0.0, float(values.max())))
+
+    hooks = [
+        module.register_forward_hook(lambda _, __, out, name=name: seen(name, out))
+        for name, module in network.named_modules()
+        if name
+    ]
+    expected = reference(network, x)
+    seen("input", x)
+    for hook in hooks:
+        hook.remove()
+    templates = cpu_templates(VectorUnit(8, 16))
+    lowering = LowerKernels(templates, ranges=ranges)
+    fusing = [FoldBatchNorm(), FuseInitialBlock(templates), FuseConv2D(templates)]
+    passes = [*fusing, BlockLayout(templates, dtype), lowering, SoftwareDots()]
+    logits = run_relax(from_torch(network, tuple(x.shape)), x.numpy(), passes=passes)
+    inner = [launch for launch in lowering.launches if launch.layers[-1] != "output23"]
+    assert all(launch.layout.dtype == dtype for launch in inner), "float32 is nowhere between the first layer and the last"
+    assert np.corrcoef(logits.ravel(), expected.ravel())[0, 1] > correlation
+    assert not np.array_equal(logits, expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -23,17 +24,26 @@ STAGE_2 = FusedConv2D(
 
 
 def convolution(
-    n: int, inputs: int, outputs: int, size: tuple[int, int], dilation: int, block: int, out_block: int, pads: tuple[int, int]
+    n: int,
+    inputs: int,
+    outputs: int,
+    size: tuple[int, int],
+    dilation: int,
+    block: int,
+    out_block: int,
+    pads: tuple[int, int],
+    kernel: tuple[int, int] = (3, 3),
 ) -> FusedConv2D:
     """Return a convolution of the picture's size; `pads` are columns of padding beside those needed."""
+    down, across = (dilation if taps == 3 else 0 for taps in kernel)
     return FusedConv2D(
         data_shape=(n, inputs, *size),
         out_shape=(n, outputs, *size),
-        kernel=(3, 3),
+        kernel=kernel,
         strides=(1, 1),
-        padding=(dilation, dilation),
-        dilation=(dilation, dilation),
-        data_layout=Layout(block, dilation + pads[0]),
+        padding=(down, across),
+        dilation=(down or 1, across or 1),
+        data_layout=Layout(block, across + pads[0]),
         out_layout=Layout(out_block, pads[1]),
     )
 
@@ -46,16 +56,21 @@ def largest_error(run_kernel, stored, loaded):
         rng = np.random.default_rng(seed)
         channels, inputs = attrs.out_shape[1], attrs.data_shape[1]
         data = rng.standard_normal(attrs.data_shape).astype(np.float32)
-        weight = (rng.standard_normal((channels, inputs, 3, 3)) / (9 * inputs) ** 0.5).astype(np.float32)
+        weight = rng.standard_normal((channels, inputs, *attrs.kernel)) / (math.prod(attrs.kernel) * inputs) ** 0.5
+        weight = weight.astype(np.float32)
         bias, slope = (rng.standard_normal(channels).astype(np.float32) for _ in range(2))
         x, w, b, s = (torch.from_numpy(a).double() for a in (data, weight, bias, slope))
         expected = F.conv2d(x, w, b, attrs.strides, attrs.padding, attrs.dilation)
+        shortcut = rng.standard_normal(attrs.out_shape).astype(np.float32)
+        if attrs.residual == "add":
+            expected = expected + torch.from_numpy(shortcut).double()
         if attrs.activation == "relu":
             expected = F.relu(expected)
         elif attrs.activation == "prelu":
             expected = F.prelu(expected, s)
         arguments = [stored(data, attrs.data_layout), winograd.pack_winograd_weight(weight, attrs, tile), bias]
         arguments += [slope] if attrs.activation == "prelu" else []
+        arguments += [stored(shortcut, attrs.residual_layout)] if attrs.residual == "add" else []
         out = run_kernel(winograd.winograd(attrs, tile), *arguments, shape=attrs.out_layout.physical(attrs.out_shape))
         return float(np.abs(loaded(out, attrs.out_layout) - expected.numpy()).max())
 
@@ -84,9 +99,39 @@ def test_any_shape(largest_error, rows: int, columns: int, data: st.DataObject):
     assert largest_error(attrs, tile, data.draw(st.integers(0, 2**32 - 1), "seed")) < 2e-5
 
 
+@pytest.mark.parametrize("outputs", [2, 4])
+@pytest.mark.parametrize("kernel", [(3, 1), (1, 3)])
+@settings(max_examples=3, deadline=None)
+@given(data=st.data())
+def test_filters_of_one_row_or_column(largest_error, kernel: tuple[int, int], outputs: int, data: st.DataObject):
+    """As ERFNet's: any dilation of the one direction, also with a shortcut."""
+    dilation = data.draw(st.integers(1, 3), "dilation")
+    block, out_block = (data.draw(st.sampled_from([4, 8, 16]), name) for name in ("input block", "output block"))
+    rows, columns = (outputs if taps == 3 else 1 for taps in kernel)
+    attrs = convolution(
+        n=data.draw(st.integers(1, 2), "pictures"),
+        inputs=block * data.draw(st.integers(1, 2), "input blocks"),
+        outputs=out_block * data.draw(st.integers(1, 2), "output blocks"),
+        size=(data.draw(st.integers(1, 14), "height"), columns * dilation + data.draw(st.integers(0, 20), "more columns")),
+        dilation=dilation,
+        block=block,
+        out_block=out_block,
+        pads=(data.draw(st.integers(0, 2)), data.draw(st.integers(0, 2))),
+        kernel=kernel,
+    )
+    if data.draw(st.booleans(), "shortcut"):
+        stored_as = Layout(out_block, data.draw(st.integers(0, 2), "its padding"))
+        attrs = replace(attrs, residual="add", residual_channels=attrs.out_shape[1], residual_layout=stored_as)
+    tile = WinogradTile(rows, columns, data.draw(st.integers(1, 4), "tiles"))
+    assert largest_error(attrs, tile, data.draw(st.integers(0, 2**32 - 1), "seed")) < 2e-5
+
+
+@pytest.mark.parametrize("shortcut", [False, True])
 @pytest.mark.parametrize("activation", ["none", "relu", "prelu"])
-def test_activations(largest_error, activation: str):
+def test_activations(largest_error, activation: str, shortcut: bool):
     attrs = replace(convolution(1, 16, 32, (6, 10), 1, 16, 16, (0, 1)), activation=activation)
+    if shortcut:
+        attrs = replace(attrs, residual="add", residual_channels=32, residual_layout=Layout(16, 2))
     assert largest_error(attrs, WinogradTile(4, 4, 2)) < 2e-5
 
 
@@ -147,7 +192,12 @@ def test_where_it_pays_in_enet(dilation: int, pays: bool):
         {"transposed": True},
         {"padding": (0, 0), "out_shape": (1, 32, 43, 78)},
         {"dilation": (1, 2), "padding": (1, 2)},
-        {"residual": "add", "residual_channels": 32, "residual_layout": Layout(16)},
+        {"residual": "add", "residual_channels": 32, "residual_layout": Layout(8)},
+        {"residual": "add", "residual_channels": 32, "residual_layout": Layout(16, 0, "uint8")},
+        {"residual": "pad", "residual_channels": 16, "residual_layout": Layout(16)},
+        {"kernel": (3, 1)},
+        {"kernel": (3, 1), "padding": (1, 0), "dilation": (1, 2)},
+        {"kernel": (1, 5), "padding": (0, 2)},
         {"inner_activation": "relu"},
         {"out_layout": Layout()},
         {"data_layout": Layout(16, 1, "uint8"), "out_layout": Layout(16, 0, "uint8")},
@@ -178,6 +228,21 @@ def test_where_it_pays_with_avx2():
     unit = VectorUnit(8, 16)
     assert winograd.winograd_pays(with_block(8), unit)
     assert winograd.winograd_tiles(with_block(8), unit)[0] == WinogradTile(4, 4, 2), "twelve of sixteen registers"
+
+
+@pytest.mark.parametrize("kernel", [(3, 1), (1, 3)])
+def test_where_it_pays_in_erfnet(kernel: tuple[int, int]):
+    """On AVX2 up to dilation 4, where it was measured; farther, too much of the tiles is outside the picture."""
+    unit, pays = VectorUnit(8, 16), []
+    for dilation in (1, 2, 4, 16):
+        attrs = convolution(1, 128, 128, (45, 80), dilation, 8, 8, (0, 0), kernel)
+        pays.append(winograd.winograd_pays(attrs, unit))
+        tile = winograd.winograd_tiles(attrs, unit)[0]
+        assert (tile.rows == 1, tile.columns == 1) == (kernel[0] == 1, kernel[1] == 1)
+    assert pays == [True, True, True, False]
+    near = convolution(1, 128, 128, (45, 80), 1, 16, 16, (0, 0), kernel)
+    assert winograd.runs_winograd(near)
+    assert not winograd.winograd_pays(near, AVX512), "not measured"
 
 
 def test_where_it_does_not_pay():
