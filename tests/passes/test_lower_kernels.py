@@ -136,7 +136,7 @@ def test_kernel_names_say_what_they_do(network_of, lowered):
 
 
 def test_winograd_where_it_pays(network_of, lowered):
-    """On the tiles of a picture large enough; not for another size of kernel, and not where a shortcut is added."""
+    """On the tiles of a picture large enough; also where a shortcut is added, and not for a 1x1 kernel."""
     layers = {"a": conv(), "b": conv(padding=2, dilation=2), "c": conv(1), "d": conv(), "act": nn.PReLU(16)}
     mod = lowered(network_of(lambda net, x: net.d(net.c(net.act(net.b(net.act(net.a(x)))))) + x, **layers), (1, 16, 16, 32))
     names = [name for name in launched(mod) if name.startswith("conv2d")]
@@ -144,7 +144,7 @@ def test_winograd_where_it_pays(network_of, lowered):
         "conv2d_3x3_16to16_32x16_prelu_winograd",
         "conv2d_3x3_d2_16to16_32x16_prelu_winograd",
         "conv2d_1x1_16to16_32x16",
-        "conv2d_3x3_16to16_32x16_add",
+        "conv2d_3x3_16to16_32x16_add_winograd",
     ]
 
 
