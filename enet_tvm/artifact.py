@@ -6,6 +6,7 @@ Nothing here imports a compiler, PyTorch or TVM.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import math
@@ -16,11 +17,10 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from enet_tvm.compatibility import Machine, Mismatch, Requirements, find_mismatch
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_directory, check_place, read_json, sha256
-from enet_tvm.machine import architecture, cpu_features
 from enet_tvm.normalisation import Channel, Mean, Std
-from enet_tvm.version import stack_versions
 
 SCHEMA_VERSION: Final = 1
 """Goes up whenever a manifest of the release before can no longer be read."""
@@ -117,6 +117,11 @@ class Versions(_Part):
     enet_tvm: str
     apache_tvm: str
     apache_tvm_ffi: str
+
+    @property
+    def stack(self) -> dict[str, str]:
+        """The versions of TVM's stack, by distribution."""
+        return {"apache-tvm": self.apache_tvm, "apache-tvm-ffi": self.apache_tvm_ffi}
 
 
 class Hashes(_Part):
@@ -333,6 +338,12 @@ class Manifest(_Part):
     tuning: TuningInfo | None = None
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
 
+    @property
+    def requirements(self) -> Requirements:
+        """What the library needs of a machine."""
+        target = self.target
+        return Requirements(target.architecture, target.cpu_features, target.device, self.versions.stack)
+
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         channels = len(self.classes) if self.output.labels else self.output.shape[1]
@@ -464,8 +475,16 @@ def check_artifact(directory: str | Path) -> Manifest:
     manifest = read_manifest(directory)
     library = directory / manifest.library
     _check_library(library, manifest.hashes.library)
-    _check_versions(directory, manifest.versions)
-    _check_processor(library, manifest.target)
+    try:
+        made = elf_architecture(library)
+    except ValueError as error:
+        raise UserError(f"{library} is not a shared library ({error}); {_AGAIN}") from error
+    machine = Machine.here()  # whose GPU is opened when the library is loaded
+    needs = manifest.requirements
+    if made != machine.architecture:
+        needs = dataclasses.replace(needs, architecture=made)
+    if (mismatch := find_mismatch(needs, machine)) is not None:
+        raise UserError(_explain(mismatch, directory, manifest))
     return manifest
 
 
@@ -482,32 +501,18 @@ def _check_library(library: Path, expected: str | None) -> None:
         )
 
 
-def _check_versions(directory: Path, versions: Versions) -> None:
-    wanted = {"apache-tvm": versions.apache_tvm, "apache-tvm-ffi": versions.apache_tvm_ffi}
-    installed = stack_versions()
-    for name, version in wanted.items():
-        if installed[name] != version:
-            raise UserError(
-                f"{directory} was compiled with {name} {version}, and {installed[name]} is installed here; {_AGAIN}, "
-                f"or run: pip install {' '.join(f'{key}=={value}' for key, value in wanted.items())}"
-            )
-
-
-def _check_processor(library: Path, target: TargetInfo) -> None:
-    here = architecture()
-    try:
-        made = elf_architecture(library)
-    except ValueError as error:
-        raise UserError(f"{library} is not a shared library ({error}); {_AGAIN}") from error
-    if other := next((name for name in (made, target.architecture) if name != here), None):
-        raise UserError(
-            f"{library} was compiled for {other}, and this machine is {here}; {_AGAIN} --target native on this machine"
+def _explain(mismatch: Mismatch, directory: Path, manifest: Manifest) -> str:
+    library = directory / manifest.library
+    if mismatch.kind == "versions":
+        return (
+            f"{directory} was compiled with {mismatch.needed}, and {mismatch.found} is installed here; {_AGAIN}, "
+            f"or run: pip install {' '.join(f'{key}=={value}' for key, value in manifest.versions.stack.items())}"
         )
-    if lacking := sorted(set(target.cpu_features) - cpu_features()):
-        raise UserError(
-            f"{library} was compiled for {target.name} and this processor lacks {', '.join(lacking)}; "
-            f"{_AGAIN} --target native on this machine"
-        )
+    if mismatch.kind == "architecture":
+        why = f"was compiled for {mismatch.needed}, and this machine is {mismatch.found}"
+    else:
+        why = f"was compiled for {manifest.target.name} and this processor lacks {mismatch.needed}"
+    return f"{library} {why}; {_AGAIN} --target native on this machine"
 
 
 def elf_architecture(library: str | Path) -> str:

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from enet_tvm.agreement import PICTURES, PICTURES_MIOU
 from enet_tvm.bench.inputs import open_inputs
 from enet_tvm.bench.measure.latency import Latency, alternate
 from enet_tvm.bench.parity import ParityReport, load_reference, reference_logits, verify
@@ -89,7 +90,8 @@ def run(weights: Path, size: Size, output: Path, picture: Path | None, seconds: 
 
         network = load_reference(segmenter, weights)
         report = verify(segmenter, network, inputs := open_inputs(segmenter, synthetic=STREETS), inputs.class_set)
-        passed = report.passes()
+        dtype = segmenter.manifest.dtype
+        passed = report.passes(PICTURES[dtype], max_miou_diff=PICTURES_MIOU[dtype])
         write_json(output / "verify.json", {"passed": passed, "inputs": inputs.description, **report.to_dict()})
         console.print(_parity(report, passed, inputs.description))
 

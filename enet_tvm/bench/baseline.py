@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from enet_tvm.agreement import LOGIT_TOLERANCE, SEGNET
 from enet_tvm.bench.machine.description import processor
 from enet_tvm.bench.measure.latency import Latency, alternate
 from enet_tvm.bench.parity import reference_logits
@@ -27,16 +28,6 @@ from enet_tvm.version import __version__, stack_versions
 
 PAPER = {"faster": 18, "fewer_flops": 75, "fewer_parameters": 79}
 """What the paper's abstract claims; the speed is the most that it saw (640x360 on a Jetson TX1)."""
-
-LOGIT_TOLERANCE = 1e-3
-"""Of the largest logit: a pixel agrees with PyTorch when none of its logits differs by more."""
-MIN_AGREEMENT = 0.97
-"""Share of pixels that must agree; wrong arithmetic leaves none.
-
-SegNet compares eight million windows at 640x360. Rounding decides the closest of them differently, and one in the deepest
-stage moves a feature that covers a hundredth of the picture. PyTorch's float32 is no nearer to its own float64: with random
-weights 0.1 % of the pixels leave the tolerance there, and 0.6 % of ours.
-"""
 
 _ROUNDS = 10
 """Least calls of each network: one of SegNet takes seconds on a small machine."""
@@ -112,7 +103,7 @@ class BaselineComparison:
     @property
     def passed(self) -> bool:
         """Whether both say what PyTorch says: else their speed is no result."""
-        return min(self.enet.agreement, self.segnet.agreement) >= MIN_AGREEMENT
+        return min(self.enet.agreement, self.segnet.agreement) >= SEGNET
 
     @property
     def ratios(self) -> dict[str, float]:

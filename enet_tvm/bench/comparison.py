@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from enet_tvm.agreement import NOISE
 from enet_tvm.bench.machine.conditions import Conditions, read_conditions, slowdowns
 from enet_tvm.bench.machine.description import MachineDescription, describe_machine, is_gpu
 from enet_tvm.bench.machine.nvml import GpuUnknownError, NvidiaGpu, open_gpu
@@ -26,7 +27,7 @@ from enet_tvm.bench.measure.roofline import (
     measure_roofline,
     promised_roofline,
 )
-from enet_tvm.bench.report.results import MIN_AGREEMENT, Comparison, Entry
+from enet_tvm.bench.report.results import Comparison, Entry
 from enet_tvm.bench.runners import Runner, RunnerMissingError, Workload, open_runner
 from enet_tvm.bench.runners.base import PassTimes
 from enet_tvm.files import sha256
@@ -52,7 +53,7 @@ class _Opened:
 
     @property
     def passes(self) -> bool:
-        return self.agreement >= MIN_AGREEMENT[self.runner.precision]
+        return self.agreement >= NOISE[self.runner.precision]
 
 
 def compare(

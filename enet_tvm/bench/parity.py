@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from enet_tvm.agreement import PICTURES
 from enet_tvm.bench.inputs import Sample
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
@@ -26,14 +27,6 @@ from enet_tvm.training.metrics import ConfusionMatrix
 if TYPE_CHECKING:
     from enet_tvm.data.classes import ClassSet
     from enet_tvm.runtime import Segmenter
-
-MIN_AGREEMENT = {"float32": 0.9999, "bfloat16": 0.99, "int8": 0.97}
-"""Share of pixels that must get the same label, by default, for what the network computes in.
-
-Rounding alone moves none in float32 but near-ties; shorter numbers move borders between classes by a pixel here and there.
-"""
-MAX_MIOU_DIFF = {"float32": 0.0001, "bfloat16": 0.002, "int8": 0.01}
-"""Distance of the two mean IoU that is allowed, where there are labels."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +65,7 @@ class ParityReport:
 
     def passes(
         self,
-        min_agreement: float = MIN_AGREEMENT["float32"],
+        min_agreement: float = PICTURES["float32"],
         max_logit_diff: float | None = None,
         max_miou_diff: float | None = None,
     ) -> bool:

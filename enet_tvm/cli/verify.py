@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from enet_tvm.agreement import PICTURES, PICTURES_MIOU
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from enet_tvm.bench.bisect import LayerDifference
     from enet_tvm.bench.parity import ParityReport
+
+
+def _by_dtype(limits: Mapping[str, float]) -> str:
+    """Return limits as in ``0.9999, 0.99 in bfloat16``."""
+    return ", ".join(f"{limit:g}" if dtype == "float32" else f"{limit:g} in {dtype}" for dtype, limit in limits.items())
 
 
 def command(
@@ -23,12 +31,12 @@ def command(
     weights: Annotated[Path | None, typer.Option(help="Weights it was compiled from; those shipped, by default.")] = None,
     min_agreement: Annotated[
         float | None,
-        typer.Option(help="Share of pixels that must get the same label; by default 0.9999, 0.99 in bfloat16, 0.97 in int8."),
+        typer.Option(help=f"Share of pixels that must get the same label; by default {_by_dtype(PICTURES)}."),
     ] = None,
     max_logit_diff: Annotated[float | None, typer.Option(help="Largest difference of two logits allowed; any if none.")] = None,
     max_miou_diff: Annotated[
         float | None,
-        typer.Option(help="Distance of the mIoUs allowed; by default 0.0001, 0.002 in bfloat16, 0.01 in int8."),
+        typer.Option(help=f"Distance of the mIoUs allowed; by default {_by_dtype(PICTURES_MIOU)}."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the compiled network; all by default.")] = None,
     tracker: Annotated[
@@ -39,16 +47,17 @@ def command(
 ) -> None:
     """Compare a compiled network with PyTorch on the same weights and pictures; exit with 1 if they differ too much.
 
-    If they do, name the first layer where the two part, unless it ran on a device.
+    If they do, name the first layer where the two part, also on a device, unless its server is TVM's own.
     """
     from rich.console import Console
     from rich.progress import track
 
     from enet_tvm.bench.bisect import compare_layers, first_parting
     from enet_tvm.bench.inputs import open_inputs
-    from enet_tvm.bench.parity import MAX_MIOU_DIFF, MIN_AGREEMENT, load_reference, verify
+    from enet_tvm.bench.parity import load_reference, verify
     from enet_tvm.files import write_json
     from enet_tvm.runtime import Segmenter
+    from enet_tvm.runtime.protocol import Capability
 
     console = Console(soft_wrap=True, highlight=False)
     if tracker is None:
@@ -64,11 +73,12 @@ def command(
         pictures = track(inputs, description="comparing", total=len(inputs), console=console, disable=not console.is_terminal)
         report = verify(segmenter, network, pictures, inputs.class_set)
         dtype = segmenter.manifest.dtype
-        agreed = MIN_AGREEMENT[dtype] if min_agreement is None else min_agreement
-        near = MAX_MIOU_DIFF[dtype] if max_miou_diff is None else max_miou_diff
+        agreed = PICTURES[dtype] if min_agreement is None else min_agreement
+        near = PICTURES_MIOU[dtype] if max_miou_diff is None else max_miou_diff
         passed = report.passes(agreed, max_logit_diff, near)
         parting = None
-        if not passed and tracker is None and dtype == "float32":
+        looks = dtype == "float32" and Capability.KERNEL_OUTPUTS in segmenter.capabilities
+        if not passed and looks:
             parting = first_parting(compare_layers(segmenter, network, inputs[report.worst_picture][0]))
     worst = inputs.names[report.worst_picture]
     console.print(_table(report, f"{artifact} against PyTorch on {inputs.description}", worst))
@@ -82,7 +92,7 @@ def command(
     console.print("failed", style="bold red")
     if dtype != "float32":
         console.print(_explain_dtype(dtype, agreed, near), markup=False)
-    elif tracker is None:
+    elif looks:
         console.print(_explain(parting), markup=False)
     raise typer.Exit(1)
 

@@ -16,8 +16,8 @@ SOURCES = Path(__file__).parent / "csrc"
 PROGRAMS = {
     "enet-run": ("enet_run", "cpus", "manifest", "pictures", "files", "json", "sha256", "text", "tvm_call"),
     "enet-rpcd": (
-        *("enet_rpcd", "address", "cpus", "facts", "greeting", "json"),
-        *("session_folder", "sockets", "text", "tracker", "tvm_call", "upload_name"),
+        *("enet_rpcd", "address", "cpus", "facts", "greeting", "instrument", "json"),
+        *("session_folder", "sockets", "text", "tracker", "tvm_arguments", "tvm_call", "upload_name"),
     ),
 }
 """Each program's name and its sources."""

@@ -16,10 +16,11 @@ from elftools.elf.gnuversions import GNUVerNeedSection
 from pydantic import BaseModel, ConfigDict
 
 from enet_tvm.artifact import MANIFEST_NAME, read_manifest
+from enet_tvm.compatibility import Mismatch, find_mismatch
 from enet_tvm.device_bundle.archive import Entry, write_tar
 from enet_tvm.device_bundle.building import CUDA_RUNTIME, PROGRAMS, build_cuda_runtime, build_program
 from enet_tvm.device_bundle.python_modules import module_files
-from enet_tvm.device_bundle.wheels import FFI, LIBRARIES, TVM, RuntimeFiles, runtime_files
+from enet_tvm.device_bundle.wheels import LIBRARIES, RuntimeFiles, runtime_files
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
 from enet_tvm.targets import TargetSpec
@@ -163,19 +164,27 @@ def _digest(entry: Entry) -> str:
 def _add_artifact(entries: dict[str, Entry], artifact: Path, target: TargetSpec) -> str:
     manifest = read_manifest(artifact)
     library = Path(artifact).expanduser() / manifest.library
-    if manifest.target.architecture != target.architecture:
-        raise UserError(
-            f"{artifact} was compiled for {manifest.target.architecture}, and {target.name} is {target.architecture}; "
-            f"compile it with: enet-tvm compile --target {target.name} -o {artifact}"
-        )
-    if {TVM: manifest.versions.apache_tvm, FFI: manifest.versions.apache_tvm_ffi} != TESTED_STACK:
-        raise UserError(f"{artifact} was compiled with another TVM than this release packs; compile it again")
+    match find_mismatch(manifest.requirements, target.machine):
+        case None:
+            pass
+        case Mismatch("versions"):
+            raise UserError(f"{artifact} was compiled with another TVM than this release packs; compile it again")
+        case Mismatch("architecture", needed, found):
+            raise _foreign(artifact, target, f"was compiled for {needed}, and {target.name} is {found}")
+        case Mismatch("cpu_features", needed):
+            raise _foreign(artifact, target, f"needs {needed}, which {target.name} does not promise")
+        case mismatch:
+            raise _foreign(artifact, target, f"was compiled for a GPU, and {mismatch.found}")
     if not library.is_file() or sha256(library) != manifest.hashes.library:
         raise UserError(f"{library} is not the file its manifest was written for; compile it again")
     entries[f"artifact/{MANIFEST_NAME}"] = Entry((library.parent / MANIFEST_NAME).read_bytes())
     entries[f"artifact/{manifest.library}"] = Entry(library.read_bytes())
     assert manifest.hashes.library is not None
     return manifest.hashes.library
+
+
+def _foreign(artifact: Path, target: TargetSpec, why: str) -> UserError:
+    return UserError(f"{artifact} {why}; compile it with: enet-tvm compile --target {target.name} -o {artifact}")
 
 
 def _add_libraries(entries: dict[str, Entry], runtime: RuntimeFiles, target: TargetSpec, with_ffi: bool) -> None:

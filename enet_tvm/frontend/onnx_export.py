@@ -20,6 +20,7 @@ import onnxscript
 import torch
 from torch import nn
 
+from enet_tvm.agreement import EXPORT, LOGIT_TOLERANCE
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
 from enet_tvm.frontend.onnx_window import DOMAIN, DOMAIN_VERSION, POOL, UNPOOL, expand_window_calls
@@ -30,11 +31,6 @@ from enet_tvm.version import __version__
 
 OPSETS = range(18, 24)
 """Versions of the standard operators that can be written; PyTorch's exporter starts at 18."""
-
-MIN_AGREEMENT = 0.999
-"""Share of pixels whose logits must be PyTorch's; a near-tie in a pooling window may move a feature or two."""
-LOGIT_TOLERANCE = 1e-3
-"""Of the largest logit."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ def export_onnx(
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, temporary)
         difference, agreement = _compare(temporary, network, size)
-        if not agreement >= MIN_AGREEMENT:
+        if not agreement >= EXPORT:
             raise UserError(
                 f"ONNX Runtime agrees with PyTorch on {agreement:.2%} of the pixels only (logits differ by up to "
                 f"{difference:.2g}), so {path} was not written; try another --opset"

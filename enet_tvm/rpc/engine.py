@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Never, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enet_tvm.artifact import Manifest, read_manifest
+from enet_tvm.compatibility import Machine, find_mismatch
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
 from enet_tvm.rpc.address import Address
+from enet_tvm.rpc.messages import parse_kernel_names, parse_kernel_times
 from enet_tvm.rpc.session import DeviceSession, open_session
-from enet_tvm.rpc.session_process import LAST_OUTPUT, OPEN_GPU, TIME_CALL
+from enet_tvm.rpc.session_process import KEEP_OUTPUTS, KERNEL_OUTPUT, LAST_OUTPUT, OPEN_GPU, TIME_CALL, TIME_KERNELS
 from enet_tvm.runtime import forking
+from enet_tvm.runtime.protocol import Capability, require
 from enet_tvm.runtime.segmenter import Segmenter
 
 _POOLED_ALLOCATOR = 2  # tvm::runtime::memory::AllocatorType::kPooled
+_START_OURS = "serve the device with 'enet-tvm device serve' or a bundle of this release"
 _DEVICE_TYPES = {"cpu": 1, "cuda": 2}  # DLPack's numbers
 
 
@@ -43,7 +48,7 @@ class PassSeconds:
 
 
 class RemoteEngine:
-    """The compiled function ``main`` of an artifact, on a device.
+    """The compiled function ``main`` of an artifact, on a device: an `enet_tvm.runtime.protocol.Engine`.
 
     Parameters
     ----------
@@ -68,6 +73,8 @@ class RemoteEngine:
         For uploading and loading the library.
     last : PassSeconds or None
         Of the last forward pass.
+    capabilities : frozenset of Capability
+        Timed passes on any device, and kernel by kernel what its server has functions for.
 
     Raises
     ------
@@ -90,22 +97,25 @@ class RemoteEngine:
         if manifest.target.device == "cuda":
             self._open_gpu()
         start = time.perf_counter()
-        loaded = session.load_module(session.upload(library))
+        self._library = session.load_module(session.upload(library))
         self.threads = session.set_threads(threads or self.facts.get("cpus") or 1 << 10)
-        device_type = _DEVICE_TYPES[manifest.target.device]
         with session.within(60, "setting up the network"):
             self._device = session.remote.device(manifest.target.device, 0)
-            self._machine = loaded["vm_load_executable"]()
-            devices = [device_type, 0, _POOLED_ALLOCATOR]
-            if manifest.target.device != "cpu":
-                devices += [_DEVICE_TYPES["cpu"], 0, _POOLED_ALLOCATOR]  # computes shapes
-            self._machine["vm_initialization"](*devices)
+            self._machine = self._start_machine()
             self._input = self._new_tensor(manifest.input.shape)
             self._call = self._timed_there() if manifest.target.device == "cpu" else None
             if self._call is None:
                 self._call = self._timed_here()
+            self._time_kernels = session.find(TIME_KERNELS)
+            self._keep_outputs, self._kernel_output = session.find(KEEP_OUTPUTS), session.find(KERNEL_OUTPUT)
+        self.capabilities = frozenset({Capability.TIMED_PASSES, *self._offered()})
         self.load_seconds = time.perf_counter() - start
         forking.follow(self)
+
+    @property
+    def name(self) -> str:
+        """Key and address of the device."""
+        return self.session.name
 
     @property
     def threads_now(self) -> int:
@@ -114,16 +124,28 @@ class RemoteEngine:
 
     def after_fork(self) -> None:
         """Let go, in a forked process, of what lives on the device, without a word to it."""
-        forking.leak(self._machine, self._input, self._call, self._device)
+        functions = self._time_kernels, self._keep_outputs, self._kernel_output
+        forking.leak(self._library, self._machine, self._input, self._call, self._device, *functions)
         self.close()
 
     def _open_gpu(self) -> None:
         with self.session.within(60, "opening its GPU"):
-            try:
-                open_gpu = self.session.remote.get_function(OPEN_GPU)
-            except (AttributeError, ValueError):
-                return  # other servers open it when they start, or never
-            open_gpu()
+            # Other servers open it when they start, or never.
+            if (open_gpu := self.session.find(OPEN_GPU)) is not None:
+                open_gpu()
+
+    def _offered(self) -> Iterator[Capability]:
+        """Yield what the device's server has functions for."""
+        if self._time_kernels is not None:
+            yield Capability.KERNEL_TIMES
+        if self._keep_outputs is not None and self._kernel_output is not None:
+            yield Capability.KERNEL_OUTPUTS
+
+    def _start_machine(self) -> Any:
+        machine = self._library["vm_load_executable"]()
+        kinds = dict.fromkeys((self._manifest.target.device, "cpu"))  # the processor, at the end, computes shapes
+        machine["vm_initialization"](*(value for kind in kinds for value in (_DEVICE_TYPES[kind], 0, _POOLED_ALLOCATOR)))
+        return machine
 
     def _new_tensor(self, shape: tuple[int, ...]) -> Any:
         import tvm
@@ -132,10 +154,8 @@ class RemoteEngine:
 
     def _timed_there(self) -> Callable[[], tuple[Any, float]] | None:
         """Return a call that the device's own clock times; None where its server knows no such thing."""
-        try:
-            timed = self.session.remote.get_function(TIME_CALL)
-            output = self.session.remote.get_function(LAST_OUTPUT)
-        except (AttributeError, ValueError):
+        timed, output = self.session.find(TIME_CALL), self.session.find(LAST_OUTPUT)
+        if timed is None or output is None:
             return None
 
         def call() -> tuple[Any, float]:
@@ -170,9 +190,8 @@ class RemoteEngine:
         UserError
             When the device is lost, crashes or takes too long.
         """
-        with self.session.within(self._timeout, "running the network"):
-            if self._call is None or self._input is None:
-                raise UserError(f"the network on {self.session.name} was closed; open it again")
+        with self._using("running the network"):
+            assert self._call is not None
             start = time.perf_counter()
             self._input.copyfrom(np.ascontiguousarray(x))
             sent = time.perf_counter()
@@ -182,9 +201,63 @@ class RemoteEngine:
             self.last = PassSeconds(seconds, sent - start, time.perf_counter() - computed)
         return logits
 
+    def run_timed(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
+        """Run one forward pass as `run` does; return its output, the seconds on the device, and those of moving data there."""
+        logits = self.run(x)
+        assert self.last is not None
+        return logits, self.last.device, self.last.upload + self.last.download
+
+    def run_instrumented(self, x: NDArray[np.float32]) -> list[tuple[str, NDArray[Any]]]:
+        """Run one forward pass and return the name and a copy of the output of every kernel, in launch order.
+
+        The device keeps all of them until they are fetched, one by one.
+
+        Raises
+        ------
+        UserError
+            When the device is lost, crashes or takes too long, or its server cannot do it.
+        """
+        require(self, Capability.KERNEL_OUTPUTS, _START_OURS)
+        with self._using("running the network kernel by kernel"):
+            self._input.copyfrom(np.ascontiguousarray(x))
+            answer = self._keep_outputs(self._start_machine(), "main", self._input, self._manifest.target.device)
+            names = parse_kernel_names(str(answer))
+        outputs = []
+        for number, kernel in enumerate(names):
+            with self._using(f"sending what {kernel} wrote"):
+                outputs.append((kernel, self._kernel_output(number).numpy()))
+        return outputs
+
+    def time_kernels(self, x: NDArray[np.float32], passes: int) -> list[list[tuple[str, float]]]:
+        """Run several forward passes; return the name and duration of every kernel in each, in seconds of the device's clock.
+
+        Raises
+        ------
+        UserError
+            When the device is lost, crashes or takes too long, or its server cannot do it.
+        """
+        require(self, Capability.KERNEL_TIMES, _START_OURS)
+        with self._using("setting up the network"):
+            self._input.copyfrom(np.ascontiguousarray(x))
+            machine = self._start_machine()
+        times = []
+        for _ in range(passes):
+            with self._using("timing the network's kernels"):
+                answer = self._time_kernels(machine, "main", self._input, self._manifest.target.device)
+                times.append(parse_kernel_times(str(answer)))
+        return times
+
+    @contextlib.contextmanager
+    def _using(self, doing: str) -> Iterator[None]:
+        with self.session.within(self._timeout, doing):
+            if self._call is None:
+                raise UserError(f"the network on {self.session.name} was closed; open it again")
+            yield
+
     def close(self) -> None:
         """Let go of what lives on the device; the session stays open."""
-        self._machine = self._input = self._call = None
+        self._library = self._machine = self._input = self._call = None
+        self._time_kernels = self._keep_outputs = self._kernel_output = None
 
 
 class DeviceSegmenter(Segmenter):
@@ -199,9 +272,14 @@ class DeviceSegmenter(Segmenter):
     """
 
     def __init__(self, manifest: Manifest, engine: RemoteEngine) -> None:
-        super().__init__(manifest, engine)  # type: ignore[arg-type]  # has of an Engine what is asked of it
+        super().__init__(manifest, engine)
         self.engine = engine
         self.session = engine.session
+
+    @classmethod
+    def load(cls, directory: str | Path, threads: int | None = None, *, adaptive: bool = True) -> Never:
+        """Refuse: on a device, an artifact is opened with `open`."""
+        raise UserError("a DeviceSegmenter runs on a device; make one with DeviceSegmenter.open, or load a Segmenter")
 
     @classmethod
     def open(
@@ -270,23 +348,18 @@ def open_for_target(directory: str | Path, tracker: Address, key: str | None, th
 
 def _check_device(manifest: Manifest, facts: dict[str, Any], name: str) -> None:
     """Refuse a library that the device cannot run, as far as the device says what it is."""
-    target = manifest.target
-    again = "compile it for this device with --target"
-    if "architecture" in facts and facts["architecture"] != target.architecture:
-        raise UserError(
-            f"the library was compiled for {target.name} ({target.architecture}), and {name} is {facts['architecture']}; "
-            f"{again}"
-        )
-    features = set(facts.get("cpu_features", ()))
-    # An emulator shows the features of the machine that it runs on.
-    known = "asimd" in features if target.architecture == "aarch64" else "sse2" in features
-    if known and (lacking := sorted(set(target.cpu_features) - features)):
-        raise UserError(f"the library was compiled for {target.name}, and {name} lacks {', '.join(lacking)}; {again}")
-    versions = facts.get("versions", {})
-    wanted = {"apache-tvm": manifest.versions.apache_tvm, "apache-tvm-ffi": manifest.versions.apache_tvm_ffi}
-    for package, version in wanted.items():
-        if versions.get(package, version) != version:
+    mismatch = find_mismatch(manifest.requirements, Machine.of_facts(facts))  # its GPU is asked for by opening it
+    if mismatch is None:
+        return
+    target, again = manifest.target, "compile it for this device with --target"
+    match mismatch.kind:
+        case "versions":
             raise UserError(
-                f"the library was compiled with {package} {version}, and {name} has {versions[package]}; "
+                f"the library was compiled with {mismatch.needed}, and {name} has {mismatch.found}; "
                 "make its bundle again with 'enet-tvm device bundle'"
             )
+        case "architecture":
+            made = f"{target.name} ({mismatch.needed})"
+            raise UserError(f"the library was compiled for {made}, and {name} is {mismatch.found}; {again}")
+        case _:
+            raise UserError(f"the library was compiled for {target.name}, and {name} lacks {mismatch.needed}; {again}")

@@ -22,6 +22,10 @@ LONGEST_MATCH_KEY = 256
 """Bytes of the key that a tracker gives to one client for one session."""
 
 
+LONGEST_KERNEL = 1000
+"""Bytes of the name of a kernel."""
+
+
 class ProtocolError(ConnectionError):
     """A peer said what no peer says."""
 
@@ -229,6 +233,32 @@ def parse_facts(text: str) -> dict[str, Any]:
     for kind, names in _FACTS.items():
         facts |= {name: _fact(said[name]) for name in names if name in said and kind(said[name])}
     return facts
+
+
+def parse_kernel_times(text: str) -> list[tuple[str, float]]:
+    """Return the name and the seconds of every kernel of a forward pass on a device.
+
+    Raises
+    ------
+    ProtocolError
+        When it is no list of pairs of a name and a number.
+    """
+    pairs = [_list(pair, "a kernel's time", 2) for pair in _list(parse_json(text), "the kernels' times")]
+    for _, seconds in pairs:
+        if not _is_number(seconds) or seconds < 0:
+            raise _nonsense("a kernel's time", seconds)
+    return [(_name(kernel, LONGEST_KERNEL), float(seconds)) for kernel, seconds in pairs]
+
+
+def parse_kernel_names(text: str) -> list[str]:
+    """Return the names of the kernels of a forward pass on a device.
+
+    Raises
+    ------
+    ProtocolError
+        When it is no list of names.
+    """
+    return [_name(kernel, LONGEST_KERNEL) for kernel in _list(parse_json(text), "the kernels' names")]
 
 
 def _is_text(value: Any) -> bool:

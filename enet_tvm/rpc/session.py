@@ -171,14 +171,21 @@ class DeviceSession:
         with self.within(timeout, f"loading {name}"):
             return self.remote.load_module(name)
 
+    def find(self, name: str) -> Any:
+        """Return a function of the device's by its name; None where its server has no such function.
+
+        To be called in a block of `within`, as the function is.
+        """
+        try:
+            return self.remote.get_function(name)
+        except (AttributeError, ValueError):
+            return None
+
     def facts(self) -> dict[str, Any]:
         """Return what the device says of itself (`enet_tvm.rpc.session_process.device_facts`); empty for a server of TVM's."""
         with self.within(15, "telling what it is"):
-            try:
-                function = self.remote.get_function(FACTS)
-            except (AttributeError, ValueError):
-                return {}
-            return parse_facts(str(function()))
+            function = self.find(FACTS)
+            return {} if function is None else parse_facts(str(function()))
 
     def set_threads(self, threads: int) -> int:
         """Let kernels of this session run on so many threads, at most as many as the device has processors.
@@ -189,12 +196,11 @@ class DeviceSession:
             The number they do run on.
         """
         with self.within(15, "making its threads"):
-            try:
-                return int(self.remote.get_function(CONFIGURE_THREADS)(threads))
-            except (AttributeError, ValueError):
-                # A server of TVM's; -3 lets every thread run on every processor.
-                self.remote.get_function("runtime.config_threadpool")(-3, threads)
-                return int(self.remote.get_function("runtime.NumThreads")())
+            if (configure := self.find(CONFIGURE_THREADS)) is not None:
+                return int(configure(threads))
+            # A server of TVM's; -3 lets every thread run on every processor.
+            self.remote.get_function("runtime.config_threadpool")(-3, threads)
+            return int(self.remote.get_function("runtime.NumThreads")())
 
     def close(self) -> None:
         """Give the device back; what lives on it (modules, arrays) must not be used any more."""

@@ -14,11 +14,13 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from enet_tvm.errors import UserError
 from enet_tvm.machine import architecture, cpu_features, default_threads, usable_cpus
+from enet_tvm.runtime import instrument
 from enet_tvm.runtime.libraries import load_runtime, runtime_folder
 from enet_tvm.version import __version__, stack_versions
 
@@ -32,6 +34,12 @@ TIME_CALL = "enet_tvm.time_call"
 """Name of the function that calls a function of a virtual machine, given both and the input, and returns the seconds."""
 LAST_OUTPUT = "enet_tvm.last_output"
 """Name of the function that returns what the last such call returned."""
+TIME_KERNELS = "enet_tvm.time_kernels"
+"""Name of the function that calls a function of a virtual machine, given both, the input and the kind of device ("cpu" or
+"cuda"), and returns the name and the seconds of every kernel as JSON; see `enet_tvm.runtime.instrument.time_kernels`."""
+KEEP_OUTPUTS, KERNEL_OUTPUT = "enet_tvm.keep_outputs", "enet_tvm.kernel_output"
+"""Names of the functions that call one with the same arguments and return the kernels' names as JSON, and that give out, once,
+what the kernel of a number wrote."""
 FIND_FILES, READ_FILE = "enet_tvm.find_files", "enet_tvm.read_file"
 """Names of the functions that find the kernel's files about the device and read one (None if it cannot be read)."""
 
@@ -129,6 +137,35 @@ def _register(folder: Path) -> None:
         last_output[0] = function(x)
         return (time.perf_counter_ns() - start) * 1e-9
 
+    def waiting(kind: str) -> Callable[[], None]:
+        wait, device = tvm_ffi.get_global_func("runtime.Device_StreamSync"), tvm_ffi.device(kind, 0)
+        return lambda: wait(device, 0)
+
+    def time_kernels(machine: Any, name: str, x: Any, kind: str) -> str:
+        return json.dumps(instrument.time_kernels(tvm_ffi, machine, name, x, waiting(kind)))
+
+    def keep_outputs(machine: Any, name: str, x: Any, kind: str) -> str:
+        wait, host = waiting(kind), tvm_ffi.device("cpu", 0)
+        allocate = tvm_ffi.get_global_func("runtime.TVMTensorAllocWithScope")
+        move = tvm_ffi.get_global_func("runtime.TVMTensorCopyFromTo")
+
+        def copy(tensor: Any) -> Any:
+            kept = allocate(tvm_ffi.Shape(tensor.shape), tensor.dtype, host, None)
+            move(tensor, kept)
+            wait()
+            return kept
+
+        outputs.clear()
+        kept = instrument.keep_outputs(tvm_ffi, machine, name, x, copy)
+        outputs.update(enumerate(tensor for _, tensor in kept))
+        return json.dumps([kernel for kernel, _ in kept])
+
+    def kernel_output(number: int) -> Any:
+        if number not in outputs:
+            raise RuntimeError(f"no output of a kernel {number} is kept")
+        return outputs.pop(number)
+
+    outputs: dict[int, Any] = {}
     last_output: list[Any] = [None]
     functions: dict[str, Any] = {
         "tvm.rpc.server.workpath": path_of,
@@ -139,6 +176,9 @@ def _register(folder: Path) -> None:
         OPEN_GPU: open_gpu,
         TIME_CALL: time_call,
         LAST_OUTPUT: lambda: last_output[0],
+        TIME_KERNELS: time_kernels,
+        KEEP_OUTPUTS: keep_outputs,
+        KERNEL_OUTPUT: kernel_output,
         FIND_FILES: find,
         READ_FILE: read,
     }

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from enet_tvm.errors import UserError
 from enet_tvm.machine import default_threads, usable_cpus
-from enet_tvm.runtime import forking
+from enet_tvm.runtime import forking, instrument
 from enet_tvm.runtime.gpu import CUDA, DeviceMemory, load_cuda
 from enet_tvm.runtime.libraries import load_runtime
 from enet_tvm.runtime.load import ProcessorWatch, fitting_threads
+from enet_tvm.runtime.protocol import Capability
 
 T = TypeVar("T")
 
@@ -73,8 +74,8 @@ def _text(path: Path) -> str:
         return ""  # of a thread that has ended
 
 
-class Engine:
-    """The compiled function ``main`` of a library.
+class LocalEngine:
+    """The compiled function ``main`` of a library on this machine: an `enet_tvm.runtime.protocol.Engine`.
 
     Parameters
     ----------
@@ -93,6 +94,10 @@ class Engine:
         Threads that a forward pass uses at most.
     threads_now : int
         Those that the last one used.
+    name : str
+        "this machine", or its GPU.
+    capabilities : frozenset of Capability
+        All of them, but that a GPU has no threads to adapt or to share out.
 
     Raises
     ------
@@ -114,6 +119,10 @@ class Engine:
             )
         self.threads = self.threads_now = threads
         self._adaptive = adaptive and device == "cpu"
+        self.name = "this machine" if device == "cpu" else "this machine's GPU"
+        lacking = {Capability.ADAPTIVE_THREADS} if not self._adaptive else set()
+        lacking |= {Capability.SIDE_BY_SIDE} if device != "cpu" else set()
+        self.capabilities = frozenset(Capability) - lacking
         self._watch: ProcessorWatch | None = None
         self._ffi = load_runtime()
         self._codes = [_CPU]
@@ -279,48 +288,16 @@ class Engine:
         return self._do(self._run_instrumented, x)
 
     def _run_instrumented(self, x: NDArray[np.float32]) -> list[tuple[str, NDArray[Any]]]:
-        outputs: list[tuple[str, NDArray[Any]]] = []
+        def copy(tensor: Any) -> NDArray[Any]:
+            return self._as_array(tensor).copy()
 
-        def after_call(_function: Any, name: str, before: bool, _result: Any, *arguments: Any) -> int:
-            # Everything else that the machine calls is bookkeeping of its own: allocation, shapes, null values.
-            if not before and not name.startswith("vm.builtin."):
-                # The memory is reused by later kernels, so the output is copied now.
-                outputs.append((str(name), self._as_array(arguments[-1]).copy()))
-            return 0
-
-        # An instrument cannot be taken off again, so it goes into a machine of its own.
-        machine = self._start_machine()
-        machine["set_instrument"](self._ffi.convert_func(after_call))
-        machine["main"](self._as_tensor(x))
-        return outputs
+        return instrument.keep_outputs(self._ffi, self._start_machine(), "main", self._as_tensor(x), copy)
 
     def time_kernels(self, x: NDArray[np.float32], passes: int) -> list[list[tuple[str, float]]]:
         """Run several forward passes and return the name and duration, in seconds, of every kernel in each."""
-        times: list[tuple[str, float]] = []
-        start = 0
-
-        def around_call(_function: Any, name: str, before: bool, *_rest: Any) -> int:
-            nonlocal start
-            if self._memory is not None:
-                self._memory.wait()
-            if before:
-                start = time.perf_counter_ns()
-            elif not name.startswith("vm.builtin."):
-                times.append((str(name), (time.perf_counter_ns() - start) * 1e-9))
-            return 0
-
-        def prepare() -> tuple[Any, Any]:
-            machine = self._start_machine()
-            machine["set_instrument"](self._ffi.convert_func(around_call))
-            return machine["main"], self._as_tensor(x)
-
-        main, tensor = self._do(prepare)
-        results = []
-        for _ in range(passes):
-            times = []
-            self._do(main, tensor)
-            results.append(times)
-        return results
+        wait = self._memory.wait if self._memory is not None else lambda: None
+        machine, tensor = self._do(lambda: (self._start_machine(), self._as_tensor(x)))
+        return [self._do(instrument.time_kernels, self._ffi, machine, "main", tensor, wait) for _ in range(passes)]
 
     def _as_tensor(self, x: NDArray[np.float32]) -> Any:
         if not x.flags.c_contiguous or not x.flags.writeable or x.ctypes.data % ALIGNMENT:

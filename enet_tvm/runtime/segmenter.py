@@ -14,9 +14,10 @@ from PIL import Image
 
 from enet_tvm.artifact import Manifest, check_artifact
 from enet_tvm.errors import UserError
-from enet_tvm.runtime.engine import Engine, aligned_empty
+from enet_tvm.runtime.engine import LocalEngine, aligned_empty
 from enet_tvm.runtime.labels import most_likely, resize_labels
 from enet_tvm.runtime.pictures import Channels, as_rgb, require_channels, rgb_pixels
+from enet_tvm.runtime.protocol import Capability, Engine
 from enet_tvm.runtime.stream import Stage, Stream
 from enet_tvm.size import Size
 
@@ -83,6 +84,11 @@ class Segmenter:
         """Threads that the last forward pass used: fewer than `threads` while other work left no processors for them."""
         return self._engine.threads_now
 
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What its engine can do: to be asked for before `forward_timed`, `run_instrumented` or `time_kernels` is called."""
+        return self._engine.capabilities
+
     @classmethod
     def load(cls, directory: str | Path, threads: int | None = None, *, adaptive: bool = True) -> Self:
         """Load an artifact after checking that it is whole and fits this machine.
@@ -106,7 +112,7 @@ class Segmenter:
         """
         manifest = check_artifact(directory)
         place = Path(directory).expanduser()
-        segmenter = cls(manifest, Engine(place / manifest.library, threads, manifest.target.device, adaptive))
+        segmenter = cls(manifest, LocalEngine(place / manifest.library, threads, manifest.target.device, adaptive))
         segmenter._origin = (place.resolve(), threads, adaptive)
         return segmenter
 
@@ -132,10 +138,11 @@ class Segmenter:
         Returns
         -------
         list of Segmenter
-            At most four; this one alone where it has a single thread, a GPU, or was not loaded from a directory.
+            At most four; this one alone where it has a single thread, or an engine without `Capability.SIDE_BY_SIDE`: on a
+            GPU, or on a device.
         """
         count = min(_MOST_PARTS, self.threads)
-        if count == 1 or self._origin is None or self.manifest.target.device != "cpu":
+        if count == 1 or self._origin is None or Capability.SIDE_BY_SIDE not in self.capabilities:
             return [self]
         place, _, adaptive = self._origin
         for number in range(len(self._parts), count):
@@ -286,7 +293,7 @@ class Segmenter:
         Raises
         ------
         UserError
-            When `x` is not float32 of exactly the compiled shape, or not finite.
+            When `x` is not float32 of exactly the compiled shape, or not finite, or the engine lacks `Capability.TIMED_PASSES`.
         """
         return self._engine.run_timed(self._one_batch(x))
 
@@ -311,7 +318,7 @@ class Segmenter:
         Raises
         ------
         UserError
-            When `x` has another shape or type.
+            When `x` has another shape or type, or the engine lacks `Capability.KERNEL_OUTPUTS`.
         """
         return self._engine.run_instrumented(self._one_batch(x))
 
@@ -321,7 +328,7 @@ class Segmenter:
         Raises
         ------
         UserError
-            When `x` is not float32 of exactly the compiled shape, or not finite.
+            When `x` is not float32 of exactly the compiled shape, or not finite, or the engine lacks `Capability.KERNEL_TIMES`.
         """
         return self._engine.time_kernels(self._one_batch(x), passes)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from enet_tvm.compatibility import Machine, Mismatch, find_mismatch
 from enet_tvm.cuda.tools import find_cuda_tools
 from enet_tvm.errors import UserError
-from enet_tvm.machine import architecture, cpu_features
 from enet_tvm.runtime.gpu import missing_driver
 from enet_tvm.targets.spec import TargetSpec, load_target, target_file
 from enet_tvm.toolchain import host_linker
@@ -93,10 +93,12 @@ def check_target(name: str) -> TargetCheck:
 
 
 def _obstacles(spec: TargetSpec) -> list[str]:
-    if (here := architecture()) != spec.architecture:
-        return [f"it is {spec.architecture}, and this machine is {here}; copy the artifact to the device"]
-    if lacking := sorted(set(spec.cpu_features) - cpu_features()):
-        return [f"this processor lacks {', '.join(lacking)}; compile with --target native for this machine"]
-    if spec.gpu is not None and (why := missing_driver()) is not None:
-        return [f"{why}; copy the artifact to the device"]
-    return []
+    match find_mismatch(spec.requirements, Machine.here(missing_driver)):
+        case None:
+            return []
+        case Mismatch("architecture", needed, found):
+            return [f"it is {needed}, and this machine is {found}; copy the artifact to the device"]
+        case Mismatch("cpu_features", needed):
+            return [f"this processor lacks {needed}; compile with --target native for this machine"]
+        case mismatch:
+            return [f"{mismatch.found}; copy the artifact to the device"]

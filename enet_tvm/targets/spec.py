@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from enet_tvm.compatibility import Machine, Requirements
 from enet_tvm.errors import UserError
 from enet_tvm.files import read_toml
 from enet_tvm.places import say_if_hidden, search_roots
 from enet_tvm.size import Size, parse_size
+from enet_tvm.version import TESTED_STACK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,6 +174,17 @@ class TargetSpec(BaseModel):
     def architecture(self) -> Literal["x86_64", "aarch64"]:
         """Instruction set, as uname spells it."""
         return "aarch64" if self.triple.startswith("aarch64") else "x86_64"
+
+    @property
+    def requirements(self) -> Requirements:
+        """What is compiled for the target needs of a machine, whatever versions it is compiled with."""
+        return Requirements(self.architecture, self.cpu_features, "cpu" if self.gpu is None else "cuda")
+
+    @property
+    def machine(self) -> Machine:
+        """The least that a machine of this kind has, with the versions that this release packs for it."""
+        without = f"{self.name} has no GPU" if self.gpu is None else None
+        return Machine(self.architecture, frozenset(self.cpu_features), TESTED_STACK, lambda: without)
 
     def to_tvm(self) -> tvm.target.Target:
         """Return TVM's target, a GPU's with the CPU as its host.

@@ -18,6 +18,7 @@ import tvm
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from enet_tvm.artifact import TuningInfo
+from enet_tvm.compatibility import find_mismatch
 from enet_tvm.errors import UserError
 from enet_tvm.files import read_json
 from enet_tvm.kernels.common.choices import Choices
@@ -358,8 +359,7 @@ def classes_of(target: TargetSpec) -> Iterator[str]:
     for name in known_targets():
         try:
             spec = load_target(name)
-            fits = spec.architecture == target.architecture and set(spec.cpu_features) <= set(target.cpu_features)
-            fits = fits and spec.gpu is None and name != target.name
+            fits = spec.gpu is None and name != target.name and find_mismatch(spec.requirements, target.machine) is None
             if fits and VectorUnit.of(spec.to_tvm()) == unit:
                 found.append((len(spec.cpu_features), name))
         except UserError:

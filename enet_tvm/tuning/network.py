@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from enet_tvm.agreement import PICTURES, UNTUNED
 from enet_tvm.artifact import Manifest, read_manifest
 from enet_tvm.bench.inputs import open_inputs
 from enet_tvm.bench.machine.description import processor
 from enet_tvm.bench.measure.latency import alternate
-from enet_tvm.bench.parity import MIN_AGREEMENT, load_reference, verify
+from enet_tvm.bench.parity import load_reference, verify
 from enet_tvm.bench.runners.base import PassTimes
+from enet_tvm.compatibility import Machine, Mismatch, Requirements, find_mismatch
 from enet_tvm.errors import UserError
 from enet_tvm.runtime import Segmenter
+from enet_tvm.runtime.protocol import Capability
 from enet_tvm.tuning.log import Parity
 from enet_tvm.tuning.measure import Fleet
 
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
     from enet_tvm.rpc.session import DeviceSession
 
 _PICTURES = 2
-_ROUNDING = 0.002
-"""Share of the labels that another order of a sum may move in bfloat16; in int8 sums are exact."""
 
 
 class Place(ABC):
@@ -79,7 +80,7 @@ class Place(ABC):
         parity, agrees = self._parity(artifact, weights)
         if not agrees and read_manifest(artifact).dtype != "float32" and math.isfinite(parity.max_abs_logit_diff):
             bar, _ = self._parity(untuned, weights)
-            agrees = parity.label_agreement >= bar.label_agreement - _ROUNDING
+            agrees = parity.label_agreement >= bar.label_agreement - UNTUNED
         return parity, agrees
 
     def _parity(self, artifact: Path, weights: Path) -> tuple[Parity, bool]:
@@ -92,7 +93,7 @@ class Place(ABC):
             label_agreement=report.label_agreement,
             max_abs_logit_diff=report.max_abs_logit_diff or 0.0,
         )
-        return parity, report.passes(MIN_AGREEMENT[segmenter.manifest.dtype])
+        return parity, report.passes(PICTURES[segmenter.manifest.dtype])
 
 
 class Here(Place):
@@ -107,10 +108,9 @@ class Here(Place):
         """Return the medians of instrumented passes, and of whole ones."""
         with Segmenter.load(artifact, self.threads, adaptive=False) as segmenter:
             x = np.random.default_rng(0).standard_normal(segmenter.manifest.input.shape, np.float32)
-            timed = segmenter.time_kernels(x, passes)
+            launches = _launch_medians(segmenter, x, passes)
             whole = alternate({"whole": lambda: segmenter.forward(x)}, min_rounds=passes, seconds=0.5)["whole"].median
-        medians = np.median([[seconds for _, seconds in one] for one in timed], axis=0)
-        return [float(seconds) for seconds in medians], whole
+        return launches, whole
 
     @contextlib.contextmanager
     def _loaded(self, artifacts: Mapping[str, Path]) -> Iterator[dict[str, Callable[[np.ndarray], PassTimes | None]]]:
@@ -153,9 +153,17 @@ class There(Place):
             return str(session.facts().get("model") or self.fleet.key)
 
     def launch_seconds(self, artifact: Path, passes: int = 3) -> tuple[list[float], float]:
-        """Return the whole time, divided by the arithmetic of each launch: devices have no instrument."""
+        """Return the medians of instrumented passes, and of whole ones.
+
+        On a server that cannot time kernels, the whole time is divided by the arithmetic of each launch.
+        """
         whole = self.compare({"whole": artifact}, 0.0)["whole"]
-        flops = np.array([kernel.flops for kernel in read_manifest(artifact).kernels], float)
+        manifest = read_manifest(artifact)
+        with self.segmenter(artifact) as segmenter:
+            if Capability.KERNEL_TIMES in segmenter.capabilities:
+                x = np.random.default_rng(0).standard_normal(manifest.input.shape, np.float32)
+                return _launch_medians(segmenter, x, passes), whole
+        flops = np.array([kernel.flops for kernel in manifest.kernels], float)
         return [float(seconds) for seconds in whole * flops / max(flops.sum(), 1.0)], whole
 
     @contextlib.contextmanager
@@ -188,6 +196,11 @@ class There(Place):
         )
 
 
+def _launch_medians(segmenter: Segmenter, x: np.ndarray, passes: int) -> list[float]:
+    timed = segmenter.time_kernels(x, passes)
+    return [float(seconds) for seconds in np.median([[seconds for _, seconds in one] for one in timed], axis=0)]
+
+
 def _manifest(artifacts: Mapping[str, Path]) -> Manifest:
     return read_manifest(next(iter(artifacts.values())))
 
@@ -200,12 +213,11 @@ def check_runs_here(architecture: str, features: Sequence[str], name: str) -> No
     UserError
         When it lacks something.
     """
-    from enet_tvm.machine import architecture as this_architecture
-    from enet_tvm.machine import cpu_features
-
-    if architecture != this_architecture():
-        raise UserError(
-            f"{name} is {architecture} and this machine is {this_architecture()}; tune on the device: give --tracker HOST:PORT"
-        )
-    if lacking := sorted(set(features) - cpu_features()):
-        raise UserError(f"this machine lacks {', '.join(lacking)} of {name}; tune on the device: give --tracker HOST:PORT")
+    match find_mismatch(Requirements(architecture, features), Machine.here()):
+        case None:
+            return
+        case Mismatch("architecture", needed, found):
+            why = f"{name} is {needed} and this machine is {found}"
+        case mismatch:
+            why = f"this machine lacks {mismatch.needed} of {name}"
+    raise UserError(f"{why}; tune on the device: give --tracker HOST:PORT")

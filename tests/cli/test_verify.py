@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from enet_tvm.agreement import PICTURES, PICTURES_MIOU
 from enet_tvm.artifact import MANIFEST_NAME
 from enet_tvm.cli.main import main
 from enet_tvm.data.synthetic import SyntheticStreet
@@ -29,9 +30,9 @@ def test_the_compiled_network_agrees(compiled_enet, tmp_path: Path, capsys: pyte
     assert content["passed"] is True
     assert content["pictures"] == 3
     assert content["pixels"] == 3 * 64 * 48
-    assert content["label_agreement"] >= 0.9999
+    assert content["label_agreement"] >= PICTURES["float32"]
     assert content["max_abs_logit_diff"] < 1e-3
-    assert content["miou_diff"] <= 1e-4
+    assert content["miou_diff"] <= PICTURES_MIOU["float32"]
     assert "first_parting" not in content
 
 

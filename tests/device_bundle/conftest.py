@@ -89,6 +89,8 @@ def enet_run(board: Unpacked) -> Callable[..., subprocess.CompletedProcess[str]]
 
 READERS = (
     "address",
+    "cpus",
+    "facts",
     "files",
     "greeting",
     "json",

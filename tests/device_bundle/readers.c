@@ -4,6 +4,7 @@
                                            artifact's manifest, and says in a line what the loader says: "accepted", or why not
      readers verdicts npy|ppm              the same for pictures of 24x16
      readers verdicts address|host|name    the same for the lines themselves; what an address or a host means is said, too
+     readers verdicts features             the features of all processors in files such as /proc/cpuinfo
      readers hash FILE...                  SHA-256, a line each
      readers fuzz KIND SEED COUNT FOLDER FILE...
                                            reads COUNT damaged copies of the files, which depend on the seed alone, and says how
@@ -16,6 +17,7 @@
 #include <string.h>
 
 #include "address.h"
+#include "facts.h"
 #include "files.h"
 #include "greeting.h"
 #include "json.h"
@@ -249,6 +251,11 @@ static int verdicts(const char* kind, const char* artifact) {
     } else if (strcmp(kind, "host") == 0) {
       result = parse_host(line, host);
       if (result == 0) printf("%s ", host);
+    } else if (strcmp(kind, "features") == 0) {
+      char words[8192];
+      shared_features(line, words, sizeof words);
+      printf("%s ", words);
+      result = 0;
     } else if (strcmp(kind, "name") == 0) {
       result = is_upload_name(line, strlen(line)) ? 0 : -1;
     } else {

@@ -197,6 +197,28 @@ def test_other_architecture(tmp_path: Path, tiny_artifact: Any) -> None:
     assert not (tmp_path / "wrong.tar.gz").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"cpu_features": ["avx1024f"]},
+            f"needs avx1024f, which {PLAIN} does not promise; .* --target {PLAIN}",
+        ),
+        ({"device": "cuda"}, f"was compiled for a GPU, and {PLAIN} has no GPU; compile it with: .* --target {PLAIN}"),
+    ],
+)
+def test_an_artifact_that_the_board_would_refuse(
+    spoilt_artifact: Path, tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    path = spoilt_artifact / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["target"].update(change)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=sentence):
+        write_bundle(BundleRequest(load_target(PLAIN), artifact=spoilt_artifact), tmp_path / "board.tar.gz")
+    assert not (tmp_path / "board.tar.gz").exists()
+
+
 def test_a_gpu_target_gets_the_cuda_runtime(tmp_path: Path) -> None:
     try:
         manifest = write_bundle(BundleRequest(load_target("jetson-tx1")), tmp_path / "board.tar.gz")

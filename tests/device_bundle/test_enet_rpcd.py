@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from enet_tvm.device_bundle.building import compile_c
-from enet_tvm.machine import architecture
+from enet_tvm.machine import architecture, cpu_features
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -455,7 +455,7 @@ def test_a_full_disk_is_told(serve: Any, tracker: Tracker, tmp_path: Path, misbe
     server = serve(*at(tracker), limit=64 << 10)
     (tmp_path / "large").write_bytes(bytes(1 << 20))
     remote, library = use(tracker, misbehaviour)
-    with pytest.raises(Exception, match="the device cannot store the file: File too large"):
+    with pytest.raises(Exception, match="cannot store large on the device: File too large"):
         remote.upload(str(tmp_path / "large"))
     assert alive(library["process"]())
     (session,) = server.sessions()
@@ -788,3 +788,21 @@ def test_addresses_mean_what_they_mean_in_python(readers: Any, text: str) -> Non
     assert c == python(lambda: address.parse_address(text))
     (c,) = readers.run("verdicts", "host", lines=[text])
     assert c == python(lambda: (address.parse_host(text, "--host"),))
+
+
+CPUINFO = {
+    "big and little cores": "processor\t: 0\nFeatures\t: fp asimd asimddp\n\nprocessor\t: 1\nFeatures\t: fp asimd\n",
+    "little and big cores": "Features\t: fp asimd\nFeatures : asimd fp asimddp\n",
+    "x86": "flags\t\t: fpu sse2 avx2\nbugs\t\t: spectre_v1\nvmx flags\t: vnmi\n",
+    "parts of words": "flags\t: avx512 avx\nflags\t: avx avx5\n",
+    "one of them has none": "flags\t: avx\nflags\t:\n",
+    "nothing": "processor\t: 0\n",
+}
+
+
+@pytest.mark.parametrize("name", CPUINFO)
+def test_features_mean_what_they_mean_in_python(readers: Any, tmp_path: Path, name: str) -> None:
+    """Those of every processor: a library with an instruction that some lack would be sent to the board, and killed."""
+    (tmp_path / "cpuinfo").write_text(CPUINFO[name])
+    (said,) = readers.run("verdicts", "features", lines=[tmp_path / "cpuinfo"])
+    assert set(said.split()) - {"accepted"} == cpu_features(tmp_path / "cpuinfo")

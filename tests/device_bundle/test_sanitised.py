@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from enet_tvm.rpc import session_process as names
+
 Build = Callable[[str], Path]
 
 CASES = 3000
@@ -166,6 +168,51 @@ def test_a_server_goes_on_after_anything_a_client_says(sanitised_programs: Build
         assert "Sanitizer" not in text
         assert "runtime error" not in text
         assert not list(tmp_path.glob("enet-rpcd-*"))
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.timeout(120)
+def test_a_session_kernel_by_kernel(sanitised_programs: Build, tiny_artifact: Any, tmp_path: Path) -> None:
+    """What a session's functions keep, hand out once and let go of; each twice, and in the middle of it one that fails."""
+    import tvm
+    from tvm import relax, rpc
+
+    command = [str(sanitised_programs("enet-rpcd")), "--key", "board", "--port", "0"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stderr=log, env={**os.environ, **QUIET, "TMPDIR": str(tmp_path)})
+    try:
+        remote = rpc.connect("127.0.0.1", int(said(tmp_path / "log", r"port (\d+)")[1]), "board", session_timeout=60)
+        assert remote.get_function(names.CONFIGURE_THREADS)(1) == 1
+        remote.upload(str(tiny_artifact.directory / "enet.so"))
+        machine = relax.VirtualMachine(remote.load_module("enet.so"), remote.cpu()).module
+        x = np.random.default_rng(0).standard_normal((1, 3, 16, 24)).astype(np.float32)
+        there = tvm.runtime.tensor(x, remote.cpu())
+        time_kernels, keep, output = (
+            remote.get_function(name) for name in (names.TIME_KERNELS, names.KEEP_OUTPUTS, names.KERNEL_OUTPUT)
+        )
+        for _ in range(2):
+            assert len(json.loads(str(time_kernels(machine, "main", there, "cpu")))) == 2
+            assert len(json.loads(str(keep(machine, "main", there, "cpu")))) == 2
+            with pytest.raises(Exception, match="no function other"):
+                time_kernels(machine, "other", there, "cpu")
+            np.testing.assert_allclose(output(1).numpy(), tiny_artifact.reference(x), rtol=1e-4, atol=1e-4)
+            with pytest.raises(Exception, match="no output of a kernel 1 is kept"):
+                output(1)
+        for function in (time_kernels, keep, output):
+            with pytest.raises(Exception, match="expected"):
+                function("x")
+        (tmp_path / "long").write_text("x" * 100_000)
+        assert len(remote.get_function(names.READ_FILE)(str(tmp_path / "long"))) == 100_000
+        assert remote.get_function(names.FIND_FILES)(f"{tmp_path}/lon*") == f"{tmp_path}/long"
+        assert json.loads(str(remote.get_function(names.FACTS)()))["cpu_features"]
+        del machine, there, time_kernels, keep, output, function, remote
+        process.terminate()
+        assert process.wait(20) == 0
+        text = (tmp_path / "log").read_text()
+        assert "Sanitizer" not in text
+        assert "runtime error" not in text
     finally:
         process.kill()
         process.wait()

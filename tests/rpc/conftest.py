@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
@@ -10,12 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from shared import made_once
 
+from enet_tvm.device_bundle.building import build_program
+from enet_tvm.device_bundle.wheels import runtime_files
+from enet_tvm.errors import UserError
+from enet_tvm.machine import architecture
 from enet_tvm.rpc.address import Address
 from enet_tvm.rpc.devices import list_devices
 
@@ -90,20 +97,27 @@ class Farm:
         *options: str,
         key: str = "board",
         python: list[str] | None = None,
+        program: Path | None = None,
         environment: dict[str, str] | None = None,
         largest_file: int | None = None,
     ) -> Server:
+        """Start the server in Python, or the `program` in C, and wait until it is offered."""
+
         def limit() -> None:
             if largest_file is not None:
+                # Python ignores the signal, what it starts does not.
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
         uploads = self.folder / "uploads"
         uploads.mkdir(exist_ok=True)
-        command = [*(python or [sys.executable]), "-m", "enet_tvm.rpc.server", "--tracker", str(tracker), "--key", key]
-        command += ["--port", "0", "--folder", str(uploads), *options]
+        command = [str(program)] if program else [*(python or [sys.executable]), "-m", "enet_tvm.rpc.server"]
+        command += ["--tracker", str(tracker), "--key", key, "--port", "0", *options]
+        command += [] if program else ["--folder", str(uploads)]
+        environment = environment or {**os.environ, "TMPDIR": str(uploads)}
         log = self.folder / f"server-{len(self._programs)}.log"
-        server: Server = self._add(Server(command, log, env=environment or {**os.environ}, preexec_fn=limit))
-        server.wait_for("registered at tracker", 60)
+        server: Server = self._add(Server(command, log, env=environment, preexec_fn=limit))
+        server.wait_for("registered (at|with the) tracker", 60)
         wait_until(lambda: list_devices(tracker).free.get(key))
         return server
 
@@ -133,6 +147,47 @@ def board(shared_farm: Farm) -> tuple[Address, Server]:
     """A tracker and a server with the key 'board', for tests that leave both alive."""
     _, address = shared_farm.start_tracker()
     return address, shared_farm.start_server(address)
+
+
+@pytest.fixture(scope="session")
+def enet_rpcd() -> Path:
+    """The server in C, built for this machine."""
+
+    def make(root: Path) -> None:
+        libraries = runtime_files(architecture(), f"{sys.version_info.major}.{sys.version_info.minor}").libraries
+        (root / "bin").mkdir(parents=True)
+        (root / "lib").symlink_to(libraries)
+        build_program("enet-rpcd", root / "lib", architecture(), root / "bin/enet-rpcd")
+
+    return made_once("enet-rpcd", make) / "bin/enet-rpcd"
+
+
+@dataclass(frozen=True)
+class DeviceServer:
+    """One of the two servers of a device, with a tracker of its own.
+
+    Attributes
+    ----------
+    start : callable
+        Starts another of the same kind, given a farm and its tracker.
+    """
+
+    kind: str
+    tracker: Address
+    server: Server
+    start: Callable[..., Server]
+
+
+@pytest.fixture(scope="session", params=["python", "c"])
+def device_server(request: pytest.FixtureRequest, shared_farm: Farm) -> DeviceServer:
+    """A server with the key 'board', in Python and in C in turn; tests leave it alive."""
+    program = request.getfixturevalue("enet_rpcd") if request.param == "c" else None
+
+    def start(farm: Farm, tracker: Address, *options: str, **settings: Any) -> Server:
+        return farm.start_server(tracker, *options, program=program, **settings)
+
+    _, tracker = shared_farm.start_tracker()
+    return DeviceServer(request.param, tracker, start(shared_farm, tracker), start)
 
 
 @pytest.fixture(scope="session")
@@ -167,6 +222,20 @@ def later() -> Iterator[Callable[[float, int, int], None]]:
     yield send
     for process in started:
         process.wait()
+
+
+@contextlib.contextmanager
+def fails(*words: str, within: float) -> Iterator[None]:
+    """Expect one sentence with these words, in time."""
+    start = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        yield
+    took = time.monotonic() - start
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+    assert "Traceback" not in message
+    assert took < within, f"it took {took:.1f} s"
 
 
 def relays() -> list[psutil.Process]:

@@ -22,6 +22,7 @@ from enet_tvm.rpc.devices import claim_device, list_devices
 from enet_tvm.rpc.messages import TrackerCode
 from enet_tvm.rpc.session import open_session
 from enet_tvm.rpc.wire import TrackerConnection, pack_text
+from enet_tvm.runtime.protocol import Capability
 
 STOCK_TRACKER = """
 from tvm.rpc.tracker import PopenTrackerServerState
@@ -104,6 +105,13 @@ def test_tvms_server(stock: Address, tiny_artifact: Any) -> None:
         np.testing.assert_allclose(segmenter.forward(x), tiny_artifact.reference(x), rtol=1e-5, atol=1e-5)
         assert segmenter.engine.last is not None
         assert segmenter.engine.last.device > 0
+        # What only our servers have functions for is not declared, and refused in a sentence.
+        assert segmenter.capabilities == {Capability.TIMED_PASSES}
+        assert segmenter.forward_timed(x)[1] > 0
+        with pytest.raises(UserError, match=r"^stock at \S+ cannot time every kernel; serve the device with 'enet-tvm"):
+            segmenter.time_kernels(x, 1)
+        with pytest.raises(UserError, match=r"^stock at \S+ cannot return what every kernel wrote; serve the device"):
+            segmenter.run_instrumented(x)
 
 
 def test_tvms_tracker(farm: Any, misbehaving_library: Path) -> None:

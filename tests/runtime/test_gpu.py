@@ -10,7 +10,7 @@ import pytest
 
 from enet_tvm.errors import UserError
 from enet_tvm.runtime import gpu
-from enet_tvm.runtime.engine import Engine, aligned_empty
+from enet_tvm.runtime.engine import LocalEngine, aligned_empty
 from enet_tvm.runtime.libraries import load_runtime
 
 
@@ -47,7 +47,7 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch, tiny_artifact):
     with pytest.raises(
         UserError, match="this machine has no CUDA driver, and this network was compiled for one; run it on the"
     ):
-        Engine(tiny_artifact.directory / "enet.so", 1, "cuda")
+        LocalEngine(tiny_artifact.directory / "enet.so", 1, "cuda")
 
 
 def test_no_runtime_of_cuda_13(monkeypatch: pytest.MonkeyPatch):
@@ -83,7 +83,7 @@ def test_there_and_back():
 @pytest.mark.usefixtures("processor_as_gpu")
 def test_an_engine_that_copies(tiny_artifact):
     """The engine's way to a GPU and back, the GPU being a processor: results, kernels' outputs and times."""
-    engine = Engine(tiny_artifact.directory / "enet.so", 1, "cuda")
+    engine = LocalEngine(tiny_artifact.directory / "enet.so", 1, "cuda")
     try:
         x = aligned_empty((1, 3, 16, 24))
         x[...] = np.random.default_rng(0).standard_normal(x.shape)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from enet_tvm import toolchain
+from enet_tvm import compatibility, toolchain
 from enet_tvm.errors import UserError
 from enet_tvm.targets import check as checking
 from enet_tvm.targets import load_target
@@ -44,7 +44,7 @@ def test_without_any_linker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 def test_features_that_this_processor_lacks(monkeypatch: pytest.MonkeyPatch):
     name = {"x86_64": "x86-64-v3"}.get(MACHINE, "rpi4")
-    monkeypatch.setattr(checking, "cpu_features", lambda: frozenset(load_target(name).cpu_features[1:]))
+    monkeypatch.setattr(compatibility, "cpu_features", lambda: frozenset(load_target(name).cpu_features[1:]))
     found = check_target(name)
     assert found.compiles
     assert not found.runs_here

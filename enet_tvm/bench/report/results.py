@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from enet_tvm.agreement import NOISE
 from enet_tvm.bench.machine.conditions import Conditions
 from enet_tvm.bench.machine.description import MachineDescription
 from enet_tvm.bench.measure.footprint import Footprint
@@ -25,13 +26,6 @@ from enet_tvm.version import __version__, stack_versions
 
 FORMAT = 2
 """Of the JSON; 1 was without machine descriptions, hashes and footprints."""
-
-MIN_AGREEMENT = {"float32": 0.9999, "bfloat16": 0.97, "int8": 0.9}
-"""Share of pixels that must get the reference's label for a runner's speed to count, by what it computes in.
-
-Below float32 it only tells wrong arithmetic from rounding, which decides the many close labels of a random input: whether the
-rounding is acceptable is said by the mIoU on pictures.
-"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ class Entry:
     @property
     def passes(self) -> bool:
         """Whether its labels are the reference's."""
-        return self.agreement >= MIN_AGREEMENT[self.precision]
+        return self.agreement >= NOISE[self.precision]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON takes them."""
@@ -171,7 +165,7 @@ class Comparison:
         """Sentences on the runners that fail parity."""
         return tuple(
             f"{entry.name} fails parity: {entry.agreement:.4%} of its labels are PyTorch's, "
-            f"{MIN_AGREEMENT[entry.precision]:.2%} are needed; its speed is no result"
+            f"{NOISE[entry.precision]:.2%} are needed; its speed is no result"
             for entry in self.entries
             if not entry.passes
         )

@@ -8,6 +8,7 @@
 #include <glob.h>
 #include <math.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -24,14 +25,17 @@
 #include "cpus.h"
 #include "facts.h"
 #include "greeting.h"
+#include "instrument.h"
 #include "session_folder.h"
 #include "sockets.h"
 #include "text.h"
 #include "tracker.h"
+#include "tvm_arguments.h"
 #include "tvm_call.h"
 #include "upload_name.h"
 
 enum { PING_S = 2, TRACKER_S = 3, UNCLAIMED_S = 6, FAREWELL_S = 2, LONGEST_LINE = 16, WHY = 1024 };
+enum { MOST_READ = 1 << 20, SHARE_ALL_CORES = -3 /* ThreadGroup::AffinityMode::kSpecifyThreadShareAllCore */ };
 
 static const char usage[] =
     "usage: enet-rpcd --key KEY [options]\n"
@@ -85,36 +89,6 @@ static _Noreturn void die(int code, const char* format, ...) {
 
 /* ---- what the session needs of its server (the functions tvm/rpc/server.py registers) ---- */
 
-static int refuse(const char* format, const char* what) {
-  char text[WHY];
-  snprintf(text, sizeof text, format, what);
-  TVMFFIErrorSetRaisedFromCStr("RuntimeError", text);
-  return -1;
-}
-
-/* The text or the bytes of an argument, where they lie; -1 if it is neither. */
-static int content(const TVMFFIAny* any, const char** data, size_t* length) {
-  const TVMFFIByteArray* cell = NULL;
-  switch (any->type_index) {
-    case kTVMFFIRawStr:
-      *data = any->v_c_str;
-      *length = strlen(any->v_c_str);
-      return 0;
-    case kTVMFFISmallStr:
-    case kTVMFFISmallBytes:
-      *data = any->v_bytes;
-      *length = any->small_str_len;
-      return 0;
-    case kTVMFFIStr:
-    case kTVMFFIBytes: cell = (const TVMFFIByteArray*)((const char*)any->v_obj + sizeof(TVMFFIObject)); break;
-    case kTVMFFIByteArrayPtr: cell = any->v_ptr; break;
-    default: return -1;
-  }
-  *data = cell->data;
-  *length = cell->size;
-  return 0;
-}
-
 /* The file of the session's folder that an argument names. */
 static int file_of(const TVMFFIAny* arguments, int32_t count, char* path, size_t room) {
   const char* name;
@@ -167,12 +141,9 @@ static int upload(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIA
   *result = tvm_none();
   if (good) return 0;
   remove(path);
-  return refuse("the device cannot store the file: %s", strerror(error));
-}
-
-static int text_result(const char* text, TVMFFIAny* result) {
-  TVMFFIByteArray bytes = {text, strlen(text)};
-  return TVMFFIStringFromByteArray(&bytes, result);
+  char told[WHY];
+  snprintf(told, sizeof told, "cannot store %s on the device: %s", path + strlen(folder.files) + 1, strerror(error));
+  return refuse("%s", told);
 }
 
 static int tell_facts(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
@@ -182,14 +153,35 @@ static int tell_facts(void* self, const TVMFFIAny* arguments, int32_t count, TVM
   return text_result(facts, result);
 }
 
-/* A text argument with its end marked; -1 if it is none, or too long. */
-static int text_of(const TVMFFIAny* arguments, int32_t count, char* text, size_t room) {
-  const char* data;
-  size_t length;
-  if (count < 1 || content(arguments, &data, &length) || length >= room) return refuse("%s expected", "a short text");
-  memcpy(text, data, length);
-  text[length] = '\0';
-  return 0;
+/* Make the pool of this session's kernels as large as its client asks, at most a thread for each processor; the size it has. */
+static int configure_threads(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+  char why[WHY], names[CPU_SETSIZE][8];
+  TVMFFIAny texts[CPU_SETSIZE];
+  cpu_set_t usable;
+  int cpus = 0;
+  (void)self;
+  if (count != 1 || arguments[0].type_index != kTVMFFIInt) return refuse("%s expected", "a number of threads");
+  if (sched_getaffinity(0, sizeof usable, &usable)) return refuse("the device's processors are unknown: %s", strerror(errno));
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &usable)) continue;
+    snprintf(names[cpus], sizeof names[cpus], "%d", cpu);
+    texts[cpus] = tvm_string(names[cpus]);
+    ++cpus;
+  }
+  int64_t wanted = arguments[0].v_int64 < 1 ? 1 : arguments[0].v_int64 > cpus ? cpus : arguments[0].v_int64;
+  TVMFFIObjectHandle array = tvm_global("ffi.Array"), configure = tvm_global("runtime.config_threadpool");
+  TVMFFIObjectHandle size = tvm_global("runtime.NumThreads");
+  if (array == NULL || configure == NULL || size == NULL) return refuse("TVM's runtime has no %s", "thread pool to configure");
+  /* The list's length is the size of the new pool; the second call lets its threads run on every processor. */
+  for (int turn = 0; turn < 2; ++turn) {
+    TVMFFIAny asked[3] = {tvm_int(SHARE_ALL_CORES), tvm_int(wanted)}, none;
+    if (tvm_call(array, turn == 0 ? (int)wanted : cpus, texts, &asked[2], why, sizeof why)) return refuse("%s", why);
+    int failed = tvm_call(configure, 3, asked, &none, why, sizeof why);
+    tvm_release(&asked[2]);
+    if (failed) return refuse("%s", why);
+    tvm_release(&none);
+  }
+  return tvm_call(size, 0, NULL, result, why, sizeof why) ? refuse("%s", why) : 0;
 }
 
 static int open_gpu(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
@@ -233,35 +225,46 @@ static int last_output(void* self, const TVMFFIAny* arguments, int32_t count, TV
 
 /* The paths that a pattern matches, one a line. */
 static int find_files(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
-  char pattern[512], paths[8192] = "";
-  size_t used = 0;
+  char pattern[512];
+  Growing paths = {0};
   glob_t found;
   (void)self;
   if (text_of(arguments, count, pattern, sizeof pattern)) return -1;
   if (glob(pattern, 0, NULL, &found) == 0) {
-    for (size_t i = 0; i < found.gl_pathc && used < sizeof paths; ++i)
-      used += (size_t)snprintf(paths + used, sizeof paths - used, "%s%s", i > 0 ? "\n" : "", found.gl_pathv[i]);
+    for (size_t i = 0; i < found.gl_pathc; ++i) grow(&paths, "%s%s", i > 0 ? "\n" : "", found.gl_pathv[i]);
     globfree(&found);
   }
-  return text_result(paths, result);
+  return growing_result(&paths, result);
 }
 
-/* What a small file says, without the ends of lines around it; none if it cannot be read. */
+/* What a file of the kernel's says, without white space and zero bytes around it; none if it cannot be read. */
 static int read_file(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
-  char path[512], said[8192], *begin = said;
+  char path[512], *said = NULL;
+  size_t length = 0, room = 0, got = 0;
   (void)self;
   if (text_of(arguments, count, path, sizeof path)) return -1;
   *result = tvm_none();
   FILE* file = fopen(path, "r");
   if (file == NULL) return 0;
-  size_t length = fread(said, 1, sizeof said - 1, file);
+  do {
+    length += got;
+    if (length + 1 >= room) {
+      char* larger = room < MOST_READ ? realloc(said, room = 2 * room + 8192) : NULL;
+      if (larger == NULL) {
+        free(said);
+        fclose(file);
+        return refuse("%s is too large to be read", path);
+      }
+      said = larger;
+    }
+  } while ((got = fread(said + length, 1, room - length - 1, file)) > 0);
   int good = !ferror(file);
   fclose(file);
-  if (!good) return 0;
   while (length > 0 && strchr(" \t\r\n", said[length - 1])) --length; /* which finds a zero byte, too */
   said[length] = '\0';
-  while (*begin && strchr(" \t\r\n", *begin)) ++begin;
-  return text_result(begin, result);
+  int status = good ? text_result(said + strspn(said, " \t\r\n"), result) : 0;
+  free(said);
+  return status;
 }
 
 static void provide(const char* name, TVMFFISafeCallType function) {
@@ -625,9 +628,13 @@ int main(int argc, char** argv) {
   provide("tvm.rpc.server.load_module", load_module);
   provide("tvm.rpc.server.upload", upload);
   provide("enet_tvm.device_facts", tell_facts);
+  provide("enet_tvm.configure_threads", configure_threads);
   provide("enet_tvm.open_gpu", open_gpu);
   provide("enet_tvm.time_call", time_call);
   provide("enet_tvm.last_output", last_output);
+  provide("enet_tvm.time_kernels", time_kernels);
+  provide("enet_tvm.keep_outputs", keep_outputs);
+  provide("enet_tvm.kernel_output", kernel_output);
   provide("enet_tvm.find_files", find_files);
   provide("enet_tvm.read_file", read_file);
   remove_leftovers();

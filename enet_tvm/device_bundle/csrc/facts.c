@@ -67,9 +67,41 @@ static void add_megabytes(Text* text, const char* key, const char* path, const c
   if (field(path, name, value, sizeof value)) add(text, ", \"%s\": %.3f", key, strtod(value, NULL) / 1024);
 }
 
+/* Whether a word stands in a text, between blanks. */
+static int has_word(const char* text, const char* word, size_t length) {
+  for (size_t step; *(text += strspn(text, " \t\n")); text += step)
+    if ((step = strcspn(text, " \t\n")) == length && strncmp(text, word, length) == 0) return 1;
+  return 0;
+}
+
+void shared_features(const char* cpuinfo, char* out, size_t size) {
+  char line[8192];
+  FILE* file = fopen(cpuinfo, "r");
+  int first = 1;
+  *out = '\0';
+  if (file == NULL) return;
+  while (fgets(line, sizeof line, file) != NULL) {
+    size_t key = strcspn(line, " \t:");
+    const char* colon = strchr(line, ':');
+    int named = (key == 5 && strncmp(line, "flags", key) == 0) || (key == 8 && strncmp(line, "Features", key) == 0);
+    if (colon == NULL || !named) continue;
+    char kept[8192] = "";
+    size_t used = 0, length;
+    for (const char* word = first ? colon + 1 : out; *(word += strspn(word, " \t\n")); word += length) {
+      length = strcspn(word, " \t\n");
+      if (used + length + 2 > sizeof kept || !has_word(colon + 1, word, length)) continue;
+      used += (size_t)snprintf(kept + used, sizeof kept - used, "%s%.*s", used > 0 ? " " : "", (int)length, word);
+    }
+    snprintf(out, size, "%s", kept);
+    first = 0;
+  }
+  fclose(file);
+}
+
 static void add_features(Text* text) {
-  char line[4096], *rest = line;
-  if (!field("/proc/cpuinfo", "Features", line, sizeof line) && !field("/proc/cpuinfo", "flags", line, sizeof line)) return;
+  char words[8192], *rest = words;
+  shared_features("/proc/cpuinfo", words, sizeof words);
+  if (*words == '\0') return;
   add(text, ", \"cpu_features\": [");
   for (int first = 1; (rest += strspn(rest, " \""), *rest); first = 0) {
     size_t length = strcspn(rest, " \"");

@@ -7,4 +7,8 @@
 /* Write the facts as a JSON object; what the board does not say is left out. */
 void device_facts(char* out, size_t size);
 
+/* Write the features that all processors of a file such as /proc/cpuinfo have, with blanks between them: a board with big and
+   little cores may list different ones, and code may run on any of them. */
+void shared_features(const char* cpuinfo, char* out, size_t size);
+
 #endif

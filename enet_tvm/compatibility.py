@@ -1,0 +1,113 @@
+"""Whether a compiled library fits a machine: what it needs, what the machine has, and the first thing that is missing.
+
+Everything in Python that asks this asks it here: loading an artifact, sending it to a device, packing it for a board, tuning,
+and listing targets. The programs in C decide for themselves (``csrc/manifest.c``), held to the same verdicts by a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from enet_tvm.machine import architecture, cpu_features
+from enet_tvm.version import stack_versions
+
+_EVERY_PROCESSOR_HAS = {"x86_64": "sse2", "aarch64": "asimd"}
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What a library needs of the machine that loads it.
+
+    Attributes
+    ----------
+    architecture : str
+        Instruction set, as uname spells it.
+    cpu_features : collection of str
+        Instruction-set extensions, spelt as in ``/proc/cpuinfo``.
+    device : {"cpu", "cuda"}
+        What its kernels run on.
+    versions : mapping of str to str
+        Versions of the distributions of TVM's stack by name: exactly these.
+    """
+
+    architecture: str
+    cpu_features: Collection[str] = ()
+    device: Literal["cpu", "cuda"] = "cpu"
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def _nothing() -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine has, as far as it is known; what is not known refuses no library.
+
+    Attributes
+    ----------
+    architecture : str or None
+        Instruction set, as uname spells it.
+    cpu_features : frozenset of str or None
+        Instruction-set extensions of all its processors.
+    versions : mapping of str to str
+        Installed versions of distributions of TVM's stack.
+    missing_gpu : callable
+        Returns why a GPU cannot be used, in a clause; None if one can. Called for a library that needs one alone.
+    """
+
+    architecture: str | None = None
+    cpu_features: frozenset[str] | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    missing_gpu: Callable[[], str | None] = _nothing
+
+    @classmethod
+    def here(cls, missing_gpu: Callable[[], str | None] = _nothing) -> Self:
+        """Return the machine that this process runs on; the driver of its GPU is not looked at unless a function is given."""
+        return cls(architecture(), cpu_features(), stack_versions(), missing_gpu)
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> Self:
+        """Return a device by what it says of itself (see `enet_tvm.rpc.session_process.device_facts`)."""
+        kind, features = facts.get("architecture"), frozenset(facts.get("cpu_features", ()))
+        # An emulator shows the features of the machine that it runs on, which says nothing of the processor it emulates.
+        known = _EVERY_PROCESSOR_HAS.get(kind or "") in features
+        return cls(kind, features if known else None, facts.get("versions", {}))
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The first thing in which a library does not fit a machine.
+
+    Attributes
+    ----------
+    kind : {"versions", "architecture", "cpu_features", "device"}
+        In what.
+    needed : str
+        What the library needs and the machine lacks: ``apache-tvm 0.27.0``, ``aarch64``, ``avx2, fma`` or ``cuda``.
+    found : str
+        What the machine has instead: a version, an architecture, or a clause on its GPU; empty for features.
+    """
+
+    kind: Literal["versions", "architecture", "cpu_features", "device"]
+    needed: str
+    found: str = ""
+
+
+def find_mismatch(requirements: Requirements, machine: Machine) -> Mismatch | None:
+    """Return the first thing in which a library does not fit a machine, None if it fits.
+
+    The order is: versions of TVM's stack, architecture, the processor's features, and at last the GPU, which is looked for.
+    """
+    for name, version in requirements.versions.items():
+        if machine.versions.get(name, version) != version:
+            return Mismatch("versions", f"{name} {version}", machine.versions[name])
+    if machine.architecture not in (None, requirements.architecture):
+        return Mismatch("architecture", requirements.architecture, str(machine.architecture))
+    if machine.cpu_features is not None and (lacking := sorted(set(requirements.cpu_features) - machine.cpu_features)):
+        return Mismatch("cpu_features", ", ".join(lacking))
+    if requirements.device != "cpu" and (why := machine.missing_gpu()) is not None:
+        return Mismatch("device", requirements.device, why)
+    return None

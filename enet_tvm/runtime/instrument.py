@@ -1,0 +1,72 @@
+"""Watching the kernels of a forward pass: what each takes, and what it writes. For engines here and servers on devices.
+
+A virtual machine calls its instrument before and after everything that it calls, on the thread that runs it. An instrument can
+be replaced and not taken off, so it goes into a machine of its own. Needs ``tvm_ffi`` alone, which is given.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_BOOKKEEPING = "vm.builtin."
+"""What else a machine calls: allocation, shapes, null values."""
+
+
+def time_kernels(ffi: ModuleType, machine: Any, name: str, x: Any, wait: Callable[[], None]) -> list[tuple[str, float]]:
+    """Call a function of a virtual machine and return the name and the seconds of every kernel, in launch order.
+
+    Parameters
+    ----------
+    ffi : ModuleType
+        ``tvm_ffi``.
+    machine : Module
+        Initialised; it is instrumented afterwards.
+    name : str
+        Of the function.
+    x : Tensor
+        Its input, on the machine's device.
+    wait : callable
+        Returns when the device has done all that it was given.
+    """
+    times: list[tuple[str, float]] = []
+    start = 0
+
+    def around_call(_function: Any, kernel: str, before: bool, *_rest: Any) -> int:
+        nonlocal start
+        wait()
+        if before:
+            start = time.perf_counter_ns()
+        elif not kernel.startswith(_BOOKKEEPING):
+            times.append((str(kernel), (time.perf_counter_ns() - start) * 1e-9))
+        return 0
+
+    machine["set_instrument"](ffi.convert_func(around_call))
+    machine[name](x)
+    return times
+
+
+def keep_outputs(ffi: ModuleType, machine: Any, name: str, x: Any, copy: Callable[[Any], T]) -> list[tuple[str, T]]:
+    """Call a function of a virtual machine and return the name of every kernel and a copy of its output, in launch order.
+
+    Parameters
+    ----------
+    ffi, machine, name, x
+        As for `time_kernels`.
+    copy : callable
+        Copies a tensor: later kernels write into the same memory.
+    """
+    outputs: list[tuple[str, T]] = []
+
+    def after_call(_function: Any, kernel: str, before: bool, _result: Any, *arguments: Any) -> int:
+        if not before and not kernel.startswith(_BOOKKEEPING):
+            outputs.append((str(kernel), copy(arguments[-1])))
+        return 0
+
+    machine["set_instrument"](ffi.convert_func(after_call))
+    machine[name](x)
+    return outputs

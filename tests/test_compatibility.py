@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enet_tvm.artifact import check_artifact, read_manifest
+from enet_tvm.compatibility import Machine, Mismatch, Requirements, find_mismatch
+from enet_tvm.device_bundle import BundleRequest, write_bundle
+from enet_tvm.errors import UserError
+from enet_tvm.machine import architecture, cpu_features
+from enet_tvm.rpc.engine import RemoteEngine
+from enet_tvm.rpc.session_process import device_facts
+from enet_tvm.targets import TargetSpec, load_target
+from enet_tvm.targets.check import check_target
+from enet_tvm.tuning.network import check_runs_here
+from enet_tvm.version import TESTED_STACK
+
+BOARD = Machine("aarch64", frozenset({"asimd", "fp"}), {"apache-tvm": "1", "apache-tvm-ffi": "2"}, lambda: "it has no GPU")
+
+
+@pytest.mark.parametrize(
+    ("requirements", "mismatch"),
+    [
+        (Requirements("aarch64"), None),
+        (Requirements("aarch64", ("fp", "asimd"), versions={"apache-tvm": "1"}), None),
+        (Requirements("x86_64"), Mismatch("architecture", "x86_64", "aarch64")),
+        (Requirements("aarch64", ("sve", "fp", "bf16")), Mismatch("cpu_features", "bf16, sve")),
+        (Requirements("aarch64", versions={"apache-tvm-ffi": "3"}), Mismatch("versions", "apache-tvm-ffi 3", "2")),
+        (Requirements("aarch64", device="cuda"), Mismatch("device", "cuda", "it has no GPU")),
+        (Requirements("x86_64", ("avx",), "cuda", {"apache-tvm": "9"}), Mismatch("versions", "apache-tvm 9", "1")),
+    ],
+)
+def test_what_does_not_fit(requirements: Requirements, mismatch: Mismatch | None) -> None:
+    assert find_mismatch(requirements, BOARD) == mismatch
+
+
+def test_the_gpu_is_looked_for_where_one_is_needed_and_all_else_fits() -> None:
+    def look() -> str | None:
+        raise AssertionError("it was looked for")
+
+    machine = Machine("aarch64", missing_gpu=look)
+    assert find_mismatch(Requirements("aarch64"), machine) is None
+    assert find_mismatch(Requirements("x86_64", device="cuda"), machine) is not None
+    with pytest.raises(AssertionError, match="it was looked for"):
+        find_mismatch(Requirements("aarch64", device="cuda"), machine)
+
+
+NAMES = st.sampled_from(["asimd", "sse2", "avx2", "fp"])
+
+
+@given(needs=st.frozensets(NAMES), has=st.frozensets(NAMES), known=st.booleans())
+def test_features_fit_where_all_of_them_are_there(needs: frozenset[str], has: frozenset[str], known: bool) -> None:
+    fits = find_mismatch(Requirements("x86_64", needs), Machine("x86_64", has if known else None)) is None
+    assert fits == (needs <= has or not known)
+
+
+@pytest.mark.parametrize(
+    ("facts", "features"),
+    [
+        ({}, None),
+        ({"architecture": "aarch64"}, None),
+        ({"architecture": "aarch64", "cpu_features": ["asimd", "fp"]}, frozenset({"asimd", "fp"})),
+        ({"architecture": "aarch64", "cpu_features": ["sse2", "avx"]}, None),  # an emulated board
+        ({"architecture": "x86_64", "cpu_features": ["sse2", "avx"]}, frozenset({"sse2", "avx"})),
+    ],
+)
+def test_what_a_device_says_of_itself(facts: dict[str, Any], features: frozenset[str] | None) -> None:
+    assert Machine.of_facts(facts).cpu_features == features
+
+
+# One verdict wherever it is asked
+
+
+def refuses(call: Callable[[], Any]) -> bool:
+    try:
+        call()
+    except UserError:
+        return True
+    return False
+
+
+class Session:
+    """Of a device that says it is this machine, and refuses what comes after that."""
+
+    name = "board"
+
+    def facts(self) -> dict[str, Any]:
+        return device_facts()
+
+    def upload(self, library: Path) -> str:
+        raise ReachedError
+
+    def load_module(self, name: str) -> Any:
+        raise AssertionError
+
+
+class ReachedError(Exception):
+    """The library would now be sent to the device."""
+
+
+def sends(artifact: Path) -> None:
+    session: Any = Session()
+    with pytest.raises(ReachedError):
+        RemoteEngine(session, artifact, read_manifest(artifact))
+
+
+def this_machine(name: str) -> TargetSpec:
+    native = load_target("native")
+    return native.model_copy(update={"name": name, "cpu_features": tuple(sorted(cpu_features()))})
+
+
+OTHER = {"x86_64": "aarch64", "aarch64": "x86_64"}[architecture()]
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({}, True),
+        ({"cpu_features": [min(cpu_features())]}, True),
+        ({"cpu_features": [min(cpu_features()), "avx1024"]}, False),
+        ({"architecture": OTHER}, False),
+        ({"versions": "0.26.0"}, False),
+    ],
+)
+def test_every_caller_says_the_same(spoilt_artifact: Path, tmp_path: Path, change: dict[str, Any], fits: bool) -> None:
+    path = spoilt_artifact / "manifest.json"
+    content = json.loads(path.read_text())
+    content["versions"]["apache_tvm"] = change.get("versions", TESTED_STACK["apache-tvm"])
+    content["target"].update({key: value for key, value in change.items() if key != "versions"})
+    path.write_text(json.dumps(content))
+    target = read_manifest(spoilt_artifact).target
+    verdicts = {
+        "loading": not refuses(lambda: check_artifact(spoilt_artifact)),
+        "sending": not refuses(lambda: sends(spoilt_artifact)),
+        "packing": not refuses(
+            lambda: write_bundle(BundleRequest(this_machine("here"), artifact=spoilt_artifact), tmp_path / "a.tgz")
+        ),
+    }
+    if "versions" not in change:
+        verdicts["tuning"] = not refuses(lambda: check_runs_here(target.architecture, target.cpu_features, "it"))
+        spec = tmp_path / "spec.toml"
+        features = json.dumps(list(target.cpu_features))
+        spec.write_text(
+            f'description = "it"\ntriple = "{target.architecture}-linux-gnu"\nmcpu = "generic"\ncpu_features = {features}\n'
+        )
+        verdicts["listing"] = not check_target(str(spec)).obstacles
+    assert verdicts == dict.fromkeys(verdicts, fits)
