@@ -25,7 +25,7 @@ ELSEWHERE = {
     "bench/runners/tvm_rpc": "rpc/test_bench",
     "calibrate": "cli/test_calibrate",
     "calibration": "cli/test_calibrate",
-    "cli/compare": "bench/test_baseline",
+    "cli/bench_segnet": "bench/test_baseline",
     "cli/device_bundle": "device_bundle/test_bundle",
     "cli/evaluate": "cli/test_train",
     "cli/fit_bias": "cli/test_train",

@@ -184,7 +184,7 @@ def compare_with_segnet(
         for name, path in files.items():
             report(f"compiling {name} for {size}")
             artifact = directory / f"{name}-{size}"
-            compile_artifact(CompileRequest(path, size, target, command="enet-tvm compare", threads=threads), artifact)
+            compile_artifact(CompileRequest(path, size, target, command="enet-tvm bench segnet", threads=threads), artifact)
             segmenters[name] = stack.enter_context(Segmenter.load(artifact, threads, adaptive=False))
             report(f"holding {name} against PyTorch")
             agreements[name] = agreement(segmenters[name].forward(x), reference_logits(load_network(path), x))

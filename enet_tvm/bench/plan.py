@@ -18,8 +18,8 @@ from enet_tvm.targets import NATIVE, load_target
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to run.
+class BenchMatrix:
+    """The runners of a benchmark, and the workloads that each of them runs.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ def plan_workloads(
     tracker: str | None = None,
     key: str | None = None,
     streams: str = "1",
-) -> Plan:
+) -> BenchMatrix:
     """Fill in what was not said.
 
     Without runners, ours and its peers on this machine are run, those on its GPU where ours is compiled for one, or with a
@@ -86,7 +86,7 @@ def plan_workloads(
         for size in wanted or [DEFAULT_SIZE]
         for count in counts
     )
-    return Plan(names, workloads, parse_streams(streams))
+    return BenchMatrix(names, workloads, parse_streams(streams))
 
 
 def _known(target: str) -> str | None:

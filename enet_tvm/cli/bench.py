@@ -1,4 +1,4 @@
-"""`enet-tvm bench`: this network in several runtimes, side by side; `enet-tvm bench compare`: what changed since."""
+"""`enet-tvm bench`: this network in several runtimes, side by side; `bench compare`: what changed since; `bench segnet`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from enet_tvm.cli import bench_segnet
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from enet_tvm.bench.report.tables import TableText
 
 app = typer.Typer()
+app.command("segnet")(bench_segnet.command)
 
 
 @app.callback(invoke_without_command=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from enet_tvm.rpc.address import Address
     from enet_tvm.tuning.measure import Fleet
-    from enet_tvm.tuning.report import Plan, Progress, Result
+    from enet_tvm.tuning.report import Progress, Result, SessionCost
 
 _MINUTES = 5.0
 
@@ -126,7 +126,7 @@ def _shown(console: Console) -> Any:
             """Print a remark."""
             console.print(sentence, markup=False)
 
-        def plan(self, plan: Plan) -> None:
+        def plan(self, plan: SessionCost) -> None:
             """Print the plan."""
             self.planned = asdict(plan) | {"directory": str(plan.directory)}
             console.print(_plan_table(plan))
@@ -164,7 +164,7 @@ def _gains(progress: Progress, count: int = 2) -> str:
     return ", ".join(f"{name} {old:.0f} -> {new:.0f} us" for name, old, new in ranked[:count] if new < 0.98 * old)
 
 
-def _plan_table(plan: Plan) -> Table:
+def _plan_table(plan: SessionCost) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

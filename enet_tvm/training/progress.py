@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from enet_tvm.training.trainer import Observer, Plan, Step
+from enet_tvm.training.trainer import Observer, Step, TrainingCost
 
 _ESTIMATE_AFTER = 10
 """Steps after which the first estimate of the duration is said."""
@@ -36,7 +36,7 @@ class ConsoleObserver:
             disable=not console.is_terminal,
         )
         self.task = self.progress.add_task("train", total=None, epoch="-", loss=0.0, rate=0.0, speed=0.0)
-        self.plan: Plan | None = None
+        self.plan: TrainingCost | None = None
         self.began = 0.0
         self.steps = 0
 
@@ -47,7 +47,7 @@ class ConsoleObserver:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
 
-    def started(self, plan: Plan) -> None:
+    def started(self, plan: TrainingCost) -> None:
         """Say what is about to happen."""
         self.plan = plan
         self.began = time.monotonic()
@@ -100,7 +100,7 @@ class Observers:
     def __init__(self, *observers: Observer) -> None:
         self.observers = observers
 
-    def started(self, plan: Plan) -> None:
+    def started(self, plan: TrainingCost) -> None:
         """Pass it on."""
         for observer in self.observers:
             observer.started(plan)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from enet_tvm.errors import UserError
-from enet_tvm.training.trainer import Plan, Step
+from enet_tvm.training.trainer import Step, TrainingCost
 
 _SCALARS = {
     "train/loss": "loss",
@@ -39,7 +39,7 @@ class TensorBoardObserver:
         self._open = SummaryWriter
         self._writer: Any = None
 
-    def started(self, plan: Plan) -> None:
+    def started(self, plan: TrainingCost) -> None:
         """Open a new event file, which supersedes points after the epochs that are done."""
         try:
             self._writer = self._open(str(self.directory), purge_step=plan.epochs_done + 1)

@@ -41,7 +41,7 @@ _PLAIN = AugmentationRecipe(
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class StageCost:
     """One stage of a plan."""
 
     name: str
@@ -50,13 +50,13 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingCost:
     """What a training will cost, known before it starts."""
 
     parameters: int
     train_pictures: int
     val_pictures: int
-    stages: tuple[StagePlan, ...]
+    stages: tuple[StageCost, ...]
     epochs_done: int
     device: str
     threads: int
@@ -92,7 +92,7 @@ class Step:
 class Observer(Protocol):
     """Hears how a training goes."""
 
-    def started(self, plan: Plan) -> None:
+    def started(self, plan: TrainingCost) -> None:
         """Before the first step."""
 
     def stepped(self, step: Step) -> None:
@@ -263,12 +263,12 @@ class Trainer:
                 observer.epoch_done(row)
         return self.best or row
 
-    def _plan(self) -> Plan:
-        return Plan(
+    def _plan(self) -> TrainingCost:
+        return TrainingCost(
             parameters=sum(p.numel() for p in self.whole.parameters()),
             train_pictures=len(self.samples),
             val_pictures=len(self.val),
-            stages=tuple(StagePlan(stage.name, stage.epochs, self._steps(stage)) for stage in self.stages),
+            stages=tuple(StageCost(stage.name, stage.epochs, self._steps(stage)) for stage in self.stages),
             epochs_done=self.epoch,
             device=str(self.processes.device),
             threads=torch.get_num_threads(),

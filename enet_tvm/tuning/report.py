@@ -33,7 +33,7 @@ class PlannedTask:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SessionCost:
     """What a session is going to do.
 
     Attributes
@@ -125,18 +125,18 @@ class Listener:
     def note(self, sentence: str) -> None:
         """Take a remark."""
 
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: SessionCost) -> None:
         """Take the plan, before the first trial."""
 
     def progress(self, progress: Progress) -> None:
         """Take the state after each round."""
 
 
-def plan_of(baseline: Baseline, budget: Budget, store: Store) -> Plan:
+def plan_of(baseline: Baseline, budget: Budget, store: Store) -> SessionCost:
     """Return what a session is going to do."""
     planned = [PlannedTask(t.name, len(t.launches), baseline.share_of(t), len(t.points)) for t in baseline.tasks]
     planned += [PlannedTask(t.name, len(t.launches), baseline.share_of(t), None) for t in baseline.generic]
-    return Plan(
+    return SessionCost(
         tuple(sorted(planned, key=lambda task: -task.share)),
         1e3 * baseline.seconds,
         budget.trials,

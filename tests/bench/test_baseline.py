@@ -1,4 +1,4 @@
-"""`enet-tvm compare`: both networks, compiled alike, and the ratios of what was measured."""
+"""`enet-tvm bench segnet`: both networks, compiled alike, and the ratios of what was measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from enet_tvm.bench.baseline import PAPER, BaselineComparison, Side, agreement
 from enet_tvm.bench.measure.latency import Latency
-from enet_tvm.cli.compare import command
+from enet_tvm.cli.bench_segnet import command
 from enet_tvm.errors import UserError
 from enet_tvm.networks import SegNet, WeightsInfo, save_network
 from enet_tvm.networks.summary import summarise

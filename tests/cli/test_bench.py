@@ -86,3 +86,11 @@ def test_exit_codes_of_the_program(tmp_path, capsys):
     help_text = capsys.readouterr().out
     assert "--runner" in help_text
     assert "compare" in help_text
+
+
+def test_segnet_is_a_benchmark_and_answers_to_the_name_that_it_had():
+    helps = [CliRunner().invoke(build_app(), [*verb, "--help"]).output for verb in (["bench", "segnet"], ["compare"])]
+    assert all("Compare ENet with SegNet" in text for text in helps)
+    listed = CliRunner().invoke(build_app(), ["--help"]).output
+    assert "compare" not in listed
+    assert "bench" in listed

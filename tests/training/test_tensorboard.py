@@ -5,13 +5,13 @@ import sys
 import pytest
 
 from enet_tvm.training.tensorboard import tensorboard_observers
-from enet_tvm.training.trainer import Plan, StagePlan
+from enet_tvm.training.trainer import StageCost, TrainingCost
 
 ROW = {"epoch": 1, "loss": 2.5, "learning_rate": 1e-3, "val_miou": None, "val_class_average": None, "val_global_accuracy": None}
 
 
 def plan(done):
-    return Plan(1, 1, 1, (StagePlan("network", 9, 1),), done, "cpu", 1, 1)
+    return TrainingCost(1, 1, 1, (StageCost("network", 9, 1),), done, "cpu", 1, 1)
 
 
 def test_without_the_package_there_is_a_sentence(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from enet_tvm.kernels.cpu.conv2d import Conv2DTemplate
 from enet_tvm.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.ops import FusedConv2D, Layout
 from enet_tvm.tuning.keys import template_key
-from enet_tvm.tuning.report import Listener, Plan, Progress
+from enet_tvm.tuning.report import Listener, Progress, SessionCost
 from enet_tvm.tuning.tasks import Task
 
 TARGET = tvm.target.Target({"kind": "llvm", "num-cores": 1})
@@ -35,13 +35,13 @@ class Heard(Listener):
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.plans: list[Plan] = []
+        self.plans: list[SessionCost] = []
         self.states: list[Progress] = []
 
     def note(self, sentence: str) -> None:
         self.notes.append(sentence)
 
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: SessionCost) -> None:
         self.plans.append(plan)
 
     def progress(self, progress: Progress) -> None:

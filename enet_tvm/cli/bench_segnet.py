@@ -1,4 +1,4 @@
-"""`enet-tvm compare`: the paper's headline on this machine."""
+"""`enet-tvm bench segnet`: the paper's headline on this machine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def command(
         if path is not None and (found := read_info(path).network) != network:
             raise UserError(f"{path} holds weights of {found}, not of {network}; give those of {network}")
     results = []
-    with tempfile.TemporaryDirectory(prefix="enet-tvm-compare-") as directory:
+    with tempfile.TemporaryDirectory(prefix="enet-tvm-segnet-") as directory:
         for wanted in sizes:
             with console.status("") as status:
                 result = compare_with_segnet(
