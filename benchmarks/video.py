@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from enet_tvm.bench.machine.description import processor
-from enet_tvm.compiler import CompileRequest, compile_artifact
+from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.files import write_json
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.runtime import Segmenter

@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.table import Table
 
 from enet_tvm.agreement import PICTURES, PICTURES_MIOU
-from enet_tvm.bench.inputs import open_inputs
 from enet_tvm.bench.measure.latency import Latency, alternate
-from enet_tvm.bench.parity import ParityReport, load_reference, reference_logits, verify
-from enet_tvm.compiler import CompileRequest, compile_artifact
+from enet_tvm.compiler.compile import CompileRequest, compile_artifact
+from enet_tvm.compiler.kernels.common.elements import dot_products
 from enet_tvm.data.synthetic import SyntheticStreet
 from enet_tvm.errors import UserError
+from enet_tvm.evaluation.inputs import open_inputs
+from enet_tvm.evaluation.parity import ParityReport, load_reference, reference_logits, verify
 from enet_tvm.files import atomic_file, write_json
-from enet_tvm.kernels.common.elements import dot_products
 from enet_tvm.machine import default_threads
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.runtime import Segmenter

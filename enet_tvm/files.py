@@ -26,7 +26,6 @@ _MOST_TOML_BYTES = 64 << 10  # of what people write by hand
 _MOST_LEVELS = 64
 _TOO_DEEP = f"it is nested more than {_MOST_LEVELS} levels deep"
 _LARGEST_INTEGER = 2**64
-_NUMBERS = re.compile(r"\[\n((?: +[\d.e+-]+,\n)+) *\]")
 _LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{_MOST_LEVELS}}}""")
 
 # -- Writing -----------------------------------------------------------------------------------------------------------
@@ -314,14 +313,6 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError(_TOO_DEEP) from None
     _check_levels(content)
     return content
-
-
-def format_toml(content: dict[str, Any]) -> str:
-    """Return a TOML text, in which arrays of numbers, such as colours, stay on their line."""
-    import tomli_w
-
-    # No string holds a bare line feed, so what begins with a bracket at the end of a line is an array.
-    return _NUMBERS.sub(lambda array: f"[{', '.join(array[1].replace(',', '').split())}]", tomli_w.dumps(content))
 
 
 def _read_text(path: str | Path, most: int, remedy: str) -> str:

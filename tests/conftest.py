@@ -78,7 +78,7 @@ def build_tiny(directory: Path, seed: int = 0, batch: int = 1) -> TinyArtifact:
     import tvm
     from tvm import relax, s_tir, te
 
-    from enet_tvm.toolchain import host_linker
+    from enet_tvm.compiler.linking import host_linker
 
     shape = (batch, 3, TINY_HEIGHT, TINY_WIDTH)
     placeholder = te.placeholder(shape, "float32", name="x")
@@ -159,7 +159,7 @@ class CompiledENet:
 @pytest.fixture(scope="session")
 def compiled_enet() -> CompiledENet:
     """Not to be changed by a test."""
-    from enet_tvm.compiler import CompileRequest
+    from enet_tvm.compiler.compile import CompileRequest
     from enet_tvm.size import Size
     from enet_tvm.targets import load_target
 
@@ -244,9 +244,9 @@ def run_relax() -> Callable[..., Any]:
     import tvm
     from tvm import relax
 
-    from enet_tvm.kernels.cpu.register_tile import VectorUnit
-    from enet_tvm.passes.schedule_remaining import ScheduleRemaining
-    from enet_tvm.pipeline import machine_phase
+    from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+    from enet_tvm.compiler.passes.schedule_remaining import ScheduleRemaining
+    from enet_tvm.compiler.pipeline import machine_phase
     from enet_tvm.targets import load_target
 
     target = load_target("native").to_tvm()

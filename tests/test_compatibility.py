@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from enet_tvm.artifact import check_artifact, read_manifest
 from enet_tvm.compatibility import Machine, Mismatch, Requirements, find_mismatch
+from enet_tvm.compiler.target_check import check_target
 from enet_tvm.device_bundle import BundleRequest, write_bundle
 from enet_tvm.errors import UserError
 from enet_tvm.machine import architecture, cpu_features
 from enet_tvm.rpc.engine import RemoteEngine
 from enet_tvm.rpc.session_process import device_facts
 from enet_tvm.targets import TargetSpec, load_target
-from enet_tvm.targets.check import check_target
 from enet_tvm.tuning.network import check_runs_here
 from enet_tvm.version import TESTED_STACK
 

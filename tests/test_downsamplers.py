@@ -11,18 +11,18 @@ import tvm
 from software_dots import SoftwareDots
 from torch import Tensor, nn
 
-from enet_tvm.frontend.torch_import import from_torch
-from enet_tvm.kernels.cpu.register_tile import VectorUnit
-from enet_tvm.kernels.cpu.templates import cpu_templates
-from enet_tvm.kernels.gpu.emulation import serial_threads
-from enet_tvm.kernels.gpu.tile import GpuUnit
-from enet_tvm.ops.layout import DType
-from enet_tvm.passes.block_layout import BlockLayout
-from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
-from enet_tvm.passes.fuse_conv2d import FuseConv2D
-from enet_tvm.passes.fuse_initial_block import FuseInitialBlock
-from enet_tvm.passes.lower_kernels import LowerKernels
-from enet_tvm.pipeline import gpu_phases
+from enet_tvm.compiler.frontend.torch_import import from_torch
+from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.kernels.cpu.templates import cpu_templates
+from enet_tvm.compiler.kernels.gpu.emulation import serial_threads
+from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
+from enet_tvm.compiler.ops.layout import DType
+from enet_tvm.compiler.passes.block_layout import BlockLayout
+from enet_tvm.compiler.passes.fold_batch_norm import FoldBatchNorm
+from enet_tvm.compiler.passes.fuse_conv2d import FuseConv2D
+from enet_tvm.compiler.passes.fuse_initial_block import FuseInitialBlock
+from enet_tvm.compiler.passes.lower_kernels import LowerKernels
+from enet_tvm.compiler.pipeline import gpu_phases
 
 INPUT_RANGE = (-4.0, 251.0)
 LAYER_RANGE = (-100.0, 155.0)

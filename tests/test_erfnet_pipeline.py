@@ -11,18 +11,18 @@ from software_dots import SoftwareDots
 from torch import nn
 
 from enet_tvm.artifact import Manifest
-from enet_tvm.compiler import CompileRequest, compile_artifact
-from enet_tvm.frontend.onnx_export import export_onnx
-from enet_tvm.frontend.torch_import import from_torch
-from enet_tvm.kernels.cpu.register_tile import VectorUnit
-from enet_tvm.kernels.cpu.templates import cpu_templates
+from enet_tvm.compiler.compile import CompileRequest, compile_artifact
+from enet_tvm.compiler.frontend.onnx_export import export_onnx
+from enet_tvm.compiler.frontend.torch_import import from_torch
+from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.kernels.cpu.templates import cpu_templates
+from enet_tvm.compiler.ops.layout import DType
+from enet_tvm.compiler.passes.block_layout import BlockLayout
+from enet_tvm.compiler.passes.fold_batch_norm import FoldBatchNorm
+from enet_tvm.compiler.passes.fuse_conv2d import FuseConv2D
+from enet_tvm.compiler.passes.fuse_initial_block import FuseInitialBlock
+from enet_tvm.compiler.passes.lower_kernels import LowerKernels
 from enet_tvm.networks import ERFNet, NetworkInMemory, WeightsInfo
-from enet_tvm.ops.layout import DType
-from enet_tvm.passes.block_layout import BlockLayout
-from enet_tvm.passes.fold_batch_norm import FoldBatchNorm
-from enet_tvm.passes.fuse_conv2d import FuseConv2D
-from enet_tvm.passes.fuse_initial_block import FuseInitialBlock
-from enet_tvm.passes.lower_kernels import LowerKernels
 from enet_tvm.runtime import Segmenter
 from enet_tvm.size import Size
 from enet_tvm.targets import load_target

@@ -17,12 +17,12 @@ from enet_tvm.artifact import MANIFEST_NAME, read_manifest
 from enet_tvm.bench.measure.latency import Latency
 from enet_tvm.bench.report.changes import find_changes
 from enet_tvm.bench.report.figures import load_figures
-from enet_tvm.calibration import load_calibration
+from enet_tvm.compiler.quantisation.calibration import load_calibration
+from enet_tvm.compiler.tuning_log import LOG_NAME, read_log
 from enet_tvm.errors import UserError
 from enet_tvm.networks import ENet, WeightsInfo, read_info, save_network
 from enet_tvm.targets import load_target
 from enet_tvm.training.recipe import load_recipe
-from enet_tvm.tuning.log import LOG_NAME, read_log
 
 HASH = "0" * 64
 CALIBRATION = {"weights": HASH, "pictures": 2, "source": "drawn", "ranges": {"input": [-1.0, 1.0]}}

@@ -10,13 +10,14 @@ from compiled import shipped_enet
 from torch import nn
 from typer.testing import CliRunner
 
-from enet_tvm import compiler, pipeline
 from enet_tvm.artifact import read_manifest
 from enet_tvm.cli.main import build_app
-from enet_tvm.compiler import CompileRequest, compile_artifact
-from enet_tvm.cuda.device_code import device_code
-from enet_tvm.cuda.ptx import ptx_arch, ptx_entries, ptx_version
-from enet_tvm.cuda.tools import find_cuda_tools
+from enet_tvm.compiler import compile as compiler
+from enet_tvm.compiler import pipeline
+from enet_tvm.compiler.compile import CompileRequest, compile_artifact
+from enet_tvm.compiler.cuda.device_code import device_code
+from enet_tvm.compiler.cuda.ptx import ptx_arch, ptx_entries, ptx_version
+from enet_tvm.compiler.cuda.tools import find_cuda_tools
 from enet_tvm.errors import UserError
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.size import Size

@@ -13,17 +13,17 @@ import tvm
 from torch import nn
 from tvm import relax
 
-from enet_tvm import pipeline
-from enet_tvm.cuda.tools import find_cuda_tools
+from enet_tvm.compiler import pipeline
+from enet_tvm.compiler.cuda.tools import find_cuda_tools
+from enet_tvm.compiler.frontend.torch_import import from_torch
+from enet_tvm.compiler.kernels.common.launch import Launch
+from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.kernels.gpu.emulation import serial_threads
+from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
+from enet_tvm.compiler.passes.schedule_remaining import ScheduleRemaining
+from enet_tvm.compiler.pipeline import Compiled, compile_module, gpu_phases, launches_of, machine_phase
 from enet_tvm.errors import UserError
-from enet_tvm.frontend.torch_import import from_torch
-from enet_tvm.kernels.common.launch import Launch
-from enet_tvm.kernels.cpu.register_tile import VectorUnit
-from enet_tvm.kernels.gpu.emulation import serial_threads
-from enet_tvm.kernels.gpu.tile import GpuUnit
 from enet_tvm.networks import ENet, SegNet
-from enet_tvm.passes.schedule_remaining import ScheduleRemaining
-from enet_tvm.pipeline import Compiled, compile_module, gpu_phases, launches_of, machine_phase
 from enet_tvm.targets import load_target
 
 TX1, H200 = GpuUnit(2, 80), GpuUnit(132, 128)

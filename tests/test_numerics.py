@@ -11,14 +11,14 @@ import torch
 import tvm
 from torch import Tensor, nn
 
+from enet_tvm.compiler.frontend.torch_import import from_torch
+from enet_tvm.compiler.kernels.common.elements import dot_products
+from enet_tvm.compiler.kernels.common.launch import Launch
+from enet_tvm.compiler.pipeline import Numerics, compile_module
 from enet_tvm.errors import UserError
-from enet_tvm.frontend.torch_import import from_torch
-from enet_tvm.kernels.common.elements import dot_products
-from enet_tvm.kernels.common.launch import Launch
 from enet_tvm.networks import ENet
 from enet_tvm.networks.enet import InitialBlock
 from enet_tvm.networks.variant import PAPER
-from enet_tvm.pipeline import Numerics, compile_module
 from enet_tvm.targets import load_target
 
 LOW, HIGH = -100.0, 155.0

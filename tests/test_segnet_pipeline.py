@@ -12,10 +12,10 @@ from effort import shared_work
 from torch import nn
 from tvm import relax
 
-from enet_tvm.frontend.torch_import import from_torch
+from enet_tvm.compiler.frontend.torch_import import from_torch
+from enet_tvm.compiler.pipeline import Compiled, compile_module
 from enet_tvm.machine import architecture
 from enet_tvm.networks import SegNet
-from enet_tvm.pipeline import Compiled, compile_module
 from enet_tvm.targets import load_target
 
 

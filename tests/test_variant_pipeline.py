@@ -8,9 +8,9 @@ import torch
 import tvm
 from tvm import relax
 
-from enet_tvm.frontend.torch_import import from_torch
+from enet_tvm.compiler.frontend.torch_import import from_torch
+from enet_tvm.compiler.pipeline import compile_module
 from enet_tvm.networks import ENet, ENetVariant
-from enet_tvm.pipeline import compile_module
 from enet_tvm.targets import load_target
 
 OTHER = ENetVariant(activate_expansion=True, encoder_activation="relu", decoder_activation="prelu")

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from enet_tvm.agreement import LOGIT_TOLERANCE, SEGNET
 from enet_tvm.bench.machine.description import processor
 from enet_tvm.bench.measure.latency import Latency, alternate
-from enet_tvm.bench.parity import reference_logits
-from enet_tvm.compiler import CompileRequest, compile_artifact
+from enet_tvm.compiler.compile import CompileRequest, compile_artifact
+from enet_tvm.evaluation.parity import reference_logits
 from enet_tvm.networks import SegNet, WeightsInfo, load_network, read_info, save_network
 from enet_tvm.networks.summary import summarise
 from enet_tvm.networks.table import NETWORKS

@@ -70,8 +70,8 @@ def command(
     from enet_tvm.bench.report.page import markdown as as_markdown
     from enet_tvm.bench.report.page import page
     from enet_tvm.bench.report.tables import tables
+    from enet_tvm.evaluation.report_page import write_page
     from enet_tvm.files import atomic_file, write_json
-    from enet_tvm.report_page import write_page
 
     console, results = _console(), []
     failures: list[str] = []

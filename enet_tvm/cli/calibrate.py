@@ -30,8 +30,8 @@ def command(
     from rich.console import Console
     from rich.progress import track
 
-    from enet_tvm.calibrate import calibrate
-    from enet_tvm.calibration import calibration_beside
+    from enet_tvm.compiler.quantisation.calibrate import calibrate
+    from enet_tvm.compiler.quantisation.calibration import calibration_beside
     from enet_tvm.data.source import open_samples
     from enet_tvm.errors import UserError
     from enet_tvm.networks.weights import DEFAULT_WEIGHTS

@@ -68,7 +68,7 @@ def command(
     wanted, spec = parse_size(size) if size else None, load_target(target)
     processor = spec.mcpu if spec.gpu is None else f"{spec.gpu.arch}, {spec.mcpu}"
     with console.status(f"compiling for {spec.name} ({processor}); this takes about half a minute"):
-        from enet_tvm.compiler import CompileRequest, compile_artifact
+        from enet_tvm.compiler.compile import CompileRequest, compile_artifact
         from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 
         line = shlex.join(["enet-tvm", *sys.argv[1:]])

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from enet_tvm.training.metrics import SegmentationMetrics
+    from enet_tvm.evaluation.metrics import SegmentationMetrics
 
 
 def command(
@@ -49,11 +49,11 @@ def command(
 
     from enet_tvm.data.rides import judged_data
     from enet_tvm.errors import UserError
+    from enet_tvm.evaluation.evaluate import evaluate, predict
+    from enet_tvm.evaluation.predictors import artifact_model, weights_model
+    from enet_tvm.evaluation.report import Report
     from enet_tvm.files import write_json
     from enet_tvm.size import parse_size
-    from enet_tvm.training.evaluate import evaluate, predict
-    from enet_tvm.training.models import artifact_model, weights_model
-    from enet_tvm.training.report import Report
 
     if weights is not None and artifact is not None:
         raise UserError("both --weights and --artifact were given; give the one to evaluate")

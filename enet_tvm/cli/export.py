@@ -21,8 +21,8 @@ def command(
     """
     from rich.console import Console
 
+    from enet_tvm.compiler.frontend.onnx_export import export_onnx
     from enet_tvm.files import sha256, write_json
-    from enet_tvm.frontend.onnx_export import export_onnx
     from enet_tvm.networks import load_network, read_info
     from enet_tvm.networks.weights import DEFAULT_WEIGHTS
     from enet_tvm.places import find_file

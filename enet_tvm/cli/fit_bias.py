@@ -33,11 +33,11 @@ def command(
     from rich.progress import track
 
     from enet_tvm.data.rides import fitted_data
+    from enet_tvm.evaluation.evaluate import torch_forward
+    from enet_tvm.evaluation.predictors import weights_model
     from enet_tvm.files import write_json
     from enet_tvm.networks import load_network, read_info, save_network
-    from enet_tvm.training.evaluate import torch_forward
     from enet_tvm.training.logit_bias import add_to_logits, collect_logits, fit_logit_bias
-    from enet_tvm.training.models import weights_model
 
     console = Console(soft_wrap=True, highlight=False)
     samples = fitted_data(data, split, hold_out or [], dataset)

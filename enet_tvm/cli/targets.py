@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from enet_tvm.kernels.cpu.register_tile import VectorUnit
+    from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
     from enet_tvm.targets import TargetSpec
 
 app = typer.Typer(no_args_is_help=True, help="The machines that can be compiled for: one file each, shipped or your own.")
@@ -111,9 +111,9 @@ def check(
     """
     from rich.text import Text
 
+    from enet_tvm.compiler.target_check import check_target
     from enet_tvm.files import write_json
     from enet_tvm.targets import NATIVE, known_targets
-    from enet_tvm.targets.check import check_target
 
     console = _console()
     found = [check_target(one) for one in ([name] if name else [NATIVE, *known_targets()])]
@@ -181,7 +181,7 @@ def _place(path: Path | None) -> str:
 
 
 def _vector_unit(spec: TargetSpec) -> VectorUnit:
-    from enet_tvm.kernels.cpu.register_tile import VectorUnit
+    from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 
     target = spec.to_tvm()
     return VectorUnit.of(target if spec.gpu is None else target.host)

@@ -13,8 +13,8 @@ from enet_tvm.agreement import PICTURES, PICTURES_MIOU
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from enet_tvm.bench.bisect import LayerDifference
-    from enet_tvm.bench.parity import ParityReport
+    from enet_tvm.evaluation.bisection import LayerDifference
+    from enet_tvm.evaluation.parity import ParityReport
 
 
 def _by_dtype(limits: Mapping[str, float]) -> str:
@@ -52,9 +52,9 @@ def command(
     from rich.console import Console
     from rich.progress import track
 
-    from enet_tvm.bench.bisect import compare_layers, first_parting
-    from enet_tvm.bench.inputs import open_inputs
-    from enet_tvm.bench.parity import load_reference, verify
+    from enet_tvm.evaluation.bisection import compare_layers, first_parting
+    from enet_tvm.evaluation.inputs import open_inputs
+    from enet_tvm.evaluation.parity import load_reference, verify
     from enet_tvm.files import write_json
     from enet_tvm.runtime import Segmenter
     from enet_tvm.runtime.protocol import Capability

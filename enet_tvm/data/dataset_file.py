@@ -13,7 +13,7 @@ from enet_tvm.data.patterns import check_pattern
 from enet_tvm.errors import UserError
 from enet_tvm.files import read_toml
 from enet_tvm.size import Size, parse_size
-from enet_tvm.training.toml_lines import line_of
+from enet_tvm.toml_text import line_of
 
 FILE_NAME = "dataset.toml"
 SPLIT_NAMES = ("train", "val", "test")

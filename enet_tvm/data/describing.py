@@ -24,9 +24,10 @@ from enet_tvm.data.discovery import (
 )
 from enet_tvm.data.patterns import pair_files, walk_files
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_file, format_toml
+from enet_tvm.files import atomic_file
 from enet_tvm.runtime.pictures import SUFFIXES
 from enet_tvm.size import Size
+from enet_tvm.toml_text import format_toml
 
 _LONGEST_BLOCK = 10
 _FEWEST_BLOCKS = 10

@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from enet_tvm.compiler.linking import zig_linker
 from enet_tvm.errors import UserError
-from enet_tvm.toolchain import zig_linker
 from enet_tvm.version import TESTED_STACK
 
 SOURCES = Path(__file__).parent / "csrc"

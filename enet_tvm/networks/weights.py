@@ -67,7 +67,7 @@ class WeightsInfo:
 
 @dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))
 class NetworkInMemory:
-    """A network that needs no file: what `enet_tvm.compiler.compile_artifact` takes in place of weights.
+    """A network that needs no file: what `enet_tvm.compiler.compile.compile_artifact` takes in place of weights.
 
     Attributes
     ----------

@@ -9,8 +9,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from enet_tvm.compatibility import Machine, Requirements
 from enet_tvm.errors import UserError
-from enet_tvm.files import read_toml
-from enet_tvm.places import say_if_hidden, search_roots
 from enet_tvm.size import Size, parse_size
 from enet_tvm.version import TESTED_STACK
 
@@ -215,50 +213,6 @@ class TargetSpec(BaseModel):
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {"roofline": PeakFigures, "gpu": GpuSpec}
-
-
-def known_targets() -> dict[str, Path]:
-    """Return the target files by name; a user's ``./targets`` hides shipped ones of the same name, which `target_file` says."""
-    found: dict[str, Path] = {}
-    for root in reversed(search_roots()):
-        found.update({path.stem: path for path in sorted((root / "targets").glob("*.toml"))})
-    return dict(sorted(found.items()))
-
-
-def target_file(name: str) -> Path | None:
-    """Return the file of a target: of that name, or the path itself if it ends in ``.toml``; None for ``native``.
-
-    Raises
-    ------
-    UserError
-        When there is no such file.
-    """
-    if name == NATIVE:
-        return None
-    files = known_targets()
-    path = Path(name) if name.endswith(".toml") else files.get(name)
-    if path is None or not path.is_file():
-        raise UserError(f"there is no target '{name}'; known are {', '.join([NATIVE, *files])}, or give a path to a .toml file")
-    if name in files:
-        say_if_hidden(path)
-    return path
-
-
-def load_target(name: str) -> TargetSpec:
-    """Return a target by name, ``native`` for this machine, or from a path to a ``.toml`` file.
-
-    Raises
-    ------
-    UserError
-        When there is no such target, or its file is not valid.
-    """
-    path = target_file(name)
-    if path is None:
-        from enet_tvm.targets.native import native_target
-
-        return native_target()
-    content, _ = read_toml(path, "correct it")
-    return make_target({"name": path.stem, **content}, path)
 
 
 def make_target(content: dict[str, Any], origin: str | Path) -> TargetSpec:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_file, format_toml
-from enet_tvm.targets.spec import NATIVE, TargetSpec, load_target, make_target
+from enet_tvm.files import atomic_file
+from enet_tvm.targets.loading import load_target
+from enet_tvm.targets.spec import NATIVE, TargetSpec, make_target
+from enet_tvm.toml_text import format_toml
 
 _WHAT_PEAKS_DEPEND_ON = ("triple", "mcpu", "mattr", "cores")
 

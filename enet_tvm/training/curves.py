@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enet_tvm.training.charts import BLUE, GREEN, INK, ORANGE, SOFT, chart
+from enet_tvm.evaluation.charts import BLUE, GREEN, INK, ORANGE, SOFT, chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,8 +18,8 @@ from torch import nn
 from enet_tvm.data.classes import ClassSet
 from enet_tvm.data.transforms import normalise
 from enet_tvm.errors import UserError
-from enet_tvm.training.evaluate import Forward
-from enet_tvm.training.metrics import ConfusionMatrix
+from enet_tvm.evaluation.evaluate import Forward
+from enet_tvm.evaluation.metrics import ConfusionMatrix
 
 _STEPS = (0.6, 0.3, 0.15)
 """Of a bias, in units of logits: coarse ones first."""

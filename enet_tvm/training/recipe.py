@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from enet_tvm.errors import UserError
 from enet_tvm.files import read_toml
 from enet_tvm.size import Size, parse_size
-from enet_tvm.training.toml_lines import line_of
+from enet_tvm.toml_text import line_of
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ClassWeight = Annotated[float, Field(ge=0, le=1e6)]

@@ -7,8 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enet_tvm.evaluation.charts import BLUE, INK, SOFT, chart
 from enet_tvm.networks.slopes import Slopes
-from enet_tvm.training.charts import BLUE, INK, SOFT, chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from enet_tvm.data.source import Samples, WithDrawn
 from enet_tvm.data.transforms import MEAN, STD
 from enet_tvm.errors import UserError
+from enet_tvm.evaluation.evaluate import evaluate, torch_forward
+from enet_tvm.evaluation.metrics import SegmentationMetrics
 from enet_tvm.files import atomic_file, check_place, write_json
 from enet_tvm.networks import WeightsInfo, save_network
 from enet_tvm.networks.table import DEFAULT_NETWORK, require_network
@@ -26,9 +28,7 @@ from enet_tvm.training.batches import PackedSamples, batches_per_epoch, epoch_ba
 from enet_tvm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from enet_tvm.training.compiled import compiled
 from enet_tvm.training.curves import draw_curves
-from enet_tvm.training.evaluate import evaluate, torch_forward
 from enet_tvm.training.loss import SegmentationLoss, explicit_class_weights
-from enet_tvm.training.metrics import SegmentationMetrics
 from enet_tvm.training.processes import Processes, has_bfloat16
 from enet_tvm.training.recipe import AugmentationRecipe, RareRecipe, Recipe, Settings
 from enet_tvm.training.stages import reduce_labels, trained_part, without_supervision

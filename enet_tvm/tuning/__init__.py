@@ -1,6 +1,6 @@
 """Measuring kernels at many points of their templates, and remembering which was the fastest.
 
-`log` is what `compile` reads; the rest makes it. `session` leads from the untuned network to the log, by way of
+What `compile` reads of it is in `enet_tvm.compiler.tuning_log`. `session` leads from the untuned network to the log, by way of
 
 - `baseline` and `tasks`: what there is to tune, and what it takes untuned;
 - `store` and `records`: what is kept on disk, so that a session can be interrupted (MetaSchedule's database);

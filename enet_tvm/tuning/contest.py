@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from enet_tvm.compiler.traces import apply_trace
+from enet_tvm.compiler.tuning_keys import point_dict
+from enet_tvm.compiler.tuning_log import FunctionChoice, KernelChoice
 from enet_tvm.errors import UserError
 from enet_tvm.tuning.baseline import Baseline
 from enet_tvm.tuning.budget import Effort
-from enet_tvm.tuning.generic import apply_trace, trace_json
-from enet_tvm.tuning.keys import point_dict
-from enet_tvm.tuning.log import FunctionChoice, KernelChoice
+from enet_tvm.tuning.generic import trace_json
 from enet_tvm.tuning.measure import Outcome
 from enet_tvm.tuning.model import Trial
 from enet_tvm.tuning.report import Listener, progress_of

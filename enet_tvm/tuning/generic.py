@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tvm
-from tvm import s_tir
 
-from enet_tvm.passes.schedule_remaining import SCHEDULED
-from enet_tvm.tuning.keys import plain
 from enet_tvm.tuning.metaschedule import load_meta_schedule
 from enet_tvm.tuning.records import Records
 from enet_tvm.tuning.tasks import GenericTask
@@ -87,22 +84,3 @@ class GenericSearch:
 def trace_json(record: Any) -> Any:
     """Return a record's trace as JSON takes it."""
     return json.loads(json.dumps(record.as_json()[0]))
-
-
-def apply_trace(function: tvm.tirx.PrimFunc, trace: Any) -> tvm.tirx.PrimFunc:
-    """Return a function scheduled as `trace` says.
-
-    Raises
-    ------
-    ValueError
-        When the trace does not fit the function.
-    """
-    from tvm.s_tir.schedule import Trace
-
-    schedule = s_tir.Schedule(tvm.IRModule({"main": plain(function)}))
-    try:
-        Trace.apply_json_to_schedule(trace, schedule)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(str(error)) from error
-    scheduled = schedule.mod["main"].with_attr(SCHEDULED, True)
-    return scheduled if "global_symbol" in (function.attrs or {}) else scheduled.without_attr("global_symbol")

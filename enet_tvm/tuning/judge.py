@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from enet_tvm.artifact import LIBRARY_NAME
+from enet_tvm.compiler.tuning_log import LoggedChoices, LogTarget, Network, Parity, TuningLog
 from enet_tvm.files import sha256
 from enet_tvm.tuning.baseline import Baseline
 from enet_tvm.tuning.budget import COMPARISON_SECONDS, Budget
 from enet_tvm.tuning.contest import Choices
-from enet_tvm.tuning.log import LoggedChoices, LogTarget, Network, Parity, TuningLog
 from enet_tvm.tuning.network import Place
 from enet_tvm.tuning.report import Listener, Result
 from enet_tvm.tuning.store import Store

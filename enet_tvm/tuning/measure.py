@@ -85,7 +85,7 @@ class Measurer:
     target : tvm.target.Target
         To compile for.
     triple, toolchain : str
-        What links: see `enet_tvm.toolchain.host_linker`. Linking happens here also for a device, which needs no linker.
+        What links: see `enet_tvm.compiler.linking.host_linker`. Linking happens here also for a device, which needs no linker.
     threads : int
         That a kernel runs on.
     directory : Path
@@ -245,7 +245,7 @@ def build(mod: tvm.IRModule, target: tvm.target.Target, directory: str, triple: 
     """Compile a module in a worker and link it into a shared library of its own name."""
     import tvm
 
-    from enet_tvm.toolchain import host_linker
+    from enet_tvm.compiler.linking import host_linker
 
     path = Path(tempfile.mkdtemp(dir=directory)) / "kernel.so"
     tvm.compile(mod, target).export_library(str(path), fcompile=host_linker(triple, toolchain))

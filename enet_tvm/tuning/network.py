@@ -14,16 +14,16 @@ import numpy as np
 
 from enet_tvm.agreement import PICTURES, UNTUNED
 from enet_tvm.artifact import Manifest, read_manifest
-from enet_tvm.bench.inputs import open_inputs
 from enet_tvm.bench.machine.description import processor
 from enet_tvm.bench.measure.latency import alternate
-from enet_tvm.bench.parity import load_reference, verify
 from enet_tvm.bench.runners.base import PassTimes
 from enet_tvm.compatibility import Machine, Mismatch, Requirements, find_mismatch
+from enet_tvm.compiler.tuning_log import Parity
 from enet_tvm.errors import UserError
+from enet_tvm.evaluation.inputs import open_inputs
+from enet_tvm.evaluation.parity import load_reference, verify
 from enet_tvm.runtime import Segmenter
 from enet_tvm.runtime.protocol import Capability
-from enet_tvm.tuning.log import Parity
 from enet_tvm.tuning.measure import Fleet
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 
 import tvm
 
+from enet_tvm.compiler.tuning_keys import fingerprint
 from enet_tvm.files import atomic_file, parse_json
-from enet_tvm.tuning.keys import fingerprint
 from enet_tvm.tuning.metaschedule import load_meta_schedule
 from enet_tvm.tuning.tasks import KEY, POINT, GenericTask, Task, point_text
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from enet_tvm.compiler.tuning_log import TuningLog
 from enet_tvm.tuning.baseline import Baseline
 from enet_tvm.tuning.budget import Budget
-from enet_tvm.tuning.log import TuningLog
 from enet_tvm.tuning.store import Store
 
 

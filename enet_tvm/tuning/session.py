@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from enet_tvm.artifact import Manifest
-from enet_tvm.compiler import CompileRequest, compile_artifact
+from enet_tvm.compiler.compile import CompileRequest, compile_artifact
+from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.tuning_log import LogTarget, Network, network_of
 from enet_tvm.errors import UserError
-from enet_tvm.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.networks import read_info
 from enet_tvm.places import find_file
 from enet_tvm.size import DEFAULT_SIZE, Size
@@ -23,7 +24,6 @@ from enet_tvm.tuning.baseline import Baseline
 from enet_tvm.tuning.budget import Budget, Effort
 from enet_tvm.tuning.contest import Contest
 from enet_tvm.tuning.judge import Judge
-from enet_tvm.tuning.log import LogTarget, Network, network_of
 from enet_tvm.tuning.measure import Fleet, Measurer, Timing
 from enet_tvm.tuning.metaschedule import load_meta_schedule
 from enet_tvm.tuning.network import Here, Place, There, check_runs_here

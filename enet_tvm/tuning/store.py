@@ -10,9 +10,9 @@ from typing import Any
 
 import tvm
 
+from enet_tvm.compiler.tuning_log import LOG_NAME, LogTarget, Network, TuningLog, read_log
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_directory, read_json, write_json
-from enet_tvm.tuning.log import LOG_NAME, LogTarget, Network, TuningLog, read_log
 from enet_tvm.tuning.records import TRIALS, WORKLOADS, Records
 from enet_tvm.version import stack_versions
 

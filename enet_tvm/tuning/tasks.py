@@ -12,10 +12,10 @@ import tvm
 from tvm import s_tir, tirx
 
 from enet_tvm.artifact import Kernel
-from enet_tvm.kernels.common.choices import Choices
-from enet_tvm.kernels.common.template import Template
-from enet_tvm.passes.schedule_remaining import is_blocks, schedule_for_cpu
-from enet_tvm.tuning.keys import fingerprint, plain, point_dict, template_json, template_key
+from enet_tvm.compiler.kernels.common.choices import Choices
+from enet_tvm.compiler.kernels.common.template import Template
+from enet_tvm.compiler.passes.schedule_remaining import is_blocks, schedule_for_cpu
+from enet_tvm.compiler.tuning_keys import fingerprint, plain, point_dict, template_json, template_key
 
 POINT = "enet_tvm.point"
 """Annotation of a record's trace: the point, as ``name=value`` joined by blanks."""
@@ -30,7 +30,7 @@ class Task:
     Attributes
     ----------
     key : str
-        See `enet_tvm.tuning.keys`.
+        See `enet_tvm.compiler.tuning_keys`.
     name : str
         For people.
     launches : tuple of int
@@ -148,7 +148,7 @@ def find_tasks(asked: Recorder, launches: Sequence[Kernel], lanes: int) -> tuple
     Parameters
     ----------
     asked : Recorder
-        That was given to `enet_tvm.pipeline.compile_module`.
+        That was given to `enet_tvm.compiler.pipeline.compile_module`.
     launches : sequence of Kernel
         Of the manifest of the compiled network.
     lanes : int

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from enet_tvm import compiler
 from enet_tvm.cli.main import main
-from enet_tvm.kernels.common.elements import dot_products
+from enet_tvm.compiler import compile as compiler
+from enet_tvm.compiler.kernels.common.elements import dot_products
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.places import find_file
 from enet_tvm.targets import load_target

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from enet_tvm import compiler
 from enet_tvm.artifact import LIBRARY_NAME, read_manifest
 from enet_tvm.cli.main import main
+from enet_tvm.compiler import compile as compiler
 from enet_tvm.files import sha256
 from enet_tvm.networks import WeightsInfo, save_network
 

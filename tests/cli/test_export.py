@@ -30,7 +30,7 @@ def weights(tmp_path):
 
 
 def test_export(weights, tmp_path, monkeypatch):
-    """A small network in place of the one of the weights: that ENet is exported whole is tested in tests/frontend."""
+    """A small network in place of the one of the weights: that ENet is exported whole is tested in tests/compiler/frontend."""
     small = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
     monkeypatch.setattr("enet_tvm.networks.load_network", lambda path: small)
     path = tmp_path / "new" / "enet.onnx"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from enet_tvm import toolchain
 from enet_tvm.cli.targets import app
+from enet_tvm.compiler import linking as toolchain
 
 
 @pytest.fixture

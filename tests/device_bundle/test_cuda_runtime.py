@@ -441,7 +441,7 @@ NETWORK = """
 import tvm
 from tvm import relax
 
-from enet_tvm.toolchain import host_linker
+from enet_tvm.compiler.linking import host_linker
 
 tvm.register_global_func("tvm_callback_cuda_compile", lambda source: b"// PTX of the fake\\0", override=True)
 target = tvm.target.Target({"kind": "cuda", "arch": "sm_53", "max_threads_per_block": 1024, "thread_warp_size": 32,

@@ -83,8 +83,8 @@ def farm(emulated_device: Any, folder: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def test_alone_and_over_rpc(emulated_device: Any, folder: Path, farm: tuple[Address, Path], tmp_path: Path) -> None:
-    from enet_tvm.bench.inputs import open_inputs
-    from enet_tvm.bench.parity import load_reference, verify
+    from enet_tvm.evaluation.inputs import open_inputs
+    from enet_tvm.evaluation.parity import load_reference, verify
 
     artifact = folder / "artifact"
     x = np.random.default_rng(0).standard_normal((1, 3, 48, 64)).astype(np.float32)
@@ -112,7 +112,7 @@ def test_the_board_tells_what_it_is(farm: tuple[Address, Path]) -> None:
 
 
 def test_code_for_a_newer_processor(farm: tuple[Address, Path], tmp_path: Path) -> None:
-    from enet_tvm.toolchain import zig_linker
+    from enet_tvm.compiler.linking import zig_linker
 
     source = tmp_path / "newer.c"
     # udot v0.4s, v1.16b, v2.16b, of ARMv8.2

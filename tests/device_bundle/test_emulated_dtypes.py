@@ -13,8 +13,8 @@ from compiled import shipped_enet
 from numpy.typing import NDArray
 from PIL import Image
 
+from enet_tvm.compiler.kernels.common.elements import dot_products
 from enet_tvm.device_bundle import BundleRequest
-from enet_tvm.kernels.common.elements import dot_products
 from enet_tvm.runtime.segmenter import Segmenter
 from enet_tvm.size import Size
 from enet_tvm.targets import load_target

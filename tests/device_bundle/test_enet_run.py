@@ -90,7 +90,7 @@ def test_a_whole_enet(enet_run: Run, compiled_enet: Any, tmp_path: Path) -> None
 
 def compiled(dtype: str, labels: bool, batch: int = 1) -> Path:
     """Return the shipped ENet, compiled for this machine at a small size; skip where it has no such dot product."""
-    from enet_tvm.kernels.common.elements import dot_products
+    from enet_tvm.compiler.kernels.common.elements import dot_products
     from enet_tvm.targets import load_target
 
     kinds = {"bfloat16": {"bfloat16"}, "int8": {"uint8", "int8"}}.get(dtype)

@@ -17,15 +17,14 @@ import pytest
 from markdown_files import ROOT, Document
 
 from enet_tvm.artifact import read_manifest
+from enet_tvm.compiler.tuning_log import read_log
 from enet_tvm.data.camvid import CamVid
+from enet_tvm.evaluation.evaluate import evaluate
+from enet_tvm.evaluation.predictors import weights_model
 from enet_tvm.networks import read_info
 from enet_tvm.size import Size
-from enet_tvm.targets import load_target
-from enet_tvm.targets.spec import known_targets
-from enet_tvm.training.evaluate import evaluate
-from enet_tvm.training.models import weights_model
+from enet_tvm.targets import known_targets, load_target
 from enet_tvm.training.recipe import Recipe, load_recipe
-from enet_tvm.tuning.log import read_log
 
 README, CHANGELOG, CARD, TRIED = map(Document, ("README.md", "CHANGELOG.md", "model/enet-camvid.md", "model/README.md"))
 NUMBERS = {"nine": 9, "ten": 10, "eleven": 11, "twelve": 12}

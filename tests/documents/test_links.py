@@ -8,7 +8,7 @@ import re
 import pytest
 from markdown_files import ROOT, Document, documents, repository_files
 
-from enet_tvm.targets.spec import known_targets
+from enet_tvm.targets import known_targets
 from enet_tvm.training.recipe import built_in_recipes
 
 FAMILIES = re.compile(r"(rpi|jetson|[rg]tx|x86-64|zen|graviton|h[12]00|sapphire|aarch64-)[\w-]*")
@@ -102,7 +102,7 @@ def test_every_recipe_is_spoken_of():
 def test_what_would_not_pass():
     readme = Document("README.md")
     assert there("docs/boards.md", readme)
-    assert there("enet_tvm/passes", readme)
+    assert there("enet_tvm/compiler/passes", readme)
     assert not there("docs/nothing.md", readme)
     assert not there("doc", readme)
     assert "figures" in anchors(readme)

@@ -193,7 +193,7 @@ def device_server(request: pytest.FixtureRequest, shared_farm: Farm) -> DeviceSe
 @pytest.fixture(scope="session")
 def misbehaving_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library with functions that never return, crash, or return 7."""
-    from enet_tvm.toolchain import host_linker
+    from enet_tvm.compiler.linking import host_linker
 
     folder = tmp_path_factory.mktemp("library")
     source = folder / "bad.c"

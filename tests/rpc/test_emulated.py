@@ -44,7 +44,7 @@ def enet() -> Path:
 @pytest.fixture(scope="module")
 def newer_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For aarch64: a function that needs the dot product instructions of ARMv8.2, one that spins, one that returns 7."""
-    from enet_tvm.toolchain import zig_linker
+    from enet_tvm.compiler.linking import zig_linker
 
     folder = tmp_path_factory.mktemp("newer")
     source = folder / "newer.c"
@@ -75,8 +75,8 @@ def test_the_board_tells_what_it_is(emulated: Any) -> None:
 
 
 def test_network_says_what_pytorch_says(emulated: Any, enet: Path) -> None:
-    from enet_tvm.bench.inputs import open_inputs
-    from enet_tvm.bench.parity import load_reference, verify
+    from enet_tvm.evaluation.inputs import open_inputs
+    from enet_tvm.evaluation.parity import load_reference, verify
 
     with DeviceSegmenter.open(enet, emulated[0], KEY, threads=2) as segmenter:
         assert segmenter.threads == min(2, segmenter.engine.facts["cpus"])

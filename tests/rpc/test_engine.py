@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from enet_tvm.artifact import check_artifact, read_manifest
-from enet_tvm.bench import parity
 from enet_tvm.cli.main import main
 from enet_tvm.errors import UserError
+from enet_tvm.evaluation import parity
 from enet_tvm.machine import usable_cpus
 from enet_tvm.networks import load_network
 from enet_tvm.rpc.engine import DeviceSegmenter

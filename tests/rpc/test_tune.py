@@ -16,8 +16,8 @@ from tiny_tuning import environment
 
 from enet_tvm.agreement import PICTURES
 from enet_tvm.artifact import read_manifest
+from enet_tvm.compiler.tuning_log import read_log
 from enet_tvm.rpc.address import Address
-from enet_tvm.tuning.log import read_log
 from enet_tvm.tuning.records import TRIALS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

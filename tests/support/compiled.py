@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from shared import made_once
 
 if TYPE_CHECKING:
-    from enet_tvm.compiler import CompileRequest
+    from enet_tvm.compiler.compile import CompileRequest
 
 
 def artifact_of(request: CompileRequest) -> Path:
@@ -18,14 +18,14 @@ def artifact_of(request: CompileRequest) -> Path:
 
     What is asked for, and the content of the files that it names, decide which one that is.
     """
-    from enet_tvm.compiler import compile_artifact
+    from enet_tvm.compiler.compile import compile_artifact
 
     return made_once(f"artifact-{_key(request)}", lambda place: compile_artifact(request, place))
 
 
 def shipped_enet(target: str = "native", **options: Any) -> Path:
     """Return the artifact of the ENet that is shipped, at 64x48, without tuning; options are those of `CompileRequest`."""
-    from enet_tvm.compiler import CompileRequest
+    from enet_tvm.compiler.compile import CompileRequest
     from enet_tvm.networks.weights import DEFAULT_WEIGHTS
     from enet_tvm.size import Size
     from enet_tvm.targets import load_target

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from enet_tvm import compiler
-from enet_tvm.bench import parity
+from enet_tvm.compiler import compile as compiler
+from enet_tvm.evaluation import parity
 from enet_tvm.networks import WeightsInfo, save_network
 from enet_tvm.size import Size
 from enet_tvm.targets import load_target

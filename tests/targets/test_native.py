@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.errors import UserError
-from enet_tvm.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.machine import architecture, cpu_features, usable_cpus
 from enet_tvm.targets import NATIVE, load_target, native
 

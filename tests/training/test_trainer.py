@@ -19,11 +19,11 @@ from safetensors.torch import load_file
 from enet_tvm.data.camvid import CamVid
 from enet_tvm.data.source import LabelledStreet
 from enet_tvm.errors import UserError
+from enet_tvm.evaluation.evaluate import evaluate, torch_forward
 from enet_tvm.networks import ENet, ENetVariant, WeightsInfo, load_network, read_info, save_network
 from enet_tvm.networks.table import NETWORKS
 from enet_tvm.size import Size
 from enet_tvm.training.checkpoint import load_checkpoint, save_checkpoint
-from enet_tvm.training.evaluate import evaluate, torch_forward
 from enet_tvm.training.recipe import Recipe, load_recipe
 from enet_tvm.training.trainer import Trainer
 

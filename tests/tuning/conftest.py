@@ -11,10 +11,10 @@ import tvm
 from tiny_tuning import environment
 from tiny_tuning import tiny_request as make_request
 
-from enet_tvm.kernels.cpu.conv2d import Conv2DTemplate
-from enet_tvm.kernels.cpu.register_tile import VectorUnit
-from enet_tvm.ops import FusedConv2D, Layout
-from enet_tvm.tuning.keys import template_key
+from enet_tvm.compiler.kernels.cpu.conv2d import Conv2DTemplate
+from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.ops import FusedConv2D, Layout
+from enet_tvm.compiler.tuning_keys import template_key
 from enet_tvm.tuning.report import Listener, Progress, SessionCost
 from enet_tvm.tuning.tasks import Task
 
@@ -56,8 +56,8 @@ def heard() -> Heard:
 @pytest.fixture
 def tiny_request(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Makes ``tiny_request(trials=4)`` the tuning of a network of two kernels, which stands in for the one of the weights."""
-    from enet_tvm import compiler
-    from enet_tvm.bench import parity
+    from enet_tvm.compiler import compile as compiler
+    from enet_tvm.evaluation import parity
 
     with pytest.MonkeyPatch.context() as patch:  # its own: a test may undo what it has patched, and ask again
         for module in (compiler, parity):

@@ -10,9 +10,10 @@ import pytest
 import tvm
 from tvm import te, topi
 
-from enet_tvm.passes.schedule_remaining import SCHEDULED
+from enet_tvm.compiler.passes.schedule_remaining import SCHEDULED
+from enet_tvm.compiler.traces import apply_trace
 from enet_tvm.targets import load_target
-from enet_tvm.tuning.generic import GenericSearch, apply_trace, trace_json
+from enet_tvm.tuning.generic import GenericSearch, trace_json
 from enet_tvm.tuning.metaschedule import load_meta_schedule
 from enet_tvm.tuning.records import Records
 from enet_tvm.tuning.tasks import GenericTask, alone

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from enet_tvm.compiler.tuning_log import Parity
 from enet_tvm.tuning.judge import objection
-from enet_tvm.tuning.log import Parity
 
 PARITY = Parity(pictures=1, inputs="", label_agreement=0.9, max_abs_logit_diff=1.0)
 

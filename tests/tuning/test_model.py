@@ -7,10 +7,10 @@ import random
 import numpy as np
 import tvm
 
-from enet_tvm.kernels.cpu.conv2d import Conv2DTemplate
-from enet_tvm.kernels.cpu.register_tile import VectorUnit
-from enet_tvm.ops import FusedConv2D, Layout
-from enet_tvm.tuning.keys import template_key
+from enet_tvm.compiler.kernels.cpu.conv2d import Conv2DTemplate
+from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.ops import FusedConv2D, Layout
+from enet_tvm.compiler.tuning_keys import template_key
 from enet_tvm.tuning.model import CostModel, Trial
 from enet_tvm.tuning.tasks import Task
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 
 from enet_tvm.agreement import PICTURES
-from enet_tvm.compiler import CompileRequest, compile_artifact
+from enet_tvm.compiler.compile import CompileRequest, compile_artifact
+from enet_tvm.compiler.kernels.common.elements import dot_products
+from enet_tvm.compiler.tuning_log import read_log
 from enet_tvm.errors import UserError
-from enet_tvm.kernels.common.elements import dot_products
 from enet_tvm.targets import load_target
-from enet_tvm.tuning.log import read_log
 from enet_tvm.tuning.records import FAILED, TRIALS
 from enet_tvm.tuning.search import Search
 from enet_tvm.tuning.session import tune

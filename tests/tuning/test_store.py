@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from enet_tvm.artifact import LIBRARY_NAME
+from enet_tvm.compiler.tuning_keys import point_dict
+from enet_tvm.compiler.tuning_log import LOG_NAME, KernelChoice, LogTarget, Network, Parity, TuningLog, read_log
 from enet_tvm.errors import UserError
 from enet_tvm.targets import load_target
-from enet_tvm.tuning.keys import point_dict
-from enet_tvm.tuning.log import LOG_NAME, KernelChoice, LogTarget, Network, Parity, TuningLog, read_log
 from enet_tvm.tuning.records import TRIALS, WORKLOADS
 from enet_tvm.tuning.store import FAILURES, IDENTITY, Store, identity_of
 from enet_tvm.version import stack_versions

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enet_tvm.bench.report.figures import Figures
 from enet_tvm.bench.report.notes import notes
 from enet_tvm.bench.report.tables import tables, title
-from enet_tvm.report_page import Bar, Bars, Page, Part, Section, Sentences, table_of
+from enet_tvm.evaluation.report_page import Bar, Bars, Page, Part, Section, Sentences, table_of
 
 
 def markdown(results: Sequence[Figures]) -> str:

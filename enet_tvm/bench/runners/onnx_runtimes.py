@@ -24,7 +24,7 @@ def _exported(workload: Workload) -> Path:
     path = workload.directory / f"{workload.size}.onnx"
     if not path.is_file():
         # Imported here: a process that only runs the file is to hold no PyTorch.
-        from enet_tvm.frontend.onnx_export import export_onnx
+        from enet_tvm.compiler.frontend.onnx_export import export_onnx
         from enet_tvm.networks import load_network, read_info
 
         export_onnx(load_network(workload.weights), read_info(workload.weights), workload.size, path)

@@ -119,7 +119,7 @@ def artifact_of(workload: Workload, **options: Any) -> Path:
     workload : Workload
         What is to be run; ours may also be on a device.
     **options
-        Of `enet_tvm.compiler.CompileRequest`, besides what the workload says.
+        Of `enet_tvm.compiler.compile.CompileRequest`, besides what the workload says.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def artifact_of(workload: Workload, **options: Any) -> Path:
     artifact = workload.directory / "-".join(map(str, parts))
     if not artifact.is_dir():
         # Imported here: a process that only runs the artifact is to hold no compiler.
-        from enet_tvm.compiler import CompileRequest, compile_artifact
+        from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 
         if unknown := options.keys() - CompileRequest.__dataclass_fields__.keys():
             raise UserError(f"'enet-tvm compile' knows no {', '.join(unknown)}; take another runner")

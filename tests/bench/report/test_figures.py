@@ -9,7 +9,7 @@ from enet_tvm.bench.report.notes import notes
 from enet_tvm.bench.report.page import markdown, page
 from enet_tvm.bench.report.tables import tables
 from enet_tvm.errors import UserError
-from enet_tvm.report_page import render
+from enet_tvm.evaluation.report_page import render
 
 
 def test_files_of_the_release_before_are_still_read(result, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from enet_tvm.bench.report.notes import notes
 from enet_tvm.bench.report.page import markdown, page
 from enet_tvm.bench.report.tables import tables
-from enet_tvm.report_page import Bars, Sentences, Table, render
+from enet_tvm.evaluation.report_page import Bars, Sentences, Table, render
 
 
 def test_markdown(result):

@@ -1,0 +1,64 @@
+"""The compiler of device code that TVM calls while it builds for a GPU target."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from enet_tvm.compiler.cuda.backend import load_cuda_backend
+from enet_tvm.compiler.cuda.nvrtc import compile_to_ptx
+from enet_tvm.compiler.cuda.ptx import with_version
+from enet_tvm.compiler.cuda.tools import find_cuda_tools
+
+_CALLBACK = "tvm_callback_cuda_compile"
+
+
+def c_names(source: str) -> str:
+    """Return generated code with the marks of intermediate values (``layer#1``) out of its names.
+
+    TVM's fusion takes the names of its kernels' arguments from the graph's variables, and prints them as they are.
+    """
+    return re.sub(r"(?<=\w)#(?=\w)", "__", source)
+
+
+@contextmanager
+def device_compiler(arch: str, isa: str) -> Iterator[list[str]]:
+    """While this context is entered, TVM's CUDA modules carry PTX for `arch` that claims ISA version `isa`.
+
+    Parameters
+    ----------
+    arch : str
+        Such as ``sm_53``.
+    isa : str
+        Of the oldest driver that the code may meet, such as ``6.5``.
+
+    Yields
+    ------
+    list of str
+        To which the PTX of every module is added as it is made.
+
+    Raises
+    ------
+    UserError
+        When the CUDA compiler is not installed, or TVM's CUDA backend cannot be loaded.
+    """
+    import tvm
+
+    tools = find_cuda_tools()
+    load_cuda_backend()
+
+    made: list[str] = []
+
+    def compile_kernels(source: str) -> bytes:
+        made.append(with_version(compile_to_ptx(c_names(str(source)), arch, tools), isa))
+        # The driver takes PTX as text that ends in a zero.
+        return made[-1].encode() + b"\0"
+
+    before = tvm.get_global_func(_CALLBACK, allow_missing=True)
+    tvm.register_global_func(_CALLBACK, compile_kernels, override=True)
+    try:
+        yield made
+    finally:
+        if before is not None:
+            tvm.register_global_func(_CALLBACK, before, override=True)

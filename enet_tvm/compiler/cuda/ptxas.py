@@ -1,0 +1,86 @@
+"""What a kernel takes of a GPU, as the assembler of its architecture finds it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from enet_tvm.compiler.cuda.tools import CudaTools
+from enet_tvm.errors import UserError
+
+_TIMEOUT_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class KernelResources:
+    """What one kernel takes.
+
+    Attributes
+    ----------
+    name : str
+        Of its entry.
+    registers : int
+        Of 32 bits, per thread.
+    spill_bytes : int
+        Written to memory and read back per thread, because there were not enough registers.
+    stack_bytes : int
+        Local memory per thread: an array that did not fit into registers.
+    shared_bytes : int
+        Shared memory per block.
+    """
+
+    name: str
+    registers: int
+    spill_bytes: int
+    stack_bytes: int
+    shared_bytes: int
+
+
+def assemble(ptx: str, arch: str, tools: CudaTools) -> tuple[KernelResources, ...]:
+    """Assemble PTX for an architecture and return what each kernel takes, by name.
+
+    Raises
+    ------
+    UserError
+        When ptxas rejects it: for what its ISA version, or the architecture, lacks.
+    """
+    with tempfile.TemporaryDirectory(prefix="enet-tvm-") as directory:
+        file = Path(directory, "kernels.ptx")
+        file.write_text(ptx, encoding="utf-8")
+        command = [str(tools.ptxas), "-v", f"-arch={arch}", str(file), "-o", str(Path(directory, "kernels.cubin"))]
+        try:
+            result = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise UserError(f"cannot run {tools.ptxas} ({error}); install it again with the extra cuda") from error
+    if result.returncode:
+        lines = [line.strip() for line in result.stderr.splitlines() if "error" in line or "fatal" in line]
+        reason = re.sub(r"^ptxas \S+, ", "", (lines or ["it gave no reason"])[0].replace(str(file), "the code"))
+        raise UserError(f"ptxas rejects the device code for {arch} ({reason}); correct gpu.arch and gpu.ptx of the target")
+    return parse_resources(result.stderr)
+
+
+def parse_resources(log: str) -> tuple[KernelResources, ...]:
+    """Return what ``ptxas -v`` printed of each kernel, sorted by name."""
+    found = []
+    for block in log.split("Compiling entry function '")[1:]:
+        name = block.partition("'")[0]
+        found.append(
+            KernelResources(
+                name=name,
+                registers=_figure(block, r"Used (\d+) registers"),
+                spill_bytes=_figure(block, r"(\d+) bytes spill stores") + _figure(block, r"(\d+) bytes spill loads"),
+                stack_bytes=_figure(block, r"(\d+) bytes stack frame"),
+                shared_bytes=_figure(block, r"(\d+) bytes smem"),
+            )
+        )
+    return tuple(sorted(found, key=lambda kernel: kernel.name))
+
+
+def _figure(text: str, pattern: str) -> int:
+    match = re.search(pattern, text)
+    return int(match[1]) if match else 0

@@ -1,0 +1,461 @@
+"""Convolutions between channel-blocked tensors: one register tile, everything around it in the epilogue.
+
+The tile holds `pixels` neighbours of a row times `blocks` vectors of output channels in registers, while the loops
+over kernel rows, columns and input channels run inside. Rows outside the picture are skipped, columns outside are
+zeros that the producer wrote.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.tirx.script.builder import ir as T
+
+from enet_tvm.compiler.dataflow import constant
+from enet_tvm.compiler.kernels.common.building import (
+    Arguments,
+    Registers,
+    activated,
+    for_rows,
+    if_inside,
+    prim_func,
+    tile_places,
+    tile_start,
+)
+from enet_tvm.compiler.kernels.common.codes import TensorCodes
+from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, ConvolutionTemplate, convolution_features
+from enet_tvm.compiler.kernels.common.elements import (
+    Isa,
+    accumulator,
+    load,
+    multiply_add,
+    pixels_together,
+    splat,
+    store,
+    store_pixels,
+    vector,
+    write_edges,
+)
+from enet_tvm.compiler.kernels.common.taps import transposed_taps
+from enet_tvm.compiler.kernels.cpu.packing import coded, rounding_zero, words
+from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, nearest_first, register_tile, register_tiles
+from enet_tvm.compiler.ops import FusedConv2D
+from enet_tvm.compiler.quantisation.codes import Codes, zero_starts
+
+
+@dataclass(frozen=True)
+class Conv2DTemplate(ConvolutionTemplate):
+    """A fused convolution whose output is channel-blocked.
+
+    Attributes
+    ----------
+    spec : FusedConv2D
+        Without its layers.
+    unit : VectorUnit
+        Vector registers of the target.
+    """
+
+    unit: VectorUnit
+    point_type: ClassVar[type] = RegisterTile
+
+    @classmethod
+    def covers(cls, spec: FusedConv2D, unit: VectorUnit) -> bool:
+        """Whether the output is blocked and, if the convolution is transposed, twice the input's size without a shortcut."""
+        if not spec.out_layout.block or spec.argmax:
+            return False
+        return not spec.transposed or (spec.doubles and spec.residual == "none")
+
+    @property
+    def default(self) -> RegisterTile:
+        """The tile that fills the registers."""
+        return tile_of(self.spec, self.unit)
+
+    def points(self) -> list[RegisterTile]:
+        """Return the tiles worth measuring."""
+        return nearest_first(self.default, tiles_of(self.spec, self.unit))
+
+    def kernel(self, point: RegisterTile) -> tvm.tirx.PrimFunc:
+        """Return the kernel with this tile."""
+        return conv2d(self.spec, point, self.unit.isa)
+
+    def operands(
+        self, point: RegisterTile, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes
+    ) -> list[relax.Expr]:
+        """Return data, weights, bias and slopes, what the codes ask for, and the shortcut: see `conv2d`.
+
+        Activations commute with a positive factor, so bias, sums and shortcut are brought to units of the output's codes,
+        and nothing is left to multiply when they are stored.
+        """
+        spec, unit = self.spec, np.float32(own.scale)
+        given = ConvolutionArguments.of(spec, arguments)
+        bias, sums = given.bias / unit, list[np.ndarray]()
+        if spec.data_layout.codes:
+            weight, scales, zero = coded(given.weight, int(spec.transposed), codes.stored(given.data), spec.data_layout)
+            sums = [scales / unit, zero_starts(weight_sums(weight, spec), zero)]
+            packed = words(pack_weight(weight, spec, point), spec.data_layout)
+        else:
+            packed = words(pack_weight(given.weight / unit, spec, point), spec.data_layout)
+        scaled: list[np.ndarray] = []
+        if spec.residual != "none" and (spec.residual_layout.codes or spec.out_layout.codes):
+            residual = codes.stored(given.residual)
+            scaled.append(np.array([residual.scale, residual.offset], "float32") / unit)
+            if spec.residual_layout.codes and offset_in_bias(spec):
+                bias = bias + scaled[0][1]
+        if spec.out_layout.codes:
+            scaled.append(rounding_zero(own))
+        if zero_in_bias(spec):
+            bias = bias + rounding_zero(own)
+        return [given.data, *map(constant, (packed, *sums, bias)), *given.slopes, *map(constant, scaled), *given.shortcut]
+
+    def features(self, point: RegisterTile) -> list[float]:
+        """Return the features of this tile."""
+        phases = 4 if self.spec.transposed else 1
+        width = self.spec.data_shape[3] if self.spec.transposed else self.spec.out_shape[3]
+        return convolution_features(self.spec, self.spec.out_layout.block, width, point.pixels, point.blocks, phases)
+
+
+def column_reach(attrs: FusedConv2D) -> int:
+    """Return how many columns of zeros the convolution reads past either end of an input row."""
+    if attrs.transposed:
+        return max(abs(dx) for _, _, _, dx in transposed_taps(attrs))
+    left = attrs.padding[1]
+    last = (attrs.out_shape[3] - 1) * attrs.strides[1] + (attrs.kernel[1] - 1) * attrs.dilation[1] - left
+    return max(left, last - (attrs.data_shape[3] - 1), 0)
+
+
+def tile_of(attrs: FusedConv2D, unit: VectorUnit) -> RegisterTile:
+    """Return the register tile of a convolution on a target."""
+    return register_tile(*_tiled(attrs, unit))
+
+
+def tiles_of(attrs: FusedConv2D, unit: VectorUnit) -> list[RegisterTile]:
+    """Return the register tiles worth measuring, that of `tile_of` first."""
+    return register_tiles(*_tiled(attrs, unit))
+
+
+def _tiled(attrs: FusedConv2D, unit: VectorUnit) -> tuple[VectorUnit, int, int, int, int]:
+    """Return what `register_tile` needs to know of a convolution."""
+    lanes = attrs.out_layout.block
+    channel_blocks = attrs.out_shape[1] // lanes
+    unit = replace(unit, lanes=lanes)
+    if attrs.transposed:
+        return unit, attrs.data_shape[3], channel_blocks, 4, 1
+    return unit, attrs.out_shape[3], channel_blocks, 1, 2 if attrs.residual == "unpool" else 1
+
+
+def pack_weight(weight: np.ndarray, attrs: FusedConv2D, tile: RegisterTile) -> np.ndarray:
+    """Return weights in the order the kernel reads them: tile of channels, kernel row and column, input channel, lane.
+
+    Parameters
+    ----------
+    weight : ndarray
+        OC x IC x KH x KW, or IC x OC x KH x KW when transposed.
+    """
+    ordered = weight.transpose(2, 3, 0, 1) if attrs.transposed else weight.transpose(2, 3, 1, 0)
+    kh, kw, inputs, outputs = ordered.shape
+    width = tile.blocks * attrs.out_layout.block
+    return np.ascontiguousarray(ordered.reshape(kh, kw, inputs, outputs // width, width).transpose(3, 0, 1, 2, 4))
+
+
+def skips_rows(attrs: FusedConv2D) -> bool:
+    """Whether some output row needs input rows outside the picture, which the kernel leaves out."""
+    if attrs.transposed:
+        return any(dy for _, _, dy, _ in transposed_taps(attrs))
+    last = (attrs.out_shape[2] - 1) * attrs.strides[0] + (attrs.kernel[0] - 1) * attrs.dilation[0]
+    return attrs.padding[0] > 0 or last >= attrs.data_shape[2]
+
+
+def starts_shape(attrs: FusedConv2D) -> tuple[int, int, int]:
+    """Return the shape of the sums' starting values where the data are codes: rows, phases, output channels.
+
+    A code's product with a weight counts its zero's code too, which is taken off in advance; how often depends on which
+    rows of the kernel lie outside the picture, hence on the row.
+    """
+    rows = attrs.data_shape[2] if attrs.transposed else attrs.out_shape[2]
+    return rows if skips_rows(attrs) else 1, 4 if attrs.transposed else 1, attrs.out_shape[1]
+
+
+def weight_sums(weight: np.ndarray, attrs: FusedConv2D) -> np.ndarray:
+    """Return for every sum of the kernel, by row, phase and channel (`starts_shape`), the sum of the weights in it.
+
+    Parameters
+    ----------
+    weight : ndarray
+        OC x IC x KH x KW, or IC x OC x KH x KW when transposed, of whole numbers.
+    """
+    rows = attrs.data_shape[2]
+    sums = np.zeros(starts_shape(attrs), np.int64)
+    if attrs.transposed:
+        taps = weight.sum(axis=0, dtype=np.int64)
+        for (a, b), tap, dy, _ in transposed_taps(attrs):
+            for row in range(len(sums)):
+                if 0 <= row + dy < rows:
+                    sums[row, 2 * a + b] += taps[:, *divmod(tap, attrs.kernel[1])]
+        return sums
+    lines = weight.sum(axis=(1, 3), dtype=np.int64)
+    for row in range(len(sums)):
+        for kh in range(attrs.kernel[0]):
+            if 0 <= row * attrs.strides[0] + kh * attrs.dilation[0] - attrs.padding[0] < rows:
+                sums[row, 0] += lines[:, kh]
+    return sums
+
+
+def tap_sums(weight: np.ndarray, attrs: FusedConv2D) -> np.ndarray:
+    """Return for every phase and output channel the sum of all its weights, of which none is left out.
+
+    Parameters
+    ----------
+    weight : ndarray
+        OC x IC x KH x KW, or IC x OC x KH x KW when transposed, of whole numbers.
+    """
+    if not attrs.transposed:
+        return weight.sum(axis=(1, 2, 3), dtype=np.int64)[None]
+    sums = np.zeros((4, attrs.out_shape[1]), np.int64)
+    for (a, b), tap, _, _ in transposed_taps(attrs):
+        sums[2 * a + b] += weight[:, :, *divmod(tap, attrs.kernel[1])].sum(axis=0, dtype=np.int64)
+    return sums
+
+
+def offset_in_bias(attrs: FusedConv2D) -> bool:
+    """Whether what a shortcut of codes adds for its zero's code is expected to be in the bias already."""
+    return attrs.residual == "add" and attrs.inner_activation == "none"
+
+
+def zero_in_bias(attrs: FusedConv2D) -> bool:
+    """Whether the code of zero, plus a half, of an output of codes is expected to be in the bias already."""
+    return attrs.out_layout.codes and attrs.inner_activation == "none"
+
+
+def conv2d(attrs: FusedConv2D, tile: RegisterTile, isa: Isa = "x86") -> tvm.tirx.PrimFunc:
+    """Return the kernel of a fused convolution whose output is channel-blocked.
+
+    Its arguments, as far as the operator has them: data; weight (as `pack_weight` orders it, in words of the data's
+    elements); scale of each channel's sum and the sums' starts (`starts_shape`), where the data are codes; bias; inner
+    slope; slope; shortcut, the scale and offset that make of a stored shortcut what is added, where it or the output is
+    of codes; zero, the code of zero plus a half, where the output is; residual; window; and the output. Everything
+    after the sum is in units of the output's codes where it has such, and counted from their zero's (`zero_in_bias`).
+    """
+    arguments = conv2d_arguments(attrs, tile)
+
+    def body(*buffers: Any) -> None:
+        Conv2DBody(attrs, tile, dict(zip(arguments, buffers, strict=True))).emit()
+
+    return prim_func(arguments, body, isa)
+
+
+def conv2d_arguments(attrs: FusedConv2D, tile: RegisterTile) -> Arguments:
+    """Return the kernel's arguments, outputs last."""
+    channels = attrs.out_shape[1]
+    width = tile.blocks * attrs.out_layout.block
+    data, out, residual = attrs.data_layout, attrs.out_layout, attrs.residual_layout
+    inputs = attrs.data_shape[1] // data.per_word
+    arguments: Arguments = {
+        "data": (data.physical(attrs.data_shape), data.storage),
+        "weight": ((channels // width, *attrs.kernel, inputs, width), data.storage),
+    }
+    if data.codes:
+        arguments["scale"] = ((channels,), "float32")
+        arguments["starts"] = (starts_shape(attrs), "int32")
+    arguments["bias"] = ((channels,), "float32")
+    if attrs.inner_activation == "prelu":
+        arguments["inner_slope"] = ((channels,), "float32")
+    if attrs.activation == "prelu":
+        arguments["slope"] = ((channels,), "float32")
+    if attrs.residual != "none" and (residual.codes or out.codes):
+        arguments["shortcut"] = ((2,), "float32")
+    if out.codes:
+        arguments["zero"] = ((1,), "float32")
+    if attrs.residual != "none":
+        n, _, height, columns = attrs.out_shape
+        if attrs.residual == "unpool":
+            height, columns = height // 2, columns // 2
+        shape = (n, attrs.residual_channels, height, columns)
+        arguments["residual"] = (residual.physical(shape), residual.storage)
+        if attrs.residual == "unpool":
+            arguments["window"] = (residual.window().physical(shape), "uint8")
+    arguments["out"] = (out.physical(attrs.out_shape), out.storage)
+    return arguments
+
+
+class Conv2DBody:
+    """Emits the statements of one convolution.
+
+    Parameters
+    ----------
+    attrs : FusedConv2D
+        The convolution.
+    tile : RegisterTile
+        Pixels and blocks that are computed at once.
+    buffers : dict
+        The kernel's arguments by name.
+    """
+
+    def __init__(self, attrs: FusedConv2D, tile: RegisterTile, buffers: dict[str, Any]) -> None:
+        self.attrs = attrs
+        self.tile = tile
+        self.lanes = attrs.out_layout.block
+        self.sums = accumulator(attrs.data_layout.dtype)
+        self.buffers = buffers
+
+    def emit(self) -> None:
+        """Emit all of it."""
+        if self.attrs.transposed:
+            self._transposed()
+        else:
+            self._direct()
+
+    def _direct(self) -> None:
+        n, _, rows, _ = self.attrs.out_shape
+        with for_rows(n, rows) as (picture, row):
+            self._edges(picture, row)
+            self.emit_row(picture, row)
+
+    def emit_row(self, picture: Any, row: Any) -> None:
+        """Emit a row of the output of a convolution that is not transposed, its padding left out."""
+        _, channels, _, width = self.attrs.out_shape
+        with T.serial(-(-width // self.tile.pixels)) as piece:
+            start = tile_start(piece, self.tile.pixels, width)
+            with T.serial(channels // (self.lanes * self.tile.blocks)) as group:
+                acc = self._started(1, row, group)
+                self._accumulate(acc, picture, row, start, group)
+                self._store(acc, picture, row, piece, start, group)
+
+    def _accumulate(self, acc: Registers, picture: Any, row: Any, start: Any, group: Any) -> None:
+        attrs, layout = self.attrs, self.attrs.data_layout
+        words = layout.block // layout.per_word
+        shift = layout.pad - attrs.padding[1]
+        with T.serial(attrs.kernel[0]) as kh:
+            source = row * attrs.strides[0] + kh * attrs.dilation[0] - attrs.padding[0]
+            with if_inside(source, attrs.data_shape[2], may_be_outside=skips_rows(attrs)):
+                with (
+                    T.serial(attrs.kernel[1]) as kw,
+                    T.serial(attrs.data_shape[1] // layout.block) as kb,
+                    T.serial(words) as ki,
+                ):
+                    for i, o in tile_places(self.tile.pixels, self.tile.blocks):
+                        column = (start + i) * attrs.strides[1] + kw * attrs.dilation[1] + shift
+                        self._multiply_add(acc, (0, i, o), (picture, kb, source, column, ki), (group, kh, kw, kb * words + ki))
+
+    def _transposed(self) -> None:
+        attrs = self.attrs
+        n, channels, _, _ = attrs.out_shape
+        _, _, rows, width = attrs.data_shape
+        with for_rows(n, rows) as (picture, row):
+            for a in (0, 1):
+                self._edges(picture, row * 2 + a)
+            with T.serial(-(-width // self.tile.pixels)) as piece:
+                start = tile_start(piece, self.tile.pixels, width)
+                with T.serial(channels // (self.lanes * self.tile.blocks)) as group:
+                    acc = self._started(4, row, group)
+                    self._accumulate_phases(acc, picture, row, start, group)
+                    for phase in range(4):
+                        self._store_phase(acc, phase, picture, row, start, group)
+
+    def _accumulate_phases(self, acc: Registers, picture: Any, row: Any, start: Any, group: Any) -> None:
+        attrs, layout = self.attrs, self.attrs.data_layout
+        words = layout.block // layout.per_word
+        taps = transposed_taps(attrs)
+        for dy in sorted({tap[2] for tap in taps}):
+            with if_inside(row + dy, attrs.data_shape[2], may_be_outside=dy != 0):
+                with T.serial(attrs.data_shape[1] // layout.block) as kb, T.serial(words) as ki:
+                    for (a, b), tap, tap_dy, dx in taps:
+                        if tap_dy != dy:
+                            continue
+                        kh, kw = divmod(tap, attrs.kernel[1])
+                        for i, o in tile_places(self.tile.pixels, self.tile.blocks):
+                            pixel = (picture, kb, row + dy, start + i + dx + layout.pad, ki)
+                            self._multiply_add(acc, (2 * a + b, i, o), pixel, (group, kh, kw, kb * words + ki))
+
+    def _multiply_add(self, acc: Registers, place: tuple[int, ...], pixel: tuple[Any, ...], weight: tuple[Any, ...]) -> None:
+        """Add to one vector of sums what one word of the data contributes."""
+        lanes = self.lanes
+        weights = self.buffers["weight"][(*weight, vector(place[-1] * lanes, lanes))]
+        acc[place] = multiply_add(acc[place], self.buffers["data"][pixel], weights, self.attrs.data_layout.dtype, lanes)
+
+    def _started(self, phases: int, row: Any, group: Any) -> Registers:
+        acc = Registers((phases, self.tile.pixels, self.tile.blocks), self.lanes, self.sums)
+        for phase, i, o in tile_places(phases, self.tile.pixels, self.tile.blocks):
+            start = splat(tvm.tirx.const(0, self.sums), self.lanes)
+            if self.attrs.data_layout.codes:
+                channel = (group * self.tile.blocks + o) * self.lanes
+                start = self.buffers["starts"][row if skips_rows(self.attrs) else 0, phase, vector(channel, self.lanes)]
+            acc[phase, i, o] = start
+        return acc
+
+    def _edges(self, picture: Any, row: Any) -> None:
+        layout = self.attrs.out_layout
+        if layout.pad:
+            zero = self.buffers["zero"][0] if layout.codes else 0
+            with T.serial(self.attrs.out_shape[1] // self.lanes) as block:
+                write_edges(self.buffers["out"], (picture, block, row), self.attrs.out_shape[3], layout, zero)
+
+    def _store(self, acc: Registers, picture: Any, row: Any, piece: Any, start: Any, group: Any) -> None:
+        out, unpools = self.attrs.out_layout, self.attrs.residual == "unpool"
+        # Two neighbours share a window: addressed from it, its index and its value are loaded once for both.
+        half = tile_start(piece, self.tile.pixels // 2, self.attrs.out_shape[3] // 2) if unpools else None
+
+        def column(i: int) -> Any:
+            return start + i if half is None else half * 2 + i // 2 * 2 + i % 2
+
+        together = pixels_together(out)
+        for first, o in itertools.product(range(0, self.tile.pixels, together), range(self.tile.blocks)):
+            place = (picture, group * self.tile.blocks + o, row)
+            values = []
+            for i in range(first, min(first + together, self.tile.pixels)):
+                unpooled = None if half is None else self._unpooled(place, half, i)
+                values.append(self._finished(acc[0, i, o], (*place, column(i)), unpooled))
+            store_pixels(self.buffers["out"], values, (*place, column(first) + out.pad), out)
+
+    def _unpooled(self, place: tuple[Any, Any, Any], half: Any, i: int) -> Any:
+        """Return what unpooling adds at pixel `i` of a tile that begins with the window `half`."""
+        picture, block, row = place
+        window = (picture, block, T.floordiv(row, 2), half + i // 2)
+        position = T.cast(T.floormod(row, 2) * 2 + i % 2, "uint8")
+        hit = self.buffers["window"][(*window, vector(0, self.lanes))] == splat(position, self.lanes)
+        return T.Select(hit, self._shortcut(window), splat(T.float32(0), self.lanes))
+
+    def _store_phase(self, acc: Registers, phase: int, picture: Any, row: Any, start: Any, group: Any) -> None:
+        out = self.attrs.out_layout
+        for i, o in tile_places(self.tile.pixels, self.tile.blocks):
+            place = (picture, group * self.tile.blocks + o, row * 2 + phase // 2, (start + i) * 2 + phase % 2)
+            store(self.buffers["out"], self._finished(acc[phase, i, o], place), (*place[:3], place[3] + out.pad), out)
+
+    def _shortcut(self, place: tuple[Any, Any, Any, Any]) -> Any:
+        """Return one block of the stored shortcut as it is added, but for an offset that the bias has."""
+        picture, block, row, column = place
+        layout = self.attrs.residual_layout
+        value = load(self.buffers["residual"], (picture, block, row, column + layout.pad), layout)
+        if "shortcut" in self.buffers:
+            value = value * splat(self.buffers["shortcut"][0], self.lanes)
+            if layout.codes and not offset_in_bias(self.attrs):
+                value = value + splat(self.buffers["shortcut"][1], self.lanes)
+        return value
+
+    def _finished(self, value: Any, place: tuple[Any, Any, Any, Any], unpooled: Any = None) -> Any:
+        """Return one vector of sums with bias, shortcut and activation, as it is to be stored at `place`."""
+        attrs, buffers, lanes = self.attrs, self.buffers, self.lanes
+        picture, block, row, column = place
+        channels = vector(block * lanes, lanes)
+        if attrs.data_layout.codes:
+            value = T.cast(value, f"float32x{lanes}") * buffers["scale"][channels]
+        value = activated(
+            value + buffers["bias"][channels], attrs.inner_activation, lambda: buffers["inner_slope"][channels], lanes
+        )
+        if unpooled is not None:
+            value = value + unpooled
+        elif attrs.residual == "add":
+            value = value + self._shortcut((picture, block, row, column))
+        elif attrs.residual == "pad":
+            known = attrs.residual_channels // lanes
+            shortcut = self._shortcut((picture, T.min(block, known - 1), row, column))
+            value = value + T.Select(splat(block < known, lanes), shortcut, splat(T.float32(0), lanes))
+        zero = splat(buffers["zero"][0], lanes) if attrs.out_layout.codes else None
+        if zero is not None and not zero_in_bias(attrs):
+            value = value + zero
+        return activated(value, attrs.activation, lambda: buffers["slope"][channels], lanes, zero)

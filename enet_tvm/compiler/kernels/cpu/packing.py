@@ -1,0 +1,36 @@
+"""Weights and constants as kernels of CPUs read them: in words of the data's elements, in units of the output's codes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from enet_tvm.compiler.ops import Layout
+from enet_tvm.compiler.quantisation.codes import Codes, bfloat16_bits, quantise_weight, to_words
+
+
+def words(packed: np.ndarray, data: Layout) -> np.ndarray:
+    """Return packed weights in words of the data's elements: float32, or bytes where those are of codes, ... x K x L."""
+    if data.codes:
+        return to_words(packed)
+    return to_words(bfloat16_bits(packed)) if data.dtype == "bfloat16" else packed
+
+
+def coded(weight: np.ndarray, axis: int, data: Codes, layout: Layout) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the weights as bytes, what each channel's sum is multiplied with, and the stored byte of the data's zero.
+
+    Parameters
+    ----------
+    weight : ndarray
+        Of any shape, output channels along `axis`.
+    data : Codes
+        What the data's codes mean.
+    layout : Layout
+        How those are stored.
+    """
+    values, scales = quantise_weight(weight, axis)
+    return values, scales * np.float32(data.scale), data.stored_zero(layout.dtype)
+
+
+def rounding_zero(codes: Codes) -> np.ndarray:
+    """Return the code of zero plus a half, which rounds what is cut off to a code, as a kernel takes it."""
+    return np.array([codes.rounding_zero], "float32")

@@ -1,0 +1,433 @@
+"""3x3, 3x1 and 1x3 convolutions by Winograd's algorithm: a quarter to two thirds of the multiplications, and transforms.
+
+The data of a tile are transformed, multiplied by transformed weights at each of its frequencies, summed over the input
+channels, and transformed back (Winograd 1980; Lavin and Gray 2016, arXiv 1509.09308). With m outputs of a filter of three
+in either direction there are m + 2 frequencies. One strip of tiles goes through all of it before the next begins, so
+that what lies between the three steps stays in the cache; a dilated convolution is the same on every d-th row and column.
+A filter with one row or one column is transformed in the other direction alone.
+
+With four outputs the points of the interpolation are 0, infinity, and 5/8 and 3/2 of either sign, not the usual 1 and 2:
+that leaves a quarter of the usual error (at 32 channels of random numbers the largest was 4e-6 instead of 1.6e-5, that
+of the direct sum 2e-6), and every constant of the transforms is a float32.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.tirx.script.builder import ir as T
+
+from enet_tvm.compiler.dataflow import constant
+from enet_tvm.compiler.kernels.common.building import (
+    Arguments,
+    Registers,
+    activated,
+    for_rows,
+    if_inside,
+    prim_func,
+    tile_places,
+)
+from enet_tvm.compiler.kernels.common.codes import TensorCodes
+from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, ConvolutionTemplate, convolution_features
+from enet_tvm.compiler.kernels.common.elements import load, splat, store, vector, write_edges
+from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.ops import FusedConv2D
+from enet_tvm.compiler.quantisation.codes import Codes
+
+POINTS = (0.625, 1.5)
+"""What the inputs are interpolated at where there are four outputs, beside 0 and infinity; each with either sign."""
+
+_TRANSFORM = 8
+"""What the transforms cost for each frequency of a tile and block of channels, in multiplications (measured: 5 to 9)."""
+_MEASURED = {(3, 3): ((16, 32), (8, 16)), (3, 1): ((8, 16),), (1, 3): ((8, 16),)}
+"""Lanes and registers of the vector units on which a direct convolution may be replaced, by the filter's rows and columns."""
+_GAIN = 1.2
+"""How many times more a direct convolution must be expected to cost for it to be replaced."""
+_MOST_WEIGHT = 16 << 20
+"""Bytes of transformed weights, up to four times the plain ones, beyond which neither caches nor artifacts should have them."""
+
+
+@dataclass(frozen=True)
+class WinogradTile:
+    """What is transformed, and what is multiplied at once.
+
+    Attributes
+    ----------
+    rows, columns : {1, 2, 4}
+        Outputs of a transform; 1 in the direction in which the filter has one tap, where nothing is transformed.
+    tiles : int
+        Whose sums, at all frequencies of a row, are in registers at once.
+    """
+
+    rows: int
+    columns: int
+    tiles: int
+
+
+@dataclass(frozen=True)
+class WinogradTemplate(ConvolutionTemplate):
+    """A 3x3, 3x1 or 1x3 convolution by Winograd's algorithm.
+
+    Attributes
+    ----------
+    spec : FusedConv2D
+        Without its layers; one that `runs_winograd`.
+    unit : VectorUnit
+        Vector registers of the target.
+    """
+
+    unit: VectorUnit
+    point_type: ClassVar[type] = WinogradTile
+
+    @classmethod
+    def covers(cls, spec: FusedConv2D, unit: VectorUnit) -> bool:
+        """Whether the kernel can compute it and is expected to be clearly faster than the direct one."""
+        return winograd_pays(spec, unit)
+
+    @property
+    def name(self) -> str:
+        """The operators and shapes of the convolution, and that it is this kernel."""
+        return f"{super().name}_winograd"
+
+    @property
+    def default(self) -> WinogradTile:
+        """The tile that is expected to be the fastest."""
+        return self.points()[0]
+
+    def points(self) -> list[WinogradTile]:
+        """Return the tiles worth measuring."""
+        return winograd_tiles(self.spec, self.unit)
+
+    def kernel(self, point: WinogradTile) -> tvm.tirx.PrimFunc:
+        """Return the kernel with this tile."""
+        return winograd(self.spec, point)
+
+    def operands(
+        self, point: WinogradTile, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes
+    ) -> list[relax.Expr]:
+        """Return data, transformed weights, bias, slope and shortcut; nothing here is of codes."""
+        given = ConvolutionArguments.of(self.spec, arguments)
+        packed = pack_winograd_weight(given.weight, self.spec, point)
+        return [given.data, *map(constant, (packed, given.bias)), *given.slopes, *given.shortcut]
+
+    def features(self, point: WinogradTile) -> list[float]:
+        """Return the features of this tile: weights are loaded for `tiles`, of as many sums as a row has frequencies."""
+        width, lanes = self.spec.out_shape[3] // point.columns, self.spec.out_layout.block
+        outputs = (point.rows, point.columns)
+        return convolution_features(self.spec, lanes, width, point.tiles, 1, frequencies(point.columns), outputs)
+
+
+def runs_winograd(attrs: FusedConv2D) -> bool:
+    """Whether the kernel covers this convolution: 3x3, 3x1 or 1x3, of the picture's size, not of codes.
+
+    What follows it may be a shortcut of its output's shape and an activation.
+    """
+    return (
+        not attrs.transposed
+        and attrs.kernel in ((3, 3), (3, 1), (1, 3))
+        and attrs.strides == (1, 1)
+        and (attrs.kernel != (3, 3) or attrs.dilation[0] == attrs.dilation[1])
+        and all(pad == (step if taps == 3 else 0) for pad, step, taps in _directions(attrs))
+        and all(step == 1 for _, step, taps in _directions(attrs) if taps == 1)
+        and (attrs.residual == "none" or _takes_shortcut(attrs))
+        and attrs.inner_activation == "none"
+        and attrs.out_layout.block > 0
+        and attrs.data_layout.block > 0
+        and not attrs.data_layout.codes
+        and not attrs.out_layout.codes
+        and attrs.out_shape[3] >= 2 * attrs.dilation[1]
+    )
+
+
+def _directions(attrs: FusedConv2D) -> list[tuple[int, int, int]]:
+    """Return (padding, dilation, taps) of the rows and of the columns."""
+    return list(zip(attrs.padding, attrs.dilation, attrs.kernel, strict=True))
+
+
+def _takes_shortcut(attrs: FusedConv2D) -> bool:
+    """Whether the shortcut is one that the kernel adds: as it is, and stored like the output."""
+    stored = attrs.residual_layout
+    return attrs.residual == "add" and stored.block == attrs.out_layout.block and not stored.codes
+
+
+def winograd_tiles(attrs: FusedConv2D, unit: VectorUnit) -> list[WinogradTile]:
+    """Return the tiles worth measuring, the one expected to be the fastest first."""
+    most = unit.accumulators + unit.registers // 8
+    tiles = []
+    for rows, columns in itertools.product(*((2, 4) if taps == 3 else (1,) for taps in attrs.kernel)):
+        if columns * attrs.dilation[1] <= attrs.out_shape[3]:
+            at_once = frequencies(columns) if rows > 1 else 1
+            together = range(1, min(most // at_once, _tiles_of_row(attrs, columns)) + 1)
+            tiles += [WinogradTile(rows, columns, n) for n in together if n > 1 or len(together) == 1]
+    return sorted(tiles, key=lambda tile: _cost(attrs, tile, unit))
+
+
+def winograd_pays(attrs: FusedConv2D, unit: VectorUnit) -> bool:
+    """Whether the kernel is expected to be clearly faster than the direct one on a target.
+
+    AVX-512 and AVX2 were measured, whose whole vectors it takes, and filters of one row or column on AVX2 only; SSE and NEON
+    keep the direct kernel.
+    """
+    if not runs_winograd(attrs) or attrs.out_layout.block != unit.lanes:
+        return False
+    if (unit.lanes, unit.registers) not in _MEASURED[attrs.kernel]:
+        return False
+    _, channels, rows, width = attrs.out_shape
+    tile = winograd_tiles(attrs, unit)[0]
+    if 4 * frequencies(tile.rows) * frequencies(tile.columns) * channels * attrs.data_shape[1] > _MOST_WEIGHT:
+        return False
+    # A direct kernel leaves the rows outside the picture out.
+    kernel_rows = 3 * rows - 2 * min(attrs.dilation[0], rows) if attrs.kernel[0] == 3 else rows
+    direct = kernel_rows * attrs.kernel[1] * width * attrs.data_shape[1] * channels / attrs.out_layout.block
+    # One dot product of bfloat16 is two multiplications, and takes the time of one.
+    direct /= attrs.data_layout.per_word
+    return direct > _GAIN * _cost(attrs, tile, unit)
+
+
+def pack_winograd_weight(weight: np.ndarray, attrs: FusedConv2D, tile: WinogradTile) -> np.ndarray:
+    """Return transformed weights as the kernel reads them: row of frequencies, block, input channel, frequency, lane.
+
+    Parameters
+    ----------
+    weight : ndarray
+        OC x IC x 3 x 3, x 3 x 1 or x 1 x 3.
+    """
+    lanes = attrs.out_layout.block
+    if tile.rows == 1:
+        # The frequencies of the columns come first where the rows have none.
+        weight, tile = weight.swapaxes(2, 3), replace(tile, rows=tile.columns, columns=1)
+    down, across = weight_transform(tile.rows), weight_transform(tile.columns)
+    spectrum = np.einsum("yk,oikl,xl->yoix", down, weight.astype(np.float64), across)
+    rows, outputs, inputs, columns = spectrum.shape
+    blocked = spectrum.reshape(rows, outputs // lanes, lanes, inputs, columns).transpose(0, 1, 3, 4, 2)
+    return np.ascontiguousarray(blocked, dtype=np.float32)
+
+
+def frequencies(outputs: int) -> int:
+    """Return how many frequencies a transform with so many outputs has; one output is not transformed."""
+    return 1 if outputs == 1 else outputs + 2
+
+
+def weight_transform(outputs: int) -> np.ndarray:
+    """Return the matrix, `outputs` + 2 by 3, that transforms a filter of three; for one output, that of a single tap."""
+    if outputs == 1:
+        return np.ones((1, 1))
+    if outputs == 2:
+        return np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+    # A filter's values at the points, over what the transform of the data leaves to divide by.
+    a, b = (point**2 for point in POINTS)
+    rows = [[1 / (a * b), 0, 0]]
+    for own, other in ((a, b), (b, a)):
+        rows += [[1 / s, sign * own**0.5 / s, own / s] for s in [2 * own * (own - other)] for sign in (1, -1)]
+    return np.array([*rows, [0, 0, 1]])
+
+
+def data_transform(outputs: int, x: list[Any], lanes: int) -> list[Any]:
+    """Return the `outputs` + 2 frequencies of as many neighbours, all of them vectors; a lone one as it is."""
+    if outputs == 1:
+        return x
+    if outputs == 2:
+        return [x[0] - x[2], x[1] + x[2], x[2] - x[1], x[3] - x[1]]
+    a, b = POINTS
+    even = [T.bind(x[4] - _times(p * p, x[2], lanes)) for p in (b, a)]
+    odd = [T.bind(x[3] - _times(p * p, x[1], lanes)) for p in (b, a)]
+    first, last = (x[k + 4] - _times(a * a + b * b, x[k + 2], lanes) + _times(a * a * b * b, x[k], lanes) for k in (0, 1))
+    pairs = [(e + _times(p, o, lanes), e - _times(p, o, lanes)) for p, e, o in zip(POINTS, even, odd, strict=True)]
+    return [first, *pairs[0], *pairs[1], last]
+
+
+def sum_transform(outputs: int, x: list[Any], lanes: int) -> list[Any]:
+    """Return the `outputs` neighbours that have these frequencies, all of them vectors; a lone one as it is."""
+    if outputs == 1:
+        return x
+    if outputs == 2:
+        return [x[0] + x[1] + x[2], x[1] - x[2] + x[3]]
+    a, b = POINTS
+    sums = [T.bind(x[1] + x[2]), T.bind(x[3] + x[4])]
+    differences = [T.bind(x[1] - x[2]), T.bind(x[3] - x[4])]
+
+    def combined(pair: list[Any], power: int) -> Any:
+        return _times(a**power, pair[0], lanes) + _times(b**power, pair[1], lanes)
+
+    return [x[0] + sums[0] + sums[1], combined(differences, 1), combined(sums, 2), combined(differences, 3) + x[5]]
+
+
+def winograd(attrs: FusedConv2D, tile: WinogradTile) -> tvm.tirx.PrimFunc:
+    """Return the kernel: data, weight (as `pack_winograd_weight` orders it), bias, slope, shortcut, and the output."""
+    lanes, channels = attrs.out_layout.block, attrs.out_shape[1]
+    outer, inner = (tile.columns, 1) if tile.rows == 1 else (tile.rows, tile.columns)
+    arguments: Arguments = {
+        "data": (attrs.data_layout.physical(attrs.data_shape), attrs.data_layout.storage),
+        "weight": ((frequencies(outer), channels // lanes, attrs.data_shape[1], frequencies(inner), lanes), "float32"),
+        "bias": ((channels,), "float32"),
+    }
+    if attrs.activation == "prelu":
+        arguments["slope"] = ((channels,), "float32")
+    if attrs.residual == "add":
+        arguments["shortcut"] = (attrs.residual_layout.physical(attrs.out_shape), attrs.residual_layout.storage)
+    arguments["out"] = (attrs.out_layout.physical(attrs.out_shape), attrs.out_layout.storage)
+
+    def body(*buffers: Any) -> None:
+        _Winograd(attrs, tile, dict(zip(arguments, buffers, strict=True))).emit()
+
+    return prim_func(arguments, body)
+
+
+def _tiles_of_row(attrs: FusedConv2D, columns: int) -> int:
+    """Return how many tiles of so many columns a row takes."""
+    dilation = attrs.dilation[1]
+    return -(-attrs.out_shape[3] // (columns * dilation)) * dilation
+
+
+def _strips(attrs: FusedConv2D, rows: int) -> int:
+    """Return how many strips of so many rows a picture takes."""
+    height, dilation = attrs.out_shape[2], attrs.dilation[0]
+    if rows == 1:
+        return height
+    whole, rest = divmod(height, rows * dilation)
+    return whole * dilation + min(rest, dilation)
+
+
+def _cost(attrs: FusedConv2D, tile: WinogradTile, unit: VectorUnit) -> float:
+    """Return what a tile is expected to cost, in multiplications of vectors."""
+    spectrum = frequencies(tile.rows) * frequencies(tile.columns)
+    inputs, outputs = attrs.data_shape[1], attrs.out_shape[1] // attrs.out_layout.block
+    count = _tiles_of_row(attrs, tile.columns)
+    # Weights are loaded once for all tiles in registers, which counts as a third of a tile; as a whole one with few
+    # registers: loads are what limits then.
+    loaded = 1 / 3 if unit.registers >= 32 else 1
+    multiplied = -(-count // tile.tiles) * (tile.tiles + loaded) * inputs * outputs
+    transformed = count * (inputs / attrs.data_layout.block + outputs) / 2 * _TRANSFORM
+    return _strips(attrs, tile.rows) * spectrum * (multiplied + transformed)
+
+
+def _times(factor: float, value: Any, lanes: int) -> Any:
+    return splat(T.float32(factor), lanes) * value
+
+
+class _Winograd:
+    """Emits the statements of one convolution.
+
+    A filter of one row is transformed along the columns alone, by the loops that transform the rows of others: ``down`` are
+    then the frequencies of the columns, and a strip is a row of the picture.
+    """
+
+    def __init__(self, attrs: FusedConv2D, tile: WinogradTile, buffers: dict[str, Any]) -> None:
+        self.attrs = attrs
+        self.tile = tile
+        self.buffers = buffers
+        self.lanes = attrs.out_layout.block
+        self.flat = tile.rows == 1
+        self.outer, self.inner = (tile.columns, 1) if self.flat else (tile.rows, tile.columns)
+        self.down, self.across = frequencies(self.outer), frequencies(self.inner)
+        self.count = _tiles_of_row(attrs, tile.columns)
+        self.groups = -(-self.count // tile.tiles)
+        self.last_top = max(self._top(strip) for strip in range(_strips(attrs, tile.rows)))
+
+    def emit(self) -> None:
+        attrs, dilation = self.attrs, self.attrs.dilation[0]
+        n, channels, _, width = attrs.out_shape
+        blocks, data = channels // self.lanes, attrs.data_layout
+        padded = self.groups * self.tile.tiles
+        with for_rows(n, _strips(attrs, self.tile.rows)) as (picture, strip):
+            top = self._top(strip)
+            spectrum = self._scratch(self.down, padded, attrs.data_shape[1] // data.block, self.across, data.block)
+            sums = self._scratch(blocks, padded, self.inner, self.down, self.lanes)
+            with T.serial(padded) as t, T.serial(attrs.data_shape[1] // data.block) as block:
+                self._transform(spectrum, picture, top, t, block)
+            with T.serial(self.down) as y, T.serial(blocks) as block, T.serial(self.groups) as group:
+                self._multiply(spectrum, sums, y, block, group)
+            with T.serial(blocks) as block:
+                for row in range(self.tile.rows):
+                    with self._if_stored(top, row):
+                        leading = (picture, block, top + row * dilation)
+                        write_edges(self.buffers["out"], leading, width, attrs.out_layout)
+                with T.serial(self.count) as t, T.serial(self.inner) as column:
+                    self._store(sums, picture, top, t, column, block)
+
+    def _scratch(self, *shape: int) -> Any:
+        return T.alloc_buffer(shape, "float32", scope="global", layout=None)
+
+    def _top(self, strip: Any) -> Any:
+        """Return the first row of a strip."""
+        dilation = self.attrs.dilation[0]
+        return strip if self.flat else strip // dilation * (self.tile.rows * dilation) + strip % dilation
+
+    def _column(self, t: Any) -> Any:
+        """Return the first column of a tile; the last ones of a row are moved left until they fit."""
+        dilation = self.attrs.dilation[1]
+        step = self.tile.columns * dilation
+        return T.min(T.floordiv(t, dilation) * step, self.attrs.out_shape[3] - step) + T.floormod(t, dilation)
+
+    def _transform(self, spectrum: Any, picture: Any, top: Any, t: Any, block: Any) -> None:
+        """Emit the transform of one block of a tile's channels."""
+        layout, (step_down, step_across) = self.attrs.data_layout, self.attrs.dilation
+        left = self._column(T.min(t, self.count - 1)) + layout.pad - self.attrs.padding[1]
+        columns = []
+        for x in range(self.across):
+            column = []
+            for y in range(self.down):
+                if self.flat:
+                    place = (picture, block, top, left + y * step_across)
+                    column.append(T.bind(load(self.buffers["data"], place, layout)))
+                else:
+                    column.append(self._row(picture, block, top + (y - 1) * step_down, y, left + x * step_across))
+            columns.append([T.bind(value) for value in data_transform(self.outer, column, layout.block)])
+        for y in range(self.down):
+            for x, value in enumerate(data_transform(self.inner, [column[y] for column in columns], layout.block)):
+                T.buffer_store(spectrum, value, [y, t, block, x, vector(0, layout.block)])
+
+    def _row(self, picture: Any, block: Any, row: Any, y: int, column: Any) -> Any:
+        """Return one block of channels of the y-th row that a strip reads, zeros outside the picture."""
+        height, layout = self.attrs.data_shape[2], self.attrs.data_layout
+        # All rows but the first and those below the last tile that fits are in the picture.
+        outside = y == 0 or self.last_top + (y - 1) * self.attrs.dilation[0] >= height
+        at = T.max(T.min(row, height - 1), 0) if outside else row
+        value = load(self.buffers["data"], (picture, block, at, column), layout)
+        if outside:
+            inside = splat(tvm.tirx.all(row >= 0, row < height), layout.block)
+            value = T.Select(inside, value, splat(T.float32(0), layout.block))
+        return T.bind(value)
+
+    def _multiply(self, spectrum: Any, sums: Any, y: Any, block: Any, group: Any) -> None:
+        """Emit the sums over the input channels at one row of frequencies, transformed back along the row."""
+        inputs, lanes = self.attrs.data_layout.block, vector(0, self.lanes)
+        first = group * self.tile.tiles
+        acc = Registers((self.tile.tiles, self.across), self.lanes)
+        for place in tile_places(self.tile.tiles, self.across):
+            acc[place] = splat(T.float32(0), self.lanes)
+        with T.serial(self.attrs.data_shape[1] // inputs) as kb, T.serial(inputs) as ki:
+            for t, x in tile_places(self.tile.tiles, self.across):
+                weights = self.buffers["weight"][y, block, kb * inputs + ki, x, lanes]
+                acc[t, x] = acc[t, x] + splat(spectrum[y, first + t, kb, x, ki], self.lanes) * weights
+        for t in range(self.tile.tiles):
+            found = [T.bind(acc[t, x]) for x in range(self.across)]
+            for x, value in enumerate(sum_transform(self.inner, found, self.lanes)):
+                T.buffer_store(sums, value, [block, first + t, x, y, lanes])
+
+    def _store(self, sums: Any, picture: Any, top: Any, t: Any, x: Any, block: Any) -> None:
+        """Emit the transform down one column of a tile, bias, activation and the stores."""
+        attrs, (step_down, step_across), lanes = self.attrs, self.attrs.dilation, vector(0, self.lanes)
+        channels = vector(block * self.lanes, self.lanes)
+        found = [T.bind(sums[block, t, x, y, lanes]) for y in range(self.down)]
+        left = self._column(t)
+        for number, value in enumerate(sum_transform(self.outer, found, self.lanes)):
+            row, column = (0, number) if self.flat else (number, x)
+            down, across = top + row * step_down, left + column * step_across
+            value = T.bind(value + self.buffers["bias"][channels])
+            with self._if_stored(top, row):
+                if attrs.residual == "add":
+                    stored = attrs.residual_layout
+                    value = value + load(self.buffers["shortcut"], (picture, block, down, across + stored.pad), stored)
+                value = activated(value, attrs.activation, lambda: self.buffers["slope"][channels], self.lanes)
+                store(self.buffers["out"], value, (picture, block, down, across + attrs.out_layout.pad), attrs.out_layout)
+
+    def _if_stored(self, top: Any, row: int) -> Any:
+        height, dilation = self.attrs.out_shape[2], self.attrs.dilation[0]
+        return if_inside(top + row * dilation, height, may_be_outside=self.last_top + row * dilation >= height)

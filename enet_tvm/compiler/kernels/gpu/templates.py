@@ -1,0 +1,24 @@
+"""The templates of GPUs, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from enet_tvm.compiler.kernels.common.template import Template, Templates
+from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate
+from enet_tvm.compiler.kernels.gpu.initial_block import GpuInitialBlockTemplate
+from enet_tvm.compiler.kernels.gpu.pooling import GpuMaxPool2DTemplate, GpuMaxUnpool2DTemplate
+from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
+from enet_tvm.compiler.kernels.gpu.transposed import GpuTransposedTemplate
+
+TEMPLATES: tuple[type[Template], ...] = (
+    GpuConv2DTemplate,
+    GpuTransposedTemplate,
+    GpuInitialBlockTemplate,
+    GpuMaxPool2DTemplate,
+    GpuMaxUnpool2DTemplate,
+)
+"""The first that covers a call makes its kernel."""
+
+
+def gpu_templates(unit: GpuUnit) -> Templates:
+    """Return the templates for a GPU, whose tensors are plain NCHW: neighbouring threads take neighbouring pixels."""
+    return Templates(unit, TEMPLATES, lambda spec: [spec])

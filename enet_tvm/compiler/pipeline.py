@@ -1,0 +1,282 @@
+"""The way of a network through the compiler, phase by phase.
+
+0  import               enet_tvm.compiler.frontend: torch.export or ONNX to Relax, layer names kept
+1  fold-batch-norm      into weights and biases
+2  fuse-initial-block   convolution | pooling, concatenation and PReLU as one operator
+3  fuse-conv2d          bias, shortcut (padded, unpooled) and activation into each convolution
+   end-in-argmax        labels instead of logits, where they are wanted
+4  block-layout         channel-blocked tensors throughout, with the padding their readers need; shorter elements
+5  lower-kernels        the project's register-tile and Winograd kernels at tuned or default tiles, weights packed
+6  legalize             what is left, by TVM's own operators
+7  fuse-remaining       TVM's generic fusion of that
+8  schedule-remaining   parallel and vectorised, by tuned schedules where there are
+9  virtual-machine      memory plan and bytecode of the Relax virtual machine
+
+For a GPU, phase 4 does not exist (its kernels take NCHW, pixels in the threads), phase 5 has other templates and phase 8 other
+rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tvm
+from tvm import relax
+from tvm.relax import backend, transform
+
+from enet_tvm.compiler.cuda.device_compiler import device_compiler
+from enet_tvm.compiler.cuda.ptxas import assemble
+from enet_tvm.compiler.cuda.tools import find_cuda_tools
+from enet_tvm.compiler.dataflow import Dataflow, is_call
+from enet_tvm.compiler.kernels.common.choices import DEFAULTS, Choices
+from enet_tvm.compiler.kernels.common.elements import dot_products
+from enet_tvm.compiler.kernels.common.launch import Launch
+from enet_tvm.compiler.kernels.common.template import Templates
+from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.kernels.cpu.templates import cpu_templates
+from enet_tvm.compiler.kernels.gpu.fitting import FittingChoices
+from enet_tvm.compiler.kernels.gpu.templates import gpu_templates
+from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
+from enet_tvm.compiler.ops.layout import DType
+from enet_tvm.compiler.passes.block_layout import BlockLayout
+from enet_tvm.compiler.passes.end_in_argmax import EndInArgmax
+from enet_tvm.compiler.passes.fold_batch_norm import FoldBatchNorm
+from enet_tvm.compiler.passes.fuse_conv2d import FuseConv2D
+from enet_tvm.compiler.passes.fuse_initial_block import FuseInitialBlock
+from enet_tvm.compiler.passes.lower_kernels import LowerKernels, footprint
+from enet_tvm.compiler.passes.schedule_remaining import ScheduleRemaining
+from enet_tvm.compiler.passes.schedule_remaining_gpu import ScheduleRemainingGpu
+from enet_tvm.compiler.quantisation.codes import Ranges
+from enet_tvm.errors import UserError
+from enet_tvm.files import atomic_file
+from enet_tvm.targets.spec import GpuSpec
+
+ATTEMPTS = 4
+"""To fit kernels into a GPU: sums of a thread are 32, 16, 8 and 4."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A named step of the pipeline."""
+
+    name: str
+    passes: Sequence[tvm.transform.Pass]
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """In what a network computes, and what it returns.
+
+    Attributes
+    ----------
+    dtype : {"float32", "bfloat16", "int8"}
+        Of weights and of what layers read; sums are wider, and so are the picture and the logits outside.
+    ranges : mapping
+        For int8, by layer the least and largest value of its output, and of the network's input.
+    labels : bool
+        Return N x H x W uint8 classes instead of logits.
+    """
+
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    ranges: Ranges = field(default_factory=dict)
+    labels: bool = False
+
+
+FLOAT32 = Numerics()
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A network compiled for a target: the executable and the launches of one forward pass, in order."""
+
+    executable: relax.VMExecutable
+    launches: tuple[Launch, ...]
+
+
+def graph_phases(target: tvm.target.Target, choices: Choices = DEFAULTS, numerics: Numerics = FLOAT32) -> list[Phase]:
+    """Return the phases from an imported network to scheduled kernels.
+
+    Raises
+    ------
+    UserError
+        When the target's processor has no instruction for the dot products of `numerics`.
+    """
+    unit = VectorUnit.of(target)
+    templates = cpu_templates(unit)
+    return [
+        *_fusing_phases(templates),
+        *([Phase("end-in-argmax", [EndInArgmax(templates)])] if numerics.labels else []),
+        Phase("block-layout", [BlockLayout(templates, _element(numerics, target))]),
+        Phase("lower-kernels", [LowerKernels(templates, choices, numerics.ranges)]),
+        *_remaining_phases(),
+        Phase("schedule-remaining", [ScheduleRemaining(unit.lanes, choices)]),
+    ]
+
+
+def _element(numerics: Numerics, target: tvm.target.Target) -> DType:
+    """Return the element that stands for a dtype on a target, whose dot products it has."""
+    if numerics.dtype == "float32":
+        return "float32"
+    known = dot_products(target)
+    wanted: tuple[DType, ...] = ("bfloat16",) if numerics.dtype == "bfloat16" else ("uint8", "int8")
+    for element in wanted:
+        if element in known:
+            return element
+    raise UserError(
+        f"{target.attrs['mcpu']} has no dot product of {numerics.dtype}, so it would not be faster; "
+        "leave --dtype out, or name a target that has one"
+    )
+
+
+def gpu_phases(unit: GpuUnit, choices: Choices = DEFAULTS) -> list[Phase]:
+    """Return the phases from an imported network to kernels of a GPU."""
+    templates = gpu_templates(unit)
+    return [
+        *_fusing_phases(templates),
+        Phase("lower-kernels", [LowerKernels(templates, choices)]),
+        *_remaining_phases(),
+        Phase("schedule-remaining", [ScheduleRemainingGpu()]),
+    ]
+
+
+def _fusing_phases(templates: Templates) -> list[Phase]:
+    return [
+        Phase("fold-batch-norm", [FoldBatchNorm()]),
+        Phase("fuse-initial-block", [FuseInitialBlock(templates)]),
+        Phase("fuse-conv2d", [FuseConv2D(templates)]),
+    ]
+
+
+def _remaining_phases() -> list[Phase]:
+    return [
+        Phase("legalize", [backend.DispatchSortScan(), transform.LegalizeOps(), transform.FoldConstant()]),
+        Phase(
+            "fuse-remaining",
+            [transform.AnnotateTIROpPattern(), transform.FuseOps(), transform.FuseTIR(), transform.DeadCodeElimination()],
+        ),
+    ]
+
+
+def machine_phase() -> Phase:
+    """Return the phase that makes code of the Relax virtual machine.
+
+    TVM's default pipeline (``relax/pipeline.py``) without ``RewriteDataflowReshape``, which takes every kernel for a
+    TE-made one and stops at ours; reshapes among a network's layers do not occur here.
+    """
+    return Phase(
+        "virtual-machine",
+        [
+            transform.ToNonDataflow(),
+            transform.RemovePurityChecking(),
+            transform.CallTIRRewrite(),
+            transform.StaticPlanBlockMemory(),
+            transform.LowerAllocTensor(),
+            transform.KillAfterLastUse(),
+            transform.LowerRuntimeBuiltin(),
+            transform.ComputePrimValue(),
+            transform.VMShapeLower(),
+            transform.AttachGlobalSymbol(),
+        ],
+    )
+
+
+def compile_module(
+    mod: tvm.IRModule,
+    target: tvm.target.Target,
+    dump_ir: Path | None = None,
+    choices: Choices = DEFAULTS,
+    gpu: GpuSpec | None = None,
+    numerics: Numerics = FLOAT32,
+) -> Compiled:
+    """Compile an imported network.
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        From `enet_tvm.compiler.frontend`.
+    target : tvm.target.Target
+        An LLVM target; a CUDA target where there is a GPU.
+    dump_ir : Path, optional
+        A directory to write the module into after each phase, as TVMScript.
+    choices : Choices
+        What tuning found out about the kernels of a CPU.
+    gpu : GpuSpec, optional
+        The GPU that the network runs on.
+    numerics : Numerics
+        In what a CPU computes and what it returns.
+
+    Raises
+    ------
+    UserError
+        When the CUDA compiler is missing for a GPU, or the target cannot do what `numerics` asks for.
+    """
+    if gpu is not None and numerics != FLOAT32:
+        raise UserError("kernels for GPUs compute in float32 and return logits; leave --dtype and --output out")
+    if gpu is not None:
+        return _compile_for_gpu(mod, target, dump_ir, gpu)
+    return _compile(mod, target, dump_ir, graph_phases(target, choices, numerics))
+
+
+def _compile_for_gpu(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, gpu: GpuSpec) -> Compiled:
+    """Compile for a GPU, and again with smaller tiles for those kernels that did not fit into its registers.
+
+    How many registers a kernel takes is known once ptxas has assigned them. What does not fit after the last attempt is for
+    the inspection of the result to refuse.
+    """
+    unit, choices = GpuUnit(gpu.multiprocessors, gpu.max_registers, gpu.max_threads_per_block), FittingChoices()
+    with device_compiler(gpu.arch, gpu.ptx) as made:
+        for _ in range(ATTEMPTS):
+            compiled = _compile(mod, target, dump_ir, gpu_phases(unit, choices))
+            kernels = assemble(made[-1], gpu.arch, find_cuda_tools()) if made else ()
+            crowded = {kernel.name for kernel in kernels if kernel.spill_bytes or kernel.registers > gpu.max_registers}
+            templates = {launch.template for launch in compiled.launches if f"{launch.kernel}_kernel" in crowded}
+            shrunk = [choices.shrink(template) for template in templates if template is not None]
+            if not any(shrunk):
+                break
+    return compiled
+
+
+def _compile(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, phases: list[Phase]) -> Compiled:
+    _dump(mod, dump_ir, 0, "import")
+    with target:
+        for number, phase in enumerate(phases, start=1):
+            mod = tvm.transform.Sequential(phase.passes)(mod)
+            _dump(mod, dump_ir, number, phase.name)
+        launches = launches_of(mod, phases)
+        machine = machine_phase()
+        mod = tvm.transform.Sequential(machine.passes)(mod)
+        _dump(mod, dump_ir, len(phases) + 1, machine.name)
+        executable = tvm.compile(mod, target, relax_pipeline=None)
+    return Compiled(executable, launches)
+
+
+def _dump(mod: tvm.IRModule, directory: Path | None, number: int, name: str) -> None:
+    if directory is not None:
+        with atomic_file(directory / f"{number:02d}-{name}.py") as path:
+            path.write_text(mod.script(), encoding="utf-8")
+
+
+def launches_of(mod: tvm.IRModule, phases: Sequence[Phase]) -> tuple[Launch, ...]:
+    """Return the kernel launches of main after all of `phases`.
+
+    Those of the templates are as the pass that made them says, those of TVM's own are known by their names.
+    """
+    made = [launch for phase in phases for each in phase.passes if isinstance(each, LowerKernels) for launch in each.launches]
+    launches = []
+    for binding in Dataflow(mod).bindings:
+        if not is_call(binding.value, "relax.call_tir"):
+            continue
+        kernel = str(binding.value.args[0].name_hint)
+        if made and made[0].kernel == kernel:
+            launches.append(made.pop(0))
+            continue
+        out = binding.var.ty
+        outs = list(out.fields) if isinstance(out, relax.TupleType) else [out]
+        inputs = [argument.ty for argument in binding.value.args[1].fields]
+        launches.append(Launch(kernel, tuple(kernel.strip("0123456789").split("_")), (), *footprint(inputs, outs)))
+    if made:
+        raise ValueError(f"the launch of {made[0].kernel} got lost on the way through the pipeline")
+    return tuple(launches)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+import tvm
+
+from enet_tvm.compiler.cuda import device_compiler as module
+from enet_tvm.compiler.cuda.device_compiler import c_names, device_compiler
+from enet_tvm.compiler.cuda.ptx import ptx_arch, ptx_version
+from enet_tvm.compiler.cuda.tools import CudaTools
+
+CODE = 'extern "C" __global__ void k(float* layer#1_ptr) { layer#1_ptr[0] = 1; }'
+
+
+def callback() -> object:
+    return tvm.get_global_func("tvm_callback_cuda_compile")
+
+
+@pytest.mark.usefixtures("tools")
+def test_tvm_gets_text_that_ends_in_a_zero():
+    with device_compiler("sm_53", "6.5") as made:
+        binary = bytes(callback()(CODE))
+    assert binary.endswith(b"\0")
+    assert b"\0" not in binary[:-1]
+    assert made == [binary[:-1].decode()]
+    assert (ptx_arch(made[0]), ptx_version(made[0])) == ("sm_53", "6.5")
+
+
+@pytest.mark.usefixtures("tools")
+def test_tvms_own_compiler_comes_back(monkeypatch: pytest.MonkeyPatch):
+    """Also after a failure: what else in this process uses TVM must not get another compiler."""
+    calls: list[str] = []
+    before = callback()
+    tvm.register_global_func("tvm_callback_cuda_compile", lambda code: calls.append(str(code)) or b"", override=True)
+    try:
+        with pytest.raises(ZeroDivisionError), device_compiler("sm_53", "6.5"):
+            1 / 0  # noqa: B018
+        callback()("text")
+        assert calls == ["text"]
+    finally:
+        tvm.register_global_func("tvm_callback_cuda_compile", before, override=True)
+
+
+def test_without_the_tools_nothing_is_changed(monkeypatch: pytest.MonkeyPatch):
+    def missing() -> CudaTools:
+        raise LookupError("not here")
+
+    monkeypatch.setattr(module, "find_cuda_tools", missing)
+    with pytest.raises(LookupError, match="not here"), device_compiler("sm_53", "6.5"):
+        pass
+
+
+def test_names():
+    source = "#include <x>\n  #define uint unsigned\n#pragma unroll\nint lv4#1_ptr = a#2#3; // a # b"
+    assert c_names(source) == "#include <x>\n  #define uint unsigned\n#pragma unroll\nint lv4__1_ptr = a__2__3; // a # b"

@@ -1,0 +1,142 @@
+"""Every point of a template computes the same, and its description tells points apart."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax
+
+from enet_tvm.compiler.dataflow import constant, constant_value
+from enet_tvm.compiler.kernels.common.codes import TensorCodes
+from enet_tvm.compiler.kernels.common.template import OnlyPoint, Template
+from enet_tvm.compiler.kernels.cpu.conv2d import Conv2DTemplate
+from enet_tvm.compiler.kernels.cpu.downsampler import DownsamplerTemplate
+from enet_tvm.compiler.kernels.cpu.initial_block import InitialBlockTemplate
+from enet_tvm.compiler.kernels.cpu.planar import PlanarTemplate
+from enet_tvm.compiler.kernels.cpu.pooling import MaxPool2DTemplate, MaxUnpool2DTemplate
+from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.kernels.cpu.winograd import WinogradTemplate
+from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate
+from enet_tvm.compiler.kernels.gpu.emulation import serial_threads
+from enet_tvm.compiler.kernels.gpu.initial_block import GpuInitialBlockTemplate
+from enet_tvm.compiler.kernels.gpu.pooling import GpuMaxPool2DTemplate, GpuMaxUnpool2DTemplate
+from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
+from enet_tvm.compiler.kernels.gpu.transposed import GpuTransposedTemplate
+from enet_tvm.compiler.ops import FusedConv2D, InitialBlockAttrs, Layout, MaxPool2DWithWindow, MaxUnpool2D
+from enet_tvm.compiler.quantisation.codes import IDENTITY
+
+UNIT, GPU = VectorUnit(lanes=4, registers=16), GpuUnit(1, 80)
+BLOCKED, PADDED = Layout(4), Layout(4, 1)
+DIRECT = FusedConv2D((1, 8, 5, 14), (1, 16, 5, 14), (3, 3), (1, 1), (1, 1), (1, 1), data_layout=PADDED, out_layout=BLOCKED)
+DOUBLING = FusedConv2D(
+    (1, 8, 3, 14), (1, 16, 6, 28), (3, 3), (2, 2), (1, 1), (1, 1), transposed=True, data_layout=PADDED, out_layout=BLOCKED
+)
+LOGITS = FusedConv2D((1, 8, 3, 14), (1, 11, 6, 28), (2, 2), (2, 2), (0, 0), (1, 1), transposed=True, data_layout=BLOCKED)
+PLAIN = FusedConv2D((1, 6, 5, 14), (1, 12, 5, 14), (3, 3), (1, 1), (1, 1), (1, 1), activation="prelu")
+UP = FusedConv2D((1, 6, 3, 7), (1, 11, 6, 14), (2, 2), (2, 2), (0, 0), (1, 1), transposed=True)
+INITIAL = InitialBlockAttrs((1, 3, 8, 28), 13, out_layout=BLOCKED)
+DOWN = InitialBlockAttrs((1, 8, 8, 28), 8, 2, PADDED, BLOCKED)
+VARIED: list[tuple[type, Any, Any]] = [
+    (Conv2DTemplate, DIRECT, UNIT),
+    (Conv2DTemplate, DOUBLING, UNIT),
+    (WinogradTemplate, DIRECT, UNIT),
+    (PlanarTemplate, LOGITS, UNIT),
+    (InitialBlockTemplate, INITIAL, UNIT),
+    (DownsamplerTemplate, DOWN, UNIT),
+    (GpuConv2DTemplate, PLAIN, GPU),
+    (GpuTransposedTemplate, UP, GPU),
+    (GpuInitialBlockTemplate, InitialBlockAttrs((1, 3, 8, 28), 13), GPU),
+]
+FIXED: list[tuple[type, Any, Any]] = [
+    (MaxPool2DTemplate, MaxPool2DWithWindow((1, 8, 6, 4), BLOCKED, BLOCKED), UNIT),
+    (MaxUnpool2DTemplate, MaxUnpool2D((1, 8, 3, 2), (6, 4), BLOCKED, BLOCKED), UNIT),
+    (GpuMaxPool2DTemplate, MaxPool2DWithWindow((1, 8, 6, 4)), GPU),
+    (GpuMaxUnpool2DTemplate, MaxUnpool2D((1, 8, 3, 2), (6, 4)), GPU),
+]
+CASES = [(kind.of(spec, unit), spec) for kind, spec, unit in VARIED]
+TEMPLATES = [template for template, _ in CASES]
+NAMES = [f"{type(template).__name__}-{template.name}" for template in TEMPLATES]
+
+
+def arguments_of(spec: Any) -> list[relax.Expr]:
+    """Return arguments of the operator's call: the data as a variable, everything else as constants of random numbers."""
+    random = np.random.default_rng(0)
+
+    def some(*shape: int) -> relax.Constant:
+        return constant(random.standard_normal(shape).astype("float32"))
+
+    data = relax.Var("data", relax.TensorType(spec.data_shape, "float32"))
+    channels = spec.out_shape[1]
+    if isinstance(spec, InitialBlockAttrs):
+        inputs = spec.data_shape[1]
+        return [data, some(spec.filters, inputs, 3, 3), some(spec.filters), some(inputs), some(inputs), some(channels)]
+    sides = (spec.data_shape[1], channels) if spec.transposed else (channels, spec.data_shape[1])
+    return [data, some(*sides, *spec.kernel), some(channels), *([some(channels)] if spec.activation == "prelu" else [])]
+
+
+def result(template: Template, spec: Any, point: Any) -> np.ndarray:
+    kernel = template.kernel(point)
+    shapes = [tuple(int(s) for s in param.ty.shape) for param in kernel.params]
+    data = np.random.default_rng(1).standard_normal(shapes[0]).astype("float32")
+    if spec.data_layout.pad:
+        data[..., [0, -1], :] = 0
+    _, *operands = template.operands(point, arguments_of(spec), TensorCodes([], {}), IDENTITY)
+    arrays = [data, *(constant_value(operand) for operand in operands), np.full(shapes[-1], np.nan, "float32")]
+    assert [array.shape for array in arrays] == shapes
+    tensors = [tvm.runtime.tensor(array) for array in arrays]
+    main = serial_threads(kernel) if isinstance(template.unit, GpuUnit) else kernel
+    tvm.compile(tvm.IRModule({"main": main.with_attr("global_symbol", "main")}), tvm.target.Target({"kind": "llvm"}))["main"](
+        *tensors
+    )
+    return tensors[-1].numpy()
+
+
+@pytest.mark.parametrize(("template", "spec"), CASES, ids=NAMES)
+def test_every_point_computes_the_same(template, spec):
+    points = template.points()
+    assert len(points) > 1
+    assert points[0] == template.default
+    assert len(set(points)) == len(points)
+    expected = result(template, spec, points[0])
+    assert np.isfinite(expected).any()
+    # Transforms of other sizes round differently.
+    tolerance = 1e-4 if isinstance(template, WinogradTemplate) else 1e-5
+    for point in points[1:]:
+        np.testing.assert_allclose(result(template, spec, point), expected, rtol=1e-5, atol=tolerance)
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=NAMES)
+def test_points_are_plain_values(template):
+    for point in template.points():
+        assert template.point_type(**json.loads(json.dumps(asdict(point)))) == point
+    unit = {"lanes": 4, "registers": 16, "isa": "x86"}
+    if isinstance(template.unit, GpuUnit):
+        unit = {"multiprocessors": 1, "max_registers": 80, "max_threads_per_block": 1024}
+    assert json.loads(json.dumps(asdict(template)))["unit"] == unit
+
+
+def test_features_tell_points_apart():
+    rows = {tuple(template.features(point)) for template in TEMPLATES for point in template.points()}
+    assert len(rows) == sum(len(template.points()) for template in TEMPLATES)
+    assert len({len(row) for row in rows}) == 1
+
+
+@pytest.mark.parametrize(("kind", "spec", "unit"), FIXED, ids=[kind.__name__ for kind, _, _ in FIXED])
+def test_what_has_no_parameters(kind, spec, unit):
+    assert kind.covers(spec, unit)
+    template = kind.of(spec, unit)
+    assert (template.point_type, template.points(), template.default) == (OnlyPoint, [OnlyPoint()], OnlyPoint())
+    assert template.kernel(OnlyPoint()).attrs["tirx.is_scheduled"]
+
+
+@pytest.mark.parametrize(("kind", "spec", "unit"), [*VARIED, *FIXED], ids=lambda value: getattr(value, "__name__", None))
+def test_layers_are_no_part_of_a_template(kind, spec, unit):
+    """Kernels of the same operator are the same whatever layer they are of."""
+    assert isinstance(kind.of(spec, unit), Template)
+    if hasattr(kind.of(spec, unit), "spec"):
+        assert kind.of(spec, unit).spec.layers == ()

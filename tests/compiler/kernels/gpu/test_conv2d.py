@@ -1,0 +1,140 @@
+"""The GPU's templates against PyTorch, threads one after the other: whole numbers, so that every result must be equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from convolutions import KINDS, Kind
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from enet_tvm.compiler.kernels.gpu.conv2d import conv2d_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
+from enet_tvm.compiler.kernels.gpu.emulation import serial_threads
+from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
+from enet_tvm.compiler.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight, transposed_tile
+from enet_tvm.compiler.ops import FusedConv2D
+
+SMALL, LARGE = GpuUnit(1, 80), GpuUnit(132, 255)
+"""A machine that one tile after another fills, so tiles are large; and one for which they are as small as can be."""
+
+
+def attributes(kind: Kind, batch: int, inputs: int, outputs: int, size: tuple[int, int], **more: object) -> FusedConv2D:
+    shape, out = (batch, inputs, *size), (batch, outputs, *kind.output(*size))
+    return FusedConv2D(shape, out, kind.kernel, kind.strides, kind.padding, kind.dilation, kind.transposed, **more)
+
+
+@pytest.fixture(scope="session")
+def agrees(run_kernel):
+    """Fails unless the kernel writes what PyTorch computes, for whole numbers drawn by `seed`."""
+
+    def check(attrs: FusedConv2D, unit: GpuUnit, output_padding: int = 0, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+
+        def whole(*shape: int) -> np.ndarray:
+            return rng.integers(-3, 4, shape).astype(np.float32)
+
+        n, channels, height, width = attrs.out_shape
+        inputs = attrs.data_shape[1]
+        data = whole(*attrs.data_shape)
+        weight = whole(*((inputs, channels) if attrs.transposed else (channels, inputs)), *attrs.kernel)
+        bias, inner_slope, slope = whole(channels), whole(channels) / 4, whole(channels) / 4
+        x, w, b = (torch.from_numpy(a) for a in (data, weight, bias))
+        if attrs.transposed:
+            tile = transposed_tile(attrs, unit)
+            kernel, packed = gpu_conv2d_transpose(attrs, tile), pack_transposed_weight(weight, attrs, tile)
+            expected = F.conv_transpose2d(x, w, b, attrs.strides, attrs.padding, output_padding)
+        else:
+            tile = conv2d_tile(attrs, unit)
+            kernel, packed = gpu_conv2d(attrs, tile), pack_gpu_weight(weight, tile)
+            expected = F.conv2d(x, w, b, attrs.strides, attrs.padding, attrs.dilation)
+        assert tuple(expected.shape) == attrs.out_shape
+        arguments = [data, packed, pack_gpu_vector(bias, tile)]
+        if attrs.inner_activation == "prelu":
+            arguments.append(pack_gpu_vector(inner_slope, tile))
+        if attrs.activation == "prelu":
+            arguments.append(pack_gpu_vector(slope, tile))
+        expected = activated(expected, attrs.inner_activation, inner_slope)
+        if attrs.residual == "unpool":
+            # Pairwise different values: PyTorch's indices are then those of the only maximum.
+            pooled = torch.from_numpy(rng.permutation(n * channels * height * width).astype(np.float32) % 64)
+            maxima, places = F.max_pool2d(pooled.reshape(n, channels, height, width), 2, return_indices=True)
+            expected = expected + F.max_unpool2d(maxima, places, 2, output_size=(height, width))
+            window = (places // width % 2 * 2 + places % width % 2).numpy().astype(np.uint8)
+            arguments += [maxima.numpy(), window]
+        elif attrs.residual != "none":
+            shortcut = whole(n, attrs.residual_channels, height, width)
+            arguments.append(shortcut)
+            expected[:, : attrs.residual_channels] += torch.from_numpy(shortcut)
+        expected = activated(expected, attrs.activation, slope)
+        np.testing.assert_array_equal(run_kernel(serial_threads(kernel), *arguments, shape=attrs.out_shape), expected.numpy())
+
+    def activated(value: torch.Tensor, activation: str, slope: np.ndarray) -> torch.Tensor:
+        if activation == "relu":
+            return torch.relu(value)
+        return F.prelu(value, torch.from_numpy(slope)) if activation == "prelu" else value
+
+    return check
+
+
+@pytest.mark.parametrize("unit", [SMALL, LARGE], ids=["large tiles", "small tiles"])
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind(agrees, name: str, unit: GpuUnit):
+    kind = KINDS[name]
+    agrees(attributes(kind, 1, 8, 24, (10, 14), activation="prelu"), unit, kind.output_padding)
+
+
+@pytest.mark.parametrize(("residual", "channels"), [("add", 16), ("pad", 8), ("pad", 3), ("unpool", 16)])
+@pytest.mark.parametrize("activations", [("none", "relu"), ("prelu", "prelu"), ("relu", "none")])
+def test_every_shortcut(agrees, residual: str, channels: int, activations: tuple[str, str]):
+    inner, activation = activations
+    agrees(
+        attributes(
+            KINDS["1x1"],
+            2,
+            4,
+            16,
+            (6, 10),
+            residual=residual,
+            residual_channels=channels,
+            inner_activation=inner,
+            activation=activation,
+        ),
+        SMALL,
+    )
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    name=st.sampled_from(sorted(KINDS)),
+    batch=st.integers(1, 2),
+    inputs=st.integers(1, 9),
+    outputs=st.integers(1, 20),
+    height=st.integers(4, 12),
+    width=st.integers(4, 40),
+    unit=st.sampled_from([SMALL, LARGE]),
+    activation=st.sampled_from(["none", "relu", "prelu"]),
+    seed=st.integers(0, 9),
+)
+def test_any_shape(agrees, name, batch, inputs, outputs, height, width, unit, activation, seed):
+    """Channels and pixels that no tile divides, and pictures that a kernel hardly fits into."""
+    kind = KINDS[name]
+    agrees(attributes(kind, batch, inputs, outputs, (height, width), activation=activation), unit, kind.output_padding, seed)
+
+
+def test_transposed_ones_do_no_work_on_inserted_zeros():
+    """Each weight is multiplied once for each input pixel, where the textbook form does so four times."""
+    attrs = attributes(KINDS["transposed 3x3"], 1, 4, 8, (8, 8))
+    tile = transposed_tile(attrs, SMALL)
+    weight = pack_transposed_weight(np.ones((4, 8, 3, 3), np.float32), attrs, tile)
+    assert weight.sum() == 4 * 8 * 9
+    assert weight.shape == (8 // tile.channels, 9, 4, tile.channels)
+
+
+def test_each_template_knows_its_own():
+    plain, transposed = (attributes(KINDS[name], 1, 4, 8, (8, 8)) for name in ("3x3", "transposed 3x3"))
+    with pytest.raises(ValueError, match="template of its own"):
+        gpu_conv2d(transposed, transposed_tile(transposed, SMALL))
+    with pytest.raises(ValueError, match="that double"):
+        gpu_conv2d_transpose(plain, conv2d_tile(plain, SMALL))
