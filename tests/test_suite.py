@@ -82,7 +82,7 @@ ELSEWHERE = {
     "tuning/baseline": "tuning/test_session",
     "tuning/metaschedule": "tuning/test_generic",
     "tuning/report": "tuning/test_session",
-    "tuning/tasks": "tuning/test_model",
+    "tuning/tasks": "tuning/test_cost_model",
     "tuning/trials": "tuning/test_session",
     "version": "compiler/test_compile",
 }

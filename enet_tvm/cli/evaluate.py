@@ -50,7 +50,7 @@ def command(
     from enet_tvm.data.rides import judged_data
     from enet_tvm.errors import UserError
     from enet_tvm.evaluation.evaluate import evaluate, predict
-    from enet_tvm.evaluation.predictors import artifact_model, weights_model
+    from enet_tvm.evaluation.predictors import artifact_predictor, weights_predictor
     from enet_tvm.evaluation.report import Report
     from enet_tvm.files import write_json
     from enet_tvm.size import parse_size
@@ -58,7 +58,7 @@ def command(
     if weights is not None and artifact is not None:
         raise UserError("both --weights and --artifact were given; give the one to evaluate")
     console = Console()
-    model = artifact_model(artifact, threads) if artifact is not None else weights_model(weights, threads)
+    model = artifact_predictor(artifact, threads) if artifact is not None else weights_predictor(weights, threads)
     samples = judged_data(data, split, hold_out or [], dataset)
     chosen = parse_size(size) if size else model.size or samples.paper_size
     model.check(samples.class_set, chosen)

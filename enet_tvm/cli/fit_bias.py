@@ -34,7 +34,7 @@ def command(
 
     from enet_tvm.data.rides import fitted_data
     from enet_tvm.evaluation.evaluate import torch_forward
-    from enet_tvm.evaluation.predictors import weights_model
+    from enet_tvm.evaluation.predictors import weights_predictor
     from enet_tvm.files import write_json
     from enet_tvm.networks import load_network, read_info, save_network
     from enet_tvm.training.logit_bias import add_to_logits, collect_logits, fit_logit_bias
@@ -42,7 +42,7 @@ def command(
     console = Console(soft_wrap=True, highlight=False)
     samples = fitted_data(data, split, hold_out or [], dataset)
     which = f"{split} without {', '.join(hold_out)}" if hold_out else split
-    weights_model(weights, None).check(samples.class_set, samples.paper_size)
+    weights_predictor(weights, None).check(samples.class_set, samples.paper_size)
     network, info = load_network(weights).eval(), read_info(weights)
     shown = track(samples, description="looking", total=len(samples), console=console, disable=not console.is_terminal)
     logits, labels = collect_logits(torch_forward(network), shown, samples.class_set, info.mean, info.std)

@@ -17,7 +17,7 @@ from enet_tvm.size import Size
 
 
 @dataclass(frozen=True)
-class Model:
+class Predictor:
     """A forward function and what must be known to use it.
 
     Attributes
@@ -54,7 +54,7 @@ class Model:
             raise UserError(f"{self.name} was compiled for {self.size}, not {size}; leave --size out or compile it for that")
 
 
-def weights_model(weights: str | Path | None = None, threads: int | None = None) -> Model:
+def weights_predictor(weights: str | Path | None = None, threads: int | None = None) -> Predictor:
     """Return a weights file (by default the shipped one) run by PyTorch in float32.
 
     Raises
@@ -66,10 +66,10 @@ def weights_model(weights: str | Path | None = None, threads: int | None = None)
     info = read_info(path)
     if threads:
         torch.set_num_threads(threads)
-    return Model(name_of(path), torch_forward(load_network(path)), info.classes, info.mean, info.std)
+    return Predictor(name_of(path), torch_forward(load_network(path)), info.classes, info.mean, info.std)
 
 
-def artifact_model(directory: str | Path, threads: int | None = None) -> Model:
+def artifact_predictor(directory: str | Path, threads: int | None = None) -> Predictor:
     """Return a compiled network.
 
     Raises
@@ -82,6 +82,6 @@ def artifact_model(directory: str | Path, threads: int | None = None) -> Model:
     segmenter = Segmenter.load(directory, threads=threads)
     manifest = segmenter.manifest
     _, _, height, width = manifest.input.shape
-    return Model(
+    return Predictor(
         str(directory), segmenter.forward, manifest.classes, manifest.input.mean, manifest.input.std, Size(width, height)
     )

@@ -13,9 +13,9 @@ from enet_tvm.compiler.tuning_log import FunctionChoice, KernelChoice
 from enet_tvm.errors import UserError
 from enet_tvm.tuning.baseline import Baseline
 from enet_tvm.tuning.budget import Effort
+from enet_tvm.tuning.cost_model import Trial
 from enet_tvm.tuning.generic import trace_json
 from enet_tvm.tuning.measure import Outcome
-from enet_tvm.tuning.model import Trial
 from enet_tvm.tuning.report import Listener, progress_of
 from enet_tvm.tuning.store import Store
 from enet_tvm.tuning.tasks import GenericTask, Task, alone

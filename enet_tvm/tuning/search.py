@@ -11,10 +11,10 @@ import tvm
 from enet_tvm.errors import UserError
 from enet_tvm.tuning.baseline import Baseline
 from enet_tvm.tuning.budget import Budget
+from enet_tvm.tuning.cost_model import CostModel, Trial
 from enet_tvm.tuning.generic import ROUND as GENERIC_ROUND
 from enet_tvm.tuning.generic import GenericSearch
 from enet_tvm.tuning.measure import all_lost
-from enet_tvm.tuning.model import CostModel, Trial
 from enet_tvm.tuning.report import Listener, progress_of
 from enet_tvm.tuning.store import Store
 from enet_tvm.tuning.tasks import GenericTask

@@ -10,8 +10,8 @@ from typing import Any
 import tvm
 
 from enet_tvm.tuning.budget import Budget
+from enet_tvm.tuning.cost_model import Trial
 from enet_tvm.tuning.measure import Measurer, Outcome
-from enet_tvm.tuning.model import Trial
 
 
 class Trials:

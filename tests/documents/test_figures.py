@@ -20,7 +20,7 @@ from enet_tvm.artifact import read_manifest
 from enet_tvm.compiler.tuning_log import read_log
 from enet_tvm.data.camvid import CamVid
 from enet_tvm.evaluation.evaluate import evaluate
-from enet_tvm.evaluation.predictors import weights_model
+from enet_tvm.evaluation.predictors import weights_predictor
 from enet_tvm.networks import read_info
 from enet_tvm.size import Size
 from enet_tvm.targets import known_targets, load_target
@@ -210,7 +210,7 @@ def test_pictures_of_camvid():
 @pytest.mark.camvid
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not here; set ENET_TVM_CAMVID to its directory")
 def test_the_weights_have_the_figures_of_their_notes():
-    samples, model = CamVid(CAMVID, "val"), weights_model(ROOT / "model/enet-camvid.safetensors", 1)
+    samples, model = CamVid(CAMVID, "val"), weights_predictor(ROOT / "model/enet-camvid.safetensors", 1)
     figures = evaluate(model.forward, samples, samples.class_set, model.mean, model.std, samples.paper_size).to_dict()
     assert figures["pixels"] == val()["pixels"]
     for name, known in val()["classes"].items():

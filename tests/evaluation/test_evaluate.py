@@ -8,7 +8,7 @@ from enet_tvm.data.classes import CAMVID, ClassSet
 from enet_tvm.data.source import LabelledStreet
 from enet_tvm.errors import UserError
 from enet_tvm.evaluation.evaluate import evaluate
-from enet_tvm.evaluation.predictors import artifact_model
+from enet_tvm.evaluation.predictors import artifact_predictor
 from enet_tvm.size import Size
 
 MEAN, STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -67,7 +67,7 @@ def test_sizes_that_do_not_fit_and_other_class_counts_are_refused():
 
 
 def test_an_artifact_is_evaluated_by_the_same_code(tiny_artifact):
-    model = artifact_model(tiny_artifact.directory, threads=1)
+    model = artifact_predictor(tiny_artifact.directory, threads=1)
     four = ClassSet("four", model.classes, tuple((i, i, i) for i in range(4)), 255)
     samples = [(picture, labels % 4) for picture, labels in LabelledStreet(model.size, 3, 0)]
     ours = evaluate(model.forward, samples, four, model.mean, model.std, model.size)

@@ -15,7 +15,7 @@ from enet_tvm.data.classes import ClassSet
 from enet_tvm.data.source import LabelledStreet
 from enet_tvm.errors import UserError
 from enet_tvm.evaluation.evaluate import evaluate, predict
-from enet_tvm.evaluation.predictors import artifact_model, weights_model
+from enet_tvm.evaluation.predictors import artifact_predictor, weights_predictor
 from enet_tvm.evaluation.report import PictureScore, Report, draw_confusion, draw_sheet, select
 from enet_tvm.size import Size
 
@@ -118,7 +118,7 @@ def test_names_are_no_formulas(tmp_path):
 def test_a_report_of_weights_and_one_of_what_was_compiled_from_them(compiled_enet, tmp_path):
     samples = LabelledStreet(Size(64, 48), 5, 0)
     told = {}
-    for model in (weights_model(compiled_enet.weights, 1), artifact_model(compiled_enet.directory, threads=1)):
+    for model in (weights_predictor(compiled_enet.weights, 1), artifact_predictor(compiled_enet.directory, threads=1)):
         report = Report(samples.class_set)
         how = (samples.class_set, model.mean, model.std, model.size)
         metrics = evaluate(model.forward, samples, *how, None, report.observe)

@@ -9,8 +9,8 @@ import pytest
 from enet_tvm.errors import UserError
 from enet_tvm.tuning.baseline import Baseline
 from enet_tvm.tuning.budget import Budget
+from enet_tvm.tuning.cost_model import CostModel, Trial
 from enet_tvm.tuning.measure import Outcome
-from enet_tvm.tuning.model import CostModel, Trial
 from enet_tvm.tuning.report import Listener
 from enet_tvm.tuning.search import Search
 from enet_tvm.tuning.store import Store

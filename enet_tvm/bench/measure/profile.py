@@ -69,7 +69,7 @@ class Profile:
         return sum(kernel.flops for kernel in self.kernels)
 
     def share_of_roofline(self, kernel: KernelTime) -> float:
-        """Return how much of what the machine could do a kernel reaches; minimal filtering can do more than direct sums."""
+        """Return how much of what the machine could do a kernel reaches; Winograd can do more than direct sums."""
         return self.roofline.seconds(kernel.flops, kernel.bytes) / kernel.seconds
 
     def to_dict(self) -> dict[str, Any]:

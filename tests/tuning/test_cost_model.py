@@ -11,7 +11,7 @@ from enet_tvm.compiler.kernels.cpu.conv2d import Conv2DTemplate
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.ops import FusedConv2D, Layout
 from enet_tvm.compiler.tuning_keys import template_key
-from enet_tvm.tuning.model import CostModel, Trial
+from enet_tvm.tuning.cost_model import CostModel, Trial
 from enet_tvm.tuning.tasks import Task
 
 
