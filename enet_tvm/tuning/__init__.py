@@ -6,8 +6,8 @@ What `compile` reads of it is in `enet_tvm.compiler.tuning_log`. `session` leads
 - `store` and `records`: what is kept on disk, so that a session can be interrupted (MetaSchedule's database);
 - `budget`: how many trials, in what time;
 - `trials` and `measure`: building and timing kernels (MetaSchedule's builder and runners);
-- `search`, `cost_model` and `generic`: which trial is next (MetaSchedule's cost model, and its own schedule rules for functions that
-  no template made);
+- `search`, `cost_model` and `generic`: which trial is next (MetaSchedule's cost model, and its own schedule rules for functions
+  that no template made);
 - `contest`: the best of each kernel against its default, in turns;
 - `judge` and `network`: the whole network, before and after.
 """
