@@ -1,11 +1,11 @@
-"""From a trained network to a library of one target.
+"""The compiler: from a trained network to a shared library for one target.
 
-`compile` leads, by way of
+`compile` is the way in. It uses
 
-- `frontend`: from PyTorch or ONNX to Relax;
-- `pipeline`: the phases, with `passes` on `ops`, the project's own dialect, which lower to `kernels`;
-- `quantisation`: what int8 stands for;
+- `frontend`: the import from PyTorch or ONNX into Relax;
+- `pipeline`: the phases, whose `passes` rewrite the network into `ops`, the project's own dialect, and lower it to `kernels`;
+- `quantisation`: the codes of int8, and the calibration that they need;
 - `cuda` and `linking`: device code and the shared library, for any target;
-- `inspection` and `target_check`: whether the result will load there, and what a target lacks here;
-- `tuning_log`, `tuning_keys` and `traces`: what tuning found out about the kernels.
+- `inspection` and `target_check`: whether a library will load on its target, and what this machine lacks to compile for one;
+- `tuning_log`, `tuning_keys` and `traces`: what tuning has measured, and how a kernel finds it.
 """

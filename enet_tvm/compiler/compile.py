@@ -1,4 +1,4 @@
-"""From weights, or a network in memory, to an artifact: import, pipeline, link, manifest."""
+"""Compiling weights, or a network in memory, to an artifact: import, pipeline, link, manifest."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ from enet_tvm.version import __version__, check_stack, stack_versions
 
 @dataclass(frozen=True)
 class CompileRequest:
-    """What to compile.
+    """The network to compile, its target, and the options of the compilation.
 
     Attributes
     ----------
     weights : Path or NetworkInMemory
-        A safetensors file of `enet_tvm.networks.save_network`, an ONNX file of ``enet-tvm export``, or any network with what it
-        is of. In the manifest, `NetworkInMemory.sha256` is then the hash of the weights.
+        A safetensors file of `enet_tvm.networks.save_network`, an ONNX file of ``enet-tvm export``, or a network in memory
+        with its information, whose `NetworkInMemory.sha256` then is the hash of the weights in the manifest.
     size : Size or None
-        Of the input; None for the size of the ONNX file, else the target's, else 640x360.
+        Width and height of the input in pixels; None for those of the ONNX file, else the target's, else 640x360.
     target : TargetSpec
-        What to compile for.
+        Target to compile for.
     batch : int
         Pictures that go through the network at once; an ONNX file has its own.
     dump_ir : Path or None
@@ -66,13 +66,13 @@ class CompileRequest:
     tuning_log : Path or None
         Directory of the log to use; None for the one that fits best.
     threads : int or None
-        That the network is to run on, by which a log is chosen; None for the target's cores.
+        Threads that the network is to run on, by which a tuning log is chosen; None for the target's cores.
     dtype : {"float32", "bfloat16", "int8"}
-        In what the network computes between its first and its last layer.
+        Type of the weights and tensors between the network's input and its output.
     labels : bool
-        Whether it returns labels instead of logits.
+        Whether the artifact returns labels (N x H x W uint8) instead of logits.
     calibration : Path or None
-        For int8: of ``enet-tvm calibrate``; None for the one beside the weights.
+        File of ``enet-tvm calibrate``, for int8 alone; None for the one beside the weights.
     """
 
     weights: Path | NetworkInMemory
@@ -104,11 +104,11 @@ def compile_artifact(
     ----------
     request : CompileRequest
     directory : Path
-        Of the artifact.
+        Directory to write the artifact to.
     choices : Choices, optional
-        Of the kernels, instead of those of a tuning log.
+        Points and schedules of the kernels, instead of a tuning log's.
     say : callable
-        Takes sentences about the tuning log: which one, for how many kernels, why another one was of no use.
+        Called with sentences about the tuning log: which one, for how many kernels, why another one was of no use.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def _imported(request: CompileRequest, source: NetworkInMemory, path: Path | Non
 
 
 def _look_up(request: CompileRequest, source: _Source) -> Lookup:
-    """Return what tuning has to say; GPU kernels are not tuned."""
+    """Return the tuning log for a request, or why there is none; GPU kernels are not tuned."""
     if request.untuned or request.target.gpu is not None:
         return Lookup()
     if request.tuning_log is not None:

@@ -37,12 +37,12 @@ def layer_of(var: relax.Var) -> str:
 
 
 class Dataflow:
-    """The bindings of ``main``: who makes a variable, who uses it, in program order.
+    """The bindings of ``main`` in program order, with the value and the users of each variable.
 
     Parameters
     ----------
     mod : tvm.IRModule
-        Whose ``main`` has one dataflow block.
+        Module whose ``main`` is one dataflow block.
     """
 
     def __init__(self, mod: tvm.IRModule) -> None:

@@ -1,4 +1,4 @@
-"""What the linker made, looked at before it is called an artifact.
+"""Checks of a linked library before it becomes an artifact.
 
 A library may link without a word and still not load on the board: linked by a compiler for this machine, against a newer C
 library, or against one that the board does not have. All of that is in its ELF headers, and read here.
@@ -24,12 +24,12 @@ from enet_tvm.machine import architecture
 from enet_tvm.targets import TargetSpec
 
 KERNEL_PREFIX = "__tvm_ffi_"
-"""How the names of functions that the loader can look up begin (``tvm_ffi_symbol_prefix``, the same file)."""
+"""Prefix of functions that the loader can look up (``tvm_ffi_symbol_prefix`` in tvm/ffi/extra/module.h)."""
 
 _ALWAYS_THERE = re.compile(r"(libc\.so\.6|libm\.so\.6|ld-linux[\w-]*\.so\.\d)$")
 _FROM_THE_RUNTIME = ("TVMFFI", "TVMBackend")
 _RELATIVE_RELOCATIONS = "GLIBC_ABI_DT_RELR"
-"""A version without a number, which loaders know since glibc 2.36."""
+"""Symbol version without a number, which loaders know since glibc 2.36."""
 
 _EXECUTABLE = 1
 _CURE = 'let the target\'s toolchain be "zig", or set CC to another C compiler'
@@ -37,7 +37,7 @@ _CURE = 'let the target\'s toolchain be "zig", or set CC to another C compiler'
 
 @dataclass(frozen=True)
 class _Dynamic:
-    """What the loader of the device will read."""
+    """Properties of a library, from its ELF headers, that decide whether the device loads it."""
 
     library: bool
     needed: tuple[str, ...]
@@ -60,9 +60,9 @@ def inspect_library(path: str | Path, spec: TargetSpec) -> LibraryReport:
     Parameters
     ----------
     path : str or Path
-        The library.
+        Library to check.
     spec : TargetSpec
-        What it was linked for.
+        Target that it was linked for.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def symbol_version(name: str) -> tuple[int, ...]:
 
 
 def _symbols(elf: ELFFile, versions: GNUVerSymSection | None) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of what is defined, and of what is not and was not found in a needed library either."""
+    """Return the names of the symbols that are defined, and of those neither defined nor found in a needed library."""
     exported, unbound = set(), set()
     table = elf.get_section_by_name(".dynsym")
     for number, symbol in enumerate(table.iter_symbols() if table else ()):

@@ -55,7 +55,7 @@ from enet_tvm.files import atomic_file
 from enet_tvm.targets.spec import GpuSpec
 
 ATTEMPTS = 4
-"""To fit kernels into a GPU: sums of a thread are 32, 16, 8 and 4."""
+"""Attempts to fit kernels into a GPU's registers, with up to 32, 16, 8 and 4 sums in a thread."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,16 @@ class Phase:
 
 @dataclass(frozen=True)
 class Numerics:
-    """In what a network computes, and what it returns.
+    """The type that a network computes in, and what it returns.
 
     Attributes
     ----------
     dtype : {"float32", "bfloat16", "int8"}
-        Of weights and of what layers read; sums are wider, and so are the picture and the logits outside.
+        Type of weights and of what layers read; sums are wider, and so are the picture and the logits outside.
     ranges : mapping
-        For int8, by layer the least and largest value of its output, and of the network's input.
+        Layer -> least and largest value of its output, and of the network's input; for int8 alone.
     labels : bool
-        Return N x H x W uint8 classes instead of logits.
+        Whether it returns N x H x W uint8 classes instead of logits.
     """
 
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
@@ -117,7 +117,7 @@ def graph_phases(target: tvm.target.Target, choices: Choices = DEFAULTS, numeric
 
 
 def _element(numerics: Numerics, target: tvm.target.Target) -> DType:
-    """Return the element that stands for a dtype on a target, whose dot products it has."""
+    """Return the element type that stands for a dtype on a target, one whose dot products its processor has."""
     if numerics.dtype == "float32":
         return "float32"
     known = dot_products(target)
@@ -196,17 +196,17 @@ def compile_module(
     Parameters
     ----------
     mod : tvm.IRModule
-        From `enet_tvm.compiler.frontend`.
+        Module of `enet_tvm.compiler.frontend`.
     target : tvm.target.Target
         An LLVM target; a CUDA target where there is a GPU.
     dump_ir : Path, optional
         A directory to write the module into after each phase, as TVMScript.
     choices : Choices
-        What tuning found out about the kernels of a CPU.
+        Points and schedules for the kernels of a CPU, such as those of a tuning log.
     gpu : GpuSpec, optional
         The GPU that the network runs on.
     numerics : Numerics
-        In what a CPU computes and what it returns.
+        The type that a CPU computes in, and what it returns.
 
     Raises
     ------

@@ -21,13 +21,13 @@ class TargetCheck:
     Attributes
     ----------
     name : str
-        As the check was asked for it.
+        Name by which the check was asked for.
     linker : str or None
-        The command that would link; None if there is none.
+        Command that would link; None if there is none.
     problems : tuple of str
-        Why it cannot be compiled for here: a sentence each, with what to do about it.
+        Reasons why it cannot be compiled for here: a sentence each, with what to do about it.
     obstacles : tuple of str
-        Why what is compiled for it cannot run on this machine; none if it can.
+        Reasons why what is compiled for it cannot run on this machine; none if it can.
     """
 
     name: str
@@ -58,7 +58,7 @@ def check_target(name: str) -> TargetCheck:
     Parameters
     ----------
     name : str
-        As `load_target` takes it.
+        Name or path of the target, as `load_target` takes it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""By what a measured kernel is found again: what it computes, and how the templates make it today."""
+"""Keys by which a measured kernel is found again: of what it computes, and of how the templates make it today."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from enet_tvm.compiler.kernels.common.template import Template
 
 
 def template_key(template: Template) -> str:
-    """Return 16 hexadecimal digits that a template has in common only with those that make the same kernels.
+    """Return the key of a template, 16 hexadecimal digits; templates share it only if they make the same kernels.
 
     They change when the kernel at the default point does: a log never outlives the templates it was made with, and
     nobody has to remember to count a revision up.

@@ -50,17 +50,17 @@ class KernelChoice(_Part):
     Attributes
     ----------
     key : str
-        See `enet_tvm.compiler.tuning_keys.template_key`.
+        Key of the template: see `enet_tvm.compiler.tuning_keys.template_key`.
     name : str
-        For people.
+        Name of the kernel, for people.
     launches : int
-        In a forward pass.
+        Launches of the kernel in a forward pass.
     point, default : dict
         The parameters that won, and those of the untuned kernel.
     point_us, default_us : float
-        What a call took with either, in microseconds: the medians of measurements in turns.
+        Durations of a call with either, in microseconds: the medians of measurements in turns.
     trials : int
-        Points measured.
+        Number of points measured.
     """
 
     key: Key
@@ -79,13 +79,13 @@ class FunctionChoice(_Part):
     Attributes
     ----------
     key : str
-        See `enet_tvm.compiler.tuning_keys.fingerprint`.
+        Key of the function: see `enet_tvm.compiler.tuning_keys.fingerprint`.
     name, launches, trials
-        As of `KernelChoice`.
+        Fields as in `KernelChoice`; trials are schedules measured.
     trace : list or None
         MetaSchedule's trace; None where nothing was faster than the untuned schedule.
     point_us, default_us : float
-        Microseconds of a call with and without it.
+        Durations of a call with and without it, in microseconds.
     """
 
     key: Key
@@ -112,7 +112,7 @@ class LogTarget(_Part):
 
 
 class Network(_Part):
-    """What was tuned."""
+    """The workload of a tuning: a network at an input size, batch and dtype, on a number of threads."""
 
     network: str
     width: int
@@ -130,12 +130,12 @@ class Network(_Part):
 
     @property
     def stem(self) -> str:
-        """Network and size."""
+        """Name of the network and of its input size."""
         return f"{self.network}-{self.width}x{self.height}"
 
 
 class Parity(_Part):
-    """How the tuned network compares with PyTorch."""
+    """Parity of the tuned network with PyTorch."""
 
     pictures: int
     inputs: str
@@ -144,30 +144,30 @@ class Parity(_Part):
 
 
 class TuningLog(_Part):
-    """All that is known of one tuning.
+    """The result of one tuning.
 
     Attributes
     ----------
     workload : Network
-        What was tuned.
+        Network that was tuned, at its input size and number of threads.
     target : LogTarget
-        For what.
+        Target that it was tuned for.
     apache_tvm, apache_tvm_ffi, enet_tvm : str
-        By what.
+        Versions that it was tuned with.
     host : str
-        The processor that it was measured on.
+        Processor that it was measured on.
     date : str
-        When, as ISO 8601 in UTC.
+        Date and time, as ISO 8601 in UTC.
     trials, failed : int
-        Points measured in all, and how many of them did not compile or run.
+        Number of points measured in all, and of those that did not compile or run.
     minutes : float
-        What it took.
+        Duration of the session that wrote the log, in minutes.
     before_ms, after_ms : float
-        Median of a forward pass without and with the log, measured in turns.
+        Median durations of a forward pass without and with the log, in milliseconds, measured in turns.
     parity : Parity
-        Of the network with the log.
+        Parity with PyTorch of the network with the log.
     kernels, functions : tuple
-        What won.
+        Fastest points of the templates, and fastest schedules of the other functions.
     """
 
     schema_version: Literal[1] = LOG_SCHEMA
@@ -216,7 +216,7 @@ def read_log(directory: str | Path) -> TuningLog:
 
 
 class LoggedChoices(Choices):
-    """What a log says, and the defaults for the rest; counts how far it went.
+    """The choices of a log, and the defaults for the rest; keeps count of the kernels that the log knows.
 
     Parameters
     ----------
@@ -284,9 +284,9 @@ class Lookup:
     Attributes
     ----------
     choices : Choices
-        For the pipeline.
+        Choices for the pipeline.
     directory : Path or None
-        Of the log.
+        Directory of the log.
     log : TuningLog or None
         The log.
     problems : list of str
@@ -335,7 +335,7 @@ def use_log(directory: Path) -> Lookup:
 
 
 def find_log(wanted: Network, target: TargetSpec) -> Lookup:
-    """Look for a log for a network on a target: the user's first, with the nearest number of threads.
+    """Look for a log for a network on a target, with the nearest number of threads; of such logs, the user's comes first.
 
     A log of ``native`` serves that alone. Where a target has none of its own, those of targets will do whose vector registers
     are the same and whose extensions it has: a ``zen4`` takes those of ``x86-64-v4``.
@@ -390,5 +390,5 @@ def _check(log: TuningLog, directory: Path, wanted: Network, target: TargetSpec)
 
 
 def network_of(network: str, size: Size, batch: int, threads: int, dtype: str = "float32") -> Network:
-    """Return the name of what is tuned."""
+    """Return the workload of a tuning, which also names its directory."""
     return Network(network=network, width=size.width, height=size.height, batch=batch, dtype=dtype, threads=threads)

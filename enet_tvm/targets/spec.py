@@ -41,16 +41,16 @@ SizeText = Annotated[Size, BeforeValidator(_size), PlainSerializer(str)]
 
 
 class PeakFigures(BaseModel):
-    """What the machine's specifications promise: a bound, not a measurement.
+    """Peak figures from the machine's specifications: a bound, not a measurement.
 
     Attributes
     ----------
     gflops : float or None
         Float32 operations of the target's cores together, in 10**9 a second; a multiply-add is two.
     gbps : float or None
-        What the main memory moves, in 10**9 bytes a second.
+        Bandwidth of the main memory, in 10**9 bytes a second.
     source : str
-        How the figures come about.
+        Sentence that says how the figures come about.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,18 +72,19 @@ class GpuSpec(BaseModel):
     Attributes
     ----------
     arch : str
-        Its architecture in NVIDIA's spelling.
+        Architecture in NVIDIA's spelling, such as ``sm_53``.
     ptx : str
-        The PTX ISA of the oldest driver that it may meet; newer drivers take older PTX.
+        Version of the PTX ISA that the oldest driver it may meet knows; newer drivers take older PTX.
     multiprocessors : int
-        Of the smallest of these GPUs.
+        Number of streaming multiprocessors of the smallest of these GPUs.
     max_registers : int
-        Of 32 bits, that a kernel may use per thread; the inspection refuses more.
+        32-bit registers that a kernel may use per thread; the inspection refuses more.
     registers_per_block : int
-        Of 32 bits, for all the threads of a block.
+        32-bit registers for all the threads of a block.
     max_threads_per_block : int
+        Threads that a block may have.
     max_shared_memory_per_block : int
-        In bytes.
+        Shared memory that a block may have, in bytes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -107,29 +108,29 @@ class TargetSpec(BaseModel):
     Attributes
     ----------
     name : str
-        What ``--target`` calls it; the name of its file.
+        Name that ``--target`` takes, and that of its file.
     description : str
-        Which machines it stands for.
+        Text that says which machines it stands for.
     triple, mcpu : str
         LLVM's names of the platform and of the processor.
     mattr : tuple of str
         LLVM features switched on (``+name``) or off (``-name``) beside those of `mcpu`.
     cpu_features : tuple of str
-        What the machine must have, spelt as in ``/proc/cpuinfo``.
+        Extensions that the processor must have, spelt as in ``/proc/cpuinfo``.
     cores : int
         Cores that the network is expected to run on.
     memory : int or None
         Main memory of the smallest of these machines, in MB of 2**20 bytes.
     toolchain : {"auto", "system", "zig"}
-        What links: this machine's C compiler where it can and Zig's elsewhere, or always the one or the other.
+        Linker: this machine's C compiler where it can and Zig's elsewhere, or always the one or the other.
     rpc_key : str
-        What the device is called at an RPC tracker; by default the target's name.
+        Name of the device at an RPC tracker; by default the target's.
     size : Size or None
-        Of the input when nobody says it.
+        Width and height of the input in pixels, where a compilation names none.
     notes : tuple of str
-        How to prepare the board, in sentences.
+        Sentences on how to prepare the board.
     roofline : PeakFigures or None
-        What the machine could do at most; of the GPU, where there is one.
+        Peak figures of the machine, or of its GPU where there is one.
     gpu : GpuSpec or None
         The GPU that the network runs on; None where it runs on the CPU.
     """
@@ -221,9 +222,9 @@ def make_target(content: dict[str, Any], origin: str | Path) -> TargetSpec:
     Parameters
     ----------
     content : dict
-        Keys of `TargetSpec`.
+        Fields of `TargetSpec`, by name.
     origin : str or Path
-        What an error names as the place to correct.
+        Place to correct, which an error names.
 
     Raises
     ------

@@ -20,13 +20,13 @@ def new_target(name: str, changes: dict[str, Any], like: str | None = None, dire
     Parameters
     ----------
     name : str
-        Of the target.
+        Name of the target.
     changes : dict
-        Keys of `TargetSpec` as a file has them.
+        Fields of `TargetSpec`, by name, as a file has them.
     like : str, optional
-        A target to take all other keys from. Its roofline is left out when the processor or its cores are others.
+        Target to take all other keys from. Its roofline is left out when the processor or its cores are others.
     directory : str or Path
-        Where to write.
+        Directory to write the file to.
 
     Raises
     ------

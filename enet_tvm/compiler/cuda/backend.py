@@ -44,7 +44,7 @@ def load_cuda_backend() -> tuple[str, ...]:
     Raises
     ------
     UserError
-        When there is no linker, or TVM's library lacks or cannot be opened.
+        When there is no linker, or TVM's library is missing or cannot be opened.
     """
     if _registered():
         return ()
@@ -71,11 +71,11 @@ def make_stand_in(name: str, backend: Path, directory: Path) -> Path:
     Parameters
     ----------
     name : {"libcuda.so.1", "libcudart.so.13"}
-        What it stands for.
+        Library to stand in for.
     backend : Path
-        TVM's library.
+        TVM's library for CUDA devices, whose undefined symbols are those functions.
     directory : Path
-        Where to write it.
+        Directory to write the library to.
 
     Raises
     ------

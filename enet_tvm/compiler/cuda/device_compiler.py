@@ -15,7 +15,7 @@ _CALLBACK = "tvm_callback_cuda_compile"
 
 
 def c_names(source: str) -> str:
-    """Return generated code with the marks of intermediate values (``layer#1``) out of its names.
+    """Return generated CUDA code with valid C names: ``__`` for the mark of intermediate values (``layer#1``).
 
     TVM's fusion takes the names of its kernels' arguments from the graph's variables, and prints them as they are.
     """
@@ -29,14 +29,14 @@ def device_compiler(arch: str, isa: str) -> Iterator[list[str]]:
     Parameters
     ----------
     arch : str
-        Such as ``sm_53``.
+        GPU architecture, such as ``sm_53``.
     isa : str
-        Of the oldest driver that the code may meet, such as ``6.5``.
+        PTX ISA version of the oldest driver that the code may meet, such as ``6.5``.
 
     Yields
     ------
     list of str
-        To which the PTX of every module is added as it is made.
+        PTX of every module so far; each is added as it is made.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""From CUDA C++ to PTX, by NVRTC.
+"""Compiling CUDA C++ to PTX by NVRTC.
 
 TVM has a wrapper of its own, which needs another package, one merged CUDA_PATH, and always adds ``--use_fast_math``: division
 and exponentials then differ from PyTorch's by far more than rounding. The five functions of NVRTC's C interface that it takes
@@ -21,9 +21,9 @@ def compile_to_ptx(source: str, arch: str, tools: CudaTools) -> str:
     Parameters
     ----------
     source : str
-        The code.
+        CUDA C++ code.
     arch : str
-        Such as ``sm_53``.
+        GPU architecture, such as ``sm_53``.
     tools : CudaTools
 
     Raises

@@ -1,4 +1,4 @@
-"""What a PTX module says of itself, and the ISA version that it claims.
+"""Architecture, kernels and ISA version that a PTX module names, and lowering that version.
 
 PTX carries the newest ISA version that its compiler knows, whether or not it uses anything of it, and a driver refuses a
 version that is newer than itself. The last driver for Jetson TX1 and Nano (JetPack 4.6, CUDA 10.2) stops at 6.5. So the claim

@@ -1,4 +1,4 @@
-"""What a kernel takes of a GPU, as the assembler of its architecture finds it."""
+"""Registers and memory that each kernel takes of a GPU, as its assembler, ptxas, reports them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _TIMEOUT_SECONDS = 600
 
 @dataclass(frozen=True)
 class KernelResources:
-    """What one kernel takes.
+    """Registers and memory that one kernel takes.
 
     Attributes
     ----------
     name : str
-        Of its entry.
+        Name of the kernel's entry.
     registers : int
-        Of 32 bits, per thread.
+        32-bit registers per thread.
     spill_bytes : int
-        Written to memory and read back per thread, because there were not enough registers.
+        Bytes written to memory and read back per thread, both counted, because there were not enough registers.
     stack_bytes : int
-        Local memory per thread: an array that did not fit into registers.
+        Bytes of local memory per thread: an array that did not fit into registers.
     shared_bytes : int
-        Shared memory per block.
+        Bytes of shared memory per block.
     """
 
     name: str

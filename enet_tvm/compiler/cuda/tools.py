@@ -10,7 +10,7 @@ from pathlib import Path
 from enet_tvm.errors import UserError
 
 INSTALL = "pip install 'enet-tvm[cuda]'"
-"""What puts everything here that compiling for a GPU takes."""
+"""Command that installs everything that compiling for a GPU takes."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""From a network to Relax: torch.export and ONNX."""
+"""The import of a network into Relax, from torch.export or ONNX."""

@@ -16,9 +16,9 @@ def named_after_layers(mod: tvm.IRModule, layers: dict[str, str]) -> tvm.IRModul
     Parameters
     ----------
     mod : tvm.IRModule
-        As an importer leaves it.
+        Module as an importer leaves it.
     layers : dict
-        Name of a variable to name of the layer whose value it is; what comes just before it takes its layer.
+        Variable name -> name of the layer whose value it is; one without an entry takes the layer of the next that has one.
     """
     graph, rewriter = Dataflow(mod), Rewriter()
     seen: dict[str, int] = {}

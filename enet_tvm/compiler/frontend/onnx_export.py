@@ -72,15 +72,15 @@ def export_onnx(
     Parameters
     ----------
     network : nn.Module
-        In eval mode.
+        Network to export; it is put into eval mode.
     info : WeightsInfo
-        Goes into the file's metadata: network, classes, palette, mean, std, as JSON each.
+        Name of the network, classes, palette, mean and std for the file's metadata; all but the name are JSON there.
     size : Size
-        Of the input ``picture``, 1 x 3 x H x W float32, normalised. The output is ``logits``.
+        Width and height in pixels of the input ``picture``, 1 x 3 x H x W float32, normalised. The output is ``logits``.
     path : str or Path
-        Where to write.
+        File to write.
     opset : int
-        One of `OPSETS`.
+        Version of the standard operators, one of `OPSETS`.
     weights_sha256 : str, optional
         Hash of the weights file that `network` came from: what is compiled from the ONNX file can then be verified
         against these weights.

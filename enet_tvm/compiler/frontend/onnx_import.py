@@ -41,12 +41,12 @@ def from_onnx(path: str | Path) -> tvm.IRModule:
     Parameters
     ----------
     path : str or Path
-        Written by ``enet-tvm export``: one float32 input of fixed shape, one output.
+        File of ``enet-tvm export``: one float32 input of fixed shape, one output.
 
     Returns
     -------
     tvm.IRModule
-        With one function ``main``, made of the same operators as `from_torch` returns; variables are named after
+        Module with one function ``main``, made of the same operators as `from_torch` returns; variables are named after
         the nodes.
 
     Raises

@@ -23,14 +23,14 @@ def from_torch(network: nn.Module, input_shape: tuple[int, int, int, int]) -> tv
     Parameters
     ----------
     network : torch.nn.Module
-        Takes one float32 tensor and returns one.
+        Network that takes one float32 tensor and returns one.
     input_shape : tuple of int
-        N x C x H x W.
+        N x C x H x W of that tensor.
 
     Returns
     -------
     tvm.IRModule
-        With one function ``main``; every variable is named after the sub-module that makes its value.
+        Module with one function ``main``; every variable is named after the sub-module that makes its value.
 
     Raises
     ------

@@ -24,24 +24,24 @@ class FusedConv2D:
     data_shape, out_shape : tuple of int
         Logical N x C x H x W of the input and of the output.
     kernel, strides, padding, dilation : (int, int)
-        Rows, then columns. `padding` is that of a symmetric convolution, also for the transposed one.
+        Values for rows, then for columns. `padding` is that of a symmetric convolution, also for the transposed one.
     transposed : bool
-        A transposed convolution (its weight is IC x OC x KH x KW).
+        Whether the convolution is transposed (its weight is IC x OC x KH x KW).
     inner_activation : {"none", "relu", "prelu"}
-        Of the convolution itself, before the residual is added.
+        Activation of the convolution itself, before the residual is added.
     activation : {"none", "relu", "prelu"}
-        Of the result.
+        Activation of the result.
     residual : {"none", "add", "pad", "unpool"}
-        What is added before the activation: a tensor of the output's shape; one with fewer channels, the rest
+        Shortcut added before the activation: a tensor of the output's shape; one with fewer channels, the rest
         being zero; or a tensor of half the height and width that is max-unpooled by its window indices.
     residual_channels : int
         Channels of the residual, 0 without one.
     argmax : bool
-        The result is not the activations but, N x H x W uint8, the channel of the largest, the first of equals.
+        Whether the result is not the activations but the channel of the largest, N x H x W uint8; the first of equals.
     layers : tuple of str
         The sub-modules of the network that it computes; the last one's result is its output.
     data_layout, out_layout, residual_layout : Layout
-        How these tensors are stored; the window indices lie as an unpadded `residual_layout`.
+        Layouts of these tensors; the window indices lie as an unpadded `residual_layout`.
     """
 
     data_shape: tuple[int, int, int, int]
@@ -88,7 +88,7 @@ class FusedConv2D:
 
     @property
     def operators(self) -> list[str]:
-        """What it computes, in order, in the words of TVM."""
+        """Names of the operators that it computes, in order, as TVM calls them."""
         names = ["conv2d_transpose" if self.transposed else "conv2d", "bias_add"]
         names += [] if self.inner_activation == "none" else [self.inner_activation]
         names += {"none": [], "add": ["add"], "pad": ["pad", "add"], "unpool": ["max_unpool2d", "add"]}[self.residual]
@@ -151,15 +151,15 @@ def fused_conv2d(
     ----------
     attrs : FusedConv2D
     data : relax.Expr
-        Stored in ``attrs.data_layout``.
+        Input, stored in ``attrs.data_layout``.
     weight : relax.Expr
-        OC x IC x KH x KW (IC x OC x KH x KW when transposed), float32.
+        Weights, OC x IC x KH x KW (IC x OC x KH x KW when transposed), float32.
     bias : relax.Expr
-        OC, float32.
+        Bias of each output channel, OC, float32.
     slope, inner_slope : relax.Expr, optional
-        OC, float32, where that activation is a PReLU.
+        Slopes of the outer and of the inner activation where it is a PReLU; OC, float32.
     residual, window : relax.Expr, optional
-        As ``attrs.residual`` says.
+        Shortcut and the uint8 window indices to unpool it by, as far as ``attrs.residual`` asks for them.
     """
     arguments = [data, weight, bias, inner_slope, slope, residual, window]
     return relax.Call(FUSED_CONV2D, [a for a in arguments if a is not None], attrs.to_attrs())

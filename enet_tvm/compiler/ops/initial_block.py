@@ -22,9 +22,9 @@ class InitialBlockAttrs:
     filters : int
         Output channels of the convolution; the C pooled channels follow them.
     pool : {2, 3}
-        Window of the pooling, with stride 2: 2x2, or 3x3 padded by 1.
+        Height and width of the window of the pooling, with stride 2: 2x2, or 3x3 padded by 1.
     data_layout, out_layout : Layout
-        How input and output are stored.
+        Layouts of input and output.
     layers : tuple of str
         The sub-modules of the network that it computes; the last one's result is its output.
     """
@@ -57,7 +57,7 @@ class InitialBlockAttrs:
 
     @property
     def operators(self) -> list[str]:
-        """What it computes, in order, in the words of TVM."""
+        """Names of the operators that it computes, in order, as TVM calls them."""
         return ["conv2d", "bias_add", "max_pool2d", "multiply", "add", "concat", "prelu"]
 
     @property
@@ -90,13 +90,13 @@ def initial_block(
     ----------
     attrs : InitialBlockAttrs
     data : relax.Expr
-        Stored in ``attrs.data_layout``; H and W even.
+        Input, stored in ``attrs.data_layout``; H and W even.
     weight, bias : relax.Expr
-        F x C x 3 x 3 and F, for stride 2 and padding 1.
+        Filters, F x C x 3 x 3, for stride 2 and padding 1, and their bias, F.
     scale, shift : relax.Expr
-        C, of the pooled channels.
+        Factors and offsets of the pooled channels, C each.
     slope : relax.Expr
-        F + C.
+        PReLU slopes of all channels, F + C.
     """
     dictionary = tvm.ir.make_node(
         "ir.DictAttrs",

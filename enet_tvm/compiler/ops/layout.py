@@ -24,13 +24,13 @@ class Layout:
     Attributes
     ----------
     block : int
-        0 for plain NCHW. Otherwise channels are split into blocks of this many, the block innermost:
+        Channels of a block; 0 for plain NCHW. Otherwise channels are split into blocks of this many, the block innermost:
         N x C/block x H x (W + 2 pad) x block.
     pad : int
         Columns of zeros that the producer writes at either end of every row, so that a convolution reads
         past the picture's edge without a test.
     dtype : {"float32", "bfloat16", "uint8", "int8"}
-        Of an element. Where several fit into 32 bits they are stored as such words, the first in the lowest bits,
+        Type of an element. Where several fit into 32 bits they are stored as such words, the first in the lowest bits,
         because that is what the processors' dot products read. The bytes are affine codes: a tensor's scale and the
         code of its zero are known where kernels are made (``passes.lower_kernels``).
     """
@@ -72,7 +72,7 @@ class Layout:
         return n, blocks * self.block, h, columns - 2 * self.pad
 
     def window(self) -> Layout:
-        """Return how the window indices of a tensor of this layout lie: unpadded, a byte each, unpacked."""
+        """Return the layout of the window indices of a tensor of this layout: unpadded, a byte each, unpacked."""
         return Layout(self.block)
 
     def to_attr(self) -> list[int]:

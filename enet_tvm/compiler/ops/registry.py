@@ -19,13 +19,13 @@ def register_op(name: str, summary: str, infer_type: InferType, legalize: Legali
     Parameters
     ----------
     name : str
-        With its dialect, such as ``enet.pack``.
+        Name of the operator with its dialect, such as ``enet.pack``.
     summary : str
-        What it computes, in a sentence.
+        Sentence that says what it computes.
     infer_type : callable
         Call -> Relax type of its result.
     legalize : callable, optional
-        What ``LegalizeOps`` does with it; without it the project's own lowering must come first.
+        Function by which ``LegalizeOps`` replaces a call; without it the project's own lowering must come first.
     """
     _ffi_api.RegisterOp(name, summary)
     op = tvm.ir.Op.get(name)

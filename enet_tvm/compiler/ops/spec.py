@@ -1,4 +1,4 @@
-"""What the operators of the dialect have in common: each call says in one value what it computes."""
+"""Specifications of the operators of the dialect: each says in one value what a call computes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from enet_tvm.compiler.ops.window import MaxPool2DWithWindow, MaxUnpool2D
 
 
 class Spec(Protocol):
-    """What a call computes, on which shapes and in which layouts: a frozen dataclass."""
+    """The specification of a call: operators, shapes and layouts, in a frozen dataclass."""
 
     @property
     def data_shape(self) -> Shape:
@@ -26,7 +26,7 @@ class Spec(Protocol):
 
     @property
     def out_layout(self) -> Layout:
-        """How that output is stored."""
+        """Layout of that output."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ class Spec(Protocol):
 
     @property
     def operators(self) -> list[str]:
-        """What it computes, in order, in the words of TVM."""
+        """Names of the operators that it computes, in order, as TVM calls them."""
 
     @property
     def multiply_adds(self) -> int:

@@ -30,7 +30,7 @@ class MaxUnpool2D:
     output_size : (int, int)
         Height and width of the unpooled plane: twice the input's, or one more, which stays zero.
     data_layout, out_layout : Layout
-        How input and output are stored; the window indices lie as an unpadded `data_layout`.
+        Layouts of input and output; the window indices lie as an unpadded `data_layout`.
     """
 
     data_shape: Shape
@@ -64,7 +64,7 @@ class MaxPool2DWithWindow:
     data_shape : tuple of int
         Logical N x C x H x W of the input.
     data_layout, out_layout : Layout
-        How input and maxima are stored; the window indices lie as an unpadded `out_layout`.
+        Layouts of input and maxima; the window indices lie as an unpadded `out_layout`.
     """
 
     data_shape: Shape

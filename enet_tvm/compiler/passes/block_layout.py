@@ -29,9 +29,9 @@ class BlockLayout:
     Parameters
     ----------
     templates : Templates
-        Those of the CPU, which say which layouts they can write.
+        Templates of the CPU, which say which layouts they can write.
     dtype : {"float32", "bfloat16", "uint8", "int8"}
-        Of the elements of such tensors as only kernels of the templates read; others stay float32.
+        Type of the elements of tensors that only the templates' kernels read; others stay float32.
     """
 
     def __init__(self, templates: Templates, dtype: DType = "float32") -> None:

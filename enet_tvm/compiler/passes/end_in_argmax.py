@@ -22,7 +22,7 @@ class EndInArgmax:
     Parameters
     ----------
     templates : Templates
-        Those of the device.
+        Templates of the device.
     """
 
     def __init__(self, templates: Templates) -> None:
@@ -54,7 +54,7 @@ class EndInArgmax:
 
 
 def _source(graph: Dataflow) -> relax.Var:
-    """Return the variable that the result is another name of."""
+    """Return the variable that the result of ``main`` is bound to, through any aliases."""
     var = graph.result
     while isinstance(value := graph.value(var), relax.Var):
         var = value

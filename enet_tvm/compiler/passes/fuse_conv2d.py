@@ -28,7 +28,7 @@ class FuseConv2D:
     Parameters
     ----------
     templates : Templates
-        Those of the device.
+        Templates of the device.
     """
 
     def __init__(self, templates: Templates) -> None:

@@ -21,7 +21,7 @@ class FuseInitialBlock:
     Parameters
     ----------
     templates : Templates
-        Those of the device; what none of them covers is left as it is.
+        Templates of the device; what none of them covers is left as it is.
     """
 
     def __init__(self, templates: Templates) -> None:

@@ -27,17 +27,17 @@ class LowerKernels:
     Parameters
     ----------
     templates : Templates
-        Those of the device, of which the first that covers a call makes its kernel.
+        Templates of the device, of which the first that covers a call makes its kernel.
     choices : Choices
-        Which point of a template to make its kernel at.
+        Choice of the point to make each template's kernel at.
     ranges : mapping
-        By layer, the least and largest value of its output; needed of those that are stored as codes, and of what kernels
-        make codes of themselves.
+        Layer -> least and largest value of its output; needed for outputs that are stored as codes, and for tensors that
+        kernels make codes of themselves.
 
     Attributes
     ----------
     launches : list of Launch
-        What the calls in the module that was transformed last compute, in order.
+        Kernel launches of the module that was transformed last, in order.
     """
 
     def __init__(self, templates: Templates, choices: Choices = DEFAULTS, ranges: Ranges | None = None) -> None:

@@ -26,7 +26,7 @@ class ScheduleRemaining:
     lanes : int
         float32 values in a vector register of the target.
     choices : Choices
-        Knows the schedules of functions that were tuned.
+        Choice of the schedules of functions that were tuned.
     """
 
     def __init__(self, lanes: int, choices: Choices = DEFAULTS) -> None:

@@ -31,13 +31,13 @@ def calibrate(
     Parameters
     ----------
     weights : Path or NetworkInMemory
-        As `enet_tvm.compiler.compile.CompileRequest` takes it.
+        Network, as `enet_tvm.compiler.compile.CompileRequest` takes it.
     pictures : iterable of PIL.Image.Image
-        What the network will see in use; some dozens.
+        Pictures like those that the network will see in use; some dozens.
     source : str
-        Which pictures, in words.
+        Description of the pictures.
     size : Size, optional
-        Of the network's input.
+        Width and height of the network's input in pixels.
 
     Raises
     ------

@@ -21,11 +21,11 @@ class Calibration(BaseModel):
     weights : str
         SHA-256 of the weights file, or `enet_tvm.networks.NetworkInMemory.sha256`.
     pictures : int
-        How many pictures the ranges were seen on.
+        Number of pictures that the ranges were seen on.
     source : str
-        Which pictures, in words.
+        Description of the pictures.
     ranges : dict
-        By layer, the least and the largest value of its output; under ``input``, of the network's input.
+        Layer -> least and largest value of its output; under ``input``, those of the network's input.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,7 +47,7 @@ def load_calibration(path: str | Path, weights: str) -> Calibration:
     Parameters
     ----------
     path : str or Path
-        Written by ``enet-tvm calibrate``.
+        File of ``enet-tvm calibrate``.
     weights : str
         SHA-256 of the weights that it must be of.
 

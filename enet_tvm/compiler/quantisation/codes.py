@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ranges = Mapping[str, tuple[float, float]]
-"""By layer, the least and the largest value of its output; those of the network's input are under `INPUT`."""
+"""Layer -> least and largest value of its output; those of the network's input are under `INPUT`."""
 
 INPUT = "input"
-"""Under what name the range of the network's input is noted beside those of the layers."""
+"""Name under which the range of the network's input is noted beside those of the layers."""
 
 _MOST = 255
 _LARGEST_WEIGHT = 127
@@ -25,7 +25,7 @@ class Codes:
     Attributes
     ----------
     scale : float
-        Between neighbouring codes.
+        Difference of the values of neighbouring codes.
     zero : int
         Code of exactly 0, so that padding is without error.
     """
@@ -49,7 +49,7 @@ class Codes:
 
     @property
     def offset(self) -> float:
-        """What is added to ``scale * code``."""
+        """Value added to ``scale * code`` to decode a code: ``-scale * zero``."""
         return -self.scale * self.zero
 
     def stored_zero(self, dtype: str) -> int:
@@ -66,7 +66,7 @@ class Codes:
 
 
 IDENTITY = Codes()
-"""Those of a tensor without codes."""
+"""Codes of a tensor that is not stored as codes: scale 1, zero 0."""
 
 
 def quantise_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -85,7 +85,7 @@ def zero_starts(sums: NDArray[np.int64], zero: int) -> NDArray[np.int32]:
     Parameters
     ----------
     sums : ndarray
-        Of the weights that each sum multiplies, int64.
+        Sum of the weights in each sum of products, int64.
     zero : int
         The byte that is stored for zero, signed where bytes are.
     """
@@ -104,7 +104,7 @@ def to_words(elements: NDArray[np.uint16] | NDArray[np.int8]) -> NDArray[np.uint
     Parameters
     ----------
     elements : ndarray
-        ... x K x L, of two or one bytes each; K is divided by as many as fit.
+        Elements of two bytes or one, ... x K x L; the result is ... x K/2 x L or ... x K/4 x L.
     """
     *leading, count, lanes = elements.shape
     per_word = 4 // elements.itemsize

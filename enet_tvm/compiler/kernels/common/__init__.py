@@ -1,1 +1,1 @@
-"""What kernels of CPUs and of GPUs are made with, and what the pipeline knows of a template."""
+"""What the kernels of CPUs and of GPUs are both made with, and the templates as the pipeline knows them."""

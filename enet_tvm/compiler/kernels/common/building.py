@@ -24,9 +24,9 @@ def prim_func(arguments: Arguments, body: Callable[..., None], isa: Isa = "x86")
     arguments : dict
         Name -> (shape, dtype) of each buffer, inputs before outputs.
     body : callable
-        Emits the statements; takes the buffers.
+        Function of the buffers that emits the statements.
     isa : {"x86", "aarch64"}
-        Whose dot products the statements may use.
+        Instruction set whose dot products the statements may use.
     """
     with calls() as names, IRBuilder() as builder:
         with T.prim_func(s_tir=True, private=True):
@@ -48,11 +48,11 @@ class Registers:
     Parameters
     ----------
     shape : tuple of int
-        How the vectors are addressed.
+        Extents of the grid of vectors, in which each has its place.
     lanes : int
-        Of a vector.
+        Elements of a vector.
     dtype : str
-        Of an element.
+        Type of an element.
     """
 
     def __init__(self, shape: tuple[int, ...], lanes: int, dtype: str = "float32") -> None:
@@ -78,7 +78,7 @@ def for_rows(count: int, rows: int) -> Iterator[tuple[Any, Any]]:
 
 
 def tile_places(*extents: int) -> Iterator[tuple[int, ...]]:
-    """Go through the places of a register tile, the last dimension fastest: what is emitted for each is unrolled."""
+    """Yield the places of a register tile, the last dimension fastest: what is emitted for each is unrolled."""
     return itertools.product(*map(range, extents))
 
 
@@ -105,13 +105,13 @@ def activated(value: Any, activation: str, slope: Any, lanes: int = 1, zero: Any
     value : PrimExpr
         The vector.
     activation : {"none", "relu", "prelu"}
-        Which one.
+        Activation to apply.
     slope : callable
-        Returns the slopes of a PReLU, called for that only.
+        Function that returns the slopes of a PReLU, called for that only.
     lanes : int
-        Of the vector.
+        Elements of the vector.
     zero : PrimExpr, optional
-        A vector of what the values are counted from, if not from 0; the result is too.
+        Vector that stands for 0 among the values, if not 0 itself; it stands for it in the result too.
     """
     if activation == "relu":
         return T.max(value, splat(T.float32(0), lanes) if zero is None else zero)

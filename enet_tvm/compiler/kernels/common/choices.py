@@ -1,4 +1,4 @@
-"""What the pipeline asks before it makes a kernel: at which point, by which schedule."""
+"""The point and the schedule of each kernel, which the pipeline asks for before it makes one."""
 
 from __future__ import annotations
 

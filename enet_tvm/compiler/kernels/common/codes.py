@@ -1,4 +1,4 @@
-"""What the codes of a network's tensors mean, from the ranges that calibration saw."""
+"""The meaning of the codes of a network's tensors, from the ranges that calibration saw."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from enet_tvm.errors import UserError
 
 
 class TensorCodes:
-    """What codes mean, tensor by tensor.
+    """The meaning of codes (scale and zero), tensor by tensor.
 
     Parameters
     ----------
     inputs : collection of relax.Var
         The network's inputs, whose range is noted under `INPUT`; any other tensor's is that of the layer that made it.
     ranges : mapping
-        By layer, the least and largest value of its output.
+        Layer -> least and largest value of its output.
     """
 
     def __init__(self, inputs: Collection[relax.Var], ranges: Ranges) -> None:
@@ -32,7 +32,7 @@ class TensorCodes:
         return IDENTITY if tensor is None else self._stored.get(tensor, IDENTITY)
 
     def note(self, tensor: relax.Var, codes: Codes) -> None:
-        """Note what the codes mean that a tensor is stored as."""
+        """Note the meaning of the codes that a tensor is stored as."""
         self._stored[tensor] = codes
 
     def spanning(self, tensor: relax.Var) -> Codes:

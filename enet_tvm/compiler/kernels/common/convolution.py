@@ -21,9 +21,9 @@ class ConvolutionTemplate:
     Attributes
     ----------
     spec : FusedConv2D
-        The convolution, without its layers: kernels of equal ones are equal.
+        The convolution, its `layers` left out, so that equal ones have one kernel.
     unit : VectorUnit or GpuUnit
-        What the target computes with.
+        Vector registers of the target's processor, or its GPU.
     """
 
     spec: FusedConv2D
@@ -48,13 +48,13 @@ class ConvolutionArguments:
     Attributes
     ----------
     data : relax.Expr
-        The input.
+        Input tensor.
     weight : ndarray
-        OC x IC x KH x KW, or IC x OC x KH x KW when transposed.
+        Weights, OC x IC x KH x KW float32, or IC x OC x KH x KW when transposed.
     bias : ndarray
-        OC.
+        Bias of each output channel, OC float32.
     slopes : list of relax.Expr
-        Of the inner and of the outer activation, those that are PReLUs; OC each.
+        Slopes of the inner and of the outer activation, of those that are PReLUs; OC float32 each.
     shortcut : list of relax.Expr
         Residual and window indices, as far as there are any.
     """
@@ -79,7 +79,7 @@ class ConvolutionArguments:
 
 
 def known(expr: relax.Expr) -> np.ndarray:
-    """Return what a kernel multiplies with or adds, which is packed for it: float32.
+    """Return the float32 value of a constant that a kernel multiplies with or adds.
 
     Raises
     ------
@@ -99,22 +99,23 @@ def known(expr: relax.Expr) -> np.ndarray:
 def convolution_features(
     spec: FusedConv2D, lanes: int, width: int, pixels: int, blocks: int, phases: int, transformed: tuple[int, int] = (1, 1)
 ) -> list[float]:
-    """Return what a kernel is, what its tile is, and how the two go together.
+    """Return the features of a convolution and of a tile of it, by which a cost model tells kernels apart.
 
     Parameters
     ----------
     spec : FusedConv2D
         The convolution.
     lanes : int
-        Values of a vector.
+        Values of a vector; on a GPU, threads side by side along the pixels.
     width : int
         Pixels of a row that tiles are cut from.
     pixels, blocks : int
-        Of a tile: along the row, and vectors of output channels.
+        Extents of a tile: pixels of a row (output channels of a planar kernel, tiles of Winograd's algorithm), and vectors of
+        output channels (single channels on a GPU, 1 for a planar kernel).
     phases : int
-        Sums for each pixel and block.
+        Sums for each pixel and block, such as the phases of a transposed convolution.
     transformed : (int, int)
-        Outputs that a transform makes in either direction.
+        Outputs of a transform of Winograd's algorithm along rows and columns; 1 where there is none.
     """
     tiles = -(-width // pixels)
     area = spec.kernel[0] * spec.kernel[1]

@@ -25,9 +25,9 @@ Isa = Literal["x86", "aarch64"]
 
 _PREFIX = "enet_"
 _PACKED = 16
-"""Bytes in a block of which x86 packs four at once."""
+"""Block size, in channels of a byte each, at which x86 packs four blocks at once."""
 _FLIPPED = {"uint8": 0, "int8": -128}
-"""Bits in which a stored byte differs from its code."""
+"""Mask of the bits in which a stored byte differs from its code, by dtype."""
 
 
 def dot_products(target: tvm.target.Target) -> frozenset[DType]:
@@ -92,9 +92,9 @@ def store_pixels(buffer: Any, values: Sequence[Any], index: Sequence[Any], layou
 
 
 def to_words(values: Sequence[Any], dtype: DType, lanes: int) -> Any:
-    """Return words of elements of as many float32 vectors as fit or fewer, the first in the lowest bits.
+    """Return a vector of words, each of one element from every given float32 vector, the first in the lowest bits.
 
-    Codes are cut off, not rounded, and saturate.
+    At most as many vectors are given as a word has elements. Codes are cut off, not rounded, and saturate.
     """
     if dtype == "float32":
         return values[0]
@@ -112,12 +112,12 @@ def to_words(values: Sequence[Any], dtype: DType, lanes: int) -> Any:
 
 
 def largest(a: Any, b: Any, dtype: DType, lanes: int) -> Any:
-    """Return of each element in the lanes of two vectors of words the larger."""
+    """Return the larger of each pair of elements in two vectors of words."""
     return T.max(a, b) if dtype == "float32" else _call("uint32", lanes, "max", dtype, lanes, a, b)
 
 
 def zero_word(layout: Layout, zero: Any = 0) -> Any:
-    """Return what is stored for zeros; where elements are codes, the whole part of `zero`, a float32, is that of zero."""
+    """Return the word that is stored for zeros; where elements are codes, the whole part of `zero`, a float32, is that of 0."""
     if layout.dtype == "float32":
         return T.float32(0)
     if layout.dtype == "bfloat16":

@@ -22,17 +22,17 @@ class Launch:
     layers : tuple of str
         Sub-modules of the network that it computes; the last one's result is the kernel's output. Empty where TVM made it.
     shape : tuple of int
-        Of the output as it is stored, of the first one where there are several.
+        Shape of the output as it is stored, of the first one where there are several.
     bytes : int
-        Of all its arguments: what it must at least read and write.
+        Bytes of all its arguments: what it must at least read and write.
     layout : Layout
-        How the output is stored.
+        Layout of the output.
     codes : Codes
-        What it means where it is of codes; else the identity.
+        Meaning of the output's codes; the identity where it has none.
     flops : int
-        Of its convolution, two for each multiply-add; 0 where it has none.
+        Operations of its convolution, two for each multiply-add; 0 where it has none.
     template : Template or None
-        What made the kernel; None for those of TVM's own.
+        Template that made the kernel; None for those of TVM's own.
     """
 
     kernel: str

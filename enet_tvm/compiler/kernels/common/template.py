@@ -23,7 +23,7 @@ class Template(Protocol):
     """What one kernel computes on one kind of target, and how it may be varied."""
 
     spec_type: ClassVar[type]
-    """What the calls it covers are described by, such as `enet_tvm.compiler.ops.FusedConv2D`."""
+    """Type that describes the calls it covers, such as `enet_tvm.compiler.ops.FusedConv2D`."""
 
     point_type: ClassVar[type]
     """The dataclass of its points."""
@@ -35,9 +35,9 @@ class Template(Protocol):
         Parameters
         ----------
         spec : object
-            Of `spec_type`, in layouts that were chosen or that are asked about (`Templates.forms`).
+            The call as a `spec_type`, in layouts that were chosen or that are asked about (`Templates.forms`).
         unit : VectorUnit or GpuUnit
-            What the target computes with.
+            Vector registers of the target's processor, or its GPU.
         """
 
     @classmethod
@@ -46,11 +46,11 @@ class Template(Protocol):
 
     @property
     def name(self) -> str:
-        """What it computes and on what shape, in a word."""
+        """Name of the kernel: what it computes and on what shape."""
 
     @property
     def default(self) -> Any:
-        """The point that is taken when nothing is known."""
+        """The point that is taken where tuning knows no better one."""
 
     def points(self) -> list[Any]:
         """Return the points worth measuring, the default first, those most like it next."""
@@ -59,22 +59,22 @@ class Template(Protocol):
         """Return the kernel at a point."""
 
     def operands(self, point: Any, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes) -> list[relax.Expr]:
-        """Return what the kernel at a point is called with, its outputs left out: tensors, and constants as it reads them.
+        """Return the arguments of the kernel at a point, its outputs left out: tensors, and constants packed as it reads them.
 
         Parameters
         ----------
         point : object
-            Of `point_type`.
+            The point, a `point_type`.
         arguments : sequence of relax.Expr
-            Those of the operator's call.
+            Arguments of the operator's call.
         codes : TensorCodes
-            What codes mean where tensors are stored as such.
+            Meaning of the codes that tensors are stored as.
         own : Codes
-            What those of the output mean.
+            Meaning of the output's codes.
         """
 
     def features(self, point: Any) -> list[float]:
-        """Return numbers that a cost model can tell points, and kernels, apart by; as many for every template."""
+        """Return numbers by which a cost model tells points, and kernels, apart; as many for all templates but `Fixed` ones."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +103,16 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Templates:
-    """The templates of a device for one target, in the order in which they are asked: the first that covers a call is taken.
+    """The templates of a device for one target, in the order in which they are tried: the first that covers a call is taken.
 
     Attributes
     ----------
     unit : VectorUnit or GpuUnit
-        What the target computes with.
+        Vector registers of the target's processor, or its GPU.
     types : tuple of type
-        The templates.
+        Classes of the templates, in that order.
     forms : callable
-        Returns for a call the same one in each of the layouts that its tensors may have on this device, the preferred first.
+        Function that returns a call in each of the layouts that its tensors may have on this device, the preferred first.
     """
 
     unit: Any

@@ -56,7 +56,7 @@ class Conv2DTemplate(ConvolutionTemplate):
     Attributes
     ----------
     spec : FusedConv2D
-        Without its layers.
+        The convolution, its `layers` left out.
     unit : VectorUnit
         Vector registers of the target.
     """
@@ -140,7 +140,7 @@ def tiles_of(attrs: FusedConv2D, unit: VectorUnit) -> list[RegisterTile]:
 
 
 def _tiled(attrs: FusedConv2D, unit: VectorUnit) -> tuple[VectorUnit, int, int, int, int]:
-    """Return what `register_tile` needs to know of a convolution."""
+    """Return the arguments of `register_tile` for a convolution."""
     lanes = attrs.out_layout.block
     channel_blocks = attrs.out_shape[1] // lanes
     unit = replace(unit, lanes=lanes)
@@ -155,7 +155,7 @@ def pack_weight(weight: np.ndarray, attrs: FusedConv2D, tile: RegisterTile) -> n
     Parameters
     ----------
     weight : ndarray
-        OC x IC x KH x KW, or IC x OC x KH x KW when transposed.
+        Weights, OC x IC x KH x KW, or IC x OC x KH x KW when transposed.
     """
     ordered = weight.transpose(2, 3, 0, 1) if attrs.transposed else weight.transpose(2, 3, 1, 0)
     kh, kw, inputs, outputs = ordered.shape
@@ -187,7 +187,7 @@ def weight_sums(weight: np.ndarray, attrs: FusedConv2D) -> np.ndarray:
     Parameters
     ----------
     weight : ndarray
-        OC x IC x KH x KW, or IC x OC x KH x KW when transposed, of whole numbers.
+        Weights, OC x IC x KH x KW, or IC x OC x KH x KW when transposed, of whole numbers.
     """
     rows = attrs.data_shape[2]
     sums = np.zeros(starts_shape(attrs), np.int64)
@@ -212,7 +212,7 @@ def tap_sums(weight: np.ndarray, attrs: FusedConv2D) -> np.ndarray:
     Parameters
     ----------
     weight : ndarray
-        OC x IC x KH x KW, or IC x OC x KH x KW when transposed, of whole numbers.
+        Weights, OC x IC x KH x KW, or IC x OC x KH x KW when transposed, of whole numbers.
     """
     if not attrs.transposed:
         return weight.sum(axis=(1, 2, 3), dtype=np.int64)[None]
@@ -223,12 +223,12 @@ def tap_sums(weight: np.ndarray, attrs: FusedConv2D) -> np.ndarray:
 
 
 def offset_in_bias(attrs: FusedConv2D) -> bool:
-    """Whether what a shortcut of codes adds for its zero's code is expected to be in the bias already."""
+    """Whether the kernel expects the bias to include the offset of a shortcut of codes (`Codes.offset`)."""
     return attrs.residual == "add" and attrs.inner_activation == "none"
 
 
 def zero_in_bias(attrs: FusedConv2D) -> bool:
-    """Whether the code of zero, plus a half, of an output of codes is expected to be in the bias already."""
+    """Whether the kernel expects the bias to include the code of zero plus a half, where the output is of codes."""
     return attrs.out_layout.codes and attrs.inner_activation == "none"
 
 
@@ -304,7 +304,7 @@ class Conv2DBody:
         self.buffers = buffers
 
     def emit(self) -> None:
-        """Emit all of it."""
+        """Emit the whole kernel."""
         if self.attrs.transposed:
             self._transposed()
         else:

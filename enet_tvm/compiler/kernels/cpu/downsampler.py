@@ -34,7 +34,7 @@ class DownsamplerTemplate:
     Attributes
     ----------
     spec : InitialBlockAttrs
-        Without its layers.
+        The downsampler, its `layers` left out.
     unit : VectorUnit
         Vector registers of the target.
     """
@@ -57,7 +57,7 @@ class DownsamplerTemplate:
 
     @property
     def name(self) -> str:
-        """What it computes and on what shape."""
+        """Name of the kernel: what it computes and on what shape."""
         _, channels, height, width = self.spec.out_shape
         return f"downsampler_{self.spec.data_shape[1]}to{channels}_{width}x{height}"
 

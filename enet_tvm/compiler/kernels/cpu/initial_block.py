@@ -47,10 +47,10 @@ from enet_tvm.compiler.quantisation.codes import Codes, quantise_weight, zero_st
 Shape = tuple[int, int, int, int]
 
 TAPS = 10
-"""Of the convolution, row-major, and of the pooling."""
+"""Taps of the convolution, row-major, and one of the pooling."""
 
 MOST_COLOURS = 8
-"""Channels of a picture at most: all of them are unrolled, and the pooling multiplies with every filter's lane."""
+"""Most channels of a picture: all of them are unrolled, and the pooling multiplies with every filter's lane."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class InitialBlockTemplate:
     filters : int
         Output channels of its convolution.
     layout : Layout
-        How its output is stored.
+        Layout of its output.
     pool : int
-        Window of its pooling.
+        Height and width of the window of its pooling.
     unit : VectorUnit
         Vector registers of the target.
     """
@@ -91,7 +91,7 @@ class InitialBlockTemplate:
 
     @property
     def name(self) -> str:
-        """The same for every shape: a network has one."""
+        """Name of the kernel, the same for every shape: a network has one."""
         return "initial_block"
 
     @property
@@ -180,13 +180,13 @@ def initial_block(
     filters : int
         Output channels of the convolution; the C pooled channels follow them.
     layout : Layout
-        Of the output; its block divides `filters` + C.
+        Layout of the output; its block divides `filters` + C.
     tile : RegisterTile
         Pixels and blocks that are computed at once.
     pool_size : {2, 3}
         Window of the pooling: 2x2, or 3x3 padded by 1.
     isa : {"x86", "aarch64"}
-        Whose dot products to use.
+        Instruction set whose dot products to use.
     """
     n, inputs, height, width = shape
     channels = filters + inputs

@@ -21,11 +21,11 @@ def coded(weight: np.ndarray, axis: int, data: Codes, layout: Layout) -> tuple[n
     Parameters
     ----------
     weight : ndarray
-        Of any shape, output channels along `axis`.
+        Weights of any shape, output channels along `axis`.
     data : Codes
-        What the data's codes mean.
+        Meaning of the data's codes.
     layout : Layout
-        How those are stored.
+        Layout of the data.
     """
     values, scales = quantise_weight(weight, axis)
     return values, scales * np.float32(data.scale), data.stored_zero(layout.dtype)

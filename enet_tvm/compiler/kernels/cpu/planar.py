@@ -64,7 +64,7 @@ class PlanarTemplate(ConvolutionTemplate):
     Attributes
     ----------
     spec : FusedConv2D
-        Without its layers.
+        The convolution, its `layers` left out.
     unit : VectorUnit
         Vector registers of the target.
     """

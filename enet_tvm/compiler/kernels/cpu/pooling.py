@@ -30,7 +30,7 @@ class MaxPool2DTemplate(Fixed):
     Attributes
     ----------
     spec : MaxPool2DWithWindow
-        What it computes.
+        The pooling that it computes.
     """
 
     spec: MaxPool2DWithWindow
@@ -48,7 +48,7 @@ class MaxPool2DTemplate(Fixed):
 
     @property
     def name(self) -> str:
-        """The same for every shape."""
+        """Name of the kernel, the same for every shape."""
         return "max_pool2d_with_window"
 
     def kernel(self, point: OnlyPoint) -> tvm.tirx.PrimFunc:
@@ -67,7 +67,7 @@ class MaxUnpool2DTemplate(Fixed):
     Attributes
     ----------
     spec : MaxUnpool2D
-        What it computes.
+        The unpooling that it computes.
     """
 
     spec: MaxUnpool2D
@@ -85,7 +85,7 @@ class MaxUnpool2DTemplate(Fixed):
 
     @property
     def name(self) -> str:
-        """The same for every shape."""
+        """Name of the kernel, the same for every shape."""
         return "max_unpool2d"
 
     def kernel(self, point: OnlyPoint) -> tvm.tirx.PrimFunc:
@@ -110,7 +110,7 @@ def max_pool2d_with_window(shape: Shape, layout: Layout, out_layout: Layout) -> 
     shape : tuple of int
         Logical N x C x H x W of the input, stored in `layout`.
     out_layout : Layout
-        Of the maxima, of the same block and dtype.
+        Layout of the maxima, of the same block and dtype.
     """
     n, channels, height, width = shape
     pooled = (n, channels, height // 2, width // 2)
@@ -147,7 +147,7 @@ def max_pool2d_with_window(shape: Shape, layout: Layout, out_layout: Layout) -> 
 def max_unpool2d(shape: Shape, layout: Layout, output_size: tuple[int, int], out_layout: Layout) -> tvm.tirx.PrimFunc:
     """Return the kernel of unpooling by window indices: data, window -> out.
 
-    Where they are codes, the code of zero plus a half comes before the output.
+    Where the data are codes, the code of zero plus a half comes before the output.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def max_unpool2d(shape: Shape, layout: Layout, output_size: tuple[int, int], out
     output_size : (int, int)
         2H and 2W, or one more of either: a row or column of zeros.
     out_layout : Layout
-        Of the output, of the same block and dtype.
+        Layout of the output, of the same block and dtype.
     """
     n, channels, rows, columns = shape
     height, width = output_size

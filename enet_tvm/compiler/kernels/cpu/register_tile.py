@@ -18,7 +18,7 @@ class VectorUnit:
     lanes : int
         float32 values in a register.
     registers : int
-        How many there are.
+        Number of vector registers.
     isa : {"x86", "aarch64"}
         Instruction set.
     """
@@ -77,9 +77,9 @@ def register_tile(
     Parameters
     ----------
     accumulators_per_pixel : int
-        4 where the four phases of a transposed convolution are computed together.
+        Accumulators of each pixel and block: 4 where the four phases of a transposed convolution are computed together.
     multiple : int
-        That `pixels` must be a multiple of, as long as `width` allows it.
+        Number that divides `pixels`, as long as `width` allows it.
     """
     wanted = {16: 1, 8: 2, 4: 4}.get(unit.lanes, 1) if accumulators_per_pixel == 1 else 1
     blocks = max(b for b in range(1, wanted + 1) if channel_blocks % b == 0)

@@ -1,4 +1,4 @@
-"""The templates of CPUs, in the order in which they are asked."""
+"""The templates of CPUs, in the order in which they are tried."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEMPLATES: tuple[type[Template], ...] = (
     MaxPool2DTemplate,
     MaxUnpool2DTemplate,
 )
-"""The first that covers a call makes its kernel."""
+"""Classes of the templates; the first that covers a call makes its kernel."""
 
 
 def cpu_templates(unit: VectorUnit) -> Templates:

@@ -41,28 +41,28 @@ from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes
 
 POINTS = (0.625, 1.5)
-"""What the inputs are interpolated at where there are four outputs, beside 0 and infinity; each with either sign."""
+"""Points of the interpolation where there are four outputs, beside 0 and infinity; each with either sign."""
 
 _TRANSFORM = 8
-"""What the transforms cost for each frequency of a tile and block of channels, in multiplications (measured: 5 to 9)."""
+"""Cost of the transforms for each frequency of a tile and block of channels, in multiplications (measured: 5 to 9)."""
 _MEASURED = {(3, 3): ((16, 32), (8, 16)), (3, 1): ((8, 16),), (1, 3): ((8, 16),)}
 """Lanes and registers of the vector units on which a direct convolution may be replaced, by the filter's rows and columns."""
 _GAIN = 1.2
-"""How many times more a direct convolution must be expected to cost for it to be replaced."""
+"""Factor by which a direct convolution must be expected to cost more for it to be replaced."""
 _MOST_WEIGHT = 16 << 20
 """Bytes of transformed weights, up to four times the plain ones, beyond which neither caches nor artifacts should have them."""
 
 
 @dataclass(frozen=True)
 class WinogradTile:
-    """What is transformed, and what is multiplied at once.
+    """The outputs of a transform, and the tiles that are multiplied at once.
 
     Attributes
     ----------
     rows, columns : {1, 2, 4}
         Outputs of a transform; 1 in the direction in which the filter has one tap, where nothing is transformed.
     tiles : int
-        Whose sums, at all frequencies of a row, are in registers at once.
+        Tiles whose sums, at all frequencies of a row, are in registers at once.
     """
 
     rows: int
@@ -77,7 +77,7 @@ class WinogradTemplate(ConvolutionTemplate):
     Attributes
     ----------
     spec : FusedConv2D
-        Without its layers; one that `runs_winograd`.
+        The convolution, its `layers` left out; one that `runs_winograd`.
     unit : VectorUnit
         Vector registers of the target.
     """
@@ -92,7 +92,7 @@ class WinogradTemplate(ConvolutionTemplate):
 
     @property
     def name(self) -> str:
-        """The operators and shapes of the convolution, and that it is this kernel."""
+        """The operators and shapes of the convolution, with the ending ``_winograd``."""
         return f"{super().name}_winograd"
 
     @property
@@ -196,7 +196,7 @@ def pack_winograd_weight(weight: np.ndarray, attrs: FusedConv2D, tile: WinogradT
     Parameters
     ----------
     weight : ndarray
-        OC x IC x 3 x 3, x 3 x 1 or x 1 x 3.
+        Weights, OC x IC x KH x KW; the filter KH x KW is 3 x 3, 3 x 1 or 1 x 3.
     """
     lanes = attrs.out_layout.block
     if tile.rows == 1:

@@ -38,9 +38,9 @@ class GpuConv2DTemplate(ConvolutionTemplate):
     Attributes
     ----------
     spec : FusedConv2D
-        Without its layers.
+        The convolution, its `layers` left out.
     unit : GpuUnit
-        The GPU.
+        Multiprocessors of the GPU, and the limits of its threads.
     """
 
     unit: GpuUnit
@@ -80,13 +80,13 @@ def conv2d_tile(attrs: FusedConv2D, unit: GpuUnit) -> GpuTile:
 
 
 def _launched(attrs: FusedConv2D, unit: GpuUnit) -> tuple[GpuUnit, int, int, int, int]:
-    """Return what `gpu_tiles` needs to know of a convolution."""
+    """Return the arguments of `gpu_tiles` for a convolution."""
     n, channels, height, width = attrs.out_shape
     return unit, height * width, channels, n, attrs.data_shape[1] * attrs.kernel[0] * attrs.kernel[1]
 
 
 def gpu_operands(given: ConvolutionArguments, packed: np.ndarray, tile: GpuTile) -> list[relax.Expr]:
-    """Return what a convolution with these packed weights is called with."""
+    """Return the arguments of the kernel of a convolution with these packed weights."""
     vectors = [given.bias, *map(known, given.slopes)]
     return [
         given.data,
@@ -202,11 +202,11 @@ class PixelKernel(ABC):
     attrs : FusedConv2D
         The convolution.
     tile : GpuTile
-        Of a thread and of a block.
+        Pixels and channels of a thread, and threads of a block.
     buffers : dict
         The kernel's arguments by name.
     size : (int, int)
-        Height and width of what the threads are laid over.
+        Height and width of the plane that the threads are laid over, in pixels.
     sums : tuple of int
         Shape of the sums of one pixel and channel.
     """

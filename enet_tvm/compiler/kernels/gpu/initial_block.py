@@ -24,7 +24,7 @@ Shape = tuple[int, int, int, int]
 
 _LANES = 4 * WARP
 _LARGEST_GROUP = 16
-"""Output channels of a thread: with all of ENet's 16, each value of the picture is loaded once."""
+"""Most output channels of a thread: with all of ENet's 16, each value of the picture is loaded once."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class GpuInitialBlockTemplate:
     filters : int
         Output channels of its convolution.
     pool : int
-        Window of its pooling.
+        Height and width of the window of its pooling.
     unit : GpuUnit
-        The GPU.
+        Multiprocessors of the GPU, and the limits of its threads.
     """
 
     shape: Shape
@@ -62,7 +62,7 @@ class GpuInitialBlockTemplate:
 
     @property
     def name(self) -> str:
-        """The same for every shape: a network has one."""
+        """Name of the kernel, the same for every shape: a network has one."""
         return "initial_block"
 
     @property

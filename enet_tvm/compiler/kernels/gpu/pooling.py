@@ -30,7 +30,7 @@ class GpuMaxPool2DTemplate(Fixed):
     Attributes
     ----------
     spec : MaxPool2DWithWindow
-        What it computes.
+        The pooling that it computes.
     """
 
     spec: MaxPool2DWithWindow
@@ -48,7 +48,7 @@ class GpuMaxPool2DTemplate(Fixed):
 
     @property
     def name(self) -> str:
-        """The same for every shape."""
+        """Name of the kernel, the same for every shape."""
         return "max_pool2d_with_window"
 
     def kernel(self, point: OnlyPoint) -> tvm.tirx.PrimFunc:
@@ -67,7 +67,7 @@ class GpuMaxUnpool2DTemplate(Fixed):
     Attributes
     ----------
     spec : MaxUnpool2D
-        What it computes.
+        The unpooling that it computes.
     """
 
     spec: MaxUnpool2D
@@ -85,7 +85,7 @@ class GpuMaxUnpool2DTemplate(Fixed):
 
     @property
     def name(self) -> str:
-        """The same for every shape."""
+        """Name of the kernel, the same for every shape."""
         return "max_unpool2d"
 
     def kernel(self, point: OnlyPoint) -> tvm.tirx.PrimFunc:

@@ -1,4 +1,4 @@
-"""The templates of GPUs, in the order in which they are asked."""
+"""The templates of GPUs, in the order in which they are tried."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEMPLATES: tuple[type[Template], ...] = (
     GpuMaxPool2DTemplate,
     GpuMaxUnpool2DTemplate,
 )
-"""The first that covers a call makes its kernel."""
+"""Classes of the templates; the first that covers a call makes its kernel."""
 
 
 def gpu_templates(unit: GpuUnit) -> Templates:

@@ -8,22 +8,23 @@ from dataclasses import dataclass
 from enet_tvm.compiler.kernels.gpu.building import WARP
 
 _THREADS_PER_MULTIPROCESSOR = 512
-"""What hides the latency of memory: 16 warps, each with several independent loads under way."""
+"""Threads that hide the latency of memory: 16 warps, each with several independent loads under way."""
 
 _SHALLOW = 16
 
 
 @dataclass(frozen=True)
 class GpuUnit:
-    """What the tiles depend on.
+    """The figures of a GPU that tiles depend on.
 
     Attributes
     ----------
     multiprocessors : int
-        How many run at the same time.
+        Number of streaming multiprocessors.
     max_registers : int
-        Of 32 bits, that a thread may use.
+        32-bit registers that a thread may use.
     max_threads_per_block : int
+        Threads that a block may have.
     """
 
     multiprocessors: int
@@ -48,7 +49,7 @@ class GpuTile:
     Attributes
     ----------
     pixels : int
-        Of each thread; they lie `lanes` apart, so that neighbouring threads have neighbouring pixels.
+        Pixels of each thread; they lie `lanes` apart, so that neighbouring threads have neighbouring pixels.
     channels : int
         Output channels of each thread.
     lanes : int
@@ -68,7 +69,7 @@ class GpuTile:
         return self.pixels * self.channels
 
     def channel_groups(self, channels: int) -> int:
-        """Return the threads it takes for all the channels."""
+        """Return how many threads it takes, side by side, for all the channels."""
         return -(-channels // self.channels)
 
     def padded_channels(self, channels: int) -> int:
@@ -100,10 +101,10 @@ def gpu_tiles(
     Parameters
     ----------
     depth : int
-        Products in each sum. Of few, the compiler unrolls the loop over them altogether: every load is then under way at
-        once, and takes a register.
+        Products in each sum. Where they are few, the compiler unrolls the loop over them altogether: every load is then under
+        way at once, and takes a register.
     accumulators_per_pixel : int
-        4 where the four phases of a transposed convolution are computed together.
+        Sums of each pixel and channel: 4 where the four phases of a transposed convolution are computed together.
     """
 
     def threads(shape: tuple[int, int]) -> int:
@@ -130,7 +131,7 @@ def gpu_tiles(
 
 
 def _launch(unit: GpuUnit, pixels: int, channels: int, of: int) -> GpuTile:
-    """Return the launch of threads of so many pixels, and channels of so many."""
+    """Return the launch whose threads compute `pixels` x `channels` each, out of `of` channels in all."""
     groups = -(-of // channels)
     # 128 threads make a block, or 256 where that lets all the channels of a pixel share one: they read the same pixels.
     most_groups = min(8, unit.max_threads_per_block // WARP)

@@ -36,9 +36,9 @@ class GpuTransposedTemplate(ConvolutionTemplate):
     Attributes
     ----------
     spec : FusedConv2D
-        Without its layers.
+        The convolution, its `layers` left out.
     unit : GpuUnit
-        The GPU.
+        Multiprocessors of the GPU, and the limits of its threads.
     """
 
     unit: GpuUnit
@@ -78,7 +78,7 @@ def transposed_tile(attrs: FusedConv2D, unit: GpuUnit) -> GpuTile:
 
 
 def _launched(attrs: FusedConv2D, unit: GpuUnit) -> tuple[GpuUnit, int, int, int, int, int]:
-    """Return what `gpu_tiles` needs to know of a convolution."""
+    """Return the arguments of `gpu_tiles` for a convolution."""
     n, inputs, height, width = attrs.data_shape
     return unit, height * width, attrs.out_shape[1], n, inputs * attrs.kernel[0] * attrs.kernel[1] // 4, 4
 
