@@ -21,14 +21,17 @@ from collections.abc import Mapping
 from typing import Final
 
 PICTURES: Final[Mapping[str, float]] = {"float32": 0.9999, "bfloat16": 0.99, "int8": 0.97}
-"""Least share of pixels with PyTorch's label on pictures, by what the network computes in.
+"""Least share of pixels with PyTorch's label on pictures, by the dtype that the network computes in.
 
 Rounding alone moves none in float32 but near-ties; shorter numbers move borders between classes by a pixel here and there.
-Said by ``verify`` (unless --min-agreement says another), the demo, and the judge of tuning.
+The limit of ``verify`` (unless --min-agreement says another), of the demo, and of the judge of tuning.
 """
 
 PICTURES_MIOU: Final[Mapping[str, float]] = {"float32": 0.0001, "bfloat16": 0.002, "int8": 0.01}
-"""Largest distance of the two mean IoU, where pictures have labels: what the pixels that may differ do to the result."""
+"""Largest difference of the two mean IoUs, where pictures have labels, by the dtype that the network computes in.
+
+This is what the pixels that may differ do to the result.
+"""
 
 NOISE: Final[Mapping[str, float]] = {"float32": 0.9999, "bfloat16": 0.97, "int8": 0.9}
 """Least share of pixels with PyTorch's label on a random input, for a runner of ``bench`` whose speed is to count.
@@ -45,7 +48,7 @@ labels in bfloat16; in int8 sums are exact.
 """
 
 LOGIT_TOLERANCE: Final = 1e-3
-"""Of the largest logit: by how much each logit of a pixel may differ, for the pixel to agree by `SEGNET` and `EXPORT`."""
+"""Largest difference of each logit of a pixel that agrees by `SEGNET` and `EXPORT`, as a share of the largest logit."""
 
 SEGNET: Final = 0.97
 """Least share of pixels with PyTorch's logits on a random input, for ENet and SegNet beside each other in float32.

@@ -1,4 +1,4 @@
-"""What a device loads: a directory with one compiled library and a manifest that says what it is of.
+"""What a device loads: a directory with one compiled library and a manifest that describes it.
 
 The compiler's side calls `write_artifact`; the runtime's side calls `check_artifact` before it loads anything.
 Nothing here imports a compiler, PyTorch or TVM.
@@ -23,7 +23,7 @@ from enet_tvm.files import atomic_directory, check_place, read_json, sha256
 from enet_tvm.normalisation import Channel, Mean, Std
 
 SCHEMA_VERSION: Final = 1
-"""Goes up whenever a manifest of the release before can no longer be read."""
+"""Version of the manifest's format, raised whenever a manifest of the release before can no longer be read."""
 
 MANIFEST_NAME = "manifest.json"
 LIBRARY_NAME = "enet.so"
@@ -55,7 +55,7 @@ class InputInfo(_Part):
     Attributes
     ----------
     shape : tuple of int
-        N, C, H, W.
+        Shape of the input: N, C, H, W.
     mean, std : tuple of float
         Normalisation per RGB channel of pictures scaled to 0..1, ``(x - mean) / std``: finite, and no std is zero or less.
     """
@@ -68,7 +68,7 @@ class InputInfo(_Part):
 
 
 class OutputInfo(_Part):
-    """The output of the compiled function: logits, N x classes x H x W, or labels, N x H x W."""
+    """The output of the compiled function: logits, N x classes x H x W float32, or labels, N x H x W uint8."""
 
     shape: Shape4 | Annotated[tuple[Extent, Extent, Extent], AfterValidator(_of_a_size)]
     dtype: Literal["float32", "uint8"] = "float32"
@@ -76,7 +76,7 @@ class OutputInfo(_Part):
 
     @property
     def labels(self) -> bool:
-        """Whether these are labels."""
+        """Whether the output is labels rather than logits."""
         return self.layout == "NHW"
 
     @model_validator(mode="after")
@@ -100,7 +100,7 @@ class TargetInfo(_Part):
     architecture : str
         Instruction set, as uname spells it.
     device : {"cpu", "cuda"}
-        What the kernels run on; on a GPU, the processor launches them.
+        Kind of processor that the kernels run on; on a GPU, the CPU launches them.
     """
 
     name: str
@@ -112,7 +112,7 @@ class TargetInfo(_Part):
 
 
 class Versions(_Part):
-    """Versions of what made the artifact."""
+    """Versions of the software that made the artifact."""
 
     enet_tvm: str
     apache_tvm: str
@@ -137,15 +137,15 @@ class OutputLayout(_Part):
     Attributes
     ----------
     shape : tuple of int
-        Of the buffer as it is.
+        Shape of the buffer as it lies in memory, blocks and padding included.
     block : int
         Channels that lie innermost, as in NCHW16c; 1 for NCHW.
     pad : int
         Columns of zeros at each end of a row.
     dtype : str
-        Of an element; where several fit, they are stored in words of 32 bits, the first in the lowest bits.
+        Type of an element; types below 32 bits are stored several to a 32-bit word, the first in the lowest bits.
     scale, zero : float, int
-        What codes of a byte mean: ``scale * (code - zero)``; "int8" stores them less 128.
+        Scale and zero point of 8-bit codes, which mean ``scale * (code - zero)``; "int8" stores them less 128.
     """
 
     shape: tuple[int, ...]
@@ -162,15 +162,15 @@ class Kernel(_Part):
     Attributes
     ----------
     name : str
-        Function in the library.
+        Name of the function in the library.
     ops : tuple of str
         Operators fused into it, in order.
     layers : tuple of str
         Modules of the network that it computes; empty when unknown.
     output_layout : OutputLayout or None
-        Layout of what it writes, its last argument; None when unknown.
+        Memory layout of its output, its last argument; None when unknown.
     flops, bytes : int
-        Floating-point operations of its convolution (0 if it has none), and bytes that it must at least move.
+        Floating-point operations of its convolution (0 if it has none), and least number of bytes that it must move.
     """
 
     name: str
@@ -182,18 +182,18 @@ class Kernel(_Part):
 
 
 class DeviceKernel(_Part):
-    """What a kernel takes of a GPU, as the assembler of its architecture found it.
+    """Resources of a GPU that a kernel takes, as the assembler of its architecture found them.
 
     Attributes
     ----------
     name : str
-        Of its entry in the device code.
+        Name of its entry in the device code.
     registers : int
-        Of 32 bits, per thread.
+        Number of 32-bit registers per thread.
     spill_bytes, stack_bytes : int
-        Registers moved to memory, and local memory, per thread.
+        Bytes of registers written to memory and read back, and bytes of local memory, per thread.
     shared_bytes : int
-        Shared memory, per block.
+        Bytes of shared memory per block.
     """
 
     name: str
@@ -209,11 +209,11 @@ class DeviceReport(_Part):
     Attributes
     ----------
     arch : str
-        The architecture, such as ``sm_53``; newer ones run it too.
+        Architecture that it was compiled for, such as ``sm_53``; newer ones run it too.
     ptx : str
-        The PTX ISA that the driver must know.
+        Version of the PTX ISA that the driver must know.
     kernels : tuple of DeviceKernel
-        By name.
+        Resources of each kernel, sorted by name.
     """
 
     arch: str
@@ -238,15 +238,15 @@ class LibraryReport(_Part):
     machine : str
         Instruction set, as uname spells it.
     needed : tuple of str
-        Shared libraries that it names.
+        Shared libraries that it is linked against.
     glibc : str or None
         The newest version of the C library that it asks for; None if it asks for nothing.
     size : int
-        In bytes.
+        Size of the file in bytes.
     exported_kernels : int
-        Functions that TVM's loader can look up.
+        Number of kernels that TVM's loader can look up.
     device : DeviceReport or None
-        Of the code for a GPU; None for a library that runs on the processor.
+        Report on the code for a GPU; None for a library that runs on the processor.
     """
 
     machine: str
@@ -271,11 +271,11 @@ class TuningInfo(_Part):
     log : str
         Target and directory of the log.
     kernels, of : int
-        Distinct kernels that it knew, of how many.
+        Number of distinct kernels that the log chose for, and number of those that the compilation asked for.
     threads : int
-        That the log was measured with.
+        Number of threads that the log was measured with.
     date : str
-        When it was made, as ISO 8601.
+        Date and time of the log, in ISO 8601.
     """
 
     log: str
@@ -286,12 +286,12 @@ class TuningInfo(_Part):
 
 
 class Manifest(_Part):
-    """What an artifact is of; written beside the library as ``manifest.json``.
+    """Description of an artifact, written beside the library as ``manifest.json``.
 
     Attributes
     ----------
     schema_version : int
-        See `SCHEMA_VERSION`.
+        Version of the manifest's format, `SCHEMA_VERSION`.
     network : str
         Name of the network.
     classes : tuple of str
@@ -301,11 +301,11 @@ class Manifest(_Part):
     input, output : InputInfo, OutputInfo
         Signature of the compiled function ``main``.
     target, versions, hashes : TargetInfo, Versions, Hashes
-        What it was compiled for, by what, from what.
+        Target that it was compiled for, versions of what compiled it, and hashes of weights and library.
     kernels : tuple of Kernel
         The launches of one forward pass, in order.
     kernel_count : int
-        Their number.
+        Number of launches of one forward pass.
     command : str
         Command line that made the artifact.
     weights : str
@@ -313,11 +313,11 @@ class Manifest(_Part):
     library : str
         File name of the library in the artifact's directory.
     library_report : LibraryReport or None
-        What it asks of the system that loads it; None where nobody looked.
+        Requirements of the library on the system that loads it; None where the library was not inspected.
     dtype : {"float32", "bfloat16", "int8"}
-        In what it computes between its first and its last layer.
+        Data type that it computes in between its first and its last layer.
     tuning : TuningInfo or None
-        What chose its kernels; None for the defaults.
+        Tuning log that chose its kernels; None for the defaults.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -385,18 +385,18 @@ def write_artifact(
     Parameters
     ----------
     directory : str or Path
-        Where to write; an artifact that is there is replaced.
+        Directory of the artifact; one that is there is replaced.
     manifest : Manifest
         Complete but for ``hashes.library`` and ``library_report``, which are filled in here.
     save_library : callable
         Writes the shared library to the path it is given, such as ``executable.export_library``.
     inspect : callable, optional
-        Looks at the library at the path it is given and raises if it does not serve: nothing is left behind then.
+        Inspects the library at the path it is given, and raises if it cannot be used: nothing is left behind then.
 
     Returns
     -------
     Manifest
-        As written.
+        The manifest as written, hash and report filled in.
 
     Raises
     ------
@@ -469,7 +469,7 @@ def check_artifact(directory: str | Path) -> Manifest:
     Raises
     ------
     UserError
-        At the first thing that does not fit.
+        When one of these checks fails; the first failure is the message.
     """
     directory = Path(directory).expanduser()
     manifest = read_manifest(directory)

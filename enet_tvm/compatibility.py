@@ -27,9 +27,9 @@ class Requirements:
     cpu_features : collection of str
         Instruction-set extensions, spelt as in ``/proc/cpuinfo``.
     device : {"cpu", "cuda"}
-        What its kernels run on.
+        Kind of processor that its kernels run on.
     versions : mapping of str to str
-        Versions of the distributions of TVM's stack by name: exactly these.
+        Exact versions that it needs of TVM's stack, by name of the distribution.
     """
 
     architecture: str
@@ -53,7 +53,7 @@ class Machine:
     cpu_features : frozenset of str or None
         Instruction-set extensions of all its processors.
     versions : mapping of str to str
-        Installed versions of distributions of TVM's stack.
+        Installed versions of TVM's stack, by name of the distribution.
     missing_gpu : callable
         Returns why a GPU cannot be used, in a clause; None if one can. Called for a library that needs one alone.
     """
@@ -84,7 +84,7 @@ class Mismatch:
     Attributes
     ----------
     kind : {"versions", "architecture", "cpu_features", "device"}
-        In what.
+        Kind of requirement that the machine does not meet.
     needed : str
         What the library needs and the machine lacks: ``apache-tvm 0.27.0``, ``aarch64``, ``avx2, fma`` or ``cuda``.
     found : str

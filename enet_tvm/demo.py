@@ -35,27 +35,27 @@ if TYPE_CHECKING:
     from torch import nn
 
 STREETS = 8
-"""Drawn streets on which parity is proven."""
+"""Number of drawn streets on which parity is proven."""
 
 _STREET = 6
-"""The drawn street that is segmented for people to look at: it has something of most classes."""
+"""Index of the drawn street that is segmented for people to look at: it shows most classes."""
 
 
 def run(weights: Path, size: Size, output: Path, picture: Path | None, seconds: float, console: Console) -> bool:
-    """Do the main job, saying what is done.
+    """Compile the network, segment a picture, prove parity with PyTorch and time both, with results on the console.
 
     Parameters
     ----------
     weights : Path
         Weights file.
     size : Size
-        Of the network's input.
+        Width and height of the network's input.
     output : Path
         Directory for the artifact, ``overlay.png``, the drawn street as ``picture.png``, and ``verify.json``.
     picture : Path or None
-        What to segment; None for a drawn street.
+        Picture file to segment; None for a drawn street.
     seconds : float
-        How long to measure.
+        Duration of the timing.
 
     Returns
     -------
@@ -114,12 +114,12 @@ def next_commands(output: Path, picture: Path | None = None) -> list[tuple[str, 
     output : Path
         Directory of the demo's results.
     picture : Path or None
-        What the demo segmented; None for the drawn street, which it leaves there.
+        Picture that the demo segmented; None for the drawn street, which lies in `output`.
 
     Returns
     -------
     list of (str, str)
-        Why, and a command for a shell in this directory.
+        Purpose of each command, and the command for a shell in this directory.
     """
     script = Path(sys.executable).with_name("enet-tvm")
     program = [sys.executable, "-m", "enet_tvm"]

@@ -1,4 +1,4 @@
-"""Files: writes that leave what was there before when they fail, and reads of JSON and TOML that end in a sentence."""
+"""Files: writes that leave what was there before when they fail, and reads of JSON and TOML whose errors are sentences."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def check_place(path: str | Path) -> None:
     Raises
     ------
     UserError
+        When the nearest existing parent of `path` is a file.
     """
     path = Path(path)
     found = next((parent for parent in path.absolute().parents if parent.exists()), None)
@@ -56,7 +57,7 @@ def umask() -> int:
 
 
 def _destination(path: Path) -> Path | int:
-    """Return where a write to `path` goes: links are followed, and an open file of this process is its number.
+    """Return where a write to `path` goes, links followed: a path, or the descriptor of an open file of this process.
 
     The last link may lead to nothing yet. ``/dev/stdout`` and ``/dev/fd/N`` are links to what the process has open; who opens
     such a file once more begins at its start, or cannot open it at all if it is a socket.
@@ -224,11 +225,11 @@ def read_json(path: str | Path, remedy: str, most: int = _MOST_JSON_BYTES) -> An
     Parameters
     ----------
     path : str or Path
-        UTF-8, with or without a byte-order mark.
+        JSON file in UTF-8, with or without a byte-order mark.
     remedy : str
-        What to do when it is not readable: the second half of the sentence.
+        Advice for a file that is not readable: the second half of the error's sentence.
     most : int
-        Bytes that it may have; 16 MiB by default.
+        Largest size of the file in bytes; 16 MiB by default.
 
     Raises
     ------
@@ -247,9 +248,9 @@ def read_toml(path: str | Path, remedy: str) -> tuple[dict[str, Any], str]:
     Parameters
     ----------
     path : str or Path
-        UTF-8, with or without a byte-order mark, of at most 64 KiB.
+        TOML file in UTF-8, with or without a byte-order mark, of at most 64 KiB.
     remedy : str
-        What to do when it is not readable: the second half of the sentence.
+        Advice for a file that is not readable: the second half of the error's sentence.
 
     Raises
     ------
@@ -272,7 +273,7 @@ def parse_json(text: str) -> Any:
     Raises
     ------
     ValueError
-        With a reason that fits in parentheses.
+        When the text is not such JSON; the message fits in parentheses.
     """
     if not text.strip():
         raise ValueError("it is empty")
@@ -299,7 +300,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        With a reason that fits in parentheses.
+        When the text is not such TOML; the message fits in parentheses.
     """
     if _LONG_KEY.search(text):  # over which tomllib takes a time that grows with the square of its length
         raise ValueError(_TOO_DEEP)

@@ -26,7 +26,7 @@ def cpu_features(cpuinfo: str | Path = "/proc/cpuinfo") -> frozenset[str]:
     Parameters
     ----------
     cpuinfo : str or Path
-        What the kernel says of the processors; x86 has ``flags`` lines, ARM has ``Features``.
+        File in which the kernel describes the processors; x86 has ``flags`` lines, ARM has ``Features``.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def usable_cpus() -> list[int]:
 
 _BLANKS = " \t\n\r\v\f"
 MOST_THREADS = 1024
-"""That ``TVM_NUM_THREADS`` may ask for."""
+"""Largest number of threads that ``TVM_NUM_THREADS`` may ask for."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class ThreadCount:
     Attributes
     ----------
     threads : int
-        At least 1.
+        Number of threads to use, at least 1.
     processors : int
-        That the machine has.
+        Number of processors of the machine.
     why : str
-        What makes them fewer than the processors; empty when nothing does.
+        Reason why there are fewer threads than processors; empty when there are not.
     """
 
     threads: int
@@ -79,7 +79,7 @@ class ThreadCount:
 
 
 def default_threads(root: str | Path = "/") -> ThreadCount:
-    """Return how many threads to use where nobody says it.
+    """Return how many threads to use where the user names no number.
 
     They are as many as the processors that the process may run on, or as its control group's CPU quota is worth, rounded
     down: a pool of one thread more than the quota pays for is stopped in the middle of a forward pass, in every period.
@@ -89,7 +89,7 @@ def default_threads(root: str | Path = "/") -> ThreadCount:
     Parameters
     ----------
     root : str or Path
-        Where ``proc`` and the control groups are looked for.
+        Directory below which ``proc`` and the control groups are looked for.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def default_threads(root: str | Path = "/") -> ThreadCount:
 
 
 def tvm_num_threads() -> int | None:
-    """Return the number in the environment's ``TVM_NUM_THREADS``; None when it is not set.
+    """Return the number of threads in the environment's ``TVM_NUM_THREADS``; None when it is not set.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def cpu_quota(root: str | Path = "/") -> float | None:
     Parameters
     ----------
     root : str or Path
-        Where ``proc`` and the control groups are looked for.
+        Directory below which ``proc`` and the control groups are looked for.
     """
     root = Path(root)
     groups = _control_groups(_text(root / "proc/self/cgroup"))

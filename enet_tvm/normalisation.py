@@ -1,4 +1,4 @@
-"""What a file may say of colours and of the normalisation of pictures: bounds within which float32 gives numbers."""
+"""Types of colours and of the normalisation of pictures in files, with bounds within which float32 gives numbers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 from pydantic import Field
 
 Channel = Annotated[int, Field(ge=0, le=255)]
-"""One of a colour's red, green and blue."""
+"""Value of one of a colour's channels red, green and blue."""
 
 Mean = Annotated[float, Field(ge=-1e6, le=1e6)]
-"""Of one channel of pictures scaled to 0..1; NaN and infinity are outside the bounds."""
+"""Mean of one channel of pictures scaled to 0..1; NaN and infinity are outside the bounds."""
 
 Std = Annotated[float, Field(ge=1e-6, le=1e6)]
-"""By which one channel is divided: neither zero nor less, NaN nor infinity."""
+"""Standard deviation, by which one channel is divided: neither zero nor less, NaN nor infinity."""

@@ -28,7 +28,7 @@ def search_roots() -> list[Path]:
 def find_file(path: str | Path) -> Path:
     """Return an existing file: as given, or, if relative, as shipped with the package.
 
-    A shipped file is taken whatever the working directory holds under its name; where that is another, it is said once.
+    A shipped file is taken whatever the working directory holds under its name; a warning says so once if that differs.
 
     Raises
     ------
@@ -50,14 +50,14 @@ def name_of(path: str | Path) -> str:
 
 
 def say_if_left_alone(taken: Path) -> None:
-    """Say it where a shipped file is taken and the working directory has another of its name."""
+    """Warn when a shipped file is taken and the working directory holds another one of its name."""
     other = Path(name_of(taken))
     if _is_shipped(taken) and other.is_file() and not filecmp.cmp(other, taken, shallow=False):
         _say(f"{other} of this directory is left alone, the file of that name that is shipped is taken; name yours to take it")
 
 
 def say_if_hidden(taken: Path) -> None:
-    """Say it where a file of the working directory is taken and hides another of its name that is shipped."""
+    """Warn when a file of the working directory is taken and hides another one of its name that is shipped."""
     if not taken.is_relative_to(Path.cwd()):
         return
     name = taken.relative_to(Path.cwd())
@@ -72,5 +72,5 @@ def _is_shipped(path: Path) -> bool:
 
 @cache
 def _say(sentence: str) -> None:
-    """Say a sentence once in a process, on stderr unless a program that uses the package says otherwise."""
+    """Log a warning once in a process, on stderr unless a program that uses the package says otherwise."""
     _LOG.warning(sentence)

@@ -22,7 +22,7 @@ class Size(NamedTuple):
 
 
 DEFAULT_SIZE = Size(640, 360)
-"""Of the input when neither a user nor a target says it: the size of the paper's first figures."""
+"""Size of the input when neither a user nor a target gives one: that of the paper's first figures."""
 
 
 def parse_size(text: str) -> Size:

@@ -9,9 +9,9 @@ def printable(text: str, longest: int | None = None, keep: str = "") -> str:
     Parameters
     ----------
     text : str
-        Such as the name of a device at a tracker, which anybody may have chosen.
+        Text to show, such as the name of a device at a tracker, which anybody may have chosen.
     longest : int or None
-        Characters after which it is cut off, with an ellipsis.
+        Number of characters after which it is cut off, with an ellipsis; None for no limit.
     keep : str
         Characters that stay as they are whatever they do, such as a line feed.
     """

@@ -1,5 +1,6 @@
 """Comparing runners on the same inputs: are the results the same, and how fast is each.
 
-The rooms, in the order that data takes: `machine` (what is computed on), `runners` (what computes), `measure` (how fast, and at
-what cost), `report` (how it is told). `comparison` leads through them, `plan` says what is to be run.
+The subpackages, in the order of the data: `machine` (the hardware and its state), `runners` (the network in each runtime),
+`measure` (latency, memory, energy), `report` (tables, pages, JSON). `plan` turns the user's options into workloads, and
+`comparison` takes each of them through all four.
 """

@@ -27,32 +27,32 @@ from enet_tvm.targets import TargetSpec
 from enet_tvm.version import __version__, stack_versions
 
 PAPER = {"faster": 18, "fewer_flops": 75, "fewer_parameters": 79}
-"""What the paper's abstract claims; the speed is the most that it saw (640x360 on a Jetson TX1)."""
+"""Ratios of SegNet to ENet that the paper's abstract claims; the speed is the largest measured (640x360 on a Jetson TX1)."""
 
 _ROUNDS = 10
-"""Least calls of each network: one of SegNet takes seconds on a small machine."""
+"""Least number of calls of each network: one of SegNet takes seconds on a small machine."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One network's figures.
+    """The figures of one network.
 
     Attributes
     ----------
     network : str
-        Its name.
+        Name of the network.
     weights : str
-        The file they are from, or "random": the time of a forward pass does not depend on them.
+        Weights file, or "random": the time of a forward pass does not depend on the weights.
     classes : int
-        Output channels.
+        Number of output channels.
     parameters, flops : int
-        As `enet_tvm.networks.summary` counts.
+        Number of parameters, and floating-point operations of a forward pass, as `enet_tvm.networks.summary` counts them.
     kernels : int
-        Launches of a forward pass.
+        Number of kernel launches of a forward pass.
     agreement : float
-        Share of pixels with PyTorch's logits, on one random picture.
+        Share of pixels with PyTorch's logits, on one random input.
     latency : Latency
-        Of a forward pass.
+        Times of a forward pass.
     """
 
     network: str
@@ -86,11 +86,11 @@ class BaselineComparison:
     Attributes
     ----------
     size : Size
-        Of the picture.
+        Width and height of the input.
     threads : int
-        Of both.
+        Number of threads of each network.
     target : str
-        What both were compiled for.
+        Name of the target that both were compiled for.
     enet, segnet : Side
     """
 
@@ -152,21 +152,21 @@ def compare_with_segnet(
     Parameters
     ----------
     weights : Path
-        Of ENet.
+        Weights file of ENet.
     segnet_weights : Path or None
-        Of SegNet; None for random ones of as many classes.
+        Weights file of SegNet; None for random weights of as many classes.
     size : Size
-        Of the input; at least 32x32.
+        Width and height of the input; at least 32x32.
     target : TargetSpec
-        What to compile for; this machine must be able to run it.
+        Target to compile for; this machine must be able to run it.
     threads : int
-        Of the compiled networks.
+        Number of threads of the compiled networks.
     directory : Path
-        For the artifacts.
+        Directory for the artifacts.
     seconds : float
-        How long to measure, warm-up aside; ten calls of each at least.
+        Duration of the timing, warm-up aside; each network is called ten times at least.
     report : callable
-        Told what is being done.
+        Called with a clause on each step.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Comparing runners: parity first, then latency, alternating in one run, then what each takes by itself."""
+"""Comparing runners: parity first, then latency, alternating in one run, then memory, throughput and energy of each alone."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from enet_tvm.networks.summary import summarise
 from enet_tvm.targets import load_target
 
 REFERENCE = "torch"
-"""The runner whose logits the others' are judged by."""
+"""Name of the runner whose logits the others are compared with."""
 
 
 @dataclass
 class _Opened:
-    """A runner that is ready, and what was noted of it so far."""
+    """A runner that is ready, and what was measured of it so far."""
 
     runner: Runner
     output: NDArray[np.float32]
@@ -72,16 +72,16 @@ def compare(
     names : sequence of str
         Keys of `RUNNERS`; the reference is opened in any case.
     workload : Workload
-        What to run.
+        Network, input size and threads that each runner runs.
     seconds : float
-        How long to measure, warm-up aside.
+        Duration of the timing, warm-up aside.
     streams : sequence of int
-        Numbers of independent instances whose throughput is wanted; each is measured for a quarter of `seconds`. None of
-        them leaves out memory and energy as well, all of which take new processes.
+        Numbers of independent instances whose throughput is wanted; each is measured for a quarter of `seconds`. An empty
+        sequence leaves out memory and energy as well, all of which take new processes.
     command : str
         The command line, for the record.
     report : callable
-        Told what is being done.
+        Called with a clause on each step.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def compare(
 
 
 def _watch_gpu(stack: contextlib.ExitStack, timed: Mapping[str, _Opened]) -> tuple[NvidiaGpu | None, tuple[str, ...]]:
-    """Return this machine's GPU if a runner computes there, and sentences on what of it is not measured."""
+    """Return this machine's GPU if a runner computes there and NVML knows it, and sentences on what is not measured."""
     if not any(each.runner.on_gpu for each in timed.values()) or any(map(is_gpu, SystemFiles().find("/sys/class/devfreq/*"))):
         return None, ()  # a Jetson's is among the kernel's files, and NVML does not know it
     try:
@@ -180,7 +180,7 @@ def _watch_gpu(stack: contextlib.ExitStack, timed: Mapping[str, _Opened]) -> tup
 
 
 def _roofline(here: Sequence[_Opened], workload: Workload, gpu: NvidiaGpu | None) -> tuple[Roofline | None, str]:
-    """Return the limit of what was timed on this machine, or else of what the target promises, and its source."""
+    """Return the roofline of the processor or GPU timed here, or else the one that the target promises, and its source."""
     if any(each.runner.on_gpu for each in here):
         return gpu_roofline(gpu, load_target(workload.target).roofline)
     if here:

@@ -1,4 +1,4 @@
-"""What a benchmark is to run, from what its user said."""
+"""The runners and workloads of a benchmark, from the options of its user."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class BenchMatrix:
     ----------
     runners : tuple of str
     workloads : tuple of Workload
-        One for each size and number of threads.
+        One workload for each size and number of threads.
     streams : tuple of int
-        Numbers of streams; empty for no footprints.
+        Numbers of independent instances to run side by side; empty for no footprints.
     """
 
     runners: tuple[str, ...]
@@ -48,7 +48,7 @@ def plan_workloads(
     key: str | None = None,
     streams: str = "1",
 ) -> BenchMatrix:
-    """Fill in what was not said.
+    """Return the runners and workloads of a benchmark, with defaults for all options that were not given.
 
     Without runners, ours and its peers on this machine are run, those on its GPU where ours is compiled for one, or with a
     tracker the one on the device; an artifact brings its size, its weights and its target; otherwise the target is this

@@ -62,5 +62,5 @@ def command(
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """Return at most `most` of `count` places, evenly spread."""
+    """Return at most `most` of the indices below `count`, evenly spread."""
     return sorted({round(k * (count - 1) / max(1, min(most, count) - 1)) for k in range(min(most, count))})

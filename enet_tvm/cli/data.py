@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from enet_tvm.data.statistics import DataStatistics
 
 SHOWN = 20
-"""Problems that are printed; a file takes all of them."""
+"""Number of problems that are printed; the file of --json has all of them."""
 
 app = typer.Typer(no_args_is_help=True, help="Data sets: describe your own, draw one, statistics, checks.")
 

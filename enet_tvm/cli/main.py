@@ -17,7 +17,7 @@ VERBS = (
     *("info", "data", "train", "evaluate", "fit-bias", "import-weights", "export", "calibrate", "tune", "compile", "targets"),
     *("run", "live", "verify", "profile", "bench", "plot", "device"),
 )
-"""Each names a module of this package with a function `command`, or an `app` of several; heavy imports happen inside."""
+"""Verbs: each names a module of this package with a function `command`, or an `app` of several; heavy imports happen inside."""
 
 
 def _version(value: bool) -> None:

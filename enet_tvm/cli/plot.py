@@ -12,7 +12,7 @@ app = typer.Typer(no_args_is_help=True, help="Pictures of what a network has lea
 
 @app.callback()
 def root() -> None:
-    """Keep the name of the one picture that there is a word of the command line."""
+    """Keep `prelu` a subcommand where this app runs by itself: typer would make an only command the whole of it."""
 
 
 @app.command("prelu")

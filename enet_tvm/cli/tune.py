@@ -159,7 +159,7 @@ def _shown(console: Console) -> Any:
 
 
 def _gains(progress: Progress, count: int = 2) -> str:
-    """Return the kernels that gained most."""
+    """Return the kernels that gained most, with microseconds before and after, in words."""
     ranked = sorted(progress.best, key=lambda item: item[2] / item[1])
     return ", ".join(f"{name} {old:.0f} -> {new:.0f} us" for name, old, new in ranked[:count] if new < 0.98 * old)
 

@@ -1,4 +1,4 @@
-"""The network before it is tuned: what there is to tune in it, and what each of that takes."""
+"""The network before it is tuned: the tasks in it, and the time of each."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Baseline:
     Attributes
     ----------
     tasks : sequence of Task
-        Kernels of templates, in the order of their first launch.
+        Tasks of template kernels, in the order of their first launch.
     generic : sequence of GenericTask
-        Functions that no template made.
+        Tasks of functions that no template made.
     launch_seconds : sequence of float
-        What each launch of a forward pass takes.
+        Duration of each launch of a forward pass, in launch order.
     seconds : float
-        What a forward pass takes.
+        Duration of a forward pass.
     compile_seconds : float
-        What compiling the network took.
+        Duration of compiling the network.
     """
 
     tasks: Sequence[Task]
@@ -34,11 +34,11 @@ class Baseline:
 
     @property
     def keys(self) -> set[str]:
-        """The keys of all that there is to tune."""
+        """The keys of all tasks."""
         return {task.key for task in self.tasks} | {task.key for task in self.generic}
 
     def seconds_of(self, task: Task | GenericTask) -> float:
-        """Return what all launches of a task take in a forward pass."""
+        """Return the seconds that all launches of a task take in a forward pass."""
         return sum(self.launch_seconds[place] for place in task.launches)
 
     def share_of(self, task: Task | GenericTask) -> float:

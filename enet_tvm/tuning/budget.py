@@ -1,4 +1,4 @@
-"""How many trials a session makes, how they are shared out, and when it must come to its end."""
+"""The number of trials of a session, their division among the tasks, and the time at which it must end."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from dataclasses import dataclass
 from enet_tvm.tuning.baseline import Baseline
 
 COMPARISON_SECONDS = 8.0
-"""How long the network is measured with and without the log."""
+"""Seconds for which the network is measured with and without the log, in turns."""
 
 _GENERIC_TRIALS = 48
-"""Schedules of a function without a template that are worth measuring."""
+"""Largest number of schedules of a function without a template that are worth measuring."""
 _LEAST_SHARE = 0.01
-"""Share of a forward pass below which such a function is left as it is."""
+"""Share of a forward pass up to which such a function is left as it is."""
 _SECONDS_OF_TRIAL = 0.35
 _SECONDS_OF_RUN = 0.12
-"""Guesses at what a trial takes, and timing its kernel alone, until some were made."""
+"""First estimates of the seconds of a trial, and of timing its kernel alone, until some were made."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How a session goes about its trials.
+    """Sizes of a session's rounds of trials, and of its contest.
 
     Attributes
     ----------
     round : int
-        Trials between two writes: a killed session loses at most so many, some ten seconds.
+        Number of trials of a round, after which they are written down: a killed session loses one, some ten seconds.
     turns : int
-        Of the contest.
+        Number of turns of the contest.
     finalists : int
-        Points of each kernel that meet the default in the contest: one sample of each decides nothing.
+        Number of points of each kernel that meet the default in the contest: one sample of each decides nothing.
     """
 
     round: int = 32
@@ -40,25 +40,25 @@ class Effort:
 
 
 class Budget:
-    """Trials and time.
+    """The trials and the time that a session has, and estimates of what is left of them.
 
     Parameters
     ----------
     trials : int or None
-        To be made in all, those of earlier sessions included; None for as many as time allows.
+        Number of trials to have made in the end, those of earlier sessions included; None for as many as time allows.
     minutes : float or None
-        From now until the log is to be written; None for as long as the trials take.
+        Time from now until the log is to be written; None for as long as the trials take.
     effort : Effort
-        How trials are made.
+        Sizes of rounds and of the contest.
     clock : callable
-        Time in seconds.
+        Returns the time in seconds.
 
     Attributes
     ----------
     points : int
-        Points of templates to have measured in all; there after `share_out`.
+        Number of template points to have measured in the end; 0 before `share_out`.
     schedules : dict of str to int
-        The same of functions without a template, by key of the task.
+        Number of schedules to have measured of each function without a template, by task key; empty before `share_out`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Budget:
         self.schedules: dict[str, int] = {}
 
     def share_out(self, baseline: Baseline) -> None:
-        """Give functions without a template a share of the trials as of the time, and the points of templates the rest."""
+        """Divide the trials: functions without a template get their share of a forward pass, template points the rest."""
         points = sum(len(task.points) for task in baseline.tasks)
         budget = self._asked or points + _GENERIC_TRIALS * len(baseline.generic)
         shares = {task.key: baseline.share_of(task) for task in baseline.generic}
@@ -89,7 +89,7 @@ class Budget:
 
     @property
     def trials(self) -> int:
-        """Trials to have made in all."""
+        """Number of trials to have made in the end, of points and of schedules."""
         return self.points + sum(self.schedules.values())
 
     @property
@@ -98,14 +98,14 @@ class Budget:
         return self._clock() - self._start
 
     def learn(self, *, of_trial: float | None = None, of_run: float | None = None) -> None:
-        """Take in what a trial has taken, in seconds, or timing its kernel alone."""
+        """Update the estimates by the seconds that a trial took, or that timing its kernel alone took."""
         if of_trial is not None:
             self._seconds_of_trial = 0.5 * self._seconds_of_trial + 0.5 * of_trial
         if of_run is not None:
             self._seconds_of_run = 0.5 * self._seconds_of_run + 0.5 * of_run
 
     def minutes_left(self, made: int) -> float:
-        """Return an estimate of what remains of the session when so many trials are made, the judgement included."""
+        """Return an estimate of the minutes left of the session after `made` trials, the judgement included."""
         seconds = max(0, self.trials - made) * self._seconds_of_trial + self._seconds_after()
         if self._minutes is not None:
             seconds = min(seconds, 60 * self._minutes - self.seconds)
@@ -118,6 +118,6 @@ class Budget:
         return self.seconds + self._seconds_after() + trials * self._seconds_of_trial > 60 * self._minutes
 
     def _seconds_after(self) -> float:
-        """Return what contest, compilation and judgement are going to take."""
+        """Return an estimate of the seconds that contest, compilation and judgement will take."""
         contest = self._kernels * (1 + self.effort.finalists) * self.effort.turns * self._seconds_of_run
         return contest + 1.2 * self._compile_seconds + 2.5 * COMPARISON_SECONDS

@@ -1,4 +1,4 @@
-"""The contest of the best: which of several kernels is the fastest, on a machine that does other things as well."""
+"""The contest: the best points of each kernel against its default, timed in turns to withstand other load on the machine."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from enet_tvm.tuning.tasks import GenericTask, Task, alone
 from enet_tvm.tuning.trials import Trials, arguments_of
 
 Choices = tuple[list[KernelChoice], list[FunctionChoice]]
-"""What won, of the kernels of templates and of other functions."""
+"""Winners of the contest: points of template kernels, and schedules of other functions."""
 
 MARGIN = 0.01
-"""By which a rival must beat the default in the median of all turns."""
+"""Share of the default's time by which a rival must be faster, in the median of all turns."""
 
 
 def choose(default: Sequence[float], rivals: dict[Any, list[float]]) -> Any | None:
@@ -34,7 +34,7 @@ def choose(default: Sequence[float], rivals: dict[Any, list[float]]) -> Any | No
     Parameters
     ----------
     default : sequence of float
-        Seconds in each turn.
+        Seconds of the default in each turn.
     rivals : dict
         Seconds of each rival in the same turns, infinite where it failed.
     """
@@ -56,15 +56,15 @@ class Contest:
     Attributes
     ----------
     baseline : Baseline
-        Whose kernels they are.
+        Untuned network, with the tasks that compete.
     store : Store
-        Where what they took so far is written down.
+        Measurements so far, from which the finalists are taken.
     trials : Trials
-        What measures them.
+        Builder and timer of the kernels.
     effort : Effort
-        How many meet, and how often.
+        Number of finalists and of turns.
     listener : Listener
-        Is told after each turn.
+        Receiver of the progress after each turn.
     """
 
     baseline: Baseline
@@ -74,7 +74,7 @@ class Contest:
     listener: Listener
 
     def hold(self) -> Choices:
-        """Measure and choose.
+        """Time the finalists in turns, and return the winners.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class Contest:
         return times
 
     def _seconds(self, outcomes: Sequence[Outcome]) -> list[float]:
-        """Return the least time of each in a turn, infinite where it failed."""
+        """Return the least seconds of each outcome, infinite where it failed."""
         if lost := next((outcome for outcome in outcomes if not outcome.of_kernel), None):
             raise UserError(self.store.goes_on(lost.reason))
         return [min(outcome.seconds, default=float("inf")) for outcome in outcomes]

@@ -1,4 +1,4 @@
-"""MetaSchedule's xgboost model, told what a template and a point are: which trial promises most when not all can be made."""
+"""MetaSchedule's xgboost cost model on features of template and point: it ranks trials when not all can be made."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from enet_tvm.tuning.metaschedule import load_meta_schedule
 from enet_tvm.tuning.tasks import KEY, POINT, Task
 
 _LEAST_SAMPLES = 32
-"""Fewer teach the model nothing."""
+"""Least number of measurements for the model to learn anything."""
 
 _DOUBT = 0.08
-"""Share by which a prediction may be off."""
+"""Relative error that is assumed of a prediction."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class CostModel:
         return self._taught >= _LEAST_SAMPLES
 
     def teach(self, measured: Mapping[Trial, float]) -> None:
-        """Take measurements in and learn from all there are."""
+        """Add measurements in seconds, and train on all there are."""
         from tvm.s_tir.meta_schedule.runner import RunnerResult
 
         by_task: dict[str, list[tuple[Trial, float]]] = {}
@@ -84,13 +84,13 @@ class CostModel:
         return self._ms.search_strategy.MeasureCandidate(schedule, [])
 
     def promise(self, trials: Sequence[Trial], seconds: Mapping[str, float]) -> list[float]:
-        """Return how much of a forward pass each trial may save, in expectation, doubts included.
+        """Return the seconds of a forward pass that each trial is expected to save, given the error of predictions.
 
         Parameters
         ----------
         trials : sequence of Trial
         seconds : mapping
-            By task key, what its launches take of a forward pass at best so far.
+            Best seconds so far of all launches of a task in a forward pass, by task key.
         """
         return [
             seconds[trial.task.key] * _DOUBT * math.log1p(math.exp(min((score - 1) / _DOUBT, 50)))
@@ -109,7 +109,7 @@ def _extractor(ms: Any, features: Mapping[str, list[float]]) -> Any:
 
     @derived_object
     class Features(ms.feature_extractor.PyFeatureExtractor):
-        """One row for each candidate: what its template says of it."""
+        """Extractor that returns one row for each candidate, the features that its template gives."""
 
         def extract_from(self, context: Any, candidates: Sequence[Any]) -> list[Any]:
             rows = [np.array([features[_identity(candidate.sch)]], "float32") for candidate in candidates]

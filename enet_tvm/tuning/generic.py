@@ -1,4 +1,4 @@
-"""MetaSchedule's own rules, for the functions that no template made."""
+"""The search by MetaSchedule's own schedule rules, for the functions that no template made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from enet_tvm.tuning.records import Records
 from enet_tvm.tuning.tasks import GenericTask
 
 ROUND = 8
-"""Trials before the search learns from them."""
+"""Number of trials of a round, after which the search learns from them."""
 
 
 class GenericSearch:
@@ -26,11 +26,11 @@ class GenericSearch:
     ----------
     task : GenericTask
     target : tvm.target.Target
-        Of which the number of cores decides how many parts a parallel loop gets.
+        Target to compile for; its number of cores decides how many parts a parallel loop gets.
     records : Records
-        What was measured before is where the search begins.
+        Earlier measurements, from which the search begins, and to which new ones are added.
     trials : int
-        At most.
+        Largest number of trials.
     """
 
     def __init__(self, task: GenericTask, target: tvm.target.Target, records: Records, trials: int) -> None:
@@ -66,9 +66,9 @@ class GenericSearch:
         return list(candidates or [])
 
     def tell(self, candidates: Sequence[Any], seconds: Sequence[Sequence[float] | None]) -> None:
-        """Take results in, in the order of the candidates, and write them down.
+        """Learn from the seconds of each candidate, in order, and write them down.
 
-        No seconds stand for a failure; None for one that says nothing of the candidate, which is not written down.
+        An empty sequence stands for a failure; None for one that says nothing of the candidate, which is not written down.
         """
         from tvm.s_tir.meta_schedule.runner import RunnerResult
 

@@ -1,4 +1,4 @@
-"""The whole network as the judge: is it faster with the new log, and does it still say what PyTorch says."""
+"""The judgement of a new log by the whole network: is it faster, and does it still agree with PyTorch."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ _NO_PARITY = Parity(pictures=0, inputs="", label_agreement=0.0, max_abs_logit_di
 
 @dataclass(frozen=True)
 class Judge:
-    """Decides whether a new log takes its place.
+    """Decides whether a new log is written, in place of an older one if there is one.
 
     Attributes
     ----------
     network : Network
-        What was tuned.
+        Network that was tuned, with its input size and threads.
     target : LogTarget
-        What for.
+        Target that it was tuned for.
     place : Place
-        Where it runs.
+        Machine or devices that the network runs on.
     weights : Path
-        Of the network.
+        Weights file of the network.
     compile : callable
-        Compiles the network into a folder of the session, given its name and what chooses.
+        Compiles the network into the session's folder, given a name for the artifact and the `Choices` of kernels.
     baseline : Baseline
         The untuned network, whose artifact is there as ``untuned``.
     store : Store
-        The session's.
+        Folder and records of the session.
     budget : Budget
-        Knows how long the session took.
+        Clock of the session, for the log.
     listener : Listener
-        Is told what is being done.
+        Receiver of a remark on each step.
     """
 
     network: Network
@@ -120,9 +120,9 @@ def objection(medians: Mapping[str, float], parity: Parity, *, agrees: bool) -> 
     medians : mapping of str to float
         Seconds of a forward pass ``untuned``, ``tuned`` and, where there is a log already, with the ``old`` one.
     parity : Parity
-        Of the tuned network.
+        Agreement of the tuned network with PyTorch.
     agrees : bool
-        Whether that is enough.
+        Whether that agreement is enough.
     """
     tuned = medians["tuned"]
     if not agrees:

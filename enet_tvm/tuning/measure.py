@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 _SHARE_ALL_CORES = -3  # ThreadGroup::AffinityMode::kSpecifyThreadShareAllCore
 _USES_OF_BUILDER = 100
 _TURN = 3
-"""Trials of a device after which it is seen whether all devices are gone."""
+"""Number of trials for each device between two checks whether all devices are lost."""
 _REMOTE_ERRORS = "enet-tvm: the device "
-"""Begins the message of a failure that says nothing of the kernel."""
+"""Beginning of the message of a failure that says nothing of the kernel."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial.
+    """The result of a trial: times, or the reason of a failure.
 
     Attributes
     ----------
     seconds : tuple of float
-        Of a call, averaged over many, once for each repetition; empty when it failed.
+        Duration of a call, averaged over many, one for each repetition; empty when the trial failed.
     reason : str
-        Why it failed, in a sentence.
+        Reason of the failure, as a clause; empty when the trial succeeded.
     of_kernel : bool
         Whether the kernel is to blame, rather than a device that was lost.
     """
@@ -56,9 +56,9 @@ class Timing:
     Attributes
     ----------
     repeats : int
-        Repetitions, each of which is an average.
+        Number of repetitions, each of which is an average over many calls.
     milliseconds : int
-        Least length of a repetition.
+        Least duration of a repetition, in milliseconds.
     timeout : float
         Seconds after which a trial is given up.
     """
@@ -70,7 +70,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Devices of one kind at a tracker."""
+    """Devices of one kind at a tracker: its address, their key there, and their number."""
 
     tracker: Address
     key: str
@@ -83,19 +83,20 @@ class Measurer:
     Parameters
     ----------
     target : tvm.target.Target
-        To compile for.
+        Target to compile for.
     triple, toolchain : str
-        What links: see `enet_tvm.compiler.linking.host_linker`. Linking happens here also for a device, which needs no linker.
+        Platform and linker, as `enet_tvm.compiler.linking.host_linker` takes them. Libraries are linked here also for a
+        device, which needs no linker.
     threads : int
-        That a kernel runs on.
+        Number of threads that a kernel runs on.
     directory : Path
-        For the libraries.
+        Directory for the libraries.
     fleet : Fleet, optional
-        Where to run them; by default on this machine.
+        Devices to run the kernels on; by default this machine.
     timing : Timing
-        How long.
+        Repetitions and limits of timing a kernel.
     workers : int, optional
-        Processes that build at once; by default one for each processor.
+        Number of processes that build at once; by default `enet_tvm.machine.default_threads`.
     build_timeout, device_wait : float
         Seconds after which a build, or waiting for a free device, is given up.
     """
@@ -184,14 +185,14 @@ class Measurer:
         Parameters
         ----------
         libraries : sequence of Path
-            That `build` made.
+            Libraries that `build` made.
         arguments : sequence of list of ArgInfo
-            Shapes and dtypes of what each is called with.
+            Shapes and dtypes of the arguments of each library.
 
         Returns
         -------
         list of Outcome
-            Of each; once every device is gone, the rest are as lost as those before.
+            Outcome of each library; once every device is lost, all that were not run count as lost too.
         """
         from tvm.s_tir.meta_schedule.runner import RunnerInput
 
@@ -219,7 +220,7 @@ class Measurer:
 
 
 def all_lost(outcomes: Sequence[Outcome]) -> bool:
-    """Whether there are trials and each of them lost its device."""
+    """Return whether there are trials and each of them lost its device."""
     return bool(outcomes) and not any(outcome.of_kernel for outcome in outcomes)
 
 
@@ -242,7 +243,7 @@ def _last_line(message: str) -> str:
 
 
 def build(mod: tvm.IRModule, target: tvm.target.Target, directory: str, triple: str, toolchain: str) -> str:
-    """Compile a module in a worker and link it into a shared library of its own name."""
+    """Compile a module in a worker, link it into a shared library in a folder of its own, and return the library's path."""
     import tvm
 
     from enet_tvm.compiler.linking import host_linker
@@ -286,7 +287,7 @@ def allocate(device: Any, arguments: Sequence[Sequence[Any]], count: int) -> lis
 
 
 def evaluate(module: Any, device: Any, config: Any, arguments: Sequence[Sequence[Any]], threads: int) -> list[float]:
-    """Time ``main`` on so many threads; TVM's pool would take half the logical processors."""
+    """Return the seconds of ``main`` on so many threads; TVM's pool would take half the logical processors."""
     import tvm_ffi
 
     cpus = [str(cpu) for cpu in usable_cpus()]
@@ -304,7 +305,7 @@ def _time(module: Any, device: Any, config: Any, arguments: Sequence[Sequence[An
 
 
 class _Remote:
-    """A bounded session in the shape that MetaSchedule's runner wants one."""
+    """A session on a device with a time limit, in the form that MetaSchedule's runner takes."""
 
     def __init__(self, session: Any, seconds: float) -> None:
         self.session = session
@@ -316,7 +317,7 @@ class _Remote:
 
 
 def create_session(config: Any, wait: float, seconds: float) -> _Remote:
-    """Get a device from the tracker."""
+    """Return a session on a device that the tracker has free."""
     from enet_tvm.errors import UserError
     from enet_tvm.rpc.address import Address
     from enet_tvm.rpc.session import open_session
@@ -340,7 +341,7 @@ def upload(remote: _Remote, local_path: str, remote_path: str) -> Any:
 
 
 def allocate_remote(remote: _Remote, device: Any, arguments: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
-    """Return arrays on the device."""
+    """Return arrays for a kernel's arguments on the device, as `allocate` makes them."""
     from enet_tvm.errors import UserError
 
     try:
@@ -353,7 +354,7 @@ def allocate_remote(remote: _Remote, device: Any, arguments: Sequence[Sequence[A
 def evaluate_remote(
     remote: _Remote, module: Any, device: Any, config: Any, arguments: Sequence[Sequence[Any]], threads: int
 ) -> list[float]:
-    """Time ``main`` on the device."""
+    """Return the seconds of ``main`` on the device."""
     from enet_tvm.errors import UserError
 
     try:

@@ -12,7 +12,7 @@ from typing import Any
 from enet_tvm.errors import UserError
 
 _NEEDED = ("cloudpickle", "psutil", "scipy", "xgboost")
-"""What MetaSchedule imports without requiring it of pip."""
+"""Packages that MetaSchedule imports without requiring them of pip."""
 
 
 def load_meta_schedule() -> Any:
@@ -51,7 +51,7 @@ def _no_module_search() -> Iterator[None]:
 
 @contextmanager
 def lean_workers() -> Iterator[None]:
-    """Let processes started within import TVM without PyTorch, in half the time: they exchange no tensors with it."""
+    """Let processes started within import TVM in half the time, without PyTorch, with which they exchange no tensors."""
     name = "TVM_FFI_DISABLE_TORCH_C_DLPACK"
     before = os.environ.get(name)
     os.environ[name] = "1"

@@ -1,4 +1,4 @@
-"""The whole network while it is tuned: where its time goes, whether it got faster, whether it still says the same."""
+"""The whole network while it is tuned: the time of each launch, the time of a forward pass, and parity with PyTorch."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _PICTURES = 2
 
 
 class Place(ABC):
-    """Where a network runs.
+    """The machine, or kind of device, that a network runs on while it is tuned.
 
     Parameters
     ----------
     threads : int
-        Of a forward pass.
+        Number of threads of a forward pass.
     """
 
     def __init__(self, threads: int) -> None:
@@ -51,12 +51,12 @@ class Place(ABC):
 
     @abstractmethod
     def launch_seconds(self, artifact: Path, passes: int = 10) -> tuple[list[float], float]:
-        """Return what each launch of a forward pass takes, and the whole of it, in seconds: medians."""
+        """Return the median seconds of each launch of a forward pass, and of the whole of it."""
 
     @abstractmethod
     @contextlib.contextmanager
     def _loaded(self, artifacts: Mapping[str, Path]) -> Iterator[dict[str, Callable[[np.ndarray], PassTimes | None]]]:
-        """Load artifacts and yield what runs a forward pass of each."""
+        """Load artifacts and yield, by name, functions that run a forward pass of each on an input (N x 3 x H x W float32)."""
 
     def compare(self, artifacts: Mapping[str, Path], seconds: float) -> dict[str, float]:
         """Return the median seconds of a forward pass of each artifact, measured in turns."""
@@ -74,8 +74,8 @@ class Place(ABC):
     def parity(self, artifact: Path, untuned: Path, weights: Path) -> tuple[Parity, bool]:
         """Compare an artifact with PyTorch on drawn streets; the second value says whether they agree.
 
-        What bfloat16 or int8 cost on such pictures is not for tuning to judge: with them the bar is the untuned network,
-        whose sums are rounded in another order.
+        The accuracy that bfloat16 or int8 cost on such pictures is not for tuning to judge: with them the limit is that of the
+        untuned network, whose sums are rounded in another order, less `UNTUNED`.
         """
         parity, agrees = self._parity(artifact, weights)
         if not agrees and read_manifest(artifact).dtype != "float32" and math.isfinite(parity.max_abs_logit_diff):
@@ -97,7 +97,7 @@ class Place(ABC):
 
 
 class Here(Place):
-    """The machine that tunes."""
+    """The machine that this process runs on."""
 
     @property
     def processor(self) -> str:
@@ -105,7 +105,7 @@ class Here(Place):
         return processor()
 
     def launch_seconds(self, artifact: Path, passes: int = 10) -> tuple[list[float], float]:
-        """Return the medians of instrumented passes, and of whole ones."""
+        """Return the median seconds of each launch in instrumented passes, and of whole passes."""
         with Segmenter.load(artifact, self.threads, adaptive=False) as segmenter:
             x = np.random.default_rng(0).standard_normal(segmenter.manifest.input.shape, np.float32)
             launches = _launch_medians(segmenter, x, passes)
@@ -153,7 +153,7 @@ class There(Place):
             return str(session.facts().get("model") or self.fleet.key)
 
     def launch_seconds(self, artifact: Path, passes: int = 3) -> tuple[list[float], float]:
-        """Return the medians of instrumented passes, and of whole ones.
+        """Return the median seconds of each launch in instrumented passes, and of whole passes.
 
         On a server that cannot time kernels, the whole time is divided by the arithmetic of each launch.
         """
@@ -211,7 +211,7 @@ def check_runs_here(architecture: str, features: Sequence[str], name: str) -> No
     Raises
     ------
     UserError
-        When it lacks something.
+        When it is of another architecture, or lacks features.
     """
     match find_mismatch(Requirements(architecture, features), Machine.here()):
         case None:

@@ -19,27 +19,27 @@ WORKLOADS = "database_workload.json"
 TRIALS = "database_tuning_record.json"
 
 FAILED = 1e10
-"""Seconds that MetaSchedule writes down for a trial that failed."""
+"""Seconds that stand for a failed trial in MetaSchedule's database."""
 
 
 class Records:
-    """What was measured, by task and point.
+    """The measurements of a session, by task and point.
 
     Parameters
     ----------
     directory : Path
-        Of the database, which is made if it is not there. What an interrupted write left is removed from it.
+        Directory of the database, made if it is not there. Lines that an interrupted write left are removed.
     target : tvm.target.Target
-        Of the trials.
+        Target that the trials are compiled for.
     keys : collection of str
-        Of the tasks; what was measured of others, such as kernels that templates no longer make, is removed.
+        Keys of the tasks; records of other kernels, such as those that templates no longer make, are removed.
 
     Attributes
     ----------
     database : JSONDatabase
-        MetaSchedule's.
+        MetaSchedule's database of workloads and records.
     points : int
-        Points of templates that were measured.
+        Number of template points that were measured, failures included.
     """
 
     def __init__(self, directory: Path, target: tvm.target.Target, keys: Collection[str]) -> None:
@@ -61,7 +61,7 @@ class Records:
 
     @property
     def trials(self) -> int:
-        """Points of templates and schedules of other functions that were measured."""
+        """Number of template points, and of schedules of other functions, that were measured."""
         return self.points + self._schedules.total()
 
     def _remember(self, key: str, point: str, seconds: tuple[float, ...]) -> None:
@@ -74,22 +74,22 @@ class Records:
         return self._samples.get((task.key, point_text(point)), [])
 
     def best_of(self, task: Task, point: Any) -> float | None:
-        """Return the least time ever measured of a point, None when there is none or one trial of it failed."""
+        """Return the least seconds ever measured of a point, None when there are none or one trial of it failed."""
         samples = self.samples(task, point)
         return min(map(min, samples)) if samples and all(samples) else None
 
     def measured(self, task: Task) -> dict[Any, float]:
-        """Return the points that ran, with their least time."""
+        """Return the points that ran without a failure, with their least seconds."""
         times = {point: self.best_of(task, point) for point in task.points}
         return {point: seconds for point, seconds in times.items() if seconds is not None}
 
     def gain(self, task: Task) -> float:
-        """Return the time of the best point so far over that of the default; 1 before the default was measured."""
+        """Return the best point's time so far as a share of the default's; 1 before the default was measured."""
         measured = self.measured(task)
         return min(measured.values()) / measured[task.default] if task.default in measured else 1.0
 
     def add(self, task: Task, point: Any, seconds: Sequence[float], arguments: Sequence[Any]) -> None:
-        """Write a measurement down; no seconds stand for a failure."""
+        """Write down the seconds of a point; an empty sequence stands for a failure."""
         ms, seconds = self._ms, tuple(seconds) or (FAILED,)
         workload = self.database.commit_workload(task.workload)
         trace = task.schedule(point).trace
@@ -99,7 +99,7 @@ class Records:
         self._remember(task.key, point_text(point), seconds)
 
     def add_schedule(self, task: GenericTask, candidate: Any, seconds: Sequence[float]) -> None:
-        """Write a schedule of MetaSchedule's down; no seconds stand for a failure."""
+        """Write down the seconds of a schedule of MetaSchedule's; an empty sequence stands for a failure."""
         workload = self.database.commit_workload(task.workload)
         run = list(seconds) or [FAILED]
         record = self._ms.database.TuningRecord(candidate.sch.trace, workload, run, self._target, candidate.args_info)
@@ -107,11 +107,11 @@ class Records:
         self._schedules[task.key] += 1
 
     def schedules(self, task: GenericTask) -> int:
-        """Return how many schedules of a function were measured."""
+        """Return the number of schedules of a function that were measured."""
         return self._schedules[task.key]
 
     def generic(self, task: GenericTask, count: int) -> list[Any]:
-        """Return the fastest records of a function that no template made; never a failed one."""
+        """Return at most `count` of the fastest records of a function that no template made; never a failed one."""
         workload = self.database.commit_workload(task.workload)
         records = self.database.get_top_k(workload, count)
         return [record for record in records if float(record.run_secs[0]) < FAILED]
@@ -125,12 +125,12 @@ def _point_of(record: Any) -> str:
 
 
 def repair(directory: Path) -> int:
-    """Remove from a database what a killed process wrote of a line, and records of workloads that got lost.
+    """Remove from a database the lines that a killed process left incomplete, and records whose workload is lost.
 
     Returns
     -------
     int
-        Lines removed.
+        Number of lines removed.
     """
     workloads, trials = (_lines(directory / name) for name in (WORKLOADS, TRIALS))
     whole = []
@@ -170,7 +170,7 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def _parsed(line: str) -> list[Any] | None:
-    """Return the pair that a whole line is, of workloads or trials."""
+    """Return the pair in a complete line of workloads or trials; None for a broken line."""
     try:
         content = parse_json(line)
     except ValueError:
@@ -179,6 +179,6 @@ def _parsed(line: str) -> list[Any] | None:
 
 
 def _workload_of(line: str) -> int | None:
-    """Return the number of the workload that a trial is of."""
+    """Return the number of the workload that a trial names; None for a broken line."""
     content = _parsed(line)
     return content[0] if content is not None and isinstance(content[0], int) else None

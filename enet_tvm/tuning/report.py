@@ -1,4 +1,4 @@
-"""What a session tells of itself: its plan, its progress, its result."""
+"""The reports of a session: its plan, its progress, its result."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from enet_tvm.tuning.store import Store
 
 @dataclass(frozen=True)
 class PlannedTask:
-    """A line of the plan.
+    """A task in the plan of a session.
 
     Attributes
     ----------
     name : str
+        Name of the kernel or function.
     launches : int
-        In a forward pass.
+        Number of its launches in a forward pass.
     share : float
-        Of the time of the untuned network.
+        Share of the untuned network's time.
     points : int or None
-        To choose from; None for MetaSchedule's own rules, whose space is open.
+        Number of points to choose from; None for MetaSchedule's own rules, whose space is open.
     """
 
     name: str
@@ -34,20 +35,20 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class SessionCost:
-    """What a session is going to do.
+    """The plan of a session: tasks, number of trials and time.
 
     Attributes
     ----------
     tasks : tuple of PlannedTask
-        The largest share first.
+        Tasks of the network, the largest share of its time first.
     untuned_ms : float
-        A forward pass before tuning.
+        Duration of a forward pass before tuning.
     trials, measured : int
-        Points to be measured in all, and how many of them have been in earlier sessions.
+        Number of trials in all, and of those made in earlier sessions.
     minutes : float
-        An estimate of what remains, including the judgement at the end.
+        Estimate of the time left, including the judgement at the end.
     directory : Path
-        Where the log is going to be.
+        Directory that the log is written to.
     """
 
     tasks: tuple[PlannedTask, ...]
@@ -60,20 +61,20 @@ class SessionCost:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a session stands.
+    """The state of a session.
 
     Attributes
     ----------
     stage : str
-        What is being done.
+        Name of the stage that the session is in.
     done, total : int
-        Trials, or turns of the contest.
+        Number of trials, or of turns of the contest, made and to be made in the end.
     failed : int
-        Trials that did not compile or run.
+        Number of trials that did not compile or run.
     untuned_ms, predicted_ms : float
-        A forward pass before, and with the best of each kernel so far.
+        Duration of a forward pass before, and its prediction with the best point of each kernel so far.
     best : tuple of (str, float, float)
-        Of each task that was measured: name, microseconds of the default and of the best.
+        Name of each task whose default was measured, with microseconds of the default and of the best point.
     """
 
     stage: str
@@ -87,26 +88,26 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a session.
+    """The result of a session.
 
     Attributes
     ----------
     log : TuningLog
         The new log.
     written : bool
-        Whether it took its place.
+        Whether the log was written.
     reason : str
-        Why not.
+        Reason why it was not written; empty when it was.
     parity_failed : bool
-        Whether the reason is that the network says something else.
+        Whether the reason is that the tuned network does not agree with PyTorch.
     directory : Path
-        Of the log.
+        Directory of the log.
     changed : int
-        Kernels for which something better than the default was found.
+        Number of kernels for which something better than the default was found.
     failures : dict of str to int
-        Reasons of failed trials, with their number.
+        Number of failed trials, by reason.
     old_ms : float or None
-        A forward pass with the log that was there before.
+        Duration of a forward pass with the log that was there before; None without one.
     """
 
     log: TuningLog
@@ -120,7 +121,7 @@ class Result:
 
 
 class Listener:
-    """Is told what a session does; by itself it says nothing."""
+    """Receiver of what a session reports; the base class ignores all of it."""
 
     def note(self, sentence: str) -> None:
         """Take a remark."""
@@ -133,7 +134,7 @@ class Listener:
 
 
 def plan_of(baseline: Baseline, budget: Budget, store: Store) -> SessionCost:
-    """Return what a session is going to do."""
+    """Return the plan of a session."""
     planned = [PlannedTask(t.name, len(t.launches), baseline.share_of(t), len(t.points)) for t in baseline.tasks]
     planned += [PlannedTask(t.name, len(t.launches), baseline.share_of(t), None) for t in baseline.generic]
     return SessionCost(
@@ -147,7 +148,7 @@ def plan_of(baseline: Baseline, budget: Budget, store: Store) -> SessionCost:
 
 
 def progress_of(stage: str, done: int, total: int, baseline: Baseline, store: Store) -> Progress:
-    """Return where a session stands, of whose stage so much is done."""
+    """Return the state of a session that has done `done` of `total` in a stage."""
     best = []
     for task in baseline.tasks:
         measured = store.records.measured(task)

@@ -1,4 +1,4 @@
-"""Which trials are made next, until the budget is used up: points of templates, then schedules of MetaSchedule's."""
+"""The order of trials until the budget is used up: points of templates, then schedules of MetaSchedule's."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Search:
     Attributes
     ----------
     baseline : Baseline
-        What there is to tune.
+        Untuned network, with the tasks to tune.
     store : Store
-        Where each trial is written down, and those of earlier sessions are.
+        Records of the trials, those of earlier sessions included.
     budget : Budget
-        How many are made.
+        Number of trials, and time, that the session has.
     trials : Trials
-        What makes them.
+        Builder and timer of the kernels.
     target : tvm.target.Target
-        Of the kernels.
+        Target that the kernels are compiled for.
     listener : Listener
-        Is told after each round.
+        Receiver of the progress after each round.
     """
 
     baseline: Baseline
@@ -82,8 +82,8 @@ class Search:
     def promising(self, model: CostModel) -> list[Trial]:
         """Return the trials left, the most promising first.
 
-        The defaults, then what the model says or, before it knows anything, the points nearest to the default of the
-        kernels that take longest.
+        The defaults come first, then the points that the cost model ranks highest or, before it is ready, the first points of
+        the kernels that take longest.
         """
         baseline, records = self.baseline, self.store.records
         pending = [Trial(t, p) for t in baseline.tasks for p in t.points if not records.samples(t, p)]
@@ -97,7 +97,7 @@ class Search:
         return [pending[i] for i in order]
 
     def measure(self, trials: Sequence[Trial]) -> dict[Trial, float]:
-        """Build and time points, write all of it down, and return the times of those that ran."""
+        """Build and time points, write down the outcomes, and return the least seconds of those that ran."""
         outcomes = self.trials.measure(trials)
         if all_lost(outcomes):
             raise UserError(self.store.goes_on(outcomes[0].reason))

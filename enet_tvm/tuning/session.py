@@ -1,7 +1,7 @@
 """A tuning session from the untuned network to its log.
 
-What is kept on disk is in `store`, trials and time in `budget`, which points come next in `search`, what the best of them do
-against the default in `contest`, and whether the network is faster and still right in `judge`.
+`store` keeps measurements on disk, `budget` divides trials and time, `search` chooses the next points, `contest` times the best
+of them against the default, and `judge` decides whether the network is faster and still right.
 """
 
 from __future__ import annotations
@@ -37,38 +37,39 @@ from enet_tvm.version import check_stack
 
 @dataclass(frozen=True)
 class TuneRequest:
-    """What to tune, and how long.
+    """The network to tune, where, and for how long.
 
     Attributes
     ----------
     weights : Path
-        Of the network: a safetensors file.
+        Weights file of the network, in safetensors.
     size : Size or None
-        Of the input; None for the target's, else 640x360.
+        Width and height of the input; None for the target's, else 640x360.
     target : TargetSpec
-        A CPU: this machine's kind, or that of the devices.
+        Target to tune for: a CPU of this machine's kind, or of the devices'.
     threads : int or None
-        That the network runs on; None for the target's cores.
+        Number of threads that the network runs on; None for the target's cores.
     batch : int
-        Pictures at once.
+        Number of pictures in an input.
     trials : int or None
-        Points to have measured in all, those of an interrupted session included; None for as many as time allows.
+        Number of trials to have made in the end, those of an interrupted session included; 0 for the plan alone, None for as
+        many as time allows.
     minutes : float or None
-        Until the log is to be written; None for as long as the trials take.
+        Time until the log is to be written; None for as long as the trials take.
     out : Path
-        The directory of logs.
+        Directory of all tuning logs.
     fleet : Fleet or None
         Devices to run on; None for this machine.
     timing : Timing
-        How long to time a kernel.
+        Repetitions and limits of timing a kernel.
     fresh : bool
         Whether to forget earlier measurements.
     dtype : {"float32", "bfloat16", "int8"}
-        In what the network computes.
+        Data type that the network computes in.
     calibration : Path or None
-        As of `CompileRequest`.
+        Calibration file for int8, as in `CompileRequest`; None for the one beside the weights.
     effort : Effort
-        How trials are made.
+        Sizes of rounds and of the contest.
     """
 
     weights: Path
@@ -93,7 +94,7 @@ def tune(request: TuneRequest, listener: Listener | None = None) -> Result | Non
     Returns
     -------
     Result or None
-        None when no trials were asked for: the plan is all.
+        Result of the session; None when no trials were asked for, and the plan is all.
 
     Raises
     ------
@@ -121,7 +122,7 @@ class Session:
     Attributes
     ----------
     store : Store
-        What is kept if it is interrupted.
+        Measurements on disk, which are kept if the session is interrupted.
     """
 
     def __init__(self, request: TuneRequest, listener: Listener) -> None:
@@ -140,7 +141,7 @@ class Session:
         self._trials: Trials | None = None
 
     def run(self) -> Result | None:
-        """Do everything; see `tune`."""
+        """Run all stages of the session; see `tune`."""
         store, budget, listener = self.store, self._budget, self.listener
         logged_target = LogTarget.of(self.request.target)
         identity = identity_of(self._network, logged_target, self._place.processor)
@@ -197,12 +198,13 @@ class Session:
 
 
 def _check(request: TuneRequest) -> Path:
-    """Return the weights file if the network of it can be tuned from here.
+    """Return the weights file if its network can be tuned from here.
 
     Raises
     ------
     UserError
-        When it cannot.
+        When the target is a GPU, this machine cannot run its kernels and no devices are given, or the weights are missing or
+        an ONNX file.
     """
     target = request.target
     if getattr(target, "gpu", None) is not None:

@@ -1,4 +1,4 @@
-"""What a session keeps on disk, so that it goes on after an interruption, and becomes a log in the end."""
+"""The folder of a session on disk, which lets it go on after an interruption, and becomes a log in the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDENTITY = "session.json"
 
 
 def identity_of(network: Network, target: LogTarget, processor: str) -> dict[str, Any]:
-    """Return what two sessions must have in common to share measurements."""
+    """Return the network, target, processor and version of TVM, in which sessions that share measurements must agree."""
     return {
         "network": network.model_dump(mode="json"),
         "target": target.model_dump(mode="json"),
@@ -31,19 +31,19 @@ def identity_of(network: Network, target: LogTarget, processor: str) -> dict[str
 
 
 class Store:
-    """The folder of a session that goes on, beside that of the log which it becomes.
+    """The folder of an unfinished session, beside that of the log which it becomes.
 
     Parameters
     ----------
     directory : Path
-        Of the log.
+        Directory of the tuning log.
 
     Attributes
     ----------
     work : Path
-        The folder of the session; it is gone once the log is written.
+        Folder of the session; it is gone once the log is written.
     records : Records
-        What was measured; there after `open_records`.
+        Measurements; set by `open_records`.
     failures : list of dict
         Kernel, point and reason of each trial that failed.
     """
@@ -57,15 +57,15 @@ class Store:
 
     @property
     def trials(self) -> int:
-        """Trials on disk."""
+        """Number of trials on disk."""
         return self.records.trials if hasattr(self, "records") else 0
 
     def kept(self) -> str:
-        """Return what would be lost if the session ended now, in words."""
+        """Return a clause that says how many trials are kept, and where."""
         return f"{self.trials} trials are kept in {self.work}"
 
     def goes_on(self, reason: str) -> str:
-        """Return in a sentence that the session ends for a reason that is not its own."""
+        """Return a sentence that gives the reason of an early end, and says that the session can go on."""
         return f"{reason}; {self.kept()}, and the same command goes on from there"
 
     def begin(self, identity: dict[str, Any], note: Callable[[str], None], *, fresh: bool = False) -> None:
@@ -74,9 +74,9 @@ class Store:
         Parameters
         ----------
         identity : dict
-            Of `identity_of`.
+            Result of `identity_of` for this session.
         note : callable
-            Told whose measurements are not used, and why.
+            Called with a sentence on each earlier session whose measurements are not used.
         fresh : bool
             Whether to forget earlier measurements.
         """
@@ -92,7 +92,7 @@ class Store:
         write_json(self.work / IDENTITY, identity)
 
     def _earlier(self, identity: dict[str, Any], note: Callable[[str], None]) -> Path | None:
-        """Return the folder of a session whose measurements are as good as this one's."""
+        """Return the folder of an earlier session of the same identity; None without one."""
         for source in (self.work, self.directory):
             known = _read(source / IDENTITY, dict)
             if known == identity:
@@ -108,7 +108,7 @@ class Store:
         return self.work / "libraries"
 
     def open_records(self, target: tvm.target.Target, keys: Collection[str]) -> None:
-        """Read what was measured of the tasks that have these keys; what was of others is removed."""
+        """Read the records of the tasks that have these keys; those of other kernels are removed."""
         self.records = Records(self.work, target, keys)
 
     def add_failure(self, task: str, point: str, reason: str) -> None:
@@ -117,7 +117,7 @@ class Store:
         write_json(self.work / FAILURES, self.failures)
 
     def failure_counts(self) -> dict[str, int]:
-        """Return the reasons of failed trials with their number, the most frequent first."""
+        """Return the number of failed trials by reason, the most frequent first."""
         return dict(Counter(failure["reason"] for failure in self.failures).most_common())
 
     @property
@@ -157,7 +157,7 @@ def _copy(source: Path, target: Path, names: Collection[str]) -> None:
 
 
 def _read(path: Path, kind: type[Any]) -> Any:
-    """Return what an earlier session wrote; None if that is not there, or no longer what it was."""
+    """Return the content of a JSON file of an earlier session; None if it is missing, broken or of another type."""
     try:
         content = read_json(path, "tune again")
     except UserError:

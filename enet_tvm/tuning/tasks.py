@@ -1,4 +1,4 @@
-"""What there is to tune in a network: its distinct kernels, found by letting the pipeline ask for them."""
+"""The tasks of a network: its distinct kernels, found by recording what the compiler's pipeline asks for."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Task:
     Attributes
     ----------
     key : str
-        See `enet_tvm.compiler.tuning_keys`.
+        Key of the task in tuning logs; see `enet_tvm.compiler.tuning_keys`.
     name : str
-        For people.
+        Name of the kernel, for people.
     launches : tuple of int
-        Its places in the forward pass.
+        Indices of its launches in the forward pass, from 0.
     template : Template
-        What makes it.
+        Template that makes the kernel.
     """
 
     key: str
@@ -60,7 +60,7 @@ class Task:
 
     @functools.cached_property
     def workload(self) -> tvm.IRModule:
-        """What stands for the task in MetaSchedule's database.
+        """The module that stands for the task in MetaSchedule's database.
 
         The kernels are loops without blocks, which MetaSchedule cannot schedule and need not: what is recorded is an
         empty function that says by its attributes what it stands for, and a trace that says by an annotation at which
@@ -85,11 +85,11 @@ class GenericTask:
     Attributes
     ----------
     key, name, launches
-        As of `Task`.
+        Key, name and indices of launches, as in `Task`.
     function : tvm.tirx.PrimFunc
-        Unscheduled, and made `plain`.
+        Function before scheduling, as `plain` returns it.
     lanes : int
-        Of the target's vectors.
+        Number of float32 lanes of the target's vector registers.
     """
 
     key: str
@@ -106,12 +106,12 @@ class GenericTask:
 
     @functools.cached_property
     def workload(self) -> tvm.IRModule:
-        """The function, to be scheduled."""
+        """The function before scheduling, alone in a module."""
         return alone(self.function)
 
     @functools.cached_property
     def default_module(self) -> tvm.IRModule:
-        """The function as the pipeline schedules it without tuning."""
+        """The function as the pipeline schedules it without tuning, alone in a module."""
         return alone(schedule_for_cpu(self.function, self.lanes))
 
 
@@ -126,19 +126,19 @@ def point_text(point: Any) -> str:
 
 
 class Recorder(Choices):
-    """Chooses the defaults and remembers what was asked for."""
+    """Choices of the defaults everywhere, which record the templates and functions that were asked for."""
 
     def __init__(self) -> None:
         self.templates: list[Template] = []
         self.functions: dict[str, tvm.tirx.PrimFunc] = {}
 
     def point(self, template: Template) -> Any:
-        """Return the default."""
+        """Return the default point, and record the template."""
         self.templates.append(template)
         return template.default
 
     def schedule(self, name: str, function: tvm.tirx.PrimFunc) -> None:
-        """Return nothing: the pipeline schedules it."""
+        """Return None, so that the pipeline schedules the function, and record it."""
         self.functions[name] = function
 
 
@@ -148,11 +148,11 @@ def find_tasks(asked: Recorder, launches: Sequence[Kernel], lanes: int) -> tuple
     Parameters
     ----------
     asked : Recorder
-        That was given to `enet_tvm.compiler.pipeline.compile_module`.
+        Choices that were given to `enet_tvm.compiler.pipeline.compile_module`.
     launches : sequence of Kernel
-        Of the manifest of the compiled network.
+        Launches in the manifest of the compiled network.
     lanes : int
-        Of the target's vectors.
+        Number of float32 lanes of the target's vector registers.
     """
     # Templates are asked for in launch order; what else the project launches (pooling) has no arithmetic to count.
     places = [place for place, launch in enumerate(launches) if launch.flops]

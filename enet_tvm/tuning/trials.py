@@ -1,4 +1,4 @@
-"""Trials of points: each is built once, timed as often as it is asked for, and always has an outcome."""
+"""Trials of points: each is built once, timed as often as is asked for, and always has an outcome."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Trials:
     Parameters
     ----------
     measurer : Measurer
-        What builds and times modules.
+        Builder and timer of modules.
     budget : Budget
-        Is told what that takes.
+        Budget that learns how long timing takes.
     """
 
     def __init__(self, measurer: Measurer, budget: Budget) -> None:
@@ -34,7 +34,7 @@ class Trials:
         self._measurer.close()
 
     def build(self, trials: Sequence[Trial]) -> dict[int, Outcome]:
-        """Build what was not built before, all at once; return the failures by their place."""
+        """Build the points that were not built before, all at once; return the failures by index in `trials`."""
         outcomes: dict[int, Outcome] = {}
         missing = []
         for place, trial in enumerate(trials):
@@ -52,7 +52,7 @@ class Trials:
         return outcomes
 
     def measure(self, trials: Sequence[Trial]) -> list[Outcome]:
-        """Return what becomes of points, in their order."""
+        """Build and time points, and return their outcomes in order."""
         outcomes = self.build(trials)
         places = [place for place in range(len(trials)) if place not in outcomes]
         libraries = [self._libraries[_name(trials[place])] for place in places]
@@ -65,18 +65,18 @@ class Trials:
         return [outcomes[place] for place in range(len(trials))]
 
     def build_modules(self, modules: Sequence[tvm.IRModule]) -> list[Path | Outcome]:
-        """Build modules that are no points; a failure takes the place of the library."""
+        """Build modules other than those of points; a failure takes the place of the library."""
         return self._measurer.build(modules)
 
     def measure_modules(self, built: Sequence[Path | Outcome], arguments: Any) -> list[Outcome]:
-        """Return what becomes of modules that were built and are all called alike, in their order."""
+        """Time built modules that all take the same arguments, and return their outcomes in order, failed builds included."""
         libraries = [library for library in built if isinstance(library, Path)]
         ran = iter(self._measurer.run(libraries, [arguments] * len(libraries)))
         return [next(ran) if isinstance(library, Path) else library for library in built]
 
 
 def arguments_of(module: tvm.IRModule) -> list[Any]:
-    """Return shapes and dtypes of what a module is called with; those of packed weights depend on the point."""
+    """Return shapes and dtypes of a module's arguments; those of packed weights depend on the point."""
     from tvm.s_tir.meta_schedule.arg_info import ArgInfo
 
     return list(ArgInfo.from_prim_func(module["main"]))

@@ -1,1 +1,1 @@
-"""What a machine is, and the state it is in: its description, clocks, temperatures and throttling."""
+"""The machine that is measured on, and its state: description, clocks, temperatures and throttling."""

@@ -1,4 +1,4 @@
-"""Under what conditions a machine computes: clocks, temperatures, and whether it had to slow down."""
+"""The conditions under which a machine computes: clocks, temperatures, and whether it had to slow down."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SLOWER = 0.9
 """Share of its clock at the start below which a processor has slowed down: governors move it by a few percent."""
 
 _STOLEN = 0.02
-"""Share of its time that a virtual machine may lack before it is said."""
+"""Share of the processors' time that a hypervisor may give to others before a warning."""
 
 _HELD_BACK = 0.02
-"""Share of the time for which a GPU may be held back before it is said."""
+"""Share of the time for which a GPU may be held back before a warning."""
 
 _FLAGS = {0: "its voltage is too low", 1: "its clock is capped", 2: "it is throttled", 3: "it is at its soft temperature limit"}
 """Bits of a Raspberry Pi's ``get_throttled``, from the documentation of vcgencmd."""
@@ -26,30 +26,30 @@ _FLAGS = {0: "its voltage is too low", 1: "its clock is capped", 2: "it is throt
 
 @dataclass(frozen=True)
 class Conditions:
-    """A machine at one moment; what it does not say is missing.
+    """The state of a machine at one moment; what it does not report is missing.
 
     Attributes
     ----------
     clocks : mapping of str to float
-        MHz by processor (``cpu0``) or GPU.
+        Clock in MHz, by processor (``cpu0``) or GPU.
     caps : mapping of str to float
-        Highest MHz that the kernel allows just now, by processor.
+        Highest clock that the kernel allows just now, in MHz, by processor.
     temperatures : mapping of str to float
-        Degrees Celsius by thermal zone.
+        Temperature in degrees Celsius, by thermal zone or GPU.
     limits : mapping of str to float
-        Degrees Celsius from which a zone slows the machine down.
+        Temperature in degrees Celsius from which the machine slows down, by thermal zone or GPU.
     throttled : mapping of str to int
-        How often processors were throttled, and how far cooling devices hold processors back, by counter.
+        Number of times that processors were throttled, and state of cooling devices that hold them back, by counter.
     flags : int
-        A Raspberry Pi's own word for what is wrong.
+        Bits of a Raspberry Pi's ``get_throttled``; 0 elsewhere.
     ticks, stolen : int
-        Processor time so far, and the part of it that the hypervisor gave to others.
+        Processor time since boot, in clock ticks, and the part of it that the hypervisor gave to others.
     gpu : str
-        Name of the GPU that the next two are of.
+        Name of the GPU that `reasons` and `held_back` describe; empty without one.
     reasons : tuple of str
-        Clauses on what holds its clock down.
+        Clauses on what holds the GPU's clock down.
     held_back : mapping of str to (float, float)
-        By cause, the seconds for which it has held the GPU back, and the GPU's clock, in seconds, when that was read.
+        Seconds for which a cause has held the GPU back, and the GPU's time stamp of that reading in seconds, by cause.
     """
 
     clocks: Mapping[str, float] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Conditions:
     held_back: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a report shows of it: clocks and temperatures, and what holds a GPU's clock down."""
+        """Return what a report shows: clocks and temperatures, and what holds a GPU's clock down."""
         reasons = {"gpu_reasons": list(self.reasons)} if self.gpu else {}
         return {"mhz": dict(self.clocks), "celsius": dict(self.temperatures), **reasons}
 
@@ -76,9 +76,9 @@ def read_conditions(files: SystemFiles | None = None, gpu: NvidiaGpu | None = No
     Parameters
     ----------
     files : SystemFiles, optional
-        Of the machine.
+        Kernel files of the machine.
     gpu : NvidiaGpu, optional
-        The GPU that computes, where its driver tells of it.
+        GPU that computes, where NVML knows it.
     """
     files = files or SystemFiles()
     zones = {path: files.read(f"{path}/type") or path.split("/")[-1] for path in files.find("/sys/class/thermal/thermal_zone*")}

@@ -1,4 +1,4 @@
-"""What a measurement ran on, in words and figures."""
+"""Description of the machine that a measurement ran on, in words and figures."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class MachineDescription:
     board : str
         Name of a single-board computer.
     processors : int
-        How many there are.
+        Number of logical processors.
     usable : str
-        How many of them a process may keep busy, and why not all; of this machine alone.
+        Number of them that a process may keep busy, and why not all, in words; known of this machine alone.
     memory_bytes : int or None
-        Main memory.
+        Size of main memory.
     gpus : tuple of str
         Names of GPUs.
     governor : str
-        What decides the processors' clock; several are joined by commas.
+        Frequency governor of the processors; several are joined by commas.
     system : str
-        Kernel and its version.
+        Name and version of the kernel.
     """
 
     processor: str
@@ -51,7 +51,7 @@ class MachineDescription:
 
 
 def describe_machine(files: SystemFiles | None = None, gpu: NvidiaGpu | None = None) -> MachineDescription:
-    """Return what the kernel's files say of a machine, by default of this one, and the driver of its GPU."""
+    """Return the description of a machine, by default this one, from its kernel's files and its GPU's driver."""
     usable = str(default_threads()) if files is None else ""
     files = files or SystemFiles()
     cpuinfo = files.read("/proc/cpuinfo") or ""

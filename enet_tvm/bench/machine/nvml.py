@@ -25,7 +25,7 @@ _POLICIES = {
     "its board's limit": "NVML_PERF_POLICY_BOARD_LIMIT",
     "its reliability limit": "NVML_PERF_POLICY_RELIABILITY",
 }
-"""What may hold a GPU back for a time that NVML counts, and NVML's name of it."""
+"""Causes that may hold a GPU back, whose time NVML counts, and NVML's names of them."""
 
 
 class GpuUnknownError(Exception):
@@ -43,7 +43,7 @@ class NvidiaGpu:
     Attributes
     ----------
     name : str
-        What NVIDIA calls it.
+        Name of the GPU, as NVIDIA gives it.
     driver : str
         Version of the driver.
     """
@@ -73,12 +73,12 @@ class NvidiaGpu:
             self._nvml.nvmlShutdown()
 
     def microjoules(self) -> int | None:
-        """Return the energy that it took since its driver was loaded; GPUs before Volta do not count it."""
+        """Return the energy that it took since its driver was loaded, in uJ; GPUs before Volta do not count it."""
         millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
         return None if millijoules is None else 1000 * millijoules
 
     def watts(self) -> float | None:
-        """Return the power that it takes now."""
+        """Return the power that it takes now, in watts."""
         milliwatts = self._ask("nvmlDeviceGetPowerUsage")
         return None if milliwatts is None else milliwatts / 1e3
 
@@ -87,13 +87,13 @@ class NvidiaGpu:
         return self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM)
 
     def celsius(self) -> float | None:
-        """Return its temperature."""
+        """Return its temperature, in degrees Celsius."""
         sensor = self._nvml.NVML_TEMPERATURE_GPU
         newer = self._ask("nvmlDeviceGetTemperatureV", sensor)
         return self._ask("nvmlDeviceGetTemperature", sensor) if newer is None else newer
 
     def celsius_limit(self) -> float | None:
-        """Return the temperature from which it slows down."""
+        """Return the temperature from which it slows down, in degrees Celsius."""
         return self._ask("nvmlDeviceGetTemperatureThreshold", self._nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN)
 
     def reasons(self) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ class NvidiaGpu:
         return tuple(text for bit, text in _REASONS.items() if (bits or 0) & bit)
 
     def held_back(self) -> dict[str, tuple[float, float]]:
-        """Return for how long each cause has held it back: seconds held, and the clock, in seconds, that this was read at."""
+        """Return by cause the seconds for which it was held back, and the GPU's time stamp of that reading in seconds."""
         found = {}
         for cause, policy in _POLICIES.items():
             status = self._ask("nvmlDeviceGetViolationStatus", getattr(self._nvml, policy))
@@ -142,7 +142,7 @@ def open_gpu() -> Iterator[NvidiaGpu]:
     Raises
     ------
     GpuUnknownError
-        As of `NvidiaGpu`.
+        When nvidia-ml-py, the driver or the GPU is missing.
     """
     gpu = NvidiaGpu()
     try:
@@ -152,7 +152,7 @@ def open_gpu() -> Iterator[NvidiaGpu]:
 
 
 def _pci_bus_id() -> str:
-    """Return where CUDA's first device is on the PCI bus."""
+    """Return the PCI bus ID of CUDA's first device."""
     device, text = ctypes.c_int(), ctypes.create_string_buffer(32)
     try:
         driver = ctypes.CDLL(_DRIVER)

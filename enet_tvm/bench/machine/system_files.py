@@ -13,7 +13,7 @@ class SystemFiles:
     Parameters
     ----------
     root : str or Path
-        Where the tree begins.
+        Directory at which the tree begins.
     """
 
     def __init__(self, root: str | Path = "/") -> None:
@@ -25,7 +25,7 @@ class SystemFiles:
         Parameters
         ----------
         path : str
-            Absolute, as on the machine itself.
+            Absolute path of the file, as on the machine itself.
         """
         try:
             # Device tree strings end with a zero byte.

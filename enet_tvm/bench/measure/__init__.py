@@ -1,1 +1,1 @@
-"""What is measured of a runner: latency, footprint, energy, and the machine's limit to hold them against."""
+"""Measurements of a runner: latency, footprint and energy, beside the machine's roofline."""

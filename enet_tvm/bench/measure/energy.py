@@ -15,14 +15,14 @@ READ_EVERY = 0.05
 
 @dataclass(frozen=True)
 class Energy:
-    """What was taken from one rail in a span of time.
+    """Energy taken from one power rail in a span of time.
 
     Attributes
     ----------
     meter : str
-        Which rail, and what measured it.
+        Name of the rail, and of what measured it.
     joules, seconds : float
-        How much, and in what time.
+        Energy in joules, and length of the span in seconds.
     """
 
     meter: str
@@ -31,7 +31,7 @@ class Energy:
 
     @property
     def watts(self) -> float:
-        """Mean power."""
+        """Mean power, in watts."""
         return self.joules / self.seconds if self.seconds > 0 else 0.0
 
 
@@ -41,16 +41,16 @@ class Meter(ABC):
     Parameters
     ----------
     name : str
-        Which rail, and what measures it.
+        Name of the rail, and of what measures it.
     clock : callable
-        Time in seconds.
+        Returns the time in seconds.
 
     Attributes
     ----------
     seconds : float
-        From the beginning to the last reading.
+        Time from the beginning to the last reading.
     joules : float
-        What was taken in that time.
+        Energy taken in that time.
     """
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -80,14 +80,14 @@ class Meter(ABC):
 
 
 class CounterMeter(Meter):
-    """A counter of energy.
+    """A meter that reads a counter of energy.
 
     Parameters
     ----------
     name : str
-        Of the meter.
+        Name of the rail, and of what measures it.
     read : callable
-        Returns microjoules so far, or None.
+        Returns the energy so far in microjoules, or None.
     wraps_at : int or None
         Microjoules at which the counter begins again.
     """
@@ -110,16 +110,16 @@ class CounterMeter(Meter):
 
 
 class PowerMeter(Meter):
-    """A reading of power, integrated by the trapezoidal rule.
+    """A meter that reads power, and integrates it by the trapezoidal rule.
 
     Parameters
     ----------
     name : str
-        Of the meter.
+        Name of the rail, and of what measures it.
     read : callable
-        Returns watts now, or None.
+        Returns the power now in watts, or None.
     clock : callable
-        Time in seconds.
+        Returns the time in seconds.
     """
 
     def __init__(self, name: str, read: Callable[[], float | None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -144,7 +144,7 @@ class EnergyRecorder:
     Parameters
     ----------
     meters : sequence of Meter
-        What to read.
+        Meters to read.
     in_background : bool
         Whether a thread reads them every 50 ms; otherwise the caller does, by `sample`, because they are behind a
         connection that is in use.
@@ -157,7 +157,7 @@ class EnergyRecorder:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Restart all meters, and begin to read them."""
         for meter in self._meters:
             meter.restart()
         if self._in_background:
@@ -170,7 +170,7 @@ class EnergyRecorder:
             meter.sample()
 
     def stop(self) -> tuple[Energy, ...]:
-        """Return what each meter has counted, in their order."""
+        """Stop reading, and return the energy that each meter counted, in their order."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
@@ -183,7 +183,7 @@ class EnergyRecorder:
 
 
 def energy_figures(energies: Sequence[Energy], passes: int) -> list[dict[str, Any]]:
-    """Return what every rail took for each of so many forward passes, as JSON takes it."""
+    """Return joules per forward pass and mean watts of every rail, as JSON takes them."""
     return [
         {"meter": energy.meter, "joules_per_pass": energy.joules / max(passes, 1), "watts": energy.watts} for energy in energies
     ]

@@ -1,4 +1,4 @@
-"""What a runner takes besides time: start, memory, energy; and what several of it get done side by side.
+"""The footprint of a runner: start-up time, memory, energy, and the throughput of several instances side by side.
 
 Each runs in processes of its own, so that no runner's memory or threads are counted as another's, and so that independent
 streams share nothing but the machine.
@@ -30,10 +30,10 @@ from enet_tvm.bench.measure.meters import find_meters
 from enet_tvm.bench.runners.base import Runner, Workload
 
 READY_WITHIN = 900.0
-"""Seconds until a runner must be warm: torch.compile takes minutes on a slow machine."""
+"""Seconds within which a runner must be warm: torch.compile takes minutes on a slow machine."""
 
 _END_WITHIN = 10.0
-"""Seconds that an idle one gets to end."""
+"""Seconds that an idle worker gets to end by itself."""
 
 _GRACE = 60.0
 """Seconds that a pass which has begun may take beyond the time that was asked for."""
@@ -46,9 +46,9 @@ class StreamRate:
     Attributes
     ----------
     streams, threads : int
-        How many, and the threads of each.
+        Number of instances, and number of threads of each.
     images_per_second : float
-        Of all together.
+        Throughput of all instances together.
     """
 
     streams: int
@@ -58,23 +58,23 @@ class StreamRate:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a runner takes.
+    """Start-up time, memory, throughput and energy of a runner.
 
     Attributes
     ----------
     load_seconds, first_seconds : float or None
-        In a new process: until the network is loaded, and then of the first forward pass.
+        Time in a new process until the network is loaded, and duration of the first forward pass after that.
     memory_bytes : int or None
-        The most that it took beyond its libraries, input included; on another machine, all that its process took. None where
+        Peak memory beyond its libraries, input included; on another machine, peak memory of the whole process. None where
         it is not known.
     rates : tuple of StreamRate
-        Throughput, by number of streams.
+        Throughput for each number of streams.
     energies : tuple of Energy
-        Of a single stream, by rail; empty where the machine does not measure it.
+        Energy of a single stream, one for each rail; empty where the machine does not measure it.
     passes : int
-        Forward passes in that time.
+        Number of forward passes that `energies` covers.
     problem : str
-        Why something is missing; a sentence, or empty.
+        Sentence on why something is missing; empty when nothing is.
     """
 
     load_seconds: float | None = None
@@ -98,7 +98,7 @@ class Footprint:
 
 
 class WorkerError(Exception):
-    """A worker that failed or took too long; its message is a sentence's end."""
+    """A worker that failed or took too long; its message is the end of a sentence."""
 
 
 class Worker:
@@ -107,11 +107,11 @@ class Worker:
     Parameters
     ----------
     runner : str
-        Its name.
+        Name of the runner.
     workload : Workload
-        What it runs.
+        Workload that it runs.
     warm_up : float
-        Seconds at most.
+        Longest warm-up, in seconds.
     """
 
     def __init__(self, runner: str, workload: Workload, warm_up: float) -> None:
@@ -144,7 +144,7 @@ class Worker:
         Raises
         ------
         WorkerError
-            When it ends or says so instead, or `timeout` seconds pass.
+            When the worker ends or reports a problem instead, or `timeout` seconds pass.
         """
         try:
             line = self._answers.get(timeout=timeout)
@@ -159,7 +159,7 @@ class Worker:
         return figures
 
     def run(self, seconds: float) -> None:
-        """Let it run for so many seconds; `answer` says how it went."""
+        """Let it run forward passes for so many seconds; `answer` then returns their number and duration."""
         assert self.process.stdin is not None
         self._idle = False
         with contextlib.suppress(BrokenPipeError):  # `answer` will say that it ended
@@ -167,7 +167,7 @@ class Worker:
             self.process.stdin.flush()
 
     def close(self) -> None:
-        """End it: by itself when it is idle, so that it can end what it has started, else at once."""
+        """End the process: by itself when it is idle, so that it can end what it has started, else by SIGKILL."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -198,21 +198,21 @@ def measure_footprint(
     Parameters
     ----------
     name : str
-        Of the runner.
+        Name of the runner.
     workload : Workload
-        What to run; what is made on the way must have been made already. Several streams share its threads, each getting
-        at least one.
+        Workload to run, whose artifacts must have been made already. Several streams share its threads, each getting at
+        least one.
     streams : sequence of int
-        How many instances to run side by side; one alone is always measured.
+        Numbers of instances to run side by side; one alone is always measured.
     seconds : float
-        How long to measure each number of streams.
+        Duration of the measurement for each number of streams.
     meters : sequence of Meter
-        To read while one runs alone.
+        Meters to read while one instance runs alone.
 
     Returns
     -------
     Footprint
-        With what was measured; a process that fails is a problem said in it, no exception.
+        All that was measured; a process that fails is reported in `problem`, and raises nothing.
     """
     footprint = Footprint()
     for count in sorted({1, *streams}):
@@ -254,13 +254,13 @@ def measure_on_device(runner: Runner, x: NDArray[np.float32], threads: int, *, s
     Parameters
     ----------
     runner : Runner
-        Open and warm.
+        Runner that is open and warm.
     x : ndarray
-        Its input.
+        Input of a forward pass, N x 3 x H x W float32.
     threads : int
-        Its threads, for the report.
+        Number of its threads, for the report.
     seconds : float
-        How long.
+        Duration of the measurement; it makes one forward pass at least.
     """
     files = runner.files()
     meters = find_meters(files) if files else []

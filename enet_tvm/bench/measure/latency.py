@@ -12,10 +12,10 @@ import numpy as np
 from enet_tvm.bench.runners.base import PassTimes
 
 _WINDOW = 5
-"""Calls of each function whose median tells whether it is still warming up."""
+"""Number of calls of each function whose median tells whether it is still warming up."""
 
 _SETTLED = 0.03
-"""A window that is faster than the one before by less than this share is warm."""
+"""Share by which a window of calls must be faster than the one before for the function to be still warming up."""
 
 STEADY = 0.25
 """Share of the median beyond which the spread between the 10th and 90th percentile makes a measurement doubtful."""
@@ -30,7 +30,7 @@ class Latency:
     seconds : tuple of float
         Duration of each call on its device, in order, warm-up left out.
     transfers : tuple of float
-        What moving its data between host and device took, call by call; empty where nothing is moved.
+        Duration of moving data between host and device in each call; empty where nothing is moved.
     """
 
     seconds: tuple[float, ...]
@@ -87,22 +87,22 @@ def alternate(
     Parameters
     ----------
     functions : mapping of str to callable
-        What to time, by name. One that returns `PassTimes` is taken at its word instead of by the clock.
+        Functions to time, by name. One that returns `PassTimes` is taken at its word instead of by the clock.
     min_rounds : int
         Least number of rounds.
     seconds : float
-        After the least number of rounds, go on until the measurement has taken this long. The warm-up before it ends
-        when no function gets faster any more, at the latest after half that time.
+        Duration of the measurement, unless the least number of rounds takes longer. The warm-up before it ends when no
+        function gets faster any more, at the latest after half that time.
     pause : float
         Seconds between two calls: a thread pool keeps its threads spinning for a moment after its work is done, which
         would slow down the next function.
     clock, sleep : callable
-        Time in seconds, and waiting for so many.
+        Functions that return the time in seconds, and that wait for a number of seconds.
 
     Returns
     -------
     dict of str to Latency
-        In the order of `functions`.
+        Times of each function, in the order of `functions`.
     """
     if not functions or min_rounds < 1:
         raise ValueError("there must be a function and a round")

@@ -1,4 +1,4 @@
-"""How much memory this process takes, beyond what it took at one moment."""
+"""Peak memory of this process beyond what it took at one moment."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _RESET_PEAK = "5"
 
 @dataclass(frozen=True)
 class MemoryMark:
-    """A moment to count from.
+    """Memory of this process at the moment from which growth is counted.
 
     Attributes
     ----------
     resident, of_files : int
-        Bytes in memory, and those of them that only mirror files: the code of libraries, mostly.
+        Resident bytes, and those of them that only mirror files: the code of libraries, mostly.
     """
 
     resident: int

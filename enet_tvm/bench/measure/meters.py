@@ -14,7 +14,7 @@ from enet_tvm.bench.machine.system_files import SystemFiles
 from enet_tvm.bench.measure.energy import READ_EVERY, CounterMeter, Meter, PowerMeter
 
 _WHOLE = ("VDD_IN", "POM_5V_IN", "SYS5V", "VIN_SYS_5V0", "psys")
-"""What boards call their input: all that they take. From NVIDIA's module documentation and the RAPL driver of Linux."""
+"""Names of the rails that feed a whole board, from NVIDIA's module documentation and the RAPL driver of Linux."""
 
 
 def find_meters(files: SystemFiles | None = None) -> list[Meter]:
@@ -25,7 +25,7 @@ def find_meters(files: SystemFiles | None = None) -> list[Meter]:
 
 
 def gpu_meters(gpu: NvidiaGpu) -> list[Meter]:
-    """Return the meter of a GPU: what it counts itself, else its power, integrated; none where it tells neither."""
+    """Return the meter of a GPU: its energy counter, else its power, integrated; none where it reports neither."""
     name = f"{gpu.name} (NVML)"
     if gpu.microjoules() is not None:
         return [CounterMeter(name, gpu.microjoules)]
@@ -99,7 +99,7 @@ class TegraStats:
     Parameters
     ----------
     program : str
-        Path of ``tegrastats``.
+        Path of the program ``tegrastats``.
     """
 
     def __init__(self, program: str) -> None:
@@ -145,7 +145,7 @@ def parse_tegrastats(line: str) -> dict[str, float]:
 def open_meters(files: SystemFiles | None = None, gpu: NvidiaGpu | None = None) -> Iterator[list[Meter]]:
     """Yield the meters of this machine: the GPU's where one is given, then the kernel's files or else tegrastats.
 
-    Of the latter two, the whole board's is the first.
+    Among the meters of the kernel's files or tegrastats, that of the whole board is the first.
     """
     meters = [*(gpu_meters(gpu) if gpu is not None else ()), *find_meters(files)]
     program = None if meters else shutil.which("tegrastats")

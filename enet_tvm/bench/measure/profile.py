@@ -1,4 +1,4 @@
-"""Where the time of a forward pass goes, kernel by kernel, beside what the machine could do."""
+"""Where the time of a forward pass goes, kernel by kernel, beside the machine's roofline."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class KernelTime:
     Attributes
     ----------
     name : str
-        Function in the library.
+        Name of the function in the library.
     layers : tuple of str
         Modules of the network that it computes.
     flops, bytes : int
-        What it computes and moves at least.
+        Floating-point operations of its convolution, and least number of bytes that it must move.
     seconds : float
-        Median duration.
+        Median duration of the launch.
     """
 
     name: str
@@ -39,18 +39,18 @@ class KernelTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """A forward pass taken apart.
+    """Times of the kernels of a forward pass, and of the whole of it.
 
     Attributes
     ----------
     kernels : tuple of KernelTime
-        In launch order.
+        Times of the kernels, in launch order.
     whole : float
-        Median seconds of a forward pass, measured without instruments.
+        Median duration of a forward pass in seconds, measured without instruments.
     threads : int
-        Threads of the forward pass.
+        Number of threads of the forward pass.
     roofline : Roofline
-        Measured in the same run.
+        Limits of the machine, measured in the same run.
     """
 
     kernels: tuple[KernelTime, ...]
@@ -65,11 +65,11 @@ class Profile:
 
     @property
     def flops(self) -> int:
-        """The sum of the kernels' operations."""
+        """The sum of the kernels' floating-point operations."""
         return sum(kernel.flops for kernel in self.kernels)
 
     def share_of_roofline(self, kernel: KernelTime) -> float:
-        """Return how much of what the machine could do a kernel reaches; Winograd can do more than direct sums."""
+        """Return the share of the roofline that a kernel reaches; Winograd, counted as direct sums, may exceed 1."""
         return self.roofline.seconds(kernel.flops, kernel.bytes) / kernel.seconds
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,14 +86,14 @@ class Profile:
 
 
 def profile(segmenter: Segmenter, passes: int = 30) -> Profile:
-    """Time every kernel of a network, the whole of it, and the machine.
+    """Time every kernel of a network and whole forward passes, and measure the machine's roofline.
 
     Parameters
     ----------
     segmenter : Segmenter
         The loaded artifact.
     passes : int
-        Forward passes to take medians of.
+        Number of forward passes to take medians of.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a machine could do at most, against which the time of a network is held."""
+"""The roofline of a machine: its highest rates of arithmetic and of memory, beside which a network's time is shown."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 MEASURED = "measured"
 PROMISED = "the target's specification"
-"""Where a roofline is from."""
+"""Sources of a roofline, as reports name them."""
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """What the machine reaches on the threads, or on the GPU, that the network uses.
+    """Highest rates of the threads, or of the GPU, that the network uses.
 
     Attributes
     ----------
     flops_per_second : float
-        Of a large float32 matrix product.
+        Float32 operations a second of a large matrix product; a multiply-add is two.
     bytes_per_second : float
-        Read and written by a copy that does not fit the caches.
+        Bytes a second read and written by a copy that does not fit the caches.
     """
 
     flops_per_second: float
@@ -59,9 +59,9 @@ def gpu_roofline(gpu: NvidiaGpu | None, promised: PeakFigures | None) -> tuple[R
     Parameters
     ----------
     gpu : NvidiaGpu or None
-        What its driver tells of it.
+        GPU as its driver describes it; None where NVML does not know it.
     promised : PeakFigures or None
-        Of the target.
+        Peak figures of the target; None where it has none.
     """
     import torch
 
@@ -75,7 +75,7 @@ def gpu_roofline(gpu: NvidiaGpu | None, promised: PeakFigures | None) -> tuple[R
 
 
 def promised_roofline(figures: PeakFigures | None) -> Roofline | None:
-    """Return what a target's specifications promise; None when that is not known."""
+    """Return the roofline of a target's peak figures; None when its arithmetic is not known."""
     if figures is None or figures.gflops is None:
         return None
     return Roofline(1e9 * figures.gflops, 1e9 * (figures.gbps or math.inf))

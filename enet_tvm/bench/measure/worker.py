@@ -27,9 +27,9 @@ def serve(job: dict[str, Any], commands: IO[str], answers: IO[str]) -> None:
     Parameters
     ----------
     job : dict
-        ``runner``, its name; ``workload``, of `Workload.to_dict`; ``warm_up``, seconds at most.
+        ``runner``, name of the runner; ``workload``, result of `Workload.to_dict`; ``warm_up``, longest warm-up in seconds.
     commands, answers : text file
-        Lines as said above.
+        Lines ``run SECONDS``, and lines of JSON, as this module's docstring says.
     """
 
     def answer(**figures: Any) -> None:

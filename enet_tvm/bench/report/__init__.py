@@ -1,1 +1,1 @@
-"""What a comparison found, as figures, tables, sentences and pages, and what changed between two of them."""
+"""Results of a comparison, as figures, tables, sentences and pages, and what changed between two of them."""

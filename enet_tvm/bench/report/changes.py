@@ -1,4 +1,4 @@
-"""What changed between two benchmarks: figures, and what they were measured with."""
+"""What changed between two benchmarks: figures, and the conditions they were measured under."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BESIDES = {
     "artifact, bytes": ("artifact_bytes",),
     "transfer, ms": ("latency", "transfer_ms"),
 }
-"""Single figures of an entry, and where in it they are."""
+"""Single figures of an entry, and the keys that lead to them."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class LatencyChange:
     Attributes
     ----------
     before_ms, after_ms : float
+        Median latency in each benchmark, in milliseconds.
     spread_ms : float
         The larger of the two distances between the 10th and the 90th percentile.
     """
@@ -35,7 +36,7 @@ class LatencyChange:
 
     @property
     def ratio(self) -> float:
-        """After as a multiple of before: below 1 is faster."""
+        """Latency after as a multiple of that before: below 1 is faster."""
         return self.after_ms / self.before_ms
 
     @property
@@ -46,7 +47,7 @@ class LatencyChange:
 
 @dataclass(frozen=True)
 class RunnerChange:
-    """One runner at one size and number of threads.
+    """Changes of one runner at one size and number of threads.
 
     Attributes
     ----------
@@ -54,11 +55,11 @@ class RunnerChange:
     threads : int
     runner : str
     latency : LatencyChange or None
-        None when one of the two has none.
+        Change of the median latency; None when one of the two benchmarks has none.
     others : dict of str to (float, float)
-        Other figures that both have, before and after.
+        Other figures that both benchmarks have, before and after.
     sentences : tuple of str
-        What cannot be said in figures: parity lost, a runner gone.
+        Changes that are no figures, in sentences: parity lost, a runner gone.
     """
 
     size: str
@@ -155,7 +156,7 @@ def _others(before: Figures, after: Figures) -> dict[str, tuple[float, float]]:
 
 
 def _rates(entry: Figures) -> dict[str, float]:
-    """Return throughput and energy by what they are of."""
+    """Return throughputs and energies of an entry, by label."""
     footprint = entry.get("footprint") or {}
     rates = {f"images/s, {rate['streams']} streams": rate["images_per_second"] for rate in footprint.get("throughput", ())}
     energies = {f"J/image, {energy['meter']}": energy["joules_per_pass"] for energy in footprint.get("energy", ())}

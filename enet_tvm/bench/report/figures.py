@@ -14,7 +14,7 @@ Figures = dict[str, Any]
 
 
 class _Times(BaseModel):
-    """What of a result is computed with; older files lack much of the rest, which is only shown."""
+    """The figures of a result that are computed with; older files lack much of the rest, which is only shown."""
 
     median_ms: Annotated[FiniteFloat, Field(gt=0)]
     p10_ms: FiniteFloat

@@ -1,4 +1,4 @@
-"""What is to be said beside the tables of a comparison, in sentences."""
+"""Notes beside the tables of a comparison, in sentences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enet_tvm.bench.report.figures import Figures
 
 
 def notes(result: Figures) -> list[str]:
-    """Return what is to be said beside the tables: what each runner is, what is missing, what it ran on."""
+    """Return the notes beside the tables: what each runner is, which runners are missing, what machine they ran on."""
     lines = []
     for entry in result["entries"]:
         lines.append(f"{entry['name']}: {entry['description']}; ready in {entry['ready_seconds']:.0f} s")

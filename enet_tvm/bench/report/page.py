@@ -11,7 +11,7 @@ from enet_tvm.evaluation.report_page import Bar, Bars, Page, Part, Section, Sent
 
 
 def markdown(results: Sequence[Figures]) -> str:
-    """Return comparisons as Markdown, with all that is said beside their tables."""
+    """Return comparisons as Markdown, with the notes and warnings beside their tables."""
     parts = []
     for result in results:
         said = [f"- {line}" for line in [*notes(result), *(f"warning: {text}" for text in result.get("warnings", ()))]]
@@ -20,7 +20,7 @@ def markdown(results: Sequence[Figures]) -> str:
 
 
 def page(results: Sequence[Figures]) -> Page:
-    """Return comparisons as a page: of each, the median latencies as bars, its tables, and all that is said beside them."""
+    """Return comparisons as a page: of each, the median latencies as bars, its tables, warnings and notes."""
     return Page(
         "ENet in several runtimes",
         [Section(title(result), _parts(result)) for result in results],

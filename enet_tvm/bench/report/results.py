@@ -1,4 +1,4 @@
-"""What a comparison found, and how it is written as JSON."""
+"""The results of a comparison, and their form as JSON."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ from enet_tvm.files import sha256
 from enet_tvm.version import __version__, stack_versions
 
 FORMAT = 2
-"""Of the JSON; 1 was without machine descriptions, hashes and footprints."""
+"""Version of the JSON's format; 1 was without machine descriptions, hashes and footprints."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One runner's result.
+    """The result of one runner.
 
     Attributes
     ----------
     name, description : str
-        Which runner.
+        Name of the runner, and its runtime with the version.
     precision : str
-        What it computes in.
+        Data type that it computes in.
     agreement : float
         Share of pixels with the reference's label; 0 when a logit is not finite.
     max_abs_logit_diff : float
         Largest difference of a logit from the reference's.
     ready_seconds : float
-        From nothing to the end of the first forward pass: compilation, loading, first run.
+        Time from the start to the end of the first forward pass: compilation, loading, first run.
     first_seconds : float
-        The first forward pass alone.
+        Duration of the first forward pass alone.
     artifact : mapping of str to (int, str)
-        Bytes and SHA-256 of the files that it loads the network from, by name.
+        Size in bytes and SHA-256 of the files that it loads the network from, by file name.
     latency : Latency or None
-        None for a runner that fails parity: its speed is no result.
+        Times of a forward pass; None for a runner that fails parity: its speed is no result.
     footprint : Footprint or None
-        None when it was not asked for, or for one that fails parity.
+        Footprint of the runner; None when it was not asked for, or for a runner that fails parity.
     device : MachineDescription or None
-        The other machine that it computes on, if it does.
+        Description of the other machine that it computes on; None if it computes here.
     before, after : Conditions or None
-        That machine's clocks and temperatures around the timing.
+        Clocks and temperatures of that machine before and after the timing.
     threads : int or None
-        Threads that it ran on; None for those of the workload.
+        Number of threads that it ran on; None for that of the workload.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Entry:
 
     @property
     def passes(self) -> bool:
-        """Whether its labels are the reference's."""
+        """Whether its labels agree with the reference's."""
         return self.agreement >= NOISE[self.precision]
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,32 +106,32 @@ class Comparison:
     Attributes
     ----------
     workload : Workload
-        What they ran.
+        Workload that all of them ran.
     entries : tuple of Entry
-        In the order asked for.
+        Results, in the order in which the runners were asked for.
     missing : dict of str to str
-        Runners that are not here, and why.
+        Reasons why runners are not available here, by runner.
     roofline : Roofline or None
-        Of the machine's processor, or of its GPU where one was timed; that promised for a target when nothing was timed here;
-        None when nothing is known.
+        Roofline of this machine's processor, or of its GPU where one was timed; that promised for the target when nothing
+        was timed here; None when nothing is known.
     roofline_source : str
-        `MEASURED`, in the same run, or what it follows from.
+        Source of the roofline: `MEASURED`, in the same run, or what it was computed from.
     flops : int
-        Of a forward pass.
+        Floating-point operations of a forward pass.
     machine : MachineDescription
-        This machine.
+        Description of this machine.
     before, after : Conditions
-        Its clocks and temperatures around the timing.
+        Clocks and temperatures of this machine before and after the timing.
     warnings : tuple of str
         Sentences on why figures may not be trusted.
     not_measured : tuple of str
-        Sentences on what this machine does not tell.
+        Sentences on what could not be measured on this machine.
     seconds : float
-        How long was measured.
+        Duration of the timing, warm-up aside.
     command : str
         The command line, for the record.
     driver : str
-        Version of the GPU's driver, where it was asked.
+        Version of the GPU's driver; empty where NVML was not used.
     """
 
     workload: Workload
@@ -171,7 +171,7 @@ class Comparison:
         )
 
     def fastest(self, *, besides: str) -> Entry | None:
-        """Return the fastest runner but one."""
+        """Return the entry of the fastest runner other than `besides`; None if no other was timed."""
         others = [entry for entry in self.entries if entry.name != besides and entry.latency]
         return min(others, key=lambda entry: entry.latency.median if entry.latency else np.inf, default=None)
 
@@ -212,7 +212,7 @@ def _moments(before: Conditions | None, after: Conditions | None) -> dict[str, A
 
 
 def _versions() -> dict[str, str]:
-    """Return the versions of what is compared with, as far as it is here."""
+    """Return the versions of numpy and of the runners' packages that are installed."""
     found = {}
     for name in ("numpy", *packages()):
         # Without importing them: what was not asked for stays out of the process.

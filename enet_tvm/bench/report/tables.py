@@ -1,4 +1,4 @@
-"""The tables of a comparison: latency, and what each runner takes besides."""
+"""The tables of a comparison: latency, and the footprint of each runner."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enet_tvm.bench.measure.roofline import PROMISED
 from enet_tvm.bench.report.figures import Figures
 
 OURS = "tvm"
-"""The runner that ratios are relative to, where it was timed; else one over RPC, else the first."""
+"""Name of the runner that ratios are relative to; where it was not timed, another of ours, else the first."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class TableText:
     ----------
     title : str
     headings : tuple of str
-        The first is of names, the others are of figures.
+        Headings of the columns: names in the first, figures in the others.
     rows : tuple of tuple of str
     """
 
@@ -29,14 +29,14 @@ class TableText:
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        """Return it as Markdown."""
+        """Return the table as Markdown."""
         rules = ["---", *["--:"] * (len(self.headings) - 1)]
         lines = [self.headings, rules, *self.rows]
         return "\n".join([f"**{self.title}**", "", *("| " + " | ".join(line) + " |" for line in lines)])
 
 
 def tables(result: Figures) -> list[TableText]:
-    """Return the tables of one comparison: latency, and what each runner takes besides, if that was measured."""
+    """Return the tables of one comparison: latency, and the footprints if they were measured."""
     latency = _table(title(result), result, _latency_columns(result))
     if not any(entry.get("footprint") for entry in result["entries"]):
         return [latency]
@@ -57,9 +57,9 @@ def title(result: Figures) -> str:
 class _Column:
     heading: str
     cell: Callable[[Figures], str]
-    """Given an entry that has what the column is about."""
+    """Returns the text of the column's cell for an entry of the comparison."""
     needed: bool = False
-    """Whether it stays even when it is empty."""
+    """Whether the column stays even when all its cells are empty."""
 
 
 def _table(title: str, result: Figures, columns: Sequence[_Column]) -> TableText:

@@ -1,4 +1,4 @@
-"""What every runner offers, and what it is given."""
+"""The interface of runners, and the workload that they are given."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ Precision = Literal["float32", "bfloat16", "int8"]
 
 
 class RunnerMissingError(Exception):
-    """A runtime that is not here: reported beside the results, no failure. Its message is one sentence."""
+    """A runtime that is not available here, which is reported beside the results. Its message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What runners run.
+    """The network, input size and threads that runners run, and where.
 
     Attributes
     ----------
     weights : Path
         Weights file.
     size : Size
-        Of the input.
+        Width and height of the input.
     threads : int
-        Threads that each runner may use.
+        Number of threads that each runner may use.
     directory : Path
-        For what runners make on the way: artifacts, ONNX files.
+        Directory for the files that runners make: artifacts, ONNX files.
     target : str
-        What ours compiles for.
+        Name of the target that our runners compile for.
     tracker : str or None
         HOST:PORT of the RPC tracker behind which the device waits; only the runner over RPC needs it.
     key : str or None
-        The device's key at the tracker; None for the target's.
+        Key of the device at the tracker; None for the target's.
     artifact : Path or None
-        What ours runs, written by ``enet-tvm compile``; None to compile it.
+        Artifact that our runners load, written by ``enet-tvm compile``; None to compile it.
     tuned_for : int or None
-        Threads that ours is compiled for, by which its tuning log is chosen; None for `threads`.
+        Number of threads that our network is compiled for, by which its tuning log is chosen; None for `threads`.
     """
 
     weights: Path
@@ -58,30 +58,30 @@ class Workload:
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
-        """N, C, H, W."""
+        """Shape of the input: N, C, H, W, with one picture and three channels."""
         return (1, 3, self.size.height, self.size.width)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON takes it."""
+        """Return the workload as JSON takes it."""
         return {key: str(value) if isinstance(value, Path | Size) else value for key, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Return what `to_dict` was called on."""
+        """Return the workload that `to_dict` was called on."""
         paths = {key: Path(content[key]) for key in ("weights", "directory", "artifact") if content[key] is not None}
         return cls(**{**content, **paths, "size": parse_size(content["size"])})
 
 
 @dataclass(frozen=True)
 class PassTimes:
-    """What one call took, in seconds, where computing and moving data can be told apart.
+    """Duration of one call, where computing and moving data can be told apart.
 
     Attributes
     ----------
     device : float
-        Computing, on the device.
+        Seconds of computing on the device.
     transfer : float
-        Moving input and output between host and device.
+        Seconds of moving input and output between host and device.
     """
 
     device: float
@@ -94,16 +94,16 @@ class Runner(ABC):
     Attributes
     ----------
     description : str
-        What it is, with the version: for the report.
+        Name of the runtime with its version, for the report.
     precision : {"float32", "bfloat16", "int8"}
-        What it computes in.
+        Data type that it computes in.
     remote : bool
         Whether it computes on another machine than this one. Then that machine's sensors are read, and it is never opened
         a second time beside itself: devices are lent to one user at a time.
     on_gpu : bool
         Whether it computes on this machine's GPU, whose driver is then asked for energy, clocks and temperature.
     threads : int or None
-        Threads that it uses where that may differ from what it was asked to: a device may have fewer processors.
+        Number of threads that it uses where that may differ from the workload's: a device may have fewer processors.
     """
 
     description: str
@@ -117,7 +117,7 @@ class Runner(ABC):
         """Return the logits (N x classes x H x W float32) of a normalised input (N x 3 x H x W float32)."""
 
     def last_pass(self) -> PassTimes | None:
-        """Return what the last forward pass took, device and transfer apart; None where there is no transfer."""
+        """Return the times of the last forward pass, device and transfer apart; None where there is no transfer."""
         return None
 
     def files(self) -> SystemFiles | None:

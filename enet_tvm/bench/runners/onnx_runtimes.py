@@ -14,7 +14,7 @@ from enet_tvm.bench.runners.base import Runner, RunnerMissingError, Workload
 
 
 def load_libraries() -> None:
-    """Import those that are here."""
+    """Import ONNX Runtime and OpenVINO, as far as they are installed."""
     for name in ("onnxruntime", "openvino"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

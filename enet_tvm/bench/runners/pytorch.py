@@ -16,7 +16,7 @@ from enet_tvm.networks.folded import folded
 
 
 class PyTorchRunner(Runner):
-    """A module called under inference mode."""
+    """A PyTorch module on the CPU, called under inference mode."""
 
     def __init__(
         self, description: str, module: Callable[[Tensor], Tensor], workload: Workload, *, channels_last: bool = False
@@ -65,7 +65,7 @@ def compiled(workload: Workload) -> Runner:
     Raises
     ------
     RunnerMissingError
-        When its C++ compiler is missing or it fails.
+        When it fails, most likely because a C++ compiler is missing.
     """
     torch.set_num_threads(workload.threads)
     module = compile_frozen(best_form(workload))
@@ -87,7 +87,7 @@ def made_ready(runner: Runner, workload: Workload, needed: str) -> Runner:
     Raises
     ------
     RunnerMissingError
-        When that fails; `needed` is what it most likely lacks.
+        When compiling fails; `needed` names what it most likely lacks.
     """
     try:
         # Through the runner: a tensor made outside its inference mode is of another kind, which is compiled for anew.

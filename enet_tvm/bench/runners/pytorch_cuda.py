@@ -1,4 +1,4 @@
-"""PyTorch on this machine's GPU as a runner, in its best form: the peer of what is compiled for a GPU."""
+"""PyTorch on this machine's GPU as a runner, in its best form: the peer of our networks compiled for a GPU."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class PyTorchCudaRunner(Runner):
     Parameters
     ----------
     description : str
-        What it is.
+        Form of the network, for the report.
     module : callable
-        Takes and returns a tensor on the device.
+        Takes the input and returns the logits, both tensors on the device.
     workload : Workload
-        What is run.
+        Workload that is run.
     device : str
-        PyTorch's name of the GPU; a processor does the same, with nothing to wait for.
+        PyTorch's name of the GPU; "cpu" works too, with nothing to wait for.
     """
 
     on_gpu = True
@@ -57,7 +57,7 @@ class PyTorchCudaRunner(Runner):
         return logits
 
     def last_pass(self) -> PassTimes | None:
-        """Return what the last forward pass took on the GPU, and the transfer of its data."""
+        """Return the times of the last forward pass on the GPU, and of the transfer of its data."""
         return self._last
 
     def artifact_files(self) -> tuple[Path, ...]:

@@ -21,13 +21,13 @@ class LazyRunner:
     Attributes
     ----------
     module, function : str
-        Of this package, and what in it takes a `Workload` and returns the runner.
+        Name of the module in this package, and of the callable in it that takes a `Workload` and returns the runner.
     places : tuple of {"cpu", "gpu", "tracker"}
-        Where it runs.
+        Places that it runs at.
     by_default : bool
         Whether it runs there when no runner is named. Other ways of compiling ours take as long as the first.
     packages : tuple of str
-        What it runs by, whose versions are reported.
+        Distributions that it depends on, whose versions are reported.
     """
 
     module: str
@@ -68,17 +68,17 @@ RUNNERS: dict[str, Callable[[Workload], Runner]] = {
     "openvino": LazyRunner("onnx_runtimes", "OpenVinoRunner", ("cpu",), packages=("openvino",)),
     "tvm-rpc": LazyRunner("tvm_rpc", "on_device", ("tracker",)),
 }
-"""All of them. A runner is a module of this package and a line here."""
+"""All runners by name; a new one is a module of this package and a line here."""
 
 
 def runners_at(place: Place, *, by_default: bool = False) -> list[str]:
-    """Return the names of the runners that run somewhere: all of them, or those that do so when none is named."""
+    """Return the names of the runners of a place: all of them, or those that run there when no runner is named."""
     lazy = {name: runner for name, runner in RUNNERS.items() if isinstance(runner, LazyRunner)}
     return [name for name, runner in lazy.items() if place in runner.places and (runner.by_default or not by_default)]
 
 
 def packages() -> list[str]:
-    """Return what the runners run by, in their order."""
+    """Return the distributions that the runners depend on, in the order of the runners."""
     lazy = [runner for runner in RUNNERS.values() if isinstance(runner, LazyRunner)]
     return list(dict.fromkeys(package for runner in lazy for package in runner.packages))
 

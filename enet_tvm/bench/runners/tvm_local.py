@@ -19,14 +19,14 @@ from enet_tvm.targets import load_target
 
 
 class TvmRunner(Runner):
-    """An artifact, loaded.
+    """An artifact loaded on this machine.
 
     Parameters
     ----------
     artifact : Path
-        Written by ``enet-tvm compile``.
+        Directory that ``enet-tvm compile`` wrote.
     threads : int
-        Threads of a forward pass.
+        Number of threads of a forward pass.
     """
 
     def __init__(self, artifact: Path, threads: int) -> None:
@@ -46,7 +46,7 @@ class TvmRunner(Runner):
         return logits
 
     def last_pass(self) -> PassTimes | None:
-        """Return what the last forward pass took on a GPU, and the transfer of its data."""
+        """Return the times of the last forward pass on a GPU, and of the transfer of its data."""
         return self._last
 
     def artifact_files(self) -> tuple[Path, ...]:
@@ -74,7 +74,7 @@ def untuned(workload: Workload) -> Runner:
     Raises
     ------
     RunnerMissingError
-        When that is what `compiled_here` gives, because no log fits.
+        When `compiled_here` gives the same, because no tuning log fits.
     """
     if read_manifest(artifact_of(workload)).tuning is None:
         raise RunnerMissingError("it would be the same as tvm, which no tuning log fits; make one with 'enet-tvm tune'")
@@ -117,9 +117,9 @@ def artifact_of(workload: Workload, **options: Any) -> Path:
     Parameters
     ----------
     workload : Workload
-        What is to be run; ours may also be on a device.
+        Workload that the artifact is for, on this machine or on a device.
     **options
-        Of `enet_tvm.compiler.compile.CompileRequest`, besides what the workload says.
+        Fields of `enet_tvm.compiler.compile.CompileRequest` that the workload does not set.
 
     Raises
     ------

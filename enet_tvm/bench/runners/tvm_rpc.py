@@ -22,7 +22,7 @@ from enet_tvm.targets import load_target
 from enet_tvm.text import printable
 
 _SESSION_SECONDS = 3600.0
-"""Longer than any measurement: the server has a limit of its own."""
+"""Length of a session, longer than any measurement: the server has a limit of its own."""
 
 
 class RemoteFiles(SystemFiles):
@@ -53,11 +53,11 @@ class TvmRpcRunner(Runner):
     Parameters
     ----------
     artifact : Path
-        Written by ``enet-tvm compile``.
+        Directory that ``enet-tvm compile`` wrote.
     tracker, key : str
-        HOST:PORT of the tracker, and the device's name there.
+        HOST:PORT of the tracker, and the device's key there.
     threads : int
-        On the device; it uses at most as many as it has processors.
+        Number of threads on the device, which uses at most as many as it has processors.
     wait : float
         Seconds to wait for a device that is free.
 
@@ -88,7 +88,7 @@ class TvmRpcRunner(Runner):
         return self.segmenter.forward(x)
 
     def last_pass(self) -> PassTimes | None:
-        """Return what the last forward pass took on the device, and the transfer of its data."""
+        """Return the times of the last forward pass on the device, and of the transfer of its data."""
         last = self.segmenter.engine.last
         return None if last is None else PassTimes(last.device, last.upload + last.download)
 
