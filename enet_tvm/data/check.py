@@ -1,4 +1,4 @@
-"""What is wrong with a data set, all of it, told before a training starts."""
+"""Check of a data set: everything that is wrong with it, told before a training starts."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Track = Callable[[Sequence[Pair], str], Iterable[Pair]]
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found.
+    """Findings of a check.
 
     Attributes
     ----------
     dataset : str
         Name of the data set.
     pictures : dict of str to int
-        Whole pairs in each split.
+        Number of whole pairs by split.
     problems : tuple of str
-        A sentence each; none if all is well.
+        Sentences on what is wrong; empty if nothing is.
     warnings : tuple of str
         A sentence about each thing that may be meant or not, such as a picture that its EXIF data turn; they end no training.
     """
@@ -72,7 +72,7 @@ def check_data_set(
     thorough : bool
         Decode every file. Otherwise only headers are read: quick, but blind to damaged pixels and to labels.
     track : callable, optional
-        Shows progress.
+        Wraps the pairs of each split to show progress.
 
     Raises
     ------
@@ -105,9 +105,9 @@ def require_sound(where: str | Path, splits: Sequence[str] = REQUIRED, *, datase
     Parameters
     ----------
     where, dataset : str
-        As `check_data_set` takes them.
+        Directory and name of the data set, as `check_data_set` takes them.
     splits : sequence of str
-        Splits that are looked at.
+        Names of the splits to look at.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.size import Size
 
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""The number that the label files give to each of the 19 classes."""
+"""Label id of each of the 19 classes in the label files."""
 _LARGEST_ID = 33
 _SPLITS = ("train", "val", "test")
 _PICTURE, _LABELS, _INSTANCES = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_instanceIds.png"

@@ -12,7 +12,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.files import parse_json
 
 MOST_CLASSES = 256
-"""Labels are bytes."""
+"""Largest number of classes: labels are bytes."""
 
 Colour = tuple[int, int, int]
 
@@ -28,7 +28,7 @@ def read_classes(text: str) -> ClassSet:
     Parameters
     ----------
     text : str
-        How many there are; or ``camvid``, ``cityscapes`` or ``sunrgbd``; or a file. A text file has a name a line, with an RGB
+        Number of classes; or ``camvid``, ``cityscapes`` or ``sunrgbd``; or a file. A text file has a name a line, with an RGB
         colour after or before it if it likes (``road 128 64 128``, ``road #804080``); a JSON file a list of names, of
         ``{"name": ..., "color": [r, g, b]}``, or an object of names by number. Colours that are not given are made,
         the same ones each time.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enet_tvm.errors import UserError
 
 INSTANCE_STEP = 1000
-"""In a map of instances, instance `n` of class `c` is ``c * INSTANCE_STEP + n``; -1 belongs to no instance."""
+"""Step of a class in maps of instances: instance `n` of class `c` is ``c * INSTANCE_STEP + n``; -1 belongs to no instance."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def require_classes(names: Sequence[str], class_set: ClassSet, source: str) -> N
     names : sequence of str
         The network's classes. Where they were only counted (``class 0``, ``class 1``, ...) any names go with them.
     class_set : ClassSet
-        The data set's.
+        Classes of the data set.
     source : str
-        Where the network comes from, for the sentence.
+        Name of the network's origin, for the sentence.
 
     Raises
     ------

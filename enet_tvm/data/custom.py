@@ -31,7 +31,7 @@ class CustomData(PairedFiles):
 
     layout = FILE_NAME
     file: ClassVar[DatasetFile]
-    """What `dataset.toml` says."""
+    """Content of `dataset.toml`."""
 
     @classmethod
     def recognises(cls, root: Path) -> bool:
@@ -106,14 +106,14 @@ class DescribedFiles:
     where : Path
         Directory of the `dataset.toml`.
     described : DatasetFile
-        What it says.
+        Content of the `dataset.toml`.
 
     Attributes
     ----------
     problems : tuple of str
-        A sentence about each file that no split can be blamed for.
+        Sentences on faults of files that concern no single split.
     warnings : tuple of str
-        A sentence about each that is left out and may be meant to be.
+        Sentences on files that are left out, perhaps on purpose.
 
     Raises
     ------
@@ -262,7 +262,7 @@ def deal_out(pictures: Sequence[str], splits: SplitEntries) -> dict[str, list[st
     Parameters
     ----------
     pictures : sequence of str
-        Paths in order; a block does not reach over the end of a folder.
+        Paths of the pictures in order; a block does not reach over the end of a folder.
     splits : SplitEntries
         Shares, length of the blocks and seed. Every split that has a share gets a block, if there are as many.
     """
@@ -294,7 +294,7 @@ def deal_out(pictures: Sequence[str], splits: SplitEntries) -> dict[str, list[st
 
 
 class _NumberTable:
-    """What the numbers in masks stand for."""
+    """Classes by the numbers in masks."""
 
     def __init__(self, described: DatasetFile) -> None:
         self.described = described
@@ -321,7 +321,7 @@ class _NumberTable:
 
 
 class _ColourTable:
-    """What the colours in masks stand for."""
+    """Classes by the colours in masks."""
 
     def __init__(self, described: DatasetFile) -> None:
         self.described = described

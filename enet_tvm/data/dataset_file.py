@@ -18,7 +18,7 @@ from enet_tvm.toml_text import line_of
 FILE_NAME = "dataset.toml"
 SPLIT_NAMES = ("train", "val", "test")
 MOST_CLASSES = 255
-"""Labels are bytes, and one of them is void's."""
+"""Largest number of classes: labels are bytes, and one of them is void's."""
 LARGEST_VALUE = 65535
 
 Channel = Annotated[int, Field(ge=0, le=255, strict=True)]
@@ -54,7 +54,7 @@ class ClassEntry(_Section):
 
 
 class SplitEntries(_Section):
-    """Which pictures belong to which split.
+    """Assignment of pictures to splits.
 
     A share is of the pictures that no folder and no list claims. They are dealt out by blocks of successive names, so that
     neighbouring frames of a video seldom fall into different splits.

@@ -40,26 +40,26 @@ _HEADING = """\
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a user says of a directory; the rest is found out.
+    """Properties of a directory's data set that a user gives; the rest is found out.
 
     Attributes
     ----------
     classes : str or None
-        As `enet_tvm.data.class_list.read_classes` takes them, or names with commas between them.
+        Classes as `enet_tvm.data.class_list.read_classes` takes them, or names with commas between them.
     pictures, masks : tuple of str
-        Patterns.
+        Patterns of the picture files and of the mask files.
     annotations : tuple of Path
         Annotation files to draw masks from.
     outside : str
-        What is outside of every annotated region.
+        Meaning of pixels outside of every annotated region: "background" or "void".
     name : str or None
-        Of the data set; by default the directory's.
+        Name of the data set; by default the directory's.
     size : Size or None
-        To which pictures are brought.
+        Size to which pictures are brought; None to find one.
     val : float
-        Share of the pictures that judge, where neither folders nor lists say it.
+        Share of the pictures in the val split, where neither folders nor lists give the splits.
     seed : int
-        Of the draw.
+        Seed of the draw of the val split.
     """
 
     classes: str | None = None
@@ -83,11 +83,11 @@ def describe_directory(
     where : str or Path
         Directory with pictures, and masks or annotations.
     wishes : Wishes, optional
-        What is known.
+        Properties of the data set that the user gives.
     force : bool
         Replace a `dataset.toml` that is there.
     track : callable, optional
-        Shows progress.
+        Wraps the files that are read to show progress.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a directory of pictures and masks seems to be: which files belong together, and what the masks hold."""
+"""Discovery of a data set in a directory: which pictures and masks belong together, and what the masks hold."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _LABEL_MAPS = ("labelmap.txt", "label_colors.txt")
 
 @dataclass(frozen=True)
 class Patterns:
-    """Which files are pictures and which are masks."""
+    """Patterns of the picture files and of the mask files."""
 
     pictures: tuple[str, ...]
     masks: tuple[str, ...]
@@ -82,7 +82,7 @@ def find_patterns(paths: Sequence[str], pictures: Sequence[str] = (), masks: Seq
 
 
 def _rank(pairing: Pairing) -> tuple[int, int, int]:
-    """Return what is smallest for patterns that pair most files and, of those, leave the fewest over."""
+    """Return a sorting key, smallest for patterns that pair most files and, of those, leave the fewest over."""
     left_over = len(pairing.lone_pictures) + len(pairing.lone_masks)
     return -len(pairing.pairs), len(pairing.doubles), left_over
 
@@ -160,17 +160,17 @@ class MaskCounts:
     Attributes
     ----------
     values : Counter of int
-        Pixels of each number.
+        Number of pixels by stored number.
     colours : Counter of (int, int, int)
-        Pixels of each colour, of masks that are coloured.
+        Number of pixels by RGB colour, of masks that are coloured.
     bits : Counter of str
-        How the masks are stored, in words.
+        Number of masks by how they are stored, in words.
     palette : dict of int to (int, int, int)
-        The colour of each number, of masks with a palette.
+        RGB colour of each number, of masks with a palette.
     palettes_differ : bool
-        Whether one number has several.
+        Whether a number has several colours in the palettes.
     problems : list of str
-        A sentence about each mask that could not be read.
+        Sentences on the masks that could not be read.
     """
 
     values: Counter[int] = field(default_factory=Counter)
@@ -247,15 +247,15 @@ class FoundClasses:
     Attributes
     ----------
     names : tuple of str
-        What they are called.
+        Class names.
     values : tuple of int
-        The number of each in masks; empty for masks of colours.
+        Number of each class in masks; empty for masks of colours.
     palette : tuple of (int, int, int) or None
-        Their colours, if anything gives them.
+        RGB colours of the classes; None if nothing gives them.
     void : tuple of int or of (int, int, int)
-        What stands for no class.
+        Numbers, or colours, that stand for no class.
     said : tuple of str
-        What was assumed, a sentence each.
+        Sentences on what was assumed.
     """
 
     names: tuple[str, ...]
@@ -271,7 +271,7 @@ def find_classes(counts: MaskCounts, given: ClassSet | None) -> FoundClasses:
     Parameters
     ----------
     counts : MaskCounts
-        What they hold.
+        Numbers or colours in the masks.
     given : ClassSet, optional
         Classes that a user names.
 

@@ -1,4 +1,4 @@
-"""What data sets on disk share: pairs of a picture and a label file, read, checked against each other, or refused."""
+"""Base of data sets on disk: pairs of a picture and a label file, read, checked against each other, or refused."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Listing:
     Attributes
     ----------
     pairs : tuple of (Path, Path)
-        Pictures and their label files, all of which exist.
+        Paths of the pictures and their label files, all of which exist.
     problems : tuple of str
-        A sentence about each file or pair that is missing; empty if the split is whole.
+        Sentences on the files and pairs that are missing; empty if the split is whole.
     """
 
     pairs: tuple[tuple[Path, Path], ...]
@@ -47,7 +47,7 @@ class PairedFiles(ABC):
     root : str or Path
         Directory of the data set.
     split : str
-        "train", "val", "test", or what else the data set has.
+        Name of the split: "train", "val", "test", or another that the data set has.
 
     Raises
     ------
@@ -57,7 +57,7 @@ class PairedFiles(ABC):
     """
 
     class_set: ClassVar[ClassSet]
-    """What the labels mean."""
+    """Classes that the labels stand for."""
     layout: ClassVar[str]
     """The files that the data set is recognised by, in words."""
     paper_size: ClassVar[Size | None] = None

@@ -12,14 +12,14 @@ from enet_tvm.data.folder import Listing
 from enet_tvm.errors import UserError
 
 Finder = Callable[[str], Path]
-"""Returns where a file lies that a list calls so; slashes part its folders."""
+"""Maps a path as a list writes it, with forward slashes, to the path of the file."""
 _DIVIDERS = (r"\t+", r"[,;]", r" +")
-"""What may stand between two paths, the surest first; all but the first may occur in names."""
+"""Patterns of what divides two paths, the surest first; all but the first may occur in names."""
 _QUOTES = "\"'"
 _LONGEST_LINE, _MOST_DIVISIONS = 8192, 64
-"""What is beyond is no list."""
+"""Longest line in characters, and most places at which it may be divided: with more, the file is no list."""
 _LONGEST_NAME = 255
-"""Bytes that file systems take for one name; to ask for a longer one is an error."""
+"""Longest file name in bytes; to ask a file system for a longer one is an error."""
 _SHOWN = 200
 
 
@@ -55,7 +55,7 @@ def read_pairs(path: Path, find_picture: Finder, find_labels: Finder) -> Listing
     path : Path
         The list.
     find_picture, find_labels : callable
-        Where the file of a path lies, as the data set has it.
+        Map a path as the list writes it to the file of the picture, and of the labels.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def _pair(line: str, find_picture: Finder, find_labels: Finder) -> tuple[Path, P
 
 
 def _unlikeness(pair: tuple[Path, Path]) -> int:
-    """Return by how much two names differ in length: of a picture and its labels, by little."""
+    """Return the difference in length of two names, which is small for a picture and its labels."""
     return abs(len(pair[0].name) - len(pair[1].name))
 
 

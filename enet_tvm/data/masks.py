@@ -20,7 +20,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.runtime.pictures import PictureHeader, opened, read_header, reading, require_one_frame
 
 VOID = 255
-"""What tools write for pixels that belong to no class, whatever number a data set has for them."""
+"""Number that tools write for pixels that belong to no class, whatever number a data set has for them."""
 
 _NUMBER_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _COLOUR_MODES = ("RGB", "RGBA", "RGBX", "LA", "PA")
@@ -37,10 +37,10 @@ _BACK = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-"""What undoes each of EXIF's orientations."""
+"""Transposition that undoes each of EXIF's orientations."""
 _SHOWN_RANGES = 8
 _WHITE = (127, 128, 254, 255, 65535)
-"""What a mask of two values has beside 0."""
+"""Values that binary masks hold beside 0."""
 
 
 def read_mask_header(path: Path) -> PictureHeader:
@@ -167,16 +167,16 @@ def as_labels(stored: NDArray[Any], path: Path, largest: int, void: int | None =
     stored : ndarray
         H x W integers, as `read_mask` returns them.
     path : Path
-        Where they come from, for the sentence.
+        File of the mask, for the sentence.
     largest : int
-        Labels are 0..largest.
+        Largest label; the smallest is 0.
     void : int, optional
         A number beside them that stands for no class.
 
     Returns
     -------
     ndarray
-        H x W uint8.
+        H x W uint8 labels.
 
     Raises
     ------

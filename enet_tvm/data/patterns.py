@@ -18,7 +18,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.runtime.pictures import SUFFIXES
 
 Key = tuple[str, ...]
-"""What the wildcards of a pattern stand for in a path."""
+"""Texts that the wildcards of a pattern match in a path, in order."""
 
 _WILDCARDS = {"**/": r"(?:(.*)/)?", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
 _TOKEN = re.compile(r"(\*\*/|\*\*|\*|\?)")
@@ -50,7 +50,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def match_key(pattern: str, path: str) -> Key | None:
-    """Return what the wildcards of a pattern stand for in a relative path with forward slashes, None if it does not match."""
+    """Return the texts that a pattern's wildcards match in a relative path with forward slashes, None if it does not match."""
     match = _compiled(pattern).fullmatch(unicodedata.normalize("NFC", path))
     return None if match is None else tuple(group or "" for group in match.groups())
 

@@ -20,7 +20,7 @@ _SPLIT = re.compile(r"(?P<name>[^/]+)(?:/(?P<step>[1-9]\d*))?")
 
 
 def ride_of(picture: Path) -> str:
-    """Return the ride that a picture's file name begins with: what comes before its first underscore.
+    """Return the ride of a picture: its file name up to the first underscore.
 
     CamVid's are 0001TP, 0006R0, 0016E5 and others; those of Cityscapes are its cities.
     """
@@ -34,7 +34,7 @@ class Block:
     Attributes
     ----------
     ride : str
-        The ride.
+        Name of the ride.
     start, stop : int or None
         First frame, and the one after the last, in the order of the file names; negative numbers count from the end.
     """
@@ -82,7 +82,7 @@ class Block:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is trained on and what judges it.
+    """Pictures to train on and pictures to judge by.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class TrainingData:
     val : Samples or None
         Pictures to judge by; None when all that there are are trained on.
     description : dict of str to str
-        Both in words: ``{"train": "train,val without 0006R0", "val": "0006R0 of train,val"}``.
+        Description of both: ``{"train": "train,val without 0006R0", "val": "0006R0 of train,val"}``.
     """
 
     train: Samples
@@ -105,9 +105,9 @@ def training_data(where: str, splits: str = "train", held_out: Sequence[str] = (
     Parameters
     ----------
     where, dataset : str
-        As `open_samples` takes them.
+        Directory and name of the data set, as `open_samples` takes them.
     splits : str
-        What is trained on, as `open_splits` takes it.
+        Splits to train on, as `open_splits` takes them.
     held_out : sequence of str
         Blocks of frames, as `Block.parse` takes them, that are not trained on but judge the result. Without any, the split
         val judges it, unless that is trained on.
@@ -132,7 +132,7 @@ def training_data(where: str, splits: str = "train", held_out: Sequence[str] = (
 
 
 def judged_data(where: str, splits: str = "val", held_out: Sequence[str] = (), dataset: str | None = None) -> Samples:
-    """Open what is judged: some splits, or only the frames of them that a training with the same blocks held out.
+    """Open pictures to evaluate on: some splits, or only the frames of them that a training with the same blocks held out.
 
     Parameters and what is raised are those of `training_data`.
     """
@@ -141,7 +141,7 @@ def judged_data(where: str, splits: str = "val", held_out: Sequence[str] = (), d
 
 
 def fitted_data(where: str, splits: str = "train", held_out: Sequence[str] = (), dataset: str | None = None) -> Samples:
-    """Open what a training with the same blocks held out was trained on.
+    """Open the pictures that a training with the same blocks held out was trained on.
 
     Parameters and what is raised are those of `training_data`.
     """
@@ -155,10 +155,10 @@ def open_splits(where: str, splits: str, dataset: str | None = None) -> Samples:
     Parameters
     ----------
     where, dataset : str
-        As `open_samples` takes them.
+        Directory and name of the data set, as `open_samples` takes them.
     splits : str
-        Names with commas between them: ``train,val``. ``val/5`` is every fifth picture of val, for one whose frames are nearly
-        the same.
+        Names of the splits with commas between them: ``train,val``. ``val/5`` is every fifth picture of val, for one whose
+        frames are nearly the same.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def hold_out(samples: Samples, blocks: Sequence[Block]) -> tuple[Samples, Sample
         Pictures in files that are named after their rides, of one split or several. A frame that is in two splits goes, with
         all its copies, to one side.
     blocks : sequence of Block
-        What to hold out; may overlap.
+        Blocks of frames to hold out; may overlap.
 
     Raises
     ------

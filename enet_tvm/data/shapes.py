@@ -101,11 +101,11 @@ def write_shapes(directory: str | Path, count: int, classes: int, size: Size, se
     Parameters
     ----------
     directory : str or Path
-        Where to; must not hold anything.
+        Directory to write; must be empty or missing.
     count, classes : int
-        How many pictures, and of how many classes.
+        Number of pictures, and of classes.
     size : Size
-        Of the pictures.
+        Width and height of the pictures, in pixels.
     seed : int
         Another one draws other pictures.
 

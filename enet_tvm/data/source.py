@@ -24,7 +24,7 @@ DATA_SETS: dict[str, type[PairedFiles]] = {"camvid": CamVid, "cityscapes": Citys
 """Data sets on disk, by name, in the order in which a directory is held against them."""
 _SYNTHETIC_SIZE = Size(480, 360)
 _SYNTHETIC_SPLITS = {"train": (200, 1), "val": (50, 2), "test": (50, 3)}
-"""Pictures and seed of each split of the drawn street."""
+"""Number of pictures and seed of each split of the drawn street."""
 
 
 class Samples(Protocol):
@@ -32,7 +32,7 @@ class Samples(Protocol):
 
     @property
     def class_set(self) -> ClassSet:
-        """What the labels mean."""
+        """Classes that the labels stand for."""
 
     @property
     def paper_size(self) -> Size | None:
@@ -91,7 +91,7 @@ class WithDrawn:
     samples : Samples
         Labelled pictures with CamVid's classes.
     count : int
-        Drawn streets.
+        Number of drawn streets to add.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def open_samples(where: str, split: str, size: Size | None = None, dataset: str 
         ``synthetic`` for the drawn street, or the directory of CamVid, Cityscapes, SUN RGB-D or a data set with a
         `dataset.toml`.
     split : str
-        "train", "val" or "test".
+        Name of the split: "train", "val" or "test".
     size : Size, optional
         Size at which synthetic pictures are drawn; 480x360 by default. Other pictures come in their own size.
     dataset : str, optional

@@ -25,13 +25,13 @@ class DataStatistics:
     classes : tuple of str
         Class names.
     class_pixels, class_pictures : tuple of int
-        Pixels of each class, and pictures in which it occurs.
+        Number of pixels of each class, and of pictures in which it occurs.
     void_pixels : int
-        Pixels without a class.
+        Number of pixels without a class.
     mean, std : tuple of float
-        Per RGB channel, over all pixels of pictures scaled to 0..1.
+        Mean and standard deviation per RGB channel, over all pixels of pictures scaled to 0..1.
     sizes : dict of str to int
-        How many pictures have each size, the most frequent first.
+        Number of pictures of each size, the most frequent first.
     """
 
     classes: tuple[str, ...]
@@ -88,7 +88,7 @@ def data_statistics(samples: Iterable[tuple[Image.Image, np.ndarray]], class_set
     samples : iterable of (PIL image, ndarray)
         RGB pictures and their H x W uint8 labels.
     class_set : ClassSet
-        What the labels mean.
+        Classes that the labels stand for.
 
     Raises
     ------

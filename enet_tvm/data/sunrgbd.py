@@ -13,7 +13,7 @@ from enet_tvm.data.masks import as_labels
 from enet_tvm.size import Size
 
 TEST_COUNT = 5050
-"""Pictures 1..5050 of the data set are for testing, 5051..10335 for training."""
+"""Number of test pictures: 1..5050 of the data set are for testing, 5051..10335 for training."""
 _BLOCK, _PERIOD = 50, 10
 _SPLITS = ("train", "val", "trainval", "test")
 _PICTURE_FOLDERS = ("SUNRGBD-{part}_images", "image/{part}", "rgb/{part}", "{part}")

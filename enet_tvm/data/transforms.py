@@ -24,14 +24,14 @@ def normalise(picture: np.ndarray, mean: tuple[float, ...] = MEAN, std: tuple[fl
     Parameters
     ----------
     picture : ndarray
-        H x W x 3 uint8, RGB.
+        H x W x 3 uint8 RGB picture.
     mean, std : tuple of float
-        Per channel, of pictures scaled to 0..1.
+        Mean and standard deviation per RGB channel of pictures scaled to 0..1.
 
     Returns
     -------
     ndarray
-        1 x 3 x H x W float32, contiguous.
+        1 x 3 x H x W float32 input, contiguous.
     """
     scaled = picture.astype(np.float32) / np.float32(255)
     scaled -= np.asarray(mean, np.float32)
@@ -52,7 +52,7 @@ class Augmentation:
     flip : float
         Probability of a horizontal flip.
     brightness, contrast, saturation : float
-        Factors are drawn from ``1 - x .. 1 + x``.
+        Largest change x of the factors, which are drawn from ``1 - x .. 1 + x``.
     hue : float
         Largest turn of the colour circle, in degrees.
     blur : float
@@ -62,7 +62,8 @@ class Augmentation:
     white_balance : float
         Largest change of the gains of red and blue, in stops likewise: a colder or a warmer light.
     gamma : float
-        The exponent of the values lies in ``1 / (1 + x) .. 1 + x``; drawn uniformly in the logarithm.
+        Largest change x of the exponent of the values, which lies in ``1 / (1 + x) .. 1 + x``; drawn uniformly in the
+        logarithm.
     noise : float
         Largest standard deviation of a camera's noise, of values in 0..1; drawn uniformly from zero.
     """
@@ -88,9 +89,9 @@ class Crop:
     Attributes
     ----------
     rows, columns : Window
-        What goes where along each axis.
+        Source and target pixels along each axis.
     size : (int, int)
-        Height and width of the result.
+        Height and width of the result, in pixels.
     flip : bool
         Whether it is mirrored.
     """
@@ -127,11 +128,11 @@ def cut(picture: Tensor, labels: Tensor, crop: Crop, void: int) -> tuple[Tensor,
     Parameters
     ----------
     picture : Tensor
-        3 x H x W uint8.
+        3 x H x W uint8 picture.
     labels : Tensor
-        H x W uint8.
+        H x W uint8 labels.
     crop : Crop
-        Drawn for that height and width.
+        Window, drawn for that height and width.
     void : int
         Label of pixels outside the picture; their colour is the mean of `MEAN`.
 
@@ -196,7 +197,7 @@ class ColourChange:
     Attributes
     ----------
     brightness, contrast, saturation : float
-        Factors.
+        Factors of brightness, contrast and saturation.
     hue : float
         Turn of the colour circle, in radians.
     blur : bool
@@ -206,9 +207,9 @@ class ColourChange:
     gamma : float
         Exponent of the values.
     noise : float
-        Standard deviation of the noise.
+        Standard deviation of the noise, for values in 0..1.
     noise_seed : int
-        What decides the noise.
+        Seed of the noise.
     """
 
     brightness: float
@@ -257,14 +258,14 @@ def recolour(pictures: Tensor, changes: Sequence[ColourChange]) -> Tensor:
     Parameters
     ----------
     pictures : Tensor
-        N x 3 x H x W uint8, on any device.
+        N x 3 x H x W uint8 RGB pictures, on any device.
     changes : sequence of ColourChange
-        One a picture.
+        Change of each picture's colours.
 
     Returns
     -------
     Tensor
-        N x 3 x H x W float32, channels last, on the same device.
+        N x 3 x H x W float32 pictures, channels last, on the same device.
     """
     count, _, height, width = pictures.shape
     device = pictures.device

@@ -1,4 +1,4 @@
-"""What a board needs, in one file: TVM's runtime, a runner, an RPC server, and how to start them.
+"""Bundles for boards: TVM's runtime, a runner, an RPC server, and how to start them, in one file.
 
 The programs for boards without Python, and the library that stands in for NVIDIA's runtime on boards whose driver is too old
 for it, are C sources beside this package (`csrc`), compiled for the board by Zig's compiler.

@@ -14,7 +14,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
 
 _TIME: Final = 946684800
-"""Of every file in the archive: the year 2000. A zero makes some tar warn of old files."""
+"""Modification time of every file in the archive, in Unix seconds: the year 2000. A zero makes some tar warn of old files."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class Entry:
     Attributes
     ----------
     content : bytes
+        Content of the file.
     executable : bool
+        Whether the file can be executed.
     """
 
     content: bytes
@@ -39,9 +41,9 @@ def write_tar(path: str | Path, folder: str, entries: Mapping[str, Entry]) -> No
     path : str or Path
         File to write; its name ends in ``.tar.gz`` or ``.tgz``.
     folder : str
-        Of which all entries are.
+        Name of the folder in the archive that holds all entries.
     entries : mapping of str to Entry
-        By their path in the folder.
+        Files by their path in the folder.
 
     Raises
     ------

@@ -20,10 +20,10 @@ PROGRAMS = {
         *("session_folder", "sockets", "text", "tracker", "tvm_arguments", "tvm_call", "upload_name"),
     ),
 }
-"""Each program's name and its sources."""
+"""Names of the sources of each program."""
 
 CUDA_RUNTIME = "libcudart.so.13"
-"""What TVM's CUDA runtime was linked against."""
+"""Library that TVM's CUDA runtime was linked against."""
 
 WARNINGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
 _TIMEOUT_SECONDS = 600
@@ -35,7 +35,7 @@ def build_program(name: str, libraries: Path, machine: str, output: Path) -> Non
     Parameters
     ----------
     name : str
-        Of the program.
+        Name of the program.
     libraries : Path
         Folder with ``libtvm_runtime.so`` and ``libtvm_ffi.so`` of the board's architecture. On the board they are
         looked for in ``../lib``, seen from the program.

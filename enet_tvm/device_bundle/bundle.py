@@ -1,4 +1,4 @@
-"""Putting together what a board needs, and writing it as one file."""
+"""Bundles: the files that a board needs, put together and written as one file."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ _SUMS, _MANIFEST = "SHA256SUMS", "bundle.json"
 
 @dataclass(frozen=True)
 class BundleRequest:
-    """What to pack.
+    """Contents of a bundle to write.
 
     Attributes
     ----------
     target : TargetSpec
-        The board.
+        Target of the board.
     variant : {"c", "python"}
-        Programs in C for any board, or Python modules for boards with Python 3.11 or later.
+        Kind of programs: in C for any board, or Python modules for boards with Python 3.11 or later.
     python : str
         The board's version of Python; of no matter to the variant "c".
     artifact : Path or None
-        A compiled network to put in.
+        Directory of a compiled network to put in; None for none.
     key : str or None
         Name of the board at the tracker; by default the target's.
     """
@@ -59,20 +59,20 @@ class BundleRequest:
 
 
 class BundleManifest(BaseModel):
-    """What a bundle is of; in it as ``bundle.json``.
+    """Description of a bundle, in it as ``bundle.json``.
 
     Attributes
     ----------
     variant, target, architecture, key : str
-        What it was made for.
+        Kind of programs, and the board's target, architecture and key at the tracker.
     python : str or None
         Version of Python that it goes with; None for the variant "c".
     versions : dict of str to str
-        Of this package and of TVM's distributions.
+        Versions of this package and of TVM's distributions, by name.
     glibc : str
-        The newest version of the C library that a file in it asks for.
+        Newest version of the C library that a file in it asks for.
     needs : tuple of str
-        What the board must have.
+        Requirements that the board must meet.
     artifact : str or None
         SHA-256 of the library of the artifact that is in it.
     files : dict of str to str
@@ -100,6 +100,7 @@ def write_bundle(request: BundleRequest, output: str | Path) -> BundleManifest:
     Parameters
     ----------
     request : BundleRequest
+        Board and programs to pack for.
     output : str or Path
         File to write, ending in ``.tar.gz``; it appears complete or stays as it was.
 

@@ -1,4 +1,4 @@
-"""Which of this package's own modules a board's Python needs, found by following their imports."""
+"""The modules of this package that a board's Python needs, found by following their imports."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from enet_tvm.version import TESTED_STACK
 
 TVM, FFI = "apache-tvm", "apache-tvm-ffi"
 LIBRARIES: Final = ("libtvm_runtime.so", "libtvm_runtime_extra.so", "libtvm_runtime_cuda.so")
-"""What of apache-tvm a board may need; the compiler, the largest, is none of them."""
+"""Libraries of apache-tvm that a board may need; the compiler, the largest, is none of them."""
 
 WHEELS: Final = {
     (TVM, "aarch64", ""): "4acfdb7653e4e1ba7a707bdf2833db72eb8fda7d04d99141f2a4e1da43171fb7",
@@ -49,7 +49,7 @@ PYTHONS: Final = tuple(sorted({python for _, _, python in WHEELS if python}, key
 _TIMEOUT_SECONDS = 1800
 _CONTENT = "content.json"
 _LAYOUT = 4
-"""Goes up whenever other files of the wheels are kept."""
+"""Version of the cache's layout: raised whenever other files of the wheels are kept."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RuntimeFiles:
     libraries : Path
         Folder with `LIBRARIES` and ``libtvm_ffi.so``.
     site : Path
-        Folder with what of ``tvm_ffi`` Python imports, and the metadata of both distributions.
+        Folder with the files of ``tvm_ffi`` that Python imports, and the metadata of both distributions.
     licenses : Path
         Folder with the licences under which both are passed on.
     """

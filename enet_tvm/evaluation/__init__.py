@@ -1,1 +1,1 @@
-"""How right a network is: metrics against labels, parity with PyTorch, the layer where two parts, and reports of it."""
+"""Evaluation of networks: metrics against labels, parity with PyTorch, the first layer that differs, and reports."""

@@ -1,4 +1,4 @@
-"""Where a compiled module and PyTorch part: the output of every kernel beside that of the layer it computes."""
+"""Bisection: each kernel's output of a compiled module compared with PyTorch's output of the layer it computes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from enet_tvm.runtime.segmenter import Picture
 
 TOLERANCE = 1e-3
-"""A layer's largest difference, as a share of its largest value, from which the two sides count as parted.
+"""Largest difference in a layer, relative to the layer's largest value, above which the two sides count as parted.
 
 Rounding alone stays below 1e-5 in float32, wrong arithmetic is far above.
 """
@@ -27,14 +27,14 @@ Rounding alone stays below 1e-5 in float32, wrong arithmetic is far above.
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """One kernel's output beside that of its layer.
+    """Difference between one kernel's output and that of its layer.
 
     Attributes
     ----------
     kernel : str
         Name of the compiled function.
     launch : int
-        Its place in the forward pass, from 0.
+        Number of the kernel's launch in the forward pass, from 0.
     layer : str
         Path of the PyTorch module whose output it computes.
     max_abs_diff : float
@@ -73,11 +73,11 @@ def compare_layers(segmenter: Segmenter, network: nn.Module, picture: Picture) -
     Parameters
     ----------
     segmenter : Segmenter
-        The compiled module.
+        The compiled network.
     network : torch.nn.Module
-        Its reference, in eval mode.
+        The PyTorch network that it was compiled from, in eval mode.
     picture : PIL.Image.Image or ndarray
-        What to run, as `Segmenter.segment` takes it.
+        Picture to run, as `Segmenter.segment` takes it.
 
     Raises
     ------
@@ -145,15 +145,15 @@ def layer_outputs(network: nn.Module, x: NDArray[np.float32], layers: set[str]) 
 
 
 def to_nchw(output: NDArray[Any], layout: OutputLayout) -> NDArray[Any]:
-    """Return what a kernel's output means as N x C x H x W, without the columns of padding.
+    """Return a kernel's output as N x C x H x W, without the columns of padding.
 
     Parameters
     ----------
     output : ndarray
-        As the kernel wrote it: N x C/b x H x (W + 2p) x b for a block of b channels, N x C x H x (W + 2p) for none;
+        Output as the kernel wrote it: N x C/b x H x (W + 2p) x b for a block of b channels, N x C x H x (W + 2p) for none;
         elements shorter than 32 bits in words of these.
     layout : OutputLayout
-        Says b and p, and what the elements are.
+        Block b, padding p, and type of the elements.
     """
     if layout.dtype == "bfloat16":
         output = (output.view(np.uint16).astype(np.uint32) << 16).view(np.float32)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 INK, SOFT, GRID = "#22262e", "#5b616d", "#e2e5eb"
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
-"""Of Okabe and Ito's palette, whose colours differ in lightness too."""
+"""Colours of Okabe and Ito's palette, which differ in lightness too."""
 
 DPI = 120
 _STYLE = {
@@ -42,14 +42,14 @@ _STYLE = {
 
 @contextmanager
 def chart(path: str | Path, width: float, height: float) -> Iterator[Figure]:
-    """Give a figure to draw on; once drawn it is written as a PNG, atomically.
+    """Yield a figure to draw on, which is written as a PNG, atomically, at the end of the block.
 
     Parameters
     ----------
     path : str or Path
         PNG to write.
     width, height : float
-        In inches, of `DPI` pixels each.
+        Width and height in inches, of `DPI` pixels each.
 
     Raises
     ------

@@ -83,13 +83,13 @@ def evaluate(
     Parameters
     ----------
     forward : callable
-        1 x 3 x H x W float32, normalised -> 1 x C x H x W float32 logits.
+        Maps a 1 x 3 x H x W float32 normalised picture to 1 x C x H x W float32 logits.
     samples : iterable of (PIL image, ndarray)
         RGB pictures and their H x W uint8 labels.
     class_set : ClassSet
-        What the labels mean.
+        Classes that the labels stand for.
     mean, std : tuple of float
-        Normalisation of the network, of pictures scaled to 0..1.
+        Normalisation of the network, per RGB channel of pictures scaled to 0..1.
     size : Size, optional
         Size to which pictures are resized (bilinear); predictions are brought back to the labels' size (nearest), so
         that the figures always are of the labels as they come. By default pictures are taken as they are.
@@ -97,7 +97,7 @@ def evaluate(
         Returns the map of instances of picture `i`, as `Cityscapes.instances` does, for the instance-weighted IoU; it is
         left out if a picture has none.
     observe : callable, optional
-        Is called with each picture's number, prediction and labels.
+        Called with each picture's number, prediction and labels.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What runners are compared on: pictures of the user's, drawn streets, or a labelled data set."""
+"""Inputs that runners are compared on: the user's pictures, drawn streets, or a labelled data set."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Inputs:
     Attributes
     ----------
     description : str
-        What they are, for people.
+        Description of the pictures, for people.
     names : tuple of str
-        What each is called.
+        Name of each picture.
     load : callable
-        Returns the picture of a place and its labels.
+        Maps the number of a picture to the picture and its labels.
     class_set : ClassSet or None
-        What the labels mean; None if there are none.
+        Classes that the labels stand for; None if there are none.
     """
 
     description: str
@@ -70,13 +70,13 @@ def open_inputs(
     Parameters
     ----------
     segmenter : Segmenter
-        What they are for: streets are drawn at its size, and have labels if it has their classes.
+        Network to run: streets are drawn at its input size, and have labels if it has their classes.
     images : sequence of Path, optional
         Picture files and folders.
     synthetic : int, optional
         Number of streets to draw.
     data, split : str
-        A labelled data set, as `enet_tvm.data.source.open_samples` takes it.
+        Directory and split of a labelled data set, as `enet_tvm.data.source.open_samples` takes it.
 
     Raises
     ------

@@ -14,8 +14,9 @@ class InstanceIou:
     Parameters
     ----------
     class_set : ClassSet
-        Its `instance_shares` hold the average sizes. They are fixed figures, for Cityscapes those of its own evaluation,
-        not averages of the pictures at hand, and they scale with the picture: at 2048x1024 they are the published ones.
+        Classes, whose `instance_shares` hold the average sizes. They are fixed figures, for Cityscapes those of its own
+        evaluation, not averages of the pictures at hand, and they scale with the picture: at 2048x1024 they are the published
+        ones.
 
     Notes
     -----
@@ -44,9 +45,9 @@ class InstanceIou:
         Parameters
         ----------
         prediction : ndarray
-            H x W classes.
+            H x W predicted classes.
         instances : ndarray
-            H x W integers, ``class * INSTANCE_STEP + number`` and -1 where there is no instance.
+            H x W integer map of instances, ``class * INSTANCE_STEP + number`` and -1 where there is no instance.
         """
         if prediction.shape != instances.shape:
             raise ValueError(f"prediction {prediction.shape} and instances {instances.shape} differ in shape")

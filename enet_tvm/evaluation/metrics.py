@@ -18,11 +18,11 @@ class InstanceMetrics:
     Attributes
     ----------
     class_iou, category_iou : tuple of float
-        Per class and per category.
+        IoU of each class and of each category.
     class_mean, category_mean : float
-        Their means over what has instances.
+        Mean of `class_iou` and of `category_iou`, over those that have instances.
     instances : int
-        Instances that were counted.
+        Number of instances that were counted.
     """
 
     class_iou: tuple[float, ...]
@@ -41,12 +41,12 @@ class SegmentationMetrics:
     classes : tuple of str
         Class names.
     class_iou, class_accuracy : tuple of float
-        Per class; NaN for a class that does not occur in the labels, and such classes are left out of the means. (Pixels that
-        are wrongly taken for one lower the figures of the classes that they are of.)
+        IoU and accuracy of each class; NaN for a class that does not occur in the labels, and such classes are left out of the
+        means. (Pixels that are wrongly taken for one lower the figures of the classes that they are of.)
     miou, class_average, global_accuracy : float
         Mean of `class_iou`, mean of `class_accuracy`, and the share of labelled pixels that are right.
     pixels : int
-        Labelled pixels.
+        Number of labelled pixels.
     categories : tuple of str
         Category names; empty if the class set has none.
     category_iou : tuple of float

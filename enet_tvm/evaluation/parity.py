@@ -1,4 +1,4 @@
-"""Whether a compiled module says the same as PyTorch on the same weights."""
+"""Parity of a compiled module with PyTorch: how closely their outputs agree on the same weights."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """How far a compiled module and PyTorch are apart.
+    """Differences between the outputs of a compiled module and of PyTorch.
 
     Attributes
     ----------
     pictures, pixels : int
-        What was compared, at the size of the network's input.
+        Number of pictures, and of pixels at the size of the network's input, that were compared.
     max_abs_logit_diff, mean_abs_logit_diff : float or None
         Largest and mean absolute difference of two logits; NaN if either side has a NaN; None where the module returns labels.
     label_agreement : float
-        Share of pixels whose largest logit is that of the same class.
+        Share of pixels, 0..1, to which both give the same label.
     worst_picture, worst_agreement : int, float
-        Place of the picture with the lowest label agreement, and that agreement.
+        Number of the picture with the lowest label agreement, from 0, and that agreement.
     miou, miou_reference, miou_diff : float or None
         Mean IoU of the compiled module and of PyTorch at the labels' size, and the distance of the two; None without labels.
     """
@@ -134,13 +134,13 @@ def verify(
     Parameters
     ----------
     segmenter : Segmenter
-        The compiled module.
+        The compiled network.
     network : torch.nn.Module
-        Its reference, in eval mode.
+        The PyTorch network that it was compiled from, in eval mode.
     samples : iterable of (PIL.Image.Image, ndarray or None)
         RGB pictures of any size and their labels.
     class_set : ClassSet, optional
-        What the labels mean; needed if there are any.
+        Classes that the labels stand for; needed if there are any.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Things to evaluate behind one face: weights run by PyTorch, or a compiled artifact."""
+"""Predictors to evaluate: weights run by PyTorch, or a compiled artifact, behind one interface."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from enet_tvm.size import Size
 
 @dataclass(frozen=True)
 class Predictor:
-    """A forward function and what must be known to use it.
+    """A forward function with its classes, normalisation and input size.
 
     Attributes
     ----------
     name : str
         File or directory it came from.
     forward : callable
-        1 x 3 x H x W float32, normalised -> 1 x C x H x W float32 logits.
+        Maps a 1 x 3 x H x W float32 normalised picture to 1 x C x H x W float32 logits.
     classes : tuple of str
         Class names, in the order of the logits.
     mean, std : tuple of float
-        Normalisation of pictures scaled to 0..1.
+        Normalisation per RGB channel of pictures scaled to 0..1.
     size : Size or None
         The only size it takes; None if it takes any.
     """

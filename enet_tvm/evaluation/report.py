@@ -25,17 +25,17 @@ Colour = tuple[int, int, int]
 _INK, _SOFT, _LINE = (34, 38, 46), (110, 116, 128), (214, 218, 226)
 _WRONG, _VOID = (222, 30, 38), (152, 176, 214)
 _CELL = 0.044
-"""Inches of a cell of the confusion matrix to a point of its text."""
+"""Side of a cell of the confusion matrix in inches, per point of its text size."""
 _LEAST_TOLD, _DARK = 0.005, 0.3
-"""Share from which on a confusion is told in figures, and that on whose shade they are white."""
+"""Least share that is printed in a cell of the confusion matrix, and the share above which it is printed in white."""
 _MARGIN = 24
 _CELL_WIDTH = 380
-"""Of the pictures on the sheet."""
+"""Width of the pictures on the sheet, in pixels."""
 _COLUMNS = ("picture", "truth", "prediction", "where it is wrong")
 _ARE_PHOTOS = (True, False, False, True)
 
 Row = tuple[str, Image.Image, np.ndarray, np.ndarray]
-"""Of the sheet: caption, RGB picture, and the H x W uint8 label maps of the truth and the prediction."""
+"""Row of the sheet: caption, RGB picture, and the H x W uint8 label maps of the truth and the prediction."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PictureScore:
     Attributes
     ----------
     index : int
-        Its place in the data set.
+        Number of the picture in the data set, from 0.
     miou : float
         Mean IoU over the classes that occur in its labels; NaN if all of it is void.
     accuracy : float
@@ -95,9 +95,9 @@ class Report:
         Parameters
         ----------
         directory : str or Path
-            Where they go; other files there are left alone.
+            Directory to write to; other files there are left alone.
         metrics : SegmentationMetrics
-            What the evaluation returned.
+            Metrics that the evaluation returned.
         samples : Samples
             The pictures that were evaluated.
         segment : callable
@@ -105,14 +105,14 @@ class Report:
         title : str
             First line of the report.
         origin : dict
-            What was evaluated and how, to be listed below it.
+            Facts on what was evaluated and how, listed below the title.
         command : str
-            What makes the report again.
+            Command that makes the report again.
 
         Returns
         -------
         list of Path
-            The files.
+            Paths of the files that were written.
 
         Raises
         ------
@@ -161,7 +161,7 @@ class Report:
         return "\n".join(lines)
 
     def _sections(self, metrics: SegmentationMetrics, rows: Sequence[Row]) -> list[Section]:
-        """Return what the page shows: figures, classes, confusion, and the pictures of the sheet."""
+        """Return the sections of the page: figures, classes, confusion, and the pictures of the sheet."""
         counts, names = self.confusion.counts, self.class_set.names
         totals = counts.sum(axis=1, keepdims=True)
         shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
@@ -245,9 +245,9 @@ def draw_confusion(confusion: ConfusionMatrix, metrics: SegmentationMetrics, pat
     Parameters
     ----------
     confusion : ConfusionMatrix
-        What was counted.
+        Confusion matrix to draw.
     metrics : SegmentationMetrics
-        What follows from it.
+        Metrics of the same predictions.
     path : str or Path
         PNG to write, atomically.
 
@@ -297,7 +297,7 @@ def draw_sheet(rows: Sequence[Row], class_set: ClassSet) -> Image.Image:
     rows : sequence of (str, PIL.Image.Image, ndarray, ndarray)
         Caption, RGB picture, and the H x W uint8 label maps of the truth and the prediction.
     class_set : ClassSet
-        Names and colours.
+        Names and colours of the classes.
     """
     heights = [round(_CELL_WIDTH * picture.height / picture.width) for _, picture, _, _ in rows]
     gap, caption_height = 10, 34

@@ -27,10 +27,11 @@ class Table:
     Attributes
     ----------
     headings : tuple of str
+        Headings of the columns.
     rows : tuple of tuple of str
-        Each as long as the headings.
+        Cells of each row, as many as headings.
     title : str
-        Above the table; empty for none.
+        Title above the table; empty for none.
     """
 
     headings: tuple[str, ...]
@@ -57,9 +58,9 @@ class Bars:
     ----------
     title : str
     bars : tuple of Bar
-        Of finite values that are not negative.
+        Bars from top to bottom; their values are finite and not negative.
     full : float or None
-        What the whole width stands for; by default the largest value or spread.
+        Value that the whole width stands for; by default the largest value or spread.
     """
 
     title: str
@@ -82,9 +83,9 @@ class Matrix:
     ----------
     title : str
     rows, columns : tuple of str
-        Names.
+        Names of the rows and of the columns.
     shares : tuple of tuple of float
-        A row's shares; NaN where there is none.
+        Shares of each row, 0..1; NaN where there is none.
     """
 
     title: str
@@ -130,7 +131,7 @@ class Legend:
 
 @dataclass(frozen=True)
 class Sentences:
-    """What is to be said, sentence by sentence; warnings stand out."""
+    """Sentences in a section; warnings stand out."""
 
     sentences: tuple[str, ...]
     warning: bool = False
@@ -157,9 +158,9 @@ class Page:
     title : str
     sections : sequence of Section
     conditions : mapping of str to str
-        What was measured and on what, listed at the top.
+        Facts on what was measured and on what, listed at the top.
     command : str
-        What makes the report again; empty if nobody knows.
+        Command that makes the report again; empty if it is not known.
     """
 
     title: str
@@ -169,7 +170,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """Return a page as HTML. All that it is made of is text there, whatever it holds."""
+    """Return a page as HTML; all texts in it are escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["data_address"] = _data_address
     source = (resources.files("enet_tvm") / _TEMPLATE).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Who may look: no page of another site, no name that was bent to this machine, and from elsewhere nobody without the token."""
+"""Access to the live page: denied to pages of other sites and to rebound DNS names, and from elsewhere without the token."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Gate:
     Attributes
     ----------
     token : str or None
-        What the address must hold as ``?token=...``; None where only this machine can ask.
+        Token that the address must hold as ``?token=...``; None where only this machine can ask.
     names : frozenset of str
         Names that the server goes by, in small letters. Addresses need not be named: what DNS rebinding bends is a name.
     """

@@ -1,4 +1,4 @@
-"""What is served: the page at ``/``, and at ``/watch`` a WebSocket.
+"""The ASGI application: the page at ``/``, and a WebSocket at ``/watch``.
 
 It first sends ``about`` as JSON, then ``figures`` as JSON every half second and pictures as `enet_tvm.live.encoding` describes
 them. The other side sends the text ``drawn`` whenever it has drawn a picture; anything else ends the connection.
@@ -28,7 +28,7 @@ from enet_tvm.live.session import LiveSession, to_text
 
 DRAWN = "drawn"
 _REFUSED = 1008
-"""What RFC 6455 calls a policy violation."""
+"""Close code of a refused WebSocket: RFC 6455's policy violation."""
 
 
 def build_app(session: LiveSession, gate: Gate) -> Starlette:

@@ -1,4 +1,4 @@
-"""From a source's name to a page that is served until somebody ends it."""
+"""The live command: opens the source and the network, and serves the page until a signal ends it."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from enet_tvm.video.source import VideoSource
 
 @dataclass(frozen=True)
 class LiveRequest:
-    """What to show, and where.
+    """A request to show a source live: network, source and address.
 
     Attributes
     ----------
     artifact : Path
-        The compiled network.
+        Directory of the compiled network.
     video : str or None
-        A file, a folder or an address.
+        File, folder or address of the video; None for a camera.
     camera : str or None
-        A camera instead.
+        Number, device or address of a camera, in the place of a video.
     camera_size : Size or None
-        What the camera is asked for.
+        Size of frames that the camera is asked for.
     rate : int or None
-        Frames a second that it is asked for, or that a folder's pictures are shown at.
+        Frames a second that the camera is asked for, or that a folder's pictures are shown at.
     loop : bool
         Whether a file begins anew at its end.
     host, port : str, int
-        Where to listen.
+        Host and port to listen on.
     opacity : float
-        That the colours begin with.
+        Opacity of the colours when the page opens, 0 to 1.
     threads : int or None
-        Threads of the network.
+        Number of threads of the network; None for the default.
     """
 
     artifact: Path
@@ -88,7 +88,7 @@ def show_live(request: LiveRequest, say: Callable[[str], None]) -> None:
     Parameters
     ----------
     request : LiveRequest
-        What to show, and where.
+        Network, source and address of the page.
     say : callable
         Takes each line for whoever started it.
 

@@ -24,7 +24,7 @@ from enet_tvm.video.library import pyav
 from enet_tvm.video.session import LabelledFrame
 
 LINE = 128
-"""Added to the label of a pixel at the border of a segment: as many classes can have lines."""
+"""Offset of the label of a pixel at the border of a segment; at most so many classes can have lines."""
 
 _WIDEST = 1280
 _QUALITY = 80
@@ -38,7 +38,7 @@ class MessageEncoder:
     palette : sequence of (int, int, int)
         RGB colour of each class.
     opacity : float
-        Of the colours, 0 to 1, for who shows the PNG as it is.
+        Opacity of the colours in the PNG's palette, 0 to 1.
     """
 
     def __init__(self, palette: Sequence[Colour], opacity: float = 0.5) -> None:

@@ -1,4 +1,4 @@
-"""What the page tells in figures: how fast, how late, how much was dropped, and how the machine is."""
+"""Figures on the page: frame rate, latency, dropped frames, and the machine's temperature and clocks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from enet_tvm.bench.machine.conditions import Conditions
 from enet_tvm.runtime.stream import StreamStatistics
 
 INTERVAL = 0.5
-"""Seconds between two sets of figures, and that one point of the plot stands for."""
+"""Seconds between two sets of figures, and seconds of one point of the plot."""
 
 _MINUTE = round(60 / INTERVAL)
 _RECENT = round(2 / INTERVAL)
-"""Points over which the rate and the latency of now are taken."""
+"""Number of points over which the current rate and latency are taken."""
 
 
 class History:
@@ -72,7 +72,7 @@ def stream_figures(found: StreamStatistics) -> dict[str, Any]:
 
 
 def machine_figures(conditions: Conditions) -> dict[str, Any]:
-    """Return the hottest place of the machine and its clocks, ready for JSON; what it does not tell is None."""
+    """Return the machine's highest temperature and its clocks, ready for JSON; None for what it does not tell."""
     place = max(conditions.temperatures, key=conditions.temperatures.__getitem__, default=None)
     clocks = {name: mhz for name, mhz in conditions.clocks.items() if mhz > 0}
     return {
@@ -86,28 +86,28 @@ def machine_figures(conditions: Conditions) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What does not change while a page is open; its fields are the JSON's.
+    """Facts that do not change while a page is open; its fields are the JSON's.
 
     Attributes
     ----------
     artifact, network, target, source : str
-        Names.
+        Names of the artifact, the network, the target and the source.
     classes : list of dict
-        ``name`` and ``colour`` (RGB) of each.
+        ``name`` and ``colour`` (RGB) of each class.
     lines : bool
         Whether the PNGs have lines around segments.
     opacity : float
-        That the colours begin with.
+        Opacity of the colours when the page opens, 0 to 1.
     network_size, source_size, shown_size : tuple of int
         Width and height of the network's input, of the frames, and of the pictures that are sent.
     rate : float
-        Frames a second that the source says to have.
+        Frames a second, as the source says.
     threads : int
-        Threads of the network.
+        Number of threads of the network.
     alone_ms : float
         Median milliseconds of the network by itself, before the first frame.
     version : str
-        Of this program.
+        Version of this program.
     """
 
     artifact: str

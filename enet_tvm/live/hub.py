@@ -1,4 +1,4 @@
-"""One picture for all who look: each gets the newest when it can take one, and nobody waits for anybody.
+"""The hub of the live page: each viewer gets the newest picture when it can take one, and none waits for another.
 
 A viewer may have two pictures on the way; it says when it has drawn one. Sockets alone would not do: the buffers of a slow
 network hold seconds of pictures. All but `Hub.hungry` belongs to the event loop's thread.
@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 ON_THE_WAY = 2
-"""Pictures that a viewer may have been sent without having drawn them."""
+"""Number of pictures that a viewer may have been sent without having drawn them."""
 
 
 class Update(NamedTuple):
-    """What is new for a viewer; None where nothing is."""
+    """New figures and a new picture for a viewer; None where there is none."""
 
     figures: str | None
     picture: bytes | None
 
 
 class Viewer:
-    """Somebody who looks."""
+    """One connected viewer of the page."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -38,7 +38,7 @@ class Viewer:
         return self._free > 0
 
     def wake(self) -> None:
-        """Say that something may be new."""
+        """Signal that something may be new."""
         self._wake.set()
 
     def drawn(self) -> None:
@@ -95,7 +95,7 @@ class Hub:
                 self.picture = None  # nothing is encoded while nobody looks: whoever comes next would see an old one
 
     def count(self) -> None:
-        """Look anew who is hungry."""
+        """Update `hungry` from the viewers."""
         self.hungry = any(viewer.hungry for viewer in self._viewers)
 
     def show(self, picture: bytes) -> None:
@@ -104,7 +104,7 @@ class Hub:
         self._wake()
 
     def finish(self) -> None:
-        """Keep the picture for whoever comes: it was the last."""
+        """Mark the picture as the last one, which later viewers get too."""
         self.finished = True
 
     def tell(self, figures: str) -> None:

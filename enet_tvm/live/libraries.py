@@ -1,4 +1,4 @@
-"""What the page is served with, looked for before anything else is begun."""
+"""Check for the libraries that serve the page, before anything else is begun."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ from enet_tvm.video.frame import Frame
 from enet_tvm.video.source import VideoSource
 
 _PATIENCE = 1.0
-"""Seconds behind its time from which a source is not hurried to make up for them: the machine slept, or decodes too slowly."""
+"""Delay in seconds above which a source does not catch up: the machine slept, or decodes too slowly."""
 
 _LONGEST_WAIT = 5.0
-"""Seconds that a frame is waited for at most, whatever time it claims to have."""
+"""Longest wait for a frame in seconds, whatever time it claims to have."""
 
 
 def paced(source: VideoSource, reopen: Callable[[], VideoSource] | None = None) -> VideoSource:
@@ -23,7 +23,7 @@ def paced(source: VideoSource, reopen: Callable[[], VideoSource] | None = None) 
     Parameters
     ----------
     source : VideoSource
-        A file, or a folder's pictures. The result owns it.
+        Source of a file or a folder's pictures. The result owns it.
     reopen : callable, optional
         Opens the source anew, to begin again at its end; without it the end is the end.
     """
@@ -31,7 +31,7 @@ def paced(source: VideoSource, reopen: Callable[[], VideoSource] | None = None) 
 
 
 class _Pacer:
-    """What a `VideoSource` reads, with waiting in between."""
+    """Reader of a `VideoSource` that waits for each frame's time."""
 
     audio = None
 

@@ -17,7 +17,7 @@ from enet_tvm.live.app import build_app
 from enet_tvm.live.session import LiveSession
 
 _LONGEST_MESSAGE = 1024
-"""Bytes that a viewer may send at once; what it has to say is one word."""
+"""Largest message from a viewer in bytes; it has one word to say."""
 
 _FAREWELL = 0.5
 """Seconds in which connections may end in good order."""
@@ -47,11 +47,11 @@ class LiveServer:
     Parameters
     ----------
     session : LiveSession
-        What is shown; the server starts it.
+        Session that is shown; the server starts it.
     listener : socket.socket
-        Where to listen; it belongs to the server.
+        Socket that listens; it belongs to the server.
     gate : Gate
-        Who may look.
+        Access rules for viewers.
     """
 
     def __init__(self, session: LiveSession, listener: socket.socket, gate: Gate) -> None:

@@ -1,4 +1,4 @@
-"""The one inference that everybody looks at: a source through the network on threads of its own, looked at or not."""
+"""The live session: one source through the network, on threads of its own, shared by all viewers."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class LiveSession:
     Parameters
     ----------
     segmenter : Segmenter
-        What labels the frames; it may do nothing else until the session is closed.
+        Network that labels the frames; it may do nothing else until the session is closed.
     source : VideoSource
-        Where they come from, given at its own speed; the session closes it, on the thread that reads it.
+        Source of the frames, which gives them at its own speed; the session closes it, on the thread that reads it.
     artifact : str
-        What the page calls the network.
+        Name of the network on the page.
     opacity : float
-        That the colours begin with.
+        Opacity of the colours when the page opens, 0 to 1.
     ended : callable
         Takes a sentence when the source has ended, on the session's thread.
 
@@ -75,7 +75,7 @@ class LiveSession:
         self._history = History()
         self._ended: str | None = None
         self.error: UserError | None = None
-        """Why the source broke off, if it did."""
+        """Error that broke the source off; None if nothing did."""
         self.about = About(
             artifact=artifact,
             network=manifest.network,
@@ -101,7 +101,7 @@ class LiveSession:
         Parameters
         ----------
         wanted : callable
-            Says whether anybody can take a message now; frames are encoded only then, and the last one of the source.
+            Returns whether any viewer can take a message now; frames are encoded only then, and the last one of the source.
         show : callable
             Takes each message as `MessageEncoder` makes it, on the session's thread.
         finish : callable

@@ -1,4 +1,4 @@
-"""What every network of this project is, beside a PyTorch module."""
+"""Base class of every network of this project."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ class SegmentationNetwork(nn.Module):
     num_classes: int
 
     def variant_json(self) -> dict[str, Any]:
-        """Return in what the network differs from the paper's, as plain data; nothing where it has no variants."""
+        """Return the variant options that differ from the paper's, as plain data; empty for a network without variants."""
         return {}

@@ -1,4 +1,4 @@
-"""Checkpoints that others saved: read without running anything, and searched for networks under all that wraps them.
+"""Checkpoints that others saved: read without executing code, and searched for networks inside whatever wraps them.
 
 What wraps a network leaves its mark on the names of the tensors: ``module.`` (DataParallel, DistributedDataParallel,
 `torch.optim.swa_utils.AveragedModel`), ``_orig_mod.`` (`torch.compile`), the attribute that a Lightning module keeps it under,
@@ -27,16 +27,16 @@ from enet_tvm.networks import public
 from enet_tvm.networks.table import NETWORKS
 
 _LAYERS = {name: definition.layers for name, definition in NETWORKS.items()} | {public.NAMING: public.LAYERS}
-"""Names of a network's own children, by whose they are."""
+"""Pattern of the names of a network's own children, for each naming: a key of `NETWORKS`, or `public.NAMING`."""
 
 _ENOUGH = 20
-"""Tensors named like that make a network; a lone ``classifier.weight`` does not."""
+"""Least number of tensors with such names that count as a network; a lone ``classifier.weight`` does not."""
 
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-"""What PyTorch puts between the names of a module and of its child."""
+"""Name parts that PyTorch's wrappers insert between a module's name and its child's."""
 
 _AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|averag\w*|shadow)(?:[._]|$)")
-"""Names of weights that were averaged over a training, which are what it is judged by."""
+"""Pattern of labels of weights that were averaged over a training; these are the weights that a training is judged by."""
 
 _NUMPY: list[Any] = [
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
@@ -45,14 +45,14 @@ _NUMPY: list[Any] = [
     np.dtype,
     *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
 ]
-"""Numbers as trainers store their figures; `numpy.core` is what NumPy 1 called `numpy._core`."""
+"""NumPy types that trainers store their figures in; `numpy.core` is NumPy 1's name of `numpy._core`."""
 
 _SAFE: list[Any] = [*_NUMPY, Namespace, PosixPath]
-"""What may stand beside the tensors: all of it holds values and runs nothing."""
+"""Types that may be unpickled beside the tensors: all of them hold values and run no code."""
 
 _STATE_DICT = "torch.save(model.state_dict(), 'weights.pt')"
 _TORCH_BEGINNINGS = (b"PK\x03\x04", b"\x80")
-"""Of a file of torch.save: a zip archive, or before PyTorch 1.6 a pickle."""
+"""First bytes of a file of torch.save: a zip archive, or before PyTorch 1.6 a pickle."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,14 @@ class StateDict:
     Attributes
     ----------
     label : str
-        Where it is: the keys that lead to it and what its tensors' names begin with, dotted; empty if nothing wraps it.
+        Place in the checkpoint: the keys that lead to it and the prefix of its tensors' names, dotted; empty if nothing wraps
+        it.
     naming : str
-        Whose names its layers have: a key of `NETWORKS`, or `enet_tvm.networks.public.NAMING`.
+        Naming scheme of its layers: a key of `NETWORKS`, or `enet_tvm.networks.public.NAMING`.
     tensors : dict of str to Tensor
-        By name, without what wraps it.
+        Its tensors by name, without the prefix of wrappers.
     ignored : tuple of str
-        Tensors beside it, such as the class weights of a loss.
+        Names of the tensors beside it, such as the class weights of a loss.
     """
 
     label: str
@@ -131,7 +132,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
 
 
 def _why_not(path: Path, reason: str) -> str:
-    """Return what is wrong with a file that was not unpickled, and what to do."""
+    """Return a sentence on why a file was not unpickled, and what to do."""
     if "TorchScript" in reason:
         return f"is a TorchScript program and not a checkpoint of tensors alone; {_save_it()}"
     refused = re.search(r"GLOBAL (\S+)|unsupported GLOBAL (\S+)", reason)

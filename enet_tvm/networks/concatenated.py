@@ -12,10 +12,11 @@ class ConvolutionBesidePooling(nn.Module):
     Parameters
     ----------
     conv : torch.nn.Conv2d
+        Convolution with stride 2.
     pool : torch.nn.Module
-        A max pooling.
+        Max pooling with stride 2.
     norm : torch.nn.BatchNorm2d
-        Of the channels of both.
+        Batch norm over the concatenated channels of both.
     act : torch.nn.Module
         The activation.
     """

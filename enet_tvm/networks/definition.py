@@ -1,4 +1,4 @@
-"""What the project knows of a network beside its layers: one record each, which all that names networks reads."""
+"""Definitions of networks: one record each of what the project knows of a network beside its layers."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class EncoderPart:
     Attributes
     ----------
     encode : callable
-        The network and N x 3 x H x W pictures -> the encoder's output, N x channels x H/reduction x W/reduction.
+        Maps the network and N x 3 x H x W pictures to the encoder's output, N x channels x H/reduction x W/reduction.
     channels, reduction : int
-        Of that output.
+        Channels of the encoder's output, and the factor by which its height and width are smaller than the picture's.
     decoder_layers : tuple of str
         The network's own children after the encoder, in order; the first of them takes the encoder's output.
     """
@@ -56,7 +56,7 @@ class Head:
     Attributes
     ----------
     layer : str
-        Its name, a child of the network.
+        Name of the layer, a child of the network.
     transposed : bool
         Whether it is a transposed convolution, whose weight has its outputs along the second axis.
     """
@@ -91,14 +91,16 @@ class Head:
 
 @dataclass(frozen=True)
 class PublishedCosts:
-    """What a paper says that a network costs.
+    """Costs of a network, as a paper gives them.
 
     Attributes
     ----------
     parameters : int
+        Number of parameters, as the paper counts them.
     flops : int or None
-        Of one picture of `size`, two for each multiply-add; None where the paper says none.
+        FLOPs for one picture of `size`, two for each multiply-add; None where the paper gives none.
     size : Size or None
+        Size of the picture that `flops` holds for; None where `flops` is.
     """
 
     parameters: int
@@ -117,27 +119,28 @@ class NetworkDefinition:
     Attributes
     ----------
     name : str
-        What commands, weights files and manifests call it.
+        Name in commands, weights files and manifests.
     title : str
-        What sentences call it.
+        Name in sentences.
     paper : str
-        Where it is published.
+        Reference of the paper: authors, year and where it is published.
     build : callable
-        The number of classes, and for a network with variants one of them -> the untrained network.
+        Maps the number of classes, and for a network with variants one of these, to the untrained network.
     head : Head
         The layer that makes its logits.
     layers : re.Pattern
         Matches the names of the network's own children, whole, and no other network's: checkpoints are recognised by it.
     encoder : EncoderPart or None
-        What can be trained before the rest.
+        Encoder that can be trained before the rest; None if there is none.
     variants : VariantSchema or None
-        The options in which implementations of it differ.
+        Options in which its implementations differ; None if it has no variants.
     divisor : int
-        Of both sides of the picture; a multiple of `enet_tvm.size.MULTIPLE`, which holds for every size on the command line.
+        Number that divides both sides of the picture; a multiple of `enet_tvm.size.MULTIPLE`, which holds for every size on the
+        command line.
     smallest_side : int
-        Of the picture.
+        Smallest height or width of the picture, in pixels.
     costs : PublishedCosts or None
-        What its paper, or the paper that compares with it, says that it costs.
+        Costs that its paper, or a paper that compares with it, gives; None if neither gives any.
     """
 
     name: str
@@ -160,7 +163,7 @@ class NetworkDefinition:
         classes : int
             Number of output channels.
         variant : mapping, optional
-            What differs from the paper's, as `SegmentationNetwork.variant_json` gives it.
+            Options that differ from the paper's, as `SegmentationNetwork.variant_json` gives them.
 
         Raises
         ------

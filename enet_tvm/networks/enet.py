@@ -75,13 +75,13 @@ class Bottleneck(nn.Module):
     Parameters
     ----------
     in_channels, out_channels : int
-        Widths at its two ends; the inner one is ``out_channels // 4`` in the paper's variant.
+        Channels of the input and of the output; the inner width is ``out_channels // 4`` in the paper's variant.
     kind : {"regular", "dilated", "asymmetric"}
-        What the middle convolution is.
+        Kind of the middle convolution.
     dilation : int
-        Of a dilated bottleneck's 3x3 convolution.
+        Dilation of the middle 3x3 convolution; without effect on the kind "asymmetric".
     downsample : bool
-        Project with a 2x2 stride-2 convolution, max-pool the shortcut and zero-pad its channels.
+        Whether to halve height and width: a 2x2 stride-2 projection, and max pooling of the shortcut.
     dropout : float
         Probability of spatial dropout at the end of the main branch.
     variant : ENetVariant
@@ -198,7 +198,7 @@ class ENet(SegmentationNetwork):
     num_classes : int
         Number of output channels.
     variant : ENetVariant
-        Which ENet; the paper's by default.
+        Options of the implementation; the paper's by default.
 
     Notes
     -----

@@ -23,7 +23,7 @@ from enet_tvm.networks.concatenated import ConvolutionBesidePooling
 BN_EPS = 1e-3
 
 DILATIONS = (2, 4, 8, 16, 2, 4, 8, 16)
-"""Of layers 9 to 16."""
+"""Dilation of the second convolution pair of layers 9 to 16, in order."""
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -64,9 +64,9 @@ class NonBottleneck1D(nn.Module):
     Parameters
     ----------
     channels : int
-        Of its input, of its output and inside.
+        Number of channels of the input, of the output and inside.
     dilation : int
-        Of the second convolution.
+        Dilation of the second factorised convolution.
     dropout : float
         Probability of spatial dropout at the end of the main branch.
     """
@@ -132,7 +132,7 @@ class ERFNet(SegmentationNetwork):
         return self._run(x, range(1, 24))
 
     def _run(self, x: Tensor, layers: range) -> Tensor:
-        """Return what layers of table I, which stand in its order, make of `x`."""
+        """Return the output of a range of layers of table I, applied to `x` in order."""
         for _, layer in list(self.named_children())[layers.start - 1 : layers.stop - 1]:
             x = layer(x)
         return x

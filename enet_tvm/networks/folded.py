@@ -12,7 +12,7 @@ from enet_tvm.networks.concatenated import ConvolutionBesidePooling
 
 
 class _FoldedConcatenation(nn.Module):
-    """A `ConvolutionBesidePooling` whose norm is in the convolution and, for the pooled channels, a scale and a shift."""
+    """A `ConvolutionBesidePooling` whose norm is in the convolution and, for the pooled channels, a scale and shift."""
 
     def __init__(self, block: ConvolutionBesidePooling) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks that others trained, whatever the file: found, recognised, given classes and a normalisation."""
+"""Import of networks that others trained: found in a file, recognised, and given classes and a normalisation."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ class FoundNetwork:
     path : Path
         The file.
     definition : NetworkDefinition
-        Which network it is.
+        Record of the network.
     public : bool
-        Whether it has the names of PyTorch-ENet, and so its normalisation and its output for void.
+        Whether its tensors have PyTorch-ENet's names, and it so has PyTorch-ENet's normalisation and output for void.
     tensors : dict of str to Tensor
-        By our names.
+        Its tensors by the names of this project.
     outputs : int
-        Channels of its logits.
+        Number of channels of its logits.
     chosen : str
-        Where in the file it is; empty if nothing wraps it.
+        Label of its place in the file; empty if nothing wraps it.
     others : tuple of str
-        Where the file has further networks.
+        Labels of further networks in the file.
     ignored : tuple of str
-        Tensors beside the network.
+        Names of the tensors beside the network.
     info : WeightsInfo or None
-        What the file says of itself, if it is one of this project.
+        Description that a file of this project holds of itself; None for files of others.
     told : dict
-        Options of the variant that tensors do not show.
+        Options of the variant that tensors do not show, as the caller gave them.
     """
 
     path: Path
@@ -87,7 +87,7 @@ class FoundNetwork:
 
     @property
     def title(self) -> str:
-        """What sentences call whose network it is."""
+        """Name of the network, and of whose it is, in sentences."""
         return _PUBLIC_TITLE if self.public else self.definition.title
 
     @property
@@ -96,7 +96,7 @@ class FoundNetwork:
         return f"{self.path} ({self.chosen})" if self.chosen else str(self.path)
 
     def notes(self) -> list[str]:
-        """Return what a reader of the file had to decide, as sentences without an end."""
+        """Return the decisions made while reading the file, as sentences without a full stop."""
         said = []
         if self.others:
             chosen, *among = (f"'{label}'" if label else "the outermost" for label in (self.chosen, *self.others))
@@ -111,18 +111,18 @@ class FoundNetwork:
 
 @dataclass(frozen=True)
 class ImportedNetwork:
-    """A network with what it is of, ready for `enet_tvm.networks.save_network`.
+    """A network with its description, ready for `enet_tvm.networks.save_network`.
 
     Attributes
     ----------
     network : SegmentationNetwork
-        In eval mode.
+        The network, in eval mode.
     info : WeightsInfo
-        What it is of.
+        Name, classes, colours and normalisation of the network.
     left_out : str or None
-        What became of an output too many.
+        Sentence on an output that was left out; None if there was none.
     notes : tuple of str
-        What was decided or assumed, for people.
+        Sentences on what was decided or assumed, for people.
     """
 
     network: SegmentationNetwork
@@ -141,7 +141,7 @@ def find_network(path: str | Path, state: str | None = None, variant: Mapping[st
     path : str or Path
         The file; a network may be nested in dicts and its names may have prefixes.
     state : str, optional
-        Which network, where there are several: its place, or a part of it such as ``model`` or ``ema``.
+        Label of the network to take, where there are several, or a part of the label such as ``model`` or ``ema``.
     variant : mapping, optional
         Options of the network's variants that tensors do not show.
 
@@ -213,7 +213,7 @@ def _recognise(
 
 
 def _own_info(path: Path, content: Mapping[str, Any]) -> WeightsInfo | None:
-    """Return what a weights file, or a checkpoint of ``enet-tvm train``, says of itself; None for those of others."""
+    """Return the description in a weights file, or in a checkpoint of ``enet-tvm train``; None for files of others."""
     if is_safetensors(path):
         return read_own_info(path)
     names = content.get("classes")
@@ -240,7 +240,7 @@ def import_weights(
     state: str | None = None,
     variant: Mapping[str, Any] | None = None,
 ) -> ImportedNetwork:
-    """Return the network of a file and what it is of.
+    """Return the network of a file with its description.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ def import_weights(
     mean, std : tuple of float, optional
         Normalisation per RGB channel of pictures scaled to 0..1; by default that of the file, else 0 and 1.
     state : str, optional
-        Which network, where there are several; see `find_network`.
+        Label of the network to take, where there are several; see `find_network`.
     variant : mapping, optional
         Options of the network's variants that tensors do not show, where they are not the paper's.
 
@@ -352,11 +352,11 @@ def parse_channels(text: str, option: str, imagenet: tuple[float, float, float])
     Parameters
     ----------
     text : str
-        What was written; ``imagenet`` stands for the customary one.
+        Text of the user; ``imagenet`` stands for ImageNet's figures.
     option : str
-        ``--mean`` or ``--std``, for the sentence.
+        Option that it was given for, ``--mean`` or ``--std``, for the sentence.
     imagenet : tuple of float
-        What ``imagenet`` means.
+        Figures of ImageNet per RGB channel, which ``imagenet`` means.
 
     Raises
     ------

@@ -19,13 +19,13 @@ from enet_tvm.networks.recognise import network_of_tensors
 from enet_tvm.networks.table import NETWORKS
 
 NAMING = "pytorch-enet"
-"""What its names of tensors are called here."""
+"""Name of PyTorch-ENet's naming of tensors."""
 
 LAYERS = re.compile(r"initial_block|(downsample|upsample|regular|dilated|asymmetric)[1-5]_\d|transposed_conv")
-"""Names of the network's own children."""
+"""Pattern of the names of the network's own children."""
 
 PUBLIC_VARIANT: dict[str, Any] = {"epsilon": 1e-5, "initial_pool": 3, "decoder_dropout": 0.1, "activate_expansion": True}
-"""What its tensors do not show."""
+"""Options of the variant that its tensors do not show."""
 
 _LAYERS = {
     "initial": {"main_branch": "conv", "batch_norm": "norm", "out_activation": "act"},
@@ -40,7 +40,7 @@ _LAYERS = {
         "out_activation": "act",
     },
 }
-"""Names of layers in each kind of block there, and here."""
+"""Names of layers in PyTorch-ENet to those here, for each kind of block."""
 
 
 def convert_public_state(state: Mapping[str, Tensor], void: int | None = None) -> SegmentationNetwork:
@@ -49,9 +49,9 @@ def convert_public_state(state: Mapping[str, Tensor], void: int | None = None) -
     Parameters
     ----------
     state : mapping of str to Tensor
-        Its state dict. Names and shapes decide the variant.
+        State dict of a PyTorch-ENet. Names and shapes decide the variant.
     void : int, optional
-        An output channel to leave out, as one for pixels without a label.
+        Number of an output channel to leave out, such as the one for pixels without a label.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The network that a set of tensors is of: their names and shapes tell its variant and its number of classes."""
+"""Recognition of a network from its tensors, whose names and shapes tell its variant and its number of classes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def network_of_tensors(
     Parameters
     ----------
     definition : NetworkDefinition
-        Which network they are of.
+        Record of the network.
     tensors : mapping of str to Tensor
-        By the names of that network here; in any floating-point precision.
+        Tensors by the names of that network here; of any floating-point dtype.
     told : mapping
         Options of its variants that tensors do not show; the paper's by default.
     source : str
-        What the tensors are, for sentences.
+        Name of the tensors' origin, which begins error sentences.
     void : int, optional
-        An output channel to leave out.
+        Number of an output channel to leave out.
 
     Raises
     ------

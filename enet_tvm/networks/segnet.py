@@ -22,7 +22,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.networks.base import SegmentationNetwork
 
 SMALLEST_SIDE = 32
-"""Five poolings leave at least one pixel of it."""
+"""Smallest height or width of the picture, in pixels: five poolings leave one pixel of it."""
 
 WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Output channels of the encoder's convolutions, stage by stage (VGG-16)."""
@@ -47,7 +47,7 @@ class Stage(nn.Module):
         self.depth = len(widths)
 
     def convolve(self, x: Tensor) -> Tensor:
-        """Return what the convolutions make of `x`, at its height and width."""
+        """Return the output of the convolutions, of the height and width of `x`."""
         for number in range(1, self.depth + 1):
             x = self.get_submodule(f"conv{number}")(x)
         return x
@@ -61,7 +61,7 @@ class EncoderStage(Stage):
         self.pool = nn.MaxPool2d(2, return_indices=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-        """Return the maxima, their indices, and the height and width of what was pooled."""
+        """Return the pooled maxima, their indices, and the height and width before the pooling."""
         x = self.convolve(x)
         pooled, indices = self.pool(x)
         return pooled, indices, x.shape[2:]

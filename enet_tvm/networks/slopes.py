@@ -1,4 +1,4 @@
-"""What the activations of a network have learned: the slopes of its PReLUs, in order of depth (the paper's figure 3)."""
+"""Learned slopes of a network's PReLUs, in order of depth (the paper's figure 3)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Slopes:
     layer : str
         Dotted name of the activation.
     block : str
-        The network's own child that it belongs to.
+        Name of the network's own child that it belongs to.
     kind : {"prelu", "relu"}
-        A ReLU is a PReLU whose slope is zero.
+        Kind of the activation; a ReLU counts as a PReLU whose slope is zero.
     part : {"encoder", "decoder"}
-        On which side of the border it is; all is encoder in a network whose record names no decoder.
+        Part of the network that it is in; all is encoder in a network whose record names no decoder.
     mean, minimum, maximum : float
-        Over the slopes.
+        Mean, smallest and largest of its slopes.
     count : int
-        How many slopes there are; 0 for a ReLU.
+        Number of slopes; 0 for a ReLU.
     """
 
     layer: str

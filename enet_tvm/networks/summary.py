@@ -1,4 +1,4 @@
-"""What a network costs, layer by layer: parameters, multiply-adds, activation memory.
+"""Cost of a network, layer by layer: parameters, multiply-adds, activation memory.
 
 Convention: one multiply-add is two FLOPs, and only convolutions (and linear layers) count. Biases, normalisation,
 activations, pooling and additions do not: a compiler folds them into the convolution before them. A transposed
@@ -23,22 +23,22 @@ _IDENTITY_IN_EVAL = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 @dataclass(frozen=True)
 class Cost:
-    """What one layer, block or network costs for a batch of one.
+    """Cost of one layer, block or network for a batch of one.
 
     Attributes
     ----------
     name : str
         Dotted name of the module.
     kind : str
-        Its type.
+        Type of the module.
     output_shape : tuple of int
-        Shape of its output, N x C x H x W; of the last layer for a block.
+        Shape of its output, N x C x H x W; for a block, that of its last layer.
     parameters : int
         Number of trainable parameters.
     macs : int
         Multiply-adds of its convolutions.
     activation_bytes : int
-        Bytes of the outputs of its layers, pooling indices included.
+        Size of the outputs of its layers in bytes, pooling indices included.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Cost:
 
     @property
     def flops(self) -> int:
-        """Two per multiply-add."""
+        """FLOPs, two per multiply-add."""
         return 2 * self.macs
 
     def to_json(self) -> dict[str, Any]:
@@ -112,11 +112,11 @@ def summarise(network: nn.Module, size: Size, in_channels: int = 3) -> Summary:
     Parameters
     ----------
     network : nn.Module
-        Neither run nor changed: shapes are followed on meta tensors.
+        The network; neither run nor changed: shapes are followed on meta tensors.
     size : Size
         Width and height of the picture.
     in_channels : int
-        Channels of the picture.
+        Number of channels of the picture.
     """
     layers: list[Cost] = []
 

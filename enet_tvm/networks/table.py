@@ -17,10 +17,10 @@ from enet_tvm.networks.variant import ENetVariant
 from enet_tvm.size import Size
 
 DEFAULT_NETWORK = "enet"
-"""What is trained or described where nobody says which network."""
+"""Name of the network that is trained or described by default."""
 
 _PAPERS_SIZE = Size(640, 360)
-"""At which the ENet paper (table 3) counts its own FLOPs and SegNet's."""
+"""Size of the picture for which the ENet paper (table 3) counts its own FLOPs and SegNet's."""
 
 _ALL = (
     NetworkDefinition(

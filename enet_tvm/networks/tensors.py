@@ -19,7 +19,7 @@ def convolution_weight(tensors: Mapping[str, Tensor], layer: str, source: str) -
     layer : str
         Dotted name of the convolution.
     source : str
-        What the tensors are of, which begins the sentence.
+        Name of the tensors' origin, which begins the sentence.
 
     Raises
     ------

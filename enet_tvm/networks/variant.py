@@ -1,4 +1,4 @@
-"""Where implementations of ENet differ: what is not in the paper's table, as options of one network."""
+"""Variants of ENet: what implementations decide differently, as options of one network."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class ENetVariant:
     Attributes
     ----------
     epsilon : float
-        Of the batch norms.
+        Epsilon of the batch norms.
     biases : bool
         Whether the convolutions have biases that the authors gave one: the initial, the middle and the transposed ones.
     initial_pool : {2, 3}
         Window of the initial block's pooling, which has stride 2: 2x2, or 3x3 padded by 1.
     inner_width : {"output", "input"}
-        The width of which a bottleneck's inner one is a quarter, where the two differ.
+        End of a bottleneck whose width the inner width is a quarter of, where the two differ.
     asymmetric_first : {"horizontal", "vertical"}
-        Which half of an asymmetric convolution comes first: 1x5 or 5x1.
+        First half of an asymmetric convolution: 1x5 or 5x1.
     normalise_between : bool
         Whether batch norm and activation stand between these halves too.
     activate_expansion : bool
@@ -40,10 +40,11 @@ class ENetVariant:
     slopes : {"channel", "layer"}
         Whether a PReLU has a slope per channel, or one.
     encoder_activation, decoder_activation : {"prelu", "relu"}
+        Non-linearity of the encoder and of the decoder.
     upsampling_kernel : {3, 2}
-        Of the transposed convolutions inside bottlenecks.
+        Height and width of the kernels of the transposed convolutions inside bottlenecks.
     head_kernel : {2, 3}
-        Of the last transposed convolution.
+        Height and width of the last transposed convolution's kernel.
     decoder_dropout : float
         Probability of spatial dropout in the decoder's bottlenecks.
     """
@@ -63,7 +64,7 @@ class ENetVariant:
     decoder_dropout: float = Field(default=0.0, ge=0, lt=1)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what differs from the paper, as plain data."""
+        """Return the options that differ from the paper's, as plain data."""
         return {key: value for key, value in asdict(self).items() if value != getattr(PAPER, key)}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors whose metadata say what they are of."""
+"""Weights files: safetensors whose metadata describe the network."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ DEFAULT_WEIGHTS = shipped("model/enet-camvid.safetensors")
 
 _METADATA = "enet-tvm"
 _COUNTER = "num_batches_tracked"
-"""What batch norms count their updates in: nothing that a network computes with, and missing where PyTorch was old."""
+"""Name of the buffer in which batch norms count their updates: no network computes with it, and old PyTorch had none."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class WeightsInfo:
-    """What a weights file says of itself; pydantic's ValidationError, a ValueError, says what does not fit.
+    """Description that a weights file holds of its network; pydantic's ValidationError, a ValueError, names what does not fit.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class WeightsInfo:
     mean, std : tuple of float
         Normalisation per RGB channel of pictures scaled to 0..1; finite, and no std is zero or less.
     notes : dict
-        Anything else worth keeping: recipe, epoch, figures.
+        Further facts about the weights: recipe, epoch, figures.
     variant : dict
         Options of the network that differ from the paper's, as `SegmentationNetwork.variant_json` gives them.
     """
@@ -72,10 +72,10 @@ class NetworkInMemory:
     Attributes
     ----------
     network : torch.nn.Module
-        Any that takes N x 3 x H x W float32 pictures, normalised, and returns N x C x H x W float32 logits, if the frontend can
-        import its operators; it is brought into eval mode.
+        Any module that takes N x 3 x H x W float32 pictures, normalised, and returns N x C x H x W float32 logits, if the
+        frontend can import its operators; it is brought into eval mode.
     info : WeightsInfo
-        Its name, classes, colours and normalisation.
+        Name, classes, colours and normalisation of the network.
     """
 
     network: nn.Module
@@ -83,7 +83,7 @@ class NetworkInMemory:
 
     @property
     def sha256(self) -> str:
-        """What stands for the hash of a weights file, see `state_sha256`."""
+        """SHA-256 that takes the place of a weights file's hash; see `state_sha256`."""
         return state_sha256(self.network)
 
 
@@ -103,14 +103,14 @@ def state_sha256(network: nn.Module) -> str:
 
 
 def save_network(network: nn.Module, info: WeightsInfo, path: str | Path) -> None:
-    """Write a network's parameters and buffers with what they are of, atomically.
+    """Write a network's parameters and buffers with their description, atomically.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Trained anywhere, on any device.
+        The network, trained anywhere, on any device.
     info : WeightsInfo
-        What it is of; of an ENet other than the paper's, ``variant=network.variant_json()`` belongs to it.
+        Description of the network; for an ENet other than the paper's, ``variant=network.variant_json()`` belongs to it.
     path : str or Path
         The safetensors file, which every command takes as ``--weights``.
 
@@ -181,7 +181,7 @@ def parse_info(raw: Any, path: str | Path, remedy: str) -> WeightsInfo:
     path : str or Path
         The file, for the sentence.
     remedy : str
-        What to do about a file that does not say it.
+        Advice on what to do about a file that does not say it.
 
     Raises
     ------
@@ -282,7 +282,7 @@ def check_numbers(tensors: Mapping[str, Tensor], source: str) -> None:
     Raises
     ------
     UserError
-        That begins with `source` and names the first such tensor.
+        When there is one; the sentence begins with `source` and names the first.
     """
     for key, value in tensors.items():
         if not value.is_floating_point():

@@ -24,14 +24,14 @@ def max_pool2d_with_window(x: Tensor) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     x : Tensor
-        N x C x H x W, H and W even.
+        N x C x H x W planes, H and W even.
 
     Returns
     -------
     pooled : Tensor
-        N x C x H/2 x W/2.
+        N x C x H/2 x W/2 maxima.
     window : Tensor
-        The same shape, uint8: 0 to 3, row by row; of equal values the first, as in PyTorch.
+        N x C x H/2 x W/2 uint8 window indices: 0 to 3, row by row; of equal values the first, as in PyTorch.
     """
     _require_even(x)
     pooled, indices = nn.functional.max_pool2d(x, 2, return_indices=True)
@@ -54,9 +54,9 @@ def max_unpool2d(x: Tensor, window: Tensor) -> Tensor:
     Parameters
     ----------
     x : Tensor
-        N x C x H x W.
+        N x C x H x W values.
     window : Tensor
-        The same shape, uint8, as from `max_pool2d_with_window`.
+        N x C x H x W uint8 window indices, as from `max_pool2d_with_window`.
     """
     n, c, h, w = x.shape
     places = torch.arange(4, dtype=torch.uint8, device=x.device).reshape(2, 1, 2)  # row, (column of windows), column

@@ -1,4 +1,4 @@
-"""Where a tracker or a server is, as every command and both servers read it. Only Python's standard library."""
+"""Addresses of trackers and servers, as every command and both servers read them. Only Python's standard library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tracker knows, and getting a device from it: every wait has an end, and every failure a sentence."""
+"""Devices at a tracker, listed and claimed: every wait has an end, and every failure a sentence."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from enet_tvm.rpc.wire import TrackerConnection
 from enet_tvm.text import printable
 
 _SETTLING_SECONDS = 5.0
-"""For which a device is looked for at a tracker that does not know it: a server comes back to a new tracker in 2 seconds."""
+"""Seconds that a device is looked for at a tracker that does not know it: a server returns to a new tracker in 2 seconds."""
 _CONNECT_SECONDS = 5.0
 _MOST_NAMED = 20
-"""Keys of a large farm that a sentence names."""
+"""Largest number of keys that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Device:
     key : str
         Name of the kind of device.
     address : Address
-        Where it listens.
+        Address that it listens on.
     free : bool or None
         Whether nobody uses it; None if the tracker does not say it of single devices.
     """
@@ -42,14 +42,14 @@ class Device:
 
 @dataclass(frozen=True)
 class Devices:
-    """What a tracker knows.
+    """The devices at a tracker, and the clients that wait for them.
 
     Attributes
     ----------
     devices : tuple of Device
-        Sorted by key and address.
+        Devices at the tracker, sorted by key and address.
     free, waiting : dict of str to int
-        By key: devices that are free, and clients that wait for one.
+        Number of free devices, and of clients that wait for one, by key.
     """
 
     devices: tuple[Device, ...]
@@ -149,17 +149,18 @@ def claim_device(
     Parameters
     ----------
     tracker : Address
+        Address of the tracker.
     key : str
-        The kind of device.
+        Name of the kind of device.
     wait : float
         Seconds after which to give up.
     session_seconds : float
-        After which the device is to end the session.
+        Seconds after which the device is to end the session.
 
     Returns
     -------
     socket, Address
-        The connection after the handshake, and the device's address.
+        Connection to the device after the handshake, and the device's address.
 
     Raises
     ------

@@ -32,14 +32,14 @@ _DEVICE_TYPES = {"cpu": 1, "cuda": 2}  # DLPack's numbers
 
 @dataclass(frozen=True)
 class PassSeconds:
-    """What one forward pass took.
+    """Durations of one forward pass, in seconds.
 
     Attributes
     ----------
     device : float
-        On the device, by its own clock where its server has one for it, else by this machine's, less a round trip.
+        Computing on the device, by its own clock where its server has one for it, else by this machine's, less a round trip.
     upload, download : float
-        Moving the input there, and the logits back.
+        Sending the input there, and fetching the logits.
     """
 
     device: float
@@ -53,26 +53,26 @@ class RemoteEngine:
     Parameters
     ----------
     session : DeviceSession
-        Open; not closed by this.
+        Open session on the device; not closed by the engine.
     directory : Path
-        The artifact.
+        Directory of the artifact.
     manifest : Manifest
-        Of it.
+        Manifest of the artifact.
     threads : int or None
-        On the device, at most as many as it has processors; None for all.
+        Number of threads on the device, at most as many as it has processors; None for all.
     timeout : float
         Seconds that a forward pass may take, transfer included.
 
     Attributes
     ----------
     threads : int
-        That a forward pass uses.
+        Number of threads that a forward pass uses.
     facts : dict
-        What the device says of itself; see `enet_tvm.rpc.session_process.device_facts`.
+        Facts that the device reports of itself; see `enet_tvm.rpc.session_process.device_facts`.
     load_seconds : float
-        For uploading and loading the library.
+        Seconds that uploading and loading the library took.
     last : PassSeconds or None
-        Of the last forward pass.
+        Durations of the last forward pass; None before the first.
     capabilities : frozenset of Capability
         Timed passes on any device, and kernel by kernel what its server has functions for.
 
@@ -135,7 +135,7 @@ class RemoteEngine:
                 open_gpu()
 
     def _offered(self) -> Iterator[Capability]:
-        """Yield what the device's server has functions for."""
+        """Yield the capabilities that the device's server has functions for."""
         if self._time_kernels is not None:
             yield Capability.KERNEL_TIMES
         if self._keep_outputs is not None and self._kernel_output is not None:
@@ -268,7 +268,9 @@ class DeviceSegmenter(Segmenter):
     Attributes
     ----------
     engine : RemoteEngine
+        Engine of the artifact on the device.
     session : DeviceSession
+        Session on the device, closed with the segmenter.
     """
 
     def __init__(self, manifest: Manifest, engine: RemoteEngine) -> None:
@@ -298,16 +300,17 @@ class DeviceSegmenter(Segmenter):
         Parameters
         ----------
         directory : str or Path
-            The artifact.
+            Directory of the artifact.
         tracker : Address
+            Address of the tracker.
         key : str
-            The kind of device.
+            Name of the kind of device.
         threads : int or None
-            On the device; None for all of its processors.
+            Number of threads on the device; None for one on each of its processors.
         wait : float
             Seconds to wait for a device that is free.
         session_seconds : float
-            After which the device ends the session.
+            Seconds after which the device ends the session.
         timeout : float
             Seconds that a forward pass may take.
 

@@ -1,4 +1,4 @@
-"""Clients at a server's door: their greetings are read side by side, so that no silent one keeps the next one waiting.
+"""Greetings of a server's new clients, read side by side, so that no silent client keeps the next one waiting.
 
 Every greeting has one deadline for the whole of it, however its bytes drip in. There is room for so many at a time; when it
 is full, whoever has been silent for longest makes room.
@@ -21,7 +21,7 @@ from enet_tvm.rpc.wire import RPC_MAGIC, decode
 GREETING_SECONDS = 3.0
 MOST_GREETINGS = 32
 LONGEST_GREETING = 4096
-"""Bytes of a client's key and options."""
+"""Longest text of a client's key and options, in bytes."""
 
 _OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _HEAD = struct.Struct("<ii")
@@ -72,26 +72,26 @@ class Greetings:
     Parameters
     ----------
     listener : socket
-        That listens; made non-blocking.
+        Socket that listens; made non-blocking.
     """
 
     def __init__(self, listener: socket.socket) -> None:
         listener.setblocking(False)
         self._listener = listener
         self._open: list[Greeting] = []
-        """Oldest first."""
+        """Connections whose greeting is not complete, oldest first."""
 
     def __len__(self) -> int:
         return len(self._open)
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """What to wait for: that any of them can be read."""
+        """Sockets to wait for: the listener and the connections whose greeting is not complete."""
         return [self._listener, *(greeting.connection for greeting in self._open)]
 
     @property
     def deadline(self) -> float:
-        """When the first of them has been waited for long enough; infinity if there is none."""
+        """Earliest deadline of the open greetings, on the monotonic clock; infinity if there is none."""
         return min((greeting.deadline for greeting in self._open), default=float("inf"))
 
     def arrivals(self) -> Iterator[tuple[Greeting, str]]:

@@ -1,4 +1,4 @@
-"""What may be said to a tracker, by it, to a server and by a device: one strict parser for each message.
+"""Messages to and from a tracker, to a server and from a device: one strict parser for each.
 
 Any peer may say anything. Each parser takes JSON as it was received, or a greeting's text, and returns what it means or raises
 `ProtocolError`. Only Python's standard library, so that it can be used on a board.
@@ -17,17 +17,17 @@ from enet_tvm.rpc.address import Address, is_host
 from enet_tvm.text import printable
 
 LONGEST_KEY = 100
-"""Bytes of the name of a kind of device."""
+"""Longest name of a kind of device, in bytes."""
 LONGEST_MATCH_KEY = 256
-"""Bytes of the key that a tracker gives to one client for one session."""
+"""Longest key that a tracker gives to one client for one session, in bytes."""
 
 
 LONGEST_KERNEL = 1000
-"""Bytes of the name of a kernel."""
+"""Longest name of a kernel, in bytes."""
 
 
 class ProtocolError(ConnectionError):
-    """A peer said what no peer says."""
+    """A message of a peer that does not follow the protocol."""
 
 
 class TrackerCode(IntEnum):
@@ -73,7 +73,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Query:
-    """A message that is its code alone."""
+    """A message that consists of its code alone."""
 
     code: TrackerCode
 
@@ -89,7 +89,7 @@ class ServerEntry:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a tracker knows: servers, and by key how many devices are free and how many clients wait."""
+    """A tracker's summary: servers, and by key the numbers of free devices and of waiting clients."""
 
     servers: tuple[ServerEntry, ...]
     free: dict[str, int]
@@ -277,7 +277,7 @@ _FACTS: dict[Callable[[Any], bool], tuple[str, ...]] = {
     lambda value: isinstance(value, list) and all(map(_is_number, value)): ("megahertz",),
     lambda value: isinstance(value, dict) and all(map(_is_text, value.values())): ("versions",),
 }
-"""The facts of each kind."""
+"""Names of facts by the check that their values must pass."""
 
 
 def _fact(value: Any) -> Any:

@@ -21,7 +21,7 @@ from enet_tvm.rpc.wire import RPC_MAGIC, RPC_MISMATCH, Address, keep_alive, pack
 from enet_tvm.runtime import forking
 
 _SILENCE_SECONDS = 20
-"""After which a device without power or network is given up, also in the middle of a call."""
+"""Seconds of silence after which a device without power or network is given up, also in the middle of a call."""
 
 
 class HandshakeError(ConnectionError):
@@ -60,14 +60,14 @@ class Relay:
     Parameters
     ----------
     device : socket
-        After the handshake; the relay takes it over.
+        Connection to the device after the handshake; the relay takes it over.
 
     Attributes
     ----------
     port : int
-        On 127.0.0.1, where TVM's client is to connect, once.
+        Port on 127.0.0.1 that TVM's client is to connect to, once.
     key : str
-        What it is to show there: no other process knows it.
+        Key that the client is to show there: no other process knows it.
     """
 
     def __init__(self, device: socket.socket) -> None:

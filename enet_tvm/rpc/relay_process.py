@@ -24,7 +24,7 @@ _MOST_STRANGERS = 16
 
 
 class _Limit:
-    """The time that is left, as the control connection says."""
+    """The time that is left, as set over the control connection."""
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
@@ -43,14 +43,14 @@ class _Limit:
         self._deadline = time.monotonic() + seconds if seconds else None
 
     def check(self) -> None:
-        """Say when the time is over, and end."""
+        """Report that the time is over, if it is, and end."""
         if self.pause() == 0:
             self.control.sendall(b"expired")
             raise TimeoutError
 
 
 class _Pipe:
-    """One direction: reads only what the other side has room for."""
+    """One direction of the relay: reads only what the other side has room for."""
 
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
         self.source, self.sink = source, sink

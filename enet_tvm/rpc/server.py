@@ -32,41 +32,41 @@ from enet_tvm.rpc.wire import RPC_MAGIC, RPC_MISMATCH, TrackerConnection, keep_a
 from enet_tvm.text import printable
 
 WARNING = "whoever can connect can run any code as this user: serve only on a network that you trust"
-"""Said by the command line whenever a server starts."""
+"""Warning that the command line prints whenever a server starts."""
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PORTS = 100
-"""Ports that are tried, from the first on."""
+"""Number of ports that are tried, from the first on."""
 _BACKLOG = 128
 _LONGEST_LINE = 16
-"""Clients that may wait for the end of a session where there is no tracker to wait at."""
+"""Number of clients that may wait for the end of a session where there is no tracker to wait at."""
 _PING_SECONDS = 2.0
 _TRACKER_SECONDS = 3.0
-"""For everything that is said to a tracker at a time: the server does nothing else meanwhile."""
+"""Longest exchange with a tracker in seconds: the server does nothing else meanwhile."""
 _UNCLAIMED_SECONDS = 6.0
-"""After which a device that was promised to a client that never came is offered again."""
+"""Seconds after which a device that was promised to a client that never came is offered again."""
 _FAREWELL_SECONDS = 2.0
-"""Time for a session to end by itself after its client has left."""
+"""Seconds for a session to end by itself after its client has left."""
 _SILENCE_SECONDS = 30
-"""After which a client that has lost its network is given up, between two calls."""
+"""Seconds of silence after which a client that has lost its network is given up, between two calls."""
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How a device is served.
+    """Settings of a device's server.
 
     Attributes
     ----------
     key : str
         Name of the kind of device at the tracker.
     tracker : Address or None
-        Where to offer it; None to be reached by address and key alone.
+        Tracker to offer the device at; None to be reached by address and key alone.
     host, port : str, int
-        Where to listen: the first free port of 100 from `port` on; 0 for any.
+        Host and port to listen on: the first free port of 100 from `port` on; 0 for any.
     session_seconds : float
-        After which a session is ended even if its client asked for more time.
+        Seconds after which a session is ended even if its client asked for more time.
     folder : Path or None
-        Under which uploads are kept while a session lasts; None for the system's temporary folder.
+        Folder under which uploads are kept while a session lasts; None for the system's temporary folder.
     custom_addr : str or None
         Host by which clients reach this device, where the tracker sees another; None for what the tracker sees.
     """
@@ -96,10 +96,11 @@ class DeviceServer:
     Parameters
     ----------
     settings : ServerSettings
+        Settings of the server.
     session : callable
         Serves a client in the forked process: called with the connection, the session's folder and this process's number.
     log : callable
-        Told in a line what happens.
+        Called with a line on each event.
 
     Raises
     ------
@@ -398,8 +399,9 @@ def serve(settings: ServerSettings, log: Callable[[str], None], ready: Callable[
     Parameters
     ----------
     settings : ServerSettings
+        Settings of the server.
     log : callable
-        Told in a line what happens.
+        Called with a line on each event.
     ready : callable
         Called with the port once it listens and a signal ends it in order.
 

@@ -21,7 +21,7 @@ from enet_tvm.runtime import forking
 from enet_tvm.text import printable
 
 _UPLOAD_BYTES_PER_SECOND = 100e3
-"""Slower than any network that is worth using: bounds an upload by its size."""
+"""Rate in bytes a second, slower than any usable network, by which the size of an upload bounds its time."""
 
 _SIGNALS = {
     "SIGILL": "the processor does not know an instruction of the code: it was compiled for a newer processor than the device's",
@@ -43,9 +43,9 @@ class DeviceSession:
     remote : tvm.rpc.RPCSession
         TVM's session. Calls on it belong into a block of `within`.
     name : str
-        Key and address, for people.
+        Key and address of the device, for people.
     seconds : float
-        After which the device ends the session.
+        Seconds after which the device ends the session.
     """
 
     def __init__(self, relay: Relay, remote: Any, name: str, seconds: float) -> None:
@@ -72,9 +72,9 @@ class DeviceSession:
         Parameters
         ----------
         seconds : float
-            After which the connection is closed, which ends the block.
+            Seconds after which the connection is closed, which ends the block.
         doing : str
-            What the block does, as in "lost while *loading the library*".
+            Phrase for what the block does, as in "lost while *loading the library*".
 
         Raises
         ------
@@ -130,16 +130,17 @@ class DeviceSession:
         Parameters
         ----------
         file : str or Path
+            File to send.
         name : str, optional
-            Its name on the device; by default the same. A name that was used in this session is never used again: a library
-            that is loaded must not be overwritten, and another of its name would be taken for it.
+            Name of the file on the device; by default the same. A name that was used in this session is never used again: a
+            library that is loaded must not be overwritten, and another of its name would be taken for it.
         timeout : float, optional
-            Seconds; by default 10 and the time that a slow network takes.
+            Seconds after which to give up; by default 10 and the time that a slow network takes.
 
         Returns
         -------
         str
-            Its name on the device.
+            Name of the file on the device.
 
         Raises
         ------
@@ -193,7 +194,7 @@ class DeviceSession:
         Returns
         -------
         int
-            The number they do run on.
+            Number of threads that they do run on.
         """
         with self.within(15, "making its threads"):
             if (configure := self.find(CONFIGURE_THREADS)) is not None:
@@ -226,12 +227,13 @@ def open_session(tracker: Address, key: str, *, wait: float = 30.0, session_seco
     Parameters
     ----------
     tracker : Address
+        Address of the tracker.
     key : str
-        The kind of device.
+        Name of the kind of device.
     wait : float
         Seconds to wait for one that is free.
     session_seconds : float
-        After which the device ends the session, and this side too.
+        Seconds after which the device ends the session, and this side too.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The folder where a session's uploads lie, and what is left of one whose server was killed.
+"""Folders of sessions' uploads, and the removal of those whose server was killed.
 
 A file in it is locked for as long as its server lives. Unlike the number of a process, a lock means the same in
 every container that sees the folder.
@@ -26,12 +26,12 @@ class SessionFolder:
     Parameters
     ----------
     parent : Path or None
-        Where to make it; None for the system's temporary folder.
+        Folder to make it in; None for the system's temporary folder.
 
     Attributes
     ----------
     files : Path
-        Where the session's uploads go.
+        Folder of the session's uploads.
 
     Raises
     ------

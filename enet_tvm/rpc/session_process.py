@@ -62,11 +62,11 @@ def run_session(connection: socket.socket, folder: Path, server: int) -> None:
     Parameters
     ----------
     connection : socket
-        After the handshake, blocking.
+        Connection to the client after the handshake, blocking.
     folder : Path
-        Empty; what the client uploads goes here.
+        Empty folder for what the client uploads.
     server : int
-        Process that forked this one: should it die, however it dies, this one is killed.
+        Id of the process that forked this one: should it die, however it dies, this one is killed.
     """
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -192,7 +192,7 @@ def device_facts() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``model``, ``architecture``, ``system``, ``cpus`` (threads that are of use, see
+        Facts by name: ``model``, ``architecture``, ``system``, ``cpus`` (threads that are of use, see
         `enet_tvm.machine.default_threads`), ``processors`` (that number, and why it is less), ``cpu_features``, ``governor``,
         ``megahertz`` (of each processor now), ``celsius`` (hottest sensor), ``peak_memory_mb`` (of this process),
         ``memory_mb``, ``free_disk_mb`` (where uploads go), ``versions``.

@@ -23,21 +23,21 @@ from enet_tvm.rpc.messages import ProtocolError, Put, Query, Registration, Reque
 from enet_tvm.rpc.wire import TRACKER_MAGIC, decode, keep_alive, pack_int, pack_text
 
 _SILENCE_SECONDS = 25
-"""After which a board that has lost its power or its network is forgotten."""
+"""Seconds of silence after which a board that has lost its power or its network is forgotten."""
 _GREETING_SECONDS = 3.0
 _MESSAGE_SECONDS = 5.0
-"""For a message to be complete once it has begun."""
+"""Seconds for a message to be complete once it has begun."""
 _ANSWER_SECONDS = 20.0
-"""For an answer to be taken: what waits for a peer that does not read is kept in memory."""
+"""Seconds for an answer to be taken: what waits for a peer that does not read is kept in memory."""
 _BACKLOG = 128
 
 # What is kept, so that the summary of it all stays below what clients accept (`enet_tvm.rpc.wire.MAX_MESSAGE`).
 MOST_PEERS = 500
 MOST_WAITING = 500
 _MOST_OFFERS = 16
-"""Of one peer; an older one is dropped for a new one."""
+"""Largest number of offers of one peer; the oldest is dropped for a new one."""
 _LONGEST_MESSAGE = 1 << 14
-"""Bytes of what a peer says."""
+"""Longest message of a peer, in bytes."""
 
 
 class _Peer:
@@ -48,7 +48,7 @@ class _Peer:
         self.host: str = (writer.get_extra_info("peername") or ("",))[0]
         self.registration: Registration | None = None
         self.offers: dict[str, Put] = {}
-        """By match key, those that nobody has taken."""
+        """Offers that nobody has taken, by match key."""
 
     def send(self, value: Any) -> None:
         self._writer.write(pack_text(json.dumps(value)))
@@ -190,7 +190,7 @@ def run_tracker(host: str, port: int, ready: Callable[[int], None] = lambda _: N
     Parameters
     ----------
     host, port : str, int
-        Where to listen; port 0 takes a free one.
+        Host and port to listen on; port 0 takes a free one.
     ready : callable
         Called with the port once it listens.
 

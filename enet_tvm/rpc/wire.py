@@ -1,4 +1,4 @@
-"""What goes over the wire between client, tracker and server, as TVM's own ``tvm.rpc`` speaks it.
+"""The wire protocol between client, tracker and server, as TVM's own ``tvm.rpc`` speaks it.
 
 Only Python's standard library, so that it can be used on a board.
 """
@@ -22,7 +22,7 @@ RPC_MISMATCH = RPC_MAGIC + 2
 TRACKER_MAGIC = 0x2F271
 
 MAX_MESSAGE = 1 << 20
-"""Bytes of the longest message from a tracker, as TVM's own has it."""
+"""Longest message from a tracker in bytes, as in TVM's own."""
 
 
 def receive(connection: socket.socket, size: int, deadline: float | None = None) -> bytes:
@@ -31,7 +31,8 @@ def receive(connection: socket.socket, size: int, deadline: float | None = None)
     Parameters
     ----------
     deadline : float or None
-        Of ``time.monotonic()``; None leaves it to the connection's own timeout, which each packet begins anew.
+        Time of ``time.monotonic()`` at which to give up, in seconds; None leaves it to the connection's own timeout, which each
+        packet begins anew.
 
     Raises
     ------
@@ -116,7 +117,7 @@ class TrackerConnection:
     Parameters
     ----------
     address : Address
-        Of the tracker.
+        Address of the tracker.
     timeout : float
         Seconds for the connection, and for each answer unless a call says otherwise.
 

@@ -26,28 +26,28 @@ from enet_tvm.size import Size
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one picture.
+    """Outcome of one picture.
 
     Attributes
     ----------
     picture : Path
         The file.
     overlay, labels : Path or None
-        What was written.
+        Files of the overlay and of the label map that were written.
     size : Size or None
-        Of the picture, upright.
-    shares : dict of str to float
-        Part of the picture that each class that occurs in it covers.
+        Size of the picture, upright.
+    shares : dict of str to float or None
+        Share of the picture that each class in it covers, 0 to 1; None without a result.
     regions : list of dict or None
-        Its regions, if they were asked for (see `enet_tvm.runtime.regions.regions`).
+        Regions of the picture, if they were asked for (see `enet_tvm.runtime.regions.regions`).
     threads : int
-        That the network used: fewer than it may while other work kept processors busy.
+        Number of threads that the network used: fewer than it may while other work kept processors busy.
     network_ms, total_ms : float
-        Milliseconds in the network alone, and from the decoded picture to the label map at its size.
+        Duration in milliseconds of the network alone, and from the decoded picture to the label map at its size.
     error : str or None
-        Why there is no result.
+        Sentence on why there is no result; None if there is one.
     frame, frames : int
-        Which frame of an animation or page of a TIFF file this is, from 1, and how many there are; 1 of 1 if it is neither.
+        Number of this frame of an animation or page of a TIFF file, from 1, and number of all; 1 of 1 if it is neither.
     """
 
     picture: Path
@@ -81,17 +81,17 @@ def segment_files(
     Parameters
     ----------
     segmenter : Segmenter
-        What segments.
+        Network that labels the pictures.
     pictures, inputs : sequence of Path
-        Result of `find_pictures` and what it was given; they decide the names (see `output_names`).
+        Result of `find_pictures` and the paths it was given; they decide the names (see `output_names`).
     output : Path
         Folder for the results; made if missing.
     labels : bool
-        Also write ``<name>_labels.png``, an 8-bit grey PNG of class numbers.
+        Whether to also write ``<name>_labels.png``, an 8-bit grey PNG of class numbers.
     opacity : float
-        Of the overlay's colours.
+        Opacity of the overlay's colours, 0 to 1.
     region_shape : {"rle", "polygons"} or None
-        How outcomes are to hold regions; None for not at all.
+        Form of the regions in outcomes; None for no regions.
 
     Raises
     ------

@@ -50,7 +50,7 @@ _loaded_lock = threading.Lock()
 
 
 def _spelling(library: Path) -> str:
-    """Return a path of `library` by which the dynamic loader knows no other file.
+    """Return a spelling of the path of `library` that the dynamic loader has not seen for another file.
 
     The loader takes a library that it opened by the same path for the same library, even if an artifact was compiled
     again in its place since; each new file at a path is therefore called by a new spelling of it.
@@ -84,7 +84,7 @@ class LocalEngine:
     threads : int or None
         Threads that a forward pass uses at most; None for `enet_tvm.machine.default_threads`.
     device : {"cpu", "cuda"}
-        What the library was compiled for. Inputs and outputs are the host's in either case.
+        Kind of device that the library was compiled for. Inputs and outputs are the host's in either case.
     adaptive : bool
         Whether `run` uses fewer threads while other work leaves no processors for them.
 
@@ -93,11 +93,11 @@ class LocalEngine:
     threads : int
         Threads that a forward pass uses at most.
     threads_now : int
-        Those that the last one used.
+        Threads that the last forward pass used.
     name : str
-        "this machine", or its GPU.
+        Name for people: "this machine", or its GPU.
     capabilities : frozenset of Capability
-        All of them, but that a GPU has no threads to adapt or to share out.
+        All capabilities, without those of threads (to adapt them or share them out) on a GPU.
 
     Raises
     ------
@@ -242,12 +242,13 @@ class LocalEngine:
         Parameters
         ----------
         x : ndarray
-            Float32, of exactly the compiled shape; copied only if it is not contiguous and aligned to 64 bytes.
+            float32 input of exactly the compiled shape, N x 3 x H x W; copied only if it is not contiguous and aligned to 64
+            bytes.
 
         Returns
         -------
         ndarray
-            The output, float32 logits or uint8 labels, in memory that TVM gives back when the array is freed.
+            N x classes x H x W float32 logits or N x H x W uint8 labels, in memory that TVM gives back when the array is freed.
         """
         return self._do(self._run, x)
 
@@ -256,14 +257,14 @@ class LocalEngine:
         return self._as_array(self._main(self._as_tensor(x)))
 
     def run_timed(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
-        """Run one forward pass as `run` does, part after part.
+        """Run one forward pass as `run` does, and time its parts.
 
         Returns
         -------
         output : ndarray
-            As of `run`.
+            Logits or labels, as `run` returns them.
         device, transfer : float
-            Seconds of computing, and of moving input and output between host and device: 0 on the processor.
+            Duration in seconds of computing, and of moving input and output between host and device: 0 on the processor.
         """
         return self._do(self._run_timed, x)
 

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 PATIENCE = 60.0
-"""Seconds that a fork waits for a forward pass to end. The child of one that waited in vain cannot use TVM."""
+"""Longest wait of a fork for a forward pass to end, in seconds. The child of one that waited in vain cannot use TVM."""
 
 
 class Follower(Protocol):
-    """What has threads or connections."""
+    """An object with threads or connections, which must let go of them in a forked child."""
 
     def after_fork(self) -> None:
         """Let go of them, in the child: touching no lock that a thread may have held, and waiting for nothing."""

@@ -21,7 +21,7 @@ _DRIVER = "libcuda.so.1"
 _RUNTIME = "libcudart.so.13"
 _BACKEND = "libtvm_runtime_cuda.so"
 _opened_by: int | None = None
-"""The process that opened the driver: those forked from it cannot."""
+"""Id of the process that opened the driver: processes forked from it cannot use it."""
 
 
 def missing_driver() -> str | None:
@@ -93,7 +93,7 @@ class DeviceMemory:
     Parameters
     ----------
     ffi : ModuleType
-        ``tvm_ffi``.
+        Module ``tvm_ffi``.
     kind : str
         DLPack's name of the device; "cuda", or "cpu", for which it does the same.
     """
@@ -121,5 +121,5 @@ class DeviceMemory:
         return array
 
     def wait(self) -> None:
-        """Return when the device has done all that it was given."""
+        """Wait until the device has done all that it was given."""
         self._wait(self._device, 0)

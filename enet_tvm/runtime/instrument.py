@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _BOOKKEEPING = "vm.builtin."
-"""What else a machine calls: allocation, shapes, null values."""
+"""Prefix of the names of functions other than kernels that a machine calls: allocation, shapes, null values."""
 
 
 def time_kernels(ffi: ModuleType, machine: Any, name: str, x: Any, wait: Callable[[], None]) -> list[tuple[str, float]]:
@@ -23,13 +23,13 @@ def time_kernels(ffi: ModuleType, machine: Any, name: str, x: Any, wait: Callabl
     Parameters
     ----------
     ffi : ModuleType
-        ``tvm_ffi``.
+        Module ``tvm_ffi``.
     machine : Module
-        Initialised; it is instrumented afterwards.
+        Virtual machine, initialised; it stays instrumented afterwards.
     name : str
-        Of the function.
+        Name of the function.
     x : Tensor
-        Its input, on the machine's device.
+        Input of the function, on the machine's device.
     wait : callable
         Returns when the device has done all that it was given.
     """
@@ -56,7 +56,7 @@ def keep_outputs(ffi: ModuleType, machine: Any, name: str, x: Any, copy: Callabl
     Parameters
     ----------
     ffi, machine, name, x
-        As for `time_kernels`.
+        Module, virtual machine, function and input, as for `time_kernels`.
     copy : callable
         Copies a tensor: later kernels write into the same memory.
     """

@@ -1,4 +1,4 @@
-"""From logits to a label map."""
+"""Label maps: made from logits, and resized."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def most_likely(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
     Parameters
     ----------
     logits : ndarray
-        C x H x W float32, C at most 256.
+        C x H x W float32 logits, C at most 256.
 
     Returns
     -------
     ndarray
-        H x W uint8.
+        H x W uint8 class numbers.
     """
     # numpy.argmax along the first axis gathers every pixel's logits one by one; whole planes without branches are
     # about ten times faster. Classes come in rising order, so a new best label is also the largest yet.

@@ -21,7 +21,7 @@ from enet_tvm.machine import tvm_num_threads
 from enet_tvm.version import check_stack
 
 SPIN_COUNT = 4000
-"""Times that an idle worker yields before it sleeps: about 2 ms, so it stays awake between the kernels of a pass.
+"""Number of times that an idle worker yields before it sleeps: about 2 ms, so it stays awake between the kernels of a pass.
 
 TVM's own 300 000 keep every core busy for 160 ms after each picture (measured), which takes power from a robot and
 time from whatever is compared in the same process. No spin at all costs 10 us in each launch (measured: 1 ms in ENet's

@@ -1,4 +1,4 @@
-"""How many processors other work leaves to an engine's threads.
+"""Load of the processors: how many of them other work leaves to an engine's threads.
 
 The threads of TVM's pool wait for each other at the end of every kernel, and those that wait give way to whatever else wants
 to run. Beside other work a pass is therefore as slow as its unluckiest thread at each of its hundred kernels: on two busy
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 WINDOW = 0.25
-"""Seconds over which the load is averaged, at least: the kernel counts time in hundredths of a second."""
+"""Shortest time in seconds over which the load is averaged: the kernel counts in hundredths of a second."""
 
 _FITS, _COMES_BACK = 0.5, 0.65
-"""Part of a processor that must be free for a thread to stay on it, and for one more to begin; apart, so that it rests."""
+"""Free share of a processor for a thread to stay, and for one more to begin; they differ so that the number settles."""
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-"""Of which /proc/stat counts so many in a second."""
+"""Number of ticks a second in which /proc/stat counts."""
 
 
 class ProcessorWatch:
@@ -30,9 +30,9 @@ class ProcessorWatch:
     cpus : sequence of int
         Numbers of the processors.
     threads : sequence of int
-        The threads, by the kernel's numbers, of this process.
+        Threads of this process, by the kernel's numbers.
     proc : str or Path
-        Where the kernel's files are.
+        Folder of the kernel's files on processes.
     """
 
     def __init__(self, cpus: Sequence[int], threads: Sequence[int], proc: str | Path = "/proc") -> None:
@@ -48,12 +48,12 @@ class ProcessorWatch:
         Parameters
         ----------
         now : float, optional
-            Seconds of the monotonic clock.
+            Time of the monotonic clock in seconds; read from it by default.
 
         Returns
         -------
         float or None
-            None when less than `WINDOW` has passed, or the kernel does not tell.
+            Number of free processors; None when less than `WINDOW` has passed, or the kernel does not tell.
         """
         now = time.monotonic() if now is None else now
         if now - self._since < WINDOW:
@@ -65,7 +65,7 @@ class ProcessorWatch:
         return min(float(len(self._names)), max(0.0, (after[0] - before[0]) / passed))
 
     def _read(self) -> tuple[float, float] | None:
-        """Return the seconds that were idle or the threads', and all that the kernel has counted."""
+        """Return the processors' seconds that were idle or went to the threads, and all seconds that the kernel has counted."""
         free = total = 0.0
         try:
             for line in self._stat.read_text(encoding="ascii").splitlines():
@@ -83,14 +83,14 @@ class ProcessorWatch:
 
 
 def fitting_threads(available: float, most: int, now: int) -> int:
-    """Return how many threads find a processor.
+    """Return the number of threads that a pass should use, at least one.
 
     Parameters
     ----------
     available : float
-        Processors that are free for them.
+        Number of processors that are free for the threads.
     most, now : int
-        Threads that there are, and that are in use.
+        Number of threads that there are, and that are in use.
     """
     fit = int(available + 1 - _FITS)
     if fit > now:

@@ -35,23 +35,23 @@ def overlay(
     Parameters
     ----------
     picture : PIL.Image.Image or ndarray
-        RGB, or H x W x 3 uint8.
+        RGB image, or H x W x 3 uint8 array.
     labels : ndarray
-        H x W uint8, of the picture's size.
+        H x W uint8 class numbers, of the picture's size.
     palette : sequence of (int, int, int)
         RGB colour of each class.
     opacity : float
-        Of the colours: 0 shows the picture, 1 the colours only.
+        Opacity of the colours: 0 shows the picture, 1 the colours only.
     classes : sequence of str or None
         Names for a legend of the classes that occur, largest first; None for no legend. There is none either on
         pictures too small for it.
     channels : {"rgb", "bgr"}
-        The order of an array's channels; OpenCV's are ``"bgr"``. The result is RGB whatever it was.
+        Order of an array's channels; OpenCV's are ``"bgr"``. The result is RGB whatever it was.
 
     Returns
     -------
     PIL.Image.Image
-        RGB, of the picture's size.
+        RGB image of the picture's size.
 
     Raises
     ------

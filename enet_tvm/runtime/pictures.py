@@ -24,7 +24,7 @@ from enet_tvm.size import Size
 
 Channels = Literal["rgb", "bgr"]
 SUFFIXES = frozenset({".apng", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
-"""Files in a folder that are taken for pictures; a file given by name may have any suffix."""
+"""Suffixes of files in a folder that are taken for pictures; a file given by name may have any suffix."""
 
 # What Pillow's readers raise on files that are not what they seem.
 _READ_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
@@ -40,18 +40,18 @@ _TURNED_SIDEWAYS = (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class PictureHeader:
-    """What a picture file says of itself before its pixels.
+    """Header of a picture file: what it says of itself before its pixels.
 
     Attributes
     ----------
     stored : Size
-        Of the pixels as they lie in the file.
+        Size of the picture as it is stored, before its EXIF rotation.
     orientation : int
-        EXIF's number, 2..8 for a picture that is to be turned or mirrored; 1 for one that lies upright.
+        EXIF orientation, 2..8 for a picture that is to be turned or mirrored; 1 for one that lies upright.
     frames : int
-        Frames of an animation or pages of a document; 1 for any other picture.
+        Number of frames of an animation or pages of a document; 1 for any other picture.
     mode, format : str
-        As Pillow names them.
+        Pillow's names of the pixel mode and of the file format.
     """
 
     stored: Size
@@ -144,7 +144,7 @@ def load_frames(path: str | Path) -> Generator[Image.Image, None, None]:
     Yields
     ------
     PIL.Image.Image
-        RGB, one after another; of any other picture, the only one. Pages that are reduced copies of others (TIFF) and a
+        RGB image of each frame; of any other picture, the only one. Pages that are reduced copies of others (TIFF) and a
         picture for viewers without animation (PNG) are left out.
 
     Raises
@@ -285,7 +285,7 @@ def find_pictures(paths: Iterable[str | Path], exclude: str | Path | None = None
     paths : iterable of str or Path
         Files and folders. Folders are searched for the usual suffixes, in sorted order; hidden files are left out.
     exclude : str, Path or None
-        A folder not to search: where results go. Ignored if it is given itself.
+        Folder not to search, such as that of the results. Ignored if it is given itself.
 
     Raises
     ------
@@ -337,9 +337,9 @@ def output_names(pictures: Sequence[Path], inputs: Iterable[str | Path]) -> list
     Parameters
     ----------
     pictures : sequence of Path
-        As `find_pictures` returned them.
+        Picture files, as `find_pictures` returned them.
     inputs : iterable of str or Path
-        What it was given.
+        Files and folders that `find_pictures` was given.
     """
     folders = [folder for folder in (Path(path).expanduser() for path in inputs) if folder.is_dir()]
     names: list[str] = []
@@ -360,11 +360,11 @@ def frame_names(name: str, frames: int, taken: set[str]) -> list[str]:
     Parameters
     ----------
     name : str
-        The picture's, as `output_names` made it; a file of one frame keeps it.
+        Name of the picture, as `output_names` made it; a file of one frame keeps it.
     frames : int
-        How many there are; they are numbered ``name_0001``, ``name_0002``.
+        Number of frames; they are numbered ``name_0001``, ``name_0002``.
     taken : set of str
-        What `taken_names` returned of all pictures' names; the new ones are added.
+        Names that are taken, as `taken_names` returned them for all pictures; the new ones are added.
     """
     if frames == 1:
         return [name]

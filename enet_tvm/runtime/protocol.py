@@ -1,4 +1,4 @@
-"""What an engine is, wherever it runs: one compiled network that is called, and what beyond a plain call it can do.
+"""The engine protocol: one compiled network that is called, here or on a device, and its capabilities beyond a plain call.
 
 There are two: `enet_tvm.runtime.engine.LocalEngine` on this machine and `enet_tvm.rpc.engine.RemoteEngine` on a device. What
 only some can do is a `Capability`, which is asked for before it is used; who does not ask gets a sentence.
@@ -16,16 +16,16 @@ from enet_tvm.errors import UserError
 
 
 class Capability(Enum):
-    """What not every engine can do; its value completes "it cannot ...".
+    """A capability that not every engine has; its value completes "it cannot ...".
 
     Attributes
     ----------
     TIMED_PASSES
-        `Engine.run_timed`.
+        Computing and transfers are timed apart: `Engine.run_timed`.
     KERNEL_OUTPUTS
-        `Engine.run_instrumented`.
+        Every kernel's output can be read: `Engine.run_instrumented`.
     KERNEL_TIMES
-        `Engine.time_kernels`.
+        Every kernel is timed by itself: `Engine.time_kernels`.
     ADAPTIVE_THREADS
         ``threads_now`` is less than ``threads`` while other work leaves no processors for them; otherwise they are equal.
     SIDE_BY_SIDE
@@ -44,11 +44,11 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Where it runs, for people."""
+        """Name of the machine or device that it runs on, for people."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What it can do beyond a plain forward pass; the same as long as it lives."""
+        """Capabilities beyond a plain forward pass; the same as long as it lives."""
 
     @property
     def threads(self) -> int:
@@ -64,7 +64,7 @@ class Engine(Protocol):
         Parameters
         ----------
         x : ndarray
-            N x 3 x H x W float32 of exactly the compiled shape.
+            N x 3 x H x W float32 input of exactly the compiled shape.
 
         Returns
         -------
@@ -109,15 +109,16 @@ class Engine(Protocol):
 
 
 def require(engine: Engine, capability: Capability, cure: str) -> None:
-    """Refuse what an engine cannot do.
+    """Refuse an engine that lacks a capability.
 
     Parameters
     ----------
     engine : Engine
+        Engine that is about to be called.
     capability : Capability
-        What is about to be asked of it.
+        Capability that the call needs.
     cure : str
-        What to do instead.
+        Advice on what to do instead, for the sentence.
 
     Raises
     ------

@@ -19,16 +19,18 @@ def regions(labels: NDArray[np.uint8], classes: Sequence[str], shape: RegionShap
     labels : ndarray
         H x W uint8 class numbers.
     classes : sequence of str
-        Their names; labels beyond them belong to no region.
+        Class names; labels beyond them belong to no region.
     shape : {"rle", "polygons"}
-        ``rle`` is COCO's uncompressed run length encoding: the lengths of runs of 0 and 1 in turn, 0 first, down the columns.
-        ``polygons`` are the outlines along the edges of the pixels, as x, y, x, y, ..., with outer ones clockwise (as one
-        sees the picture) and those of holes counter-clockwise; filled by the even-odd rule they are the region again.
+        Form of the segmentation: ``rle`` is COCO's uncompressed run length encoding: the lengths of runs of 0 and 1 in turn, 0
+        first, down the columns. ``polygons`` are the outlines along the edges of the pixels, as x, y, x, y, ..., with outer
+        ones clockwise (as one sees the picture) and those of holes counter-clockwise; filled by the even-odd rule they are the
+        region again.
 
     Returns
     -------
     list of dict
-        ``class``, ``label``, ``area`` (pixels), ``bbox`` (x, y, width, height), ``segmentation``; by label, then from the top.
+        Regions with the keys ``class``, ``label``, ``area`` (pixels), ``bbox`` (x, y, width, height), ``segmentation``; by
+        label, then from the top.
     """
     found: list[dict[str, Any]] = []
     components, count = _components(labels)

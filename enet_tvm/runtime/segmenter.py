@@ -24,7 +24,7 @@ from enet_tvm.size import Size
 Picture = Image.Image | NDArray[np.uint8]
 
 _MOST_PARTS = 4
-"""Passes side by side at most: each has the memory of all layers to itself."""
+"""Largest number of passes side by side: each has the memory of all layers to itself."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Segmenter:
     Attributes
     ----------
     manifest : Manifest
-        What the artifact is of: classes, palette, input shape, target.
+        Description of the artifact: classes, palette, input shape, target.
     size : Size
         Width and height of the network's input.
     """
@@ -86,7 +86,7 @@ class Segmenter:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What its engine can do: to be asked for before `forward_timed`, `run_instrumented` or `time_kernels` is called."""
+        """Capabilities of its engine, to be asked for before `forward_timed`, `run_instrumented` or `time_kernels`."""
         return self._engine.capabilities
 
     @classmethod
@@ -96,7 +96,7 @@ class Segmenter:
         Parameters
         ----------
         directory : str or Path
-            An artifact, written by ``enet-tvm compile``.
+            Directory of an artifact, written by ``enet-tvm compile``.
         threads : int or None
             Threads that a forward pass uses at most, up to one for each processor that this process may run on, also where its
             control group's CPU quota is worth fewer. By default as many as both allow, or ``TVM_NUM_THREADS``
@@ -156,10 +156,10 @@ class Segmenter:
         Parameters
         ----------
         picture : PIL.Image.Image or ndarray
-            A picture of any size and mode, or H x W x 3 uint8. It is taken as it lies: an EXIF rotation is
+            Image of any size and mode, or H x W x 3 uint8 array. It is taken as it lies: an EXIF rotation is
             `load_picture`'s affair. Of an animated image, the frame that it shows.
         channels : {"rgb", "bgr"}
-            The order of an array's channels. Frames of OpenCV (``cv2.VideoCapture``, ``cv2.imread``) are ``"bgr"``, and
+            Order of an array's channels. Frames of OpenCV (``cv2.VideoCapture``, ``cv2.imread``) are ``"bgr"``, and
             wrong labels are all that tells one from the other.
 
         Returns
@@ -194,14 +194,15 @@ class Segmenter:
             Whether frames come by themselves, as a camera's: then the oldest waiting ones are dropped rather than falling
             behind. Otherwise none is lost, and the source waits.
         depth : int
-            Frames that wait in front of each stage at most. With 1, a live stream is the most up to date.
+            Largest number of frames that wait in front of each stage. With 1, a live stream is the most up to date.
         channels : {"rgb", "bgr"}
-            The order of an array's channels; OpenCV's are ``"bgr"``.
+            Order of an array's channels; OpenCV's are ``"bgr"``.
 
         Returns
         -------
         Stream of Segmented
-            To be iterated over once; its `statistics` tell frames a second, each stage's milliseconds and drops.
+            Frames with their labels, to be iterated over once; its `statistics` tell frames a second, each stage's milliseconds
+            and drops.
         """
 
         def prepare(frame: Picture) -> tuple[Picture, Size, NDArray[np.float32]]:
@@ -232,7 +233,7 @@ class Segmenter:
         Returns
         -------
         ndarray
-            1 x 3 x H x W float32 of the network's input size, aligned so that `forward` need not copy it.
+            1 x 3 x H x W float32 input of the network's size, aligned so that `forward` need not copy it.
         """
         image = _as_image(picture, channels)
         if image.size != self.size:
@@ -248,7 +249,7 @@ class Segmenter:
         Returns
         -------
         ndarray
-            1 x 3 x H x W float32, scaled to 0..1, normalised, aligned so that `forward` need not copy it.
+            1 x 3 x H x W float32 input, scaled to 0..1, normalised, aligned so that `forward` need not copy it.
         """
         x = aligned_empty((1, 3, self.size.height, self.size.width)) if out is None else out
         for plane, pixels, scale, shift in zip(x[0], planes, self._scale, self._shift, strict=True):
@@ -262,7 +263,7 @@ class Segmenter:
         Parameters
         ----------
         x : ndarray
-            N x 3 x H x W float32, normalised and finite; N need not be the batch the network was compiled for.
+            N x 3 x H x W float32 input, normalised and finite; N need not be the batch the network was compiled for.
 
         Returns
         -------
@@ -308,7 +309,7 @@ class Segmenter:
         Parameters
         ----------
         x : ndarray
-            Of exactly the compiled shape, float32.
+            float32 input of exactly the compiled shape, N x 3 x H x W.
 
         Returns
         -------

@@ -19,9 +19,9 @@ from typing import Any, Generic, Self, TypeVar
 Item = TypeVar("Item")
 
 SOURCE = "source"
-"""Name of the time that the source takes for an item."""
+"""Name of the source in the statistics, for the time that it takes for an item."""
 _KEPT_TIMES = 4096
-"""Times that a stage remembers for its percentiles: two minutes at 30 frames a second."""
+"""Number of times that a stage remembers for its percentiles: two minutes at 30 frames a second."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Stage:
 
     @property
     def workers(self) -> Sequence[Callable[[Any], Any]]:
-        """Return what works side by side."""
+        """Return the callables that work side by side."""
         return (self.work,) if callable(self.work) else self.work
 
 
@@ -61,15 +61,15 @@ class StreamStatistics:
     Attributes
     ----------
     items : int
-        Items that came out.
+        Number of items that came out.
     dropped : int
-        Items of a live source that nothing was free to take.
+        Number of items of a live source that nothing was free to take.
     seconds : float
-        From the start of the stream to the last item that came out.
+        Seconds from the start of the stream to the last item that came out.
     stages : dict of str to StageTimes
-        The source and every stage, in order.
+        Times of the source and of every stage, in order.
     latency : StageTimes
-        From the moment the source gave an item until it came out.
+        Time from the moment the source gave an item until it came out, in milliseconds.
     """
 
     items: int
@@ -93,14 +93,14 @@ class Stream(Generic[Item]):
     Parameters
     ----------
     source : iterable
-        Where items come from; it is iterated on a thread of its own, and its iterator closed there if it can be.
+        Source of the items; it is iterated on a thread of its own, and its iterator closed there if it can be.
     stages : sequence of Stage
-        What is done with each, at least one.
+        Stages that each item goes through, at least one.
     live : bool
-        Whether the source goes on by itself: then an item that a stage has not taken when `depth` newer ones are there is
-        dropped, oldest first. What comes out is then hardly older than its way through the stages.
+        Whether the source does not wait, as a camera: then an item that a stage has not taken when `depth` newer ones are there
+        is dropped, oldest first. What comes out is then hardly older than its way through the stages.
     depth : int
-        Items that wait in front of a stage at most.
+        Largest number of items that wait in front of a stage.
     """
 
     def __init__(self, source: Iterable[Any], stages: Sequence[Stage], *, live: bool = False, depth: int = 2) -> None:
@@ -195,11 +195,11 @@ class Stream(Generic[Item]):
 
     @property
     def dropped(self) -> int:
-        """Items of a live source that were dropped so far."""
+        """Number of items of a live source that were dropped so far."""
         return sum(queue.dropped for queue in self._queues)
 
     def statistics(self) -> StreamStatistics:
-        """Return what the stream did so far; may be called from any thread, also after its end."""
+        """Return the statistics of the stream so far; may be called from any thread, also after its end."""
         return StreamStatistics(
             items=self._items,
             dropped=self.dropped,
@@ -235,7 +235,7 @@ class _Entry:
     value: Any
     born: float
     number: int = -1
-    """Of those that were taken from its queue, from 0."""
+    """Number among the entries taken from its queue, from 0; -1 before it is taken."""
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,9 @@ def with_statistics_of(network: nn.Module, batches: Iterable[Tensor]) -> nn.Modu
     Parameters
     ----------
     network : nn.Module
-        In eval mode; its dropout stays off.
+        The network, in eval mode; its dropout stays off.
     batches : iterable of Tensor
-        Inputs; each counts the same. Of several processes, each gives its share.
+        Batches of inputs, N x 3 x H x W, each of equal weight. Of several processes, each gives its share.
     """
     copied = copy.deepcopy(network)
     norms = [module for module in copied.modules() if isinstance(module, _BatchNorm)]

@@ -30,7 +30,7 @@ class PackedSamples:
     samples : sequence of (PIL image, ndarray)
         RGB pictures and their H x W uint8 labels; sizes may differ.
     class_set : ClassSet
-        What the labels mean.
+        Classes that the labels stand for.
 
     Raises
     ------
@@ -103,18 +103,18 @@ def epoch_batches(
     Parameters
     ----------
     samples : PackedSamples
-        Pictures and labels.
+        Pictures and labels to cut windows from.
     settings : Settings
         Size of the batches and windows, and augmentation.
     seed, epoch : int
-        What decides the order and the augmentation.
+        Seed of the recipe and number of the epoch, which decide the order and the augmentation.
     processes : Processes
         Each process gets its share of every batch, on its device. Together they get what one alone would.
 
     Yields
     ------
     pictures, labels : Tensor
-        N x 3 x H x W float32 (normalised, channels last) and N x H x W uint8.
+        N x 3 x H x W float32 pictures (normalised, channels last) and N x H x W uint8 labels.
 
     Raises
     ------

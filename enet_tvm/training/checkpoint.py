@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on after its process was killed."""
+"""Checkpoints: the state from which a training is resumed."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ class Checkpoint:
     classes : list of str
         Names of the classes trained on.
     epoch : int
-        Epochs done.
+        Number of epochs done.
     network, average, optimiser : dict
         State dictionaries; the learning rate follows from the epoch.
     updates : int
-        Updates of the weight average.
+        Number of updates of the weight average.
     seconds : float
-        Training time so far.
+        Training time so far, in seconds.
     history : list of dict
-        One row per epoch: the log.
+        Rows of the log, one per epoch.
     network_name : str
-        Which network it is.
+        Name of the network, a key of `enet_tvm.networks.table.NETWORKS`.
     pictures : int or None
-        How many were trained on; None in checkpoints from before this was stored.
+        Number of training pictures; None in checkpoints from before this was stored.
     histogram : list of int or None
-        Labelled pixels of each class in them; None likewise.
+        Number of labelled pixels of each class in them; None likewise.
     variant : dict
-        Of the network, as `SegmentationNetwork.variant_json` gives it: what starts from a variant's weights trains that.
+        Variant of the network, as `SegmentationNetwork.variant_json` gives it: training from a variant's weights keeps it.
     """
 
     recipe: str

@@ -18,11 +18,11 @@ def compiled(network: nn.Module, device: torch.device, backend: str = "inductor"
     Parameters
     ----------
     network : nn.Module
-        Of inputs of one size.
+        The network, always called with inputs of one size.
     device : torch.device
-        Where it is.
+        Device that the network is on.
     backend : str
-        What generates code, a backend of `torch.compile`.
+        Backend of `torch.compile`, which generates the code.
 
     Raises
     ------

@@ -18,7 +18,7 @@ _PANELS = (
     ("val split", {"mIoU": "val_miou", "class average": "val_class_average", "global accuracy": "val_global_accuracy"}),
     ("learning rate", {"learning rate": "learning_rate"}),
 )
-"""Title, and the keys of the log by the names of their curves."""
+"""Title of each panel, and keys of the log by the names of their curves."""
 _LOOKS = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"))
 """Colour, line and marker of a panel's curves: they can be told apart without their colours."""
 _MOST_MARKERS = 40

@@ -22,12 +22,12 @@ from enet_tvm.evaluation.evaluate import Forward
 from enet_tvm.evaluation.metrics import ConfusionMatrix
 
 _STEPS = (0.6, 0.3, 0.15)
-"""Of a bias, in units of logits: coarse ones first."""
+"""Steps by which a bias is changed, in units of logits: coarse ones first."""
 _SWEEPS = 2
 _SHARE = 0.12
-"""Of a picture's pixels, drawn by chance: neighbours say the same."""
+"""Share of a picture's pixels that is used, drawn by chance: neighbours say the same."""
 _GAIN = 0.002
-"""Of mean IoU that a unit of bias must bring: less is as likely to be of these pictures only."""
+"""Gain of mean IoU that a unit of bias must bring: a smaller one is as likely to be of these pictures only."""
 
 
 def collect_logits(
@@ -65,9 +65,9 @@ def fit_logit_bias(
     Parameters
     ----------
     logits, labels : ndarray
-        As `collect_logits` returns them.
+        Logits (pixels x classes, float32) and labels (pixels, uint8), as `collect_logits` returns them.
     class_set : ClassSet
-        What the labels mean.
+        Classes that the labels stand for.
     """
     bias = np.zeros(logits.shape[1], np.float32)
     best = before = _miou(logits, labels, class_set)

@@ -21,9 +21,9 @@ def class_weights(histogram: np.ndarray, constant: float = 1.02) -> np.ndarray:
     Parameters
     ----------
     histogram : ndarray
-        Labelled pixels of each class.
+        Number of labelled pixels of each class.
     constant : float
-        c, greater than one; 1.02 in the paper.
+        Constant c of the formula, greater than one; 1.02 in the paper.
 
     Returns
     -------
@@ -72,9 +72,9 @@ def lovasz_softmax(probabilities: Tensor, labels: Tensor) -> Tensor:
     Parameters
     ----------
     probabilities : Tensor
-        classes x pixels, float32.
+        classes x pixels float32 probabilities.
     labels : Tensor
-        One class a pixel, int64, no void among them.
+        Class of each pixel, int64, no void among them.
 
     Notes
     -----
@@ -102,12 +102,12 @@ def descending(values: Tensor) -> Tensor:
     Parameters
     ----------
     values : Tensor
-        rows x columns, float32, none of them negative or NaN.
+        rows x columns float32 values, none of them negative or NaN.
 
     Returns
     -------
     Tensor
-        rows x columns, int64.
+        rows x columns int64 indices of columns.
     """
     if values.device.type != "cpu" or values.dtype != torch.float32:
         return values.argsort(dim=1, descending=True, stable=True)
@@ -130,14 +130,14 @@ class SegmentationLoss(nn.Module):
     Parameters
     ----------
     recipe : LossRecipe
-        Terms and their weights.
+        Terms of the loss and their weights.
     histogram : ndarray
-        Labelled pixels of each class in the training set.
+        Number of labelled pixels of each class in the training set.
     ignore_index : int
         Label that counts nowhere.
     processes : Processes
-        Each of several processes gets a loss whose mean over them is the cross-entropy of all their pixels. (The IoU of a
-        Lovasz term stays that of each process's own pixels.)
+        Processes that train together. Each gets a loss whose mean over them is the cross-entropy of all their pixels. (The IoU
+        of a Lovasz term stays that of each process's own pixels.)
     weights : ndarray, optional
         Weights of the classes, as `explicit_class_weights` returns them, in the place of those of the histogram.
     """

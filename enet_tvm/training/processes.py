@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from enet_tvm.errors import UserError
 
 DEVICES = ("cuda", "mps", "cpu")
-"""In the order in which they are preferred."""
+"""Names of the kinds of device, the preferred one first."""
 
 _PATIENCE = timedelta(hours=1)
-"""The others wait this long while the first process evaluates and writes."""
+"""Longest wait of the other processes while the first one evaluates and writes."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Processes:
     Attributes
     ----------
     device : torch.device
-        Where this one computes.
+        Device that this process computes on.
     rank, count : int
-        Which one it is, from 0, and how many there are.
+        Number of this process, from 0, and number of all processes.
     """
 
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)

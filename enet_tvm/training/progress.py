@@ -1,4 +1,4 @@
-"""Training as people see it: a live bar on a terminal, one line an epoch elsewhere."""
+"""Progress of a training: a live bar on a terminal, one line an epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from enet_tvm.training.trainer import Observer, Step, TrainingCost
 
 _ESTIMATE_AFTER = 10
-"""Steps after which the first estimate of the duration is said."""
+"""Number of steps after which the remaining time is estimated."""
 
 
 class ConsoleObserver:
@@ -21,7 +21,7 @@ class ConsoleObserver:
     Parameters
     ----------
     console : Console
-        Where to print.
+        Console to print on.
     """
 
     def __init__(self, console: Console) -> None:

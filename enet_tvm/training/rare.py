@@ -1,4 +1,4 @@
-"""Rare classes more often: windows cut around them, and parts of other pictures pasted in.
+"""Rare-class sampling: windows cut around rare classes, and parts of other pictures pasted in.
 
 Class mixing is that of Olsson, Tranheden, Pinto, Svensson, 2020 (arXiv 2007.07936), between labelled pictures.
 """
@@ -25,9 +25,9 @@ class RareClasses:
     labels : sequence of Tensor
         H x W uint8 labels of each picture.
     histogram : ndarray
-        Labelled pixels of each class in all of them.
+        Number of labelled pixels of each class in all pictures.
     below : float
-        A class with a smaller share of these is rare.
+        Share of the labelled pixels below which a class is rare.
     """
 
     def __init__(self, labels: Sequence[Tensor], histogram: np.ndarray, below: float) -> None:
@@ -58,11 +58,11 @@ class Paste:
     source : int
         Number of the other picture.
     crop : Crop
-        Its window.
+        Window of the other picture.
     classes : tuple of int
-        Classes that may be pasted.
+        Labels of the classes that may be pasted.
     share : float
-        Of those that the window holds, in the order of `classes`, so many are; at least one.
+        Share of the classes that the window holds which is pasted, in the order of `classes`; at least one class.
     """
 
     source: int
@@ -80,9 +80,9 @@ class Draft:
     source : int
         Number of the picture.
     crop : Crop
-        Its window.
+        Window of the picture.
     pastes : tuple of Paste
-        What is pasted in, in this order.
+        Parts of other pictures that are pasted in, in this order.
     """
 
     source: int
@@ -111,15 +111,15 @@ def draw_draft(
     size : (int, int)
         Height and width of the window.
     augmentation : Augmentation
-        What decides the windows.
+        Ranges from which the windows are drawn.
     recipe : RareRecipe
-        How often what is done. What is zero draws nothing, so that recipes without it keep their chance.
+        Probabilities of showing and pasting rare classes. A zero draws nothing, so that recipes without it keep their chance.
     rare : RareClasses
-        Where the rare classes are. If there are none, none are shown or pasted.
+        Places of the rare classes. If there are none, none are shown or pasted.
     class_count : int
-        Classes that the labels may be of.
+        Number of classes of the labels.
     rng : Generator
-        Decides everything.
+        Source of all random choices.
     """
     pixel = None
     if recipe.windows and rare.classes and rng.random() < recipe.windows:
@@ -142,16 +142,16 @@ def make(draft: Draft, pictures: Sequence[Tensor], labels: Sequence[Tensor], voi
     Parameters
     ----------
     draft : Draft
-        What to make.
+        The window as it was drawn.
     pictures, labels : sequence of Tensor
-        3 x H x W and H x W uint8, of each picture.
+        3 x H x W uint8 picture and H x W uint8 labels of each.
     void : int
         Label that is never pasted.
 
     Returns
     -------
     picture, labels : Tensor
-        3 x h x w and h x w uint8.
+        3 x h x w uint8 picture and h x w uint8 labels.
     """
     picture, truth = cut(pictures[draft.source], labels[draft.source], draft.crop, void)
     for paste in draft.pastes:

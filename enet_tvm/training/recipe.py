@@ -29,7 +29,7 @@ Stops = Annotated[float, Field(ge=-8, le=8)]
 
 
 FORMER_NAMES = {"more": "warm-restart", "mixed": "small-objects"}
-"""Names that built-in recipes had, which runs and notes of weights may hold, and those that they have."""
+"""Present name of each built-in recipe by its former name, which runs and notes of weights may hold."""
 
 
 def _folder() -> Traversable:
@@ -56,12 +56,12 @@ class OptimiserRecipe(_Section):
     learning_rate: float = _default("optimiser", "learning_rate", gt=0)
     weight_decay: float = _default("optimiser", "weight_decay", ge=0)
     decay: Literal["kernels", "all"] = _default("optimiser", "decay")
-    """What decays: the kernels of convolutions only, or biases, batch norm and PReLU slopes too."""
+    """Parameters that decay: the kernels of convolutions only, or biases, batch norm and PReLU slopes too."""
     schedule: Literal["constant", "cosine", "poly"] = _default("optimiser", "schedule")
-    """After the warm-up: unchanged, half a cosine to zero, or ``(1 - t) ** 0.9``."""
+    """Learning rate after the warm-up: constant, half a cosine to zero, or ``(1 - t) ** 0.9``."""
     warmup_epochs: float = _default("optimiser", "warmup_epochs", ge=0)
     clip_norm: float | None = _default("optimiser", "clip_norm", gt=0)
-    """Gradients longer than this are shortened to it. Zero in TOML means that they are not."""
+    """Largest norm of the gradients; longer ones are shortened to it. Zero in TOML means no limit."""
 
     @field_validator("clip_norm", mode="before")
     @classmethod
@@ -74,7 +74,7 @@ class LossRecipe(_Section):
 
     cross_entropy: float = _default("loss", "cross_entropy", ge=0)
     class_weight_constant: float | None = _default("loss", "class_weight_constant", gt=1)
-    """The c of the paper's class weights 1 / ln(c + p): larger is more even. Zero in TOML means no class weights."""
+    """Constant c of the paper's class weights 1 / ln(c + p): larger is more even. Zero in TOML means no class weights."""
     class_weights: tuple[ClassWeight, ...] | dict[str, ClassWeight] | None = None
     """Weights to use instead: one for each class in the order of the data set, or a table by name; classes that it does not
     name weigh 1."""
@@ -86,7 +86,7 @@ class LossRecipe(_Section):
     """Weight of the cross-entropy of a classifier on the encoder (deep supervision), which the finished network lacks."""
     lovasz: float = _default("loss", "lovasz", ge=0)
     lovasz_stride: int = _default("loss", "lovasz_stride", ge=1)
-    """The Lovasz term looks at one pixel in so many, along both axes: sorting all of them costs too much."""
+    """Stride of the pixels that the Lovasz term looks at, along both axes: sorting all of them costs too much."""
 
     @field_validator("class_weight_constant", mode="before")
     @classmethod
@@ -122,7 +122,7 @@ class RareRecipe(_Section):
     """More of the classes that are seldom seen; see `enet_tvm.training.rare`."""
 
     below: Fraction = _default("rare", "below")
-    """A class with a smaller share of the labelled pixels is rare."""
+    """Share of the labelled pixels below which a class is rare."""
     windows: Fraction = _default("rare", "windows")
     """Share of the windows that are cut around a pixel of a rare class, each rare class as often as the others."""
     paste: Fraction = _default("rare", "paste")
@@ -136,21 +136,21 @@ class Settings(_Section):
 
     epochs: int = _default("epochs", ge=1)
     batch_size: int = _default("batch_size", ge=2)
-    """Pictures a step, over all processes together."""
+    """Number of pictures a step, over all processes together."""
     crop: str = _default("crop")
-    """WIDTHxHEIGHT of the training windows."""
+    """Size of the training windows in pixels, WIDTHxHEIGHT."""
     precision: Literal["float32", "bfloat16"] = _default("precision")
-    """bfloat16: the network runs under autocast; the loss and the weights stay float32. A CPU without instructions for it
-    computes in float32 all the same, which is faster there."""
+    """Precision of the network; with bfloat16 it runs under autocast, and the loss and the weights stay float32. A CPU without
+    bfloat16 instructions computes in float32 all the same, which is faster there."""
     dropout: Fraction = _default("dropout")
-    """Multiplies the network's own dropout probabilities."""
+    """Factor of the network's own dropout probabilities."""
     average_decay: float = _default("average_decay", ge=0, lt=1)
-    """Of the moving average of the weights, which is what is evaluated and kept; zero keeps the weights themselves."""
+    """Decay of the moving average of the weights, which is evaluated and kept; zero keeps the weights themselves."""
     batch_norm_batches: int = _default("batch_norm_batches", ge=0)
-    """Batches of plain training windows from which averaged weights take their batch-norm statistics anew before they are
-    evaluated and kept; zero leaves them the average of those that there were."""
+    """Number of batches of plain training windows from which averaged weights take their batch-norm statistics anew before they
+    are evaluated and kept; zero leaves them the average of those that there were."""
     evaluate_every: int = _default("evaluate_every", ge=1)
-    """Epochs between evaluations; the last epoch is always evaluated."""
+    """Number of epochs between evaluations; the last epoch is always evaluated."""
     optimiser: OptimiserRecipe = OptimiserRecipe()
     loss: LossRecipe = LossRecipe()
     augmentation: AugmentationRecipe = AugmentationRecipe()
@@ -175,7 +175,7 @@ class Stage(Settings):
 
     name: str = Field(min_length=1, max_length=40)
     part: Literal["encoder", "network"] = "network"
-    """What is trained: the encoder under a 1x1 classifier, on labels of its own resolution, or the whole network."""
+    """Part that is trained: the encoder under a 1x1 classifier, on labels of its own resolution, or the whole network."""
 
 
 class Recipe(Settings):
@@ -187,7 +187,7 @@ class Recipe(Settings):
 
     seed: int = _default("seed", ge=0)
     drawn_streets: int = _default("drawn_streets", ge=0, le=10_000)
-    """Drawn streets that join the training pictures; the data set must have CamVid's classes."""
+    """Number of drawn streets that join the training pictures; the data set must have CamVid's classes."""
     stages: tuple[Stage, ...] = ()
 
     @model_validator(mode="before")
@@ -257,7 +257,7 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = (), **overrid
     Parameters
     ----------
     name_or_path : str or Path
-        Name of a built-in recipe, one that it had, or a path that ends in ``.toml``.
+        Name of a built-in recipe, a former name of one, or a path that ends in ``.toml``.
     changes : sequence of str
         Keys to replace, in every stage too, as ``KEY=VALUE`` with dots between table and key: ``rare.paste=0.5``. Values are
         those of TOML; what is none is text.

@@ -25,11 +25,11 @@ def draw_slopes(slopes: Sequence[Slopes], title: str, path: str | Path) -> None:
     Parameters
     ----------
     slopes : sequence of Slopes
-        As `prelu_slopes` returns them.
+        Slopes of each activation, as `prelu_slopes` returns them.
     title : str
-        Stands above the picture.
+        Title above the picture.
     path : str or Path
-        PNG to write, atomically.
+        PNG file to write, atomically.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def _draw_slopes(axes: Axes, slopes: Sequence[Slopes]) -> None:
 
 
 def _draw_blocks(axes: Axes, slopes: Sequence[Slopes]) -> None:
-    """Part the blocks by lines, and name them and the parts of the network."""
+    """Draw lines between the blocks, and name them and the parts of the network."""
     ticks = []
     for start, stop in _runs(slopes, lambda s: s.block):
         ticks.append(((start + stop - 1) / 2, _short(slopes[start].block), stop - start))
@@ -89,7 +89,7 @@ def _draw_blocks(axes: Axes, slopes: Sequence[Slopes]) -> None:
 
 
 def _runs(slopes: Sequence[Slopes], key: Callable[[Slopes], str]) -> Iterator[tuple[int, int]]:
-    """Give first place and end of each run of neighbours that are alike."""
+    """Yield the start and end (exclusive) of each run of neighbours with equal keys."""
     start = 0
     for _, members in groupby(slopes, key):
         stop = start + len(list(members))

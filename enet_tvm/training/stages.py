@@ -1,4 +1,4 @@
-"""What a stage of a recipe trains, and the labels it trains on."""
+"""Stages of a recipe: the module that each trains, and the labels it trains on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EncoderClassifier(nn.Module):
     network : SegmentationNetwork
         The network; it is shared, not copied, so that training this trains its encoder. Its decoder is frozen.
     encoder : EncoderPart
-        What of it is the encoder.
+        The network's encoder part.
     """
 
     def __init__(self, network: SegmentationNetwork, encoder: EncoderPart) -> None:
@@ -44,7 +44,7 @@ class SupervisedEncoder(nn.Module):
     network : SegmentationNetwork
         The network; it is shared, not copied.
     encoder : EncoderPart
-        What of it is the encoder.
+        The network's encoder part.
     """
 
     def __init__(self, network: SegmentationNetwork, encoder: EncoderPart) -> None:
@@ -75,9 +75,9 @@ def trained_part(network: nn.Module, part: Literal["encoder", "network"], *, sup
     network : nn.Module
         The whole network.
     part : {"encoder", "network"}
-        What of it is trained.
+        Part that is trained.
     supervise_encoder : bool
-        Train the whole network with a second classifier on its encoder.
+        Whether the whole network is trained with a second classifier on its encoder.
 
     Raises
     ------
@@ -109,9 +109,9 @@ def reduce_labels(labels: Tensor, height: int, width: int) -> Tensor:
     Parameters
     ----------
     labels : Tensor
-        N x H x W.
+        N x H x W labels.
     height, width : int
-        Of the result; they must divide H and W.
+        Height and width of the result; they must divide H and W.
     """
     rows, columns = labels.shape[1] // height, labels.shape[2] // width
     return labels[:, rows // 2 :: rows, columns // 2 :: columns]

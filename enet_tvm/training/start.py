@@ -20,11 +20,11 @@ class Start:
     Attributes
     ----------
     network : SegmentationNetwork
-        With the outputs that are wanted; in the variant of the weights.
+        The network, with the outputs that are wanted and in the variant of the weights.
     anew : tuple of str
-        Layers that start from random weights.
+        Names of the layers that start from random weights.
     notes : tuple of str
-        What else there is to say of it.
+        Further sentences on how the weights were read.
     """
 
     network: SegmentationNetwork
@@ -55,7 +55,7 @@ def read_start(weights: str | Path, network: str, class_set: ClassSet) -> Start:
     weights : str or Path
         A weights file, or whatever `enet_tvm.networks.importing.find_network` reads.
     network : str
-        The network that is to be trained.
+        Name of the network that is to be trained.
     class_set : ClassSet
         The classes that it is to tell apart.
 

@@ -24,7 +24,7 @@ class TensorBoardObserver:
     Parameters
     ----------
     directory : str or Path
-        Where the event files go.
+        Directory of the event files.
 
     Raises
     ------

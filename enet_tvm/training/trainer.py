@@ -37,7 +37,7 @@ from enet_tvm.training.start import read_start
 _PLAIN = AugmentationRecipe(
     scale=(1.0, 1.0), aspect=0.0, flip=0.5, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, blur=0.0
 )
-"""Windows as the pictures are: what a network meets when it is used."""
+"""Augmentation by flips alone: windows as the pictures are, which a network meets when it is used."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class TrainingCost:
 
     @property
     def steps(self) -> int:
-        """Steps of all stages."""
+        """Number of steps of all stages."""
         return sum(stage.epochs * stage.steps_per_epoch for stage in self.stages)
 
     @property
     def steps_done(self) -> int:
-        """Steps of the epochs that are done."""
+        """Number of steps of the epochs that are done."""
         done, epochs = 0, self.epochs_done
         for stage in self.stages:
             done += min(epochs, stage.epochs) * stage.steps_per_epoch
@@ -90,16 +90,16 @@ class Step:
 
 
 class Observer(Protocol):
-    """Hears how a training goes."""
+    """Receives the progress of a training."""
 
     def started(self, plan: TrainingCost) -> None:
-        """Before the first step."""
+        """Take the plan, before the first step."""
 
     def stepped(self, step: Step) -> None:
-        """After every step."""
+        """Take a step, after it is done."""
 
     def epoch_done(self, row: dict[str, Any]) -> None:
-        """After an epoch is safe on disk; `row` is its line of the log."""
+        """Take an epoch's row of the log, after its checkpoint is on disk."""
 
 
 class Trainer:
@@ -113,36 +113,36 @@ class Trainer:
     Parameters
     ----------
     recipe : Recipe
-        How to train.
+        The recipe of the training.
     train, val : Samples
         Labelled pictures; `val` is segmented at its own size, in float32. Without a `val`, ``last.safetensors`` is written as
         often, but nothing is judged, nor called best.
     directory : str or Path
-        Where everything is kept.
+        Directory that everything is kept in.
     fresh : bool
-        Start over even if there is a checkpoint.
+        Whether to start over even if there is a checkpoint.
     network : str
-        Which network, a key of `enet_tvm.networks.table.NETWORKS`.
+        Name of the network, a key of `enet_tvm.networks.table.NETWORKS`.
     processes : Processes, optional
-        Where to train, and with whom; by default alone, on the CPU.
+        Device to train on and the processes that share it; by default one process on the CPU.
     start : str or Path, optional
         Weights of the same network to start from, instead of random ones; see `enet_tvm.training.start`. A training that goes
         on from a checkpoint leaves them alone.
     data : dict of str to str, optional
-        What the pictures of both are, in words, for the notes of the weights.
+        Descriptions of the pictures of `train` and `val`, for the notes of the weights.
     compile_step : bool
-        Have `torch.compile` fuse what is trained; see `enet_tvm.training.compiled`.
+        Whether `torch.compile` fuses the passes of the trained module; see `enet_tvm.training.compiled`.
 
     Attributes
     ----------
     network : nn.Module
-        What the current stage trains.
+        Module that the current stage trains.
     epoch : int
-        Epochs done, over all stages.
+        Number of epochs done, over all stages.
     saved_epochs : int
-        Epochs that are safe on disk.
+        Number of epochs whose checkpoint is on disk.
     started : Start or None
-        What was taken of the weights to start from; None where there are none, or the training went on from a checkpoint.
+        Network and layers taken from the weights to start from; None without such weights, or after going on from a checkpoint.
 
     Raises
     ------
@@ -342,7 +342,7 @@ class Trainer:
         return value
 
     def _kept(self) -> nn.Module:
-        """Return what is evaluated and written: the averaged weights, with statistics of their own if the recipe says so."""
+        """Return the network to evaluate and write: averaged weights, with their own statistics if the recipe says so."""
         network = without_supervision(self.average.network)
         if not self.stage.batch_norm_batches:
             return network

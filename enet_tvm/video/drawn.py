@@ -16,11 +16,11 @@ from enet_tvm.video.library import pyav
 from enet_tvm.video.writer import VideoWriter
 
 _SCENE_SECONDS = 4.0
-"""How long the camera drives towards one street's end before the next one begins."""
+"""Seconds that the camera drives along one street before the next one begins."""
 _CLOSER = 1.6
-"""How much larger a street has become by then."""
+"""Factor by which a street has grown by then."""
 _SWAY = 0.02
-"""How far the camera turns to either side, as a share of the picture's width."""
+"""Largest turn of the camera to either side, as a share of the picture's width."""
 
 
 def drawn_ride(size: Size, seconds: float, rate: int = 30, seed: int = 0) -> Iterator[Image.Image]:
@@ -46,11 +46,11 @@ def write_ride(path: Path, size: Size, seconds: float, rate: int = 30, seed: int
     Parameters
     ----------
     path : Path
-        As `VideoWriter` takes it.
+        Video file to write, as `VideoWriter` takes it.
     size : Size
-        Of the video; both sides even.
+        Width and height of the video; both even.
     seconds : float
-        How long it is.
+        Duration of the video in seconds.
     rate : int
         Frames a second.
     seed : int

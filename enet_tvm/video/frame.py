@@ -19,9 +19,9 @@ class Frame:
     Attributes
     ----------
     index : int
-        Its number in the source, from 0.
+        Number of the frame in the source, from 0.
     image : av.VideoFrame
-        The pixels, upright, in planar YUV 4:2:0 of even width and height, with its time.
+        Pixels of the frame, upright, in planar YUV 4:2:0 of even width and height, with its time.
     """
 
     index: int

@@ -1,4 +1,4 @@
-"""Which source the words on a command line mean."""
+"""Opening the source that the arguments of a command mean."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def check_options(video: bool, output: Path, **options: object) -> None:
     Parameters
     ----------
     video : bool
-        Whether it is one.
+        Whether the inputs mean a video (see `means_video`).
     output : Path
-        Where it is to go.
+        File or folder of the results.
     options : object
         Values of the command's options ``labels``, ``regions``, ``camera_size``, ``rate`` and ``seconds``; false if they were
         not given.
@@ -67,11 +67,11 @@ def open_source(
     camera : str, optional
         Number, device or address of a camera.
     size : Size, optional
-        What the camera is asked for.
+        Size of frames that the camera is asked for.
     rate : int, optional
-        Frames a second: what the camera is asked for, or how fast a folder's pictures are shown.
+        Frames a second that the camera is asked for, or that a folder's pictures are shown at.
     seconds : float, optional
-        How much of it is given; all by default, of a camera until it is closed.
+        Seconds of the source to give; all by default, of a camera until it is closed.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from enet_tvm.video.frame import Frame, plane_pixels
 from enet_tvm.video.library import pyav
 
 _EDGE = 128
-"""Added to the label of a pixel at a boundary: at most 128 classes can be told apart that way."""
+"""Offset of the label of a pixel at a boundary; at most 128 classes can be told apart that way."""
 
 
 class Painter:
@@ -25,7 +25,7 @@ class Painter:
     palette : sequence of (int, int, int)
         RGB colour of each class; with more than 128 classes there are no lines.
     opacity : float
-        Of the colours: 0 shows the frame, 1 the colours only.
+        Opacity of the colours: 0 shows the frame, 1 the colours only.
 
     Raises
     ------
@@ -76,7 +76,7 @@ class Painter:
         return painted
 
     def _room(self, use: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-        """Return an array for what is needed during a call only: getting memory anew would take longer than the rest."""
+        """Return a scratch array that is reused from call to call: allocating it anew would take longer than the rest."""
         room = self._rooms.get((use, shape))
         if room is None:
             room = self._rooms[use, shape] = np.empty(shape, dtype)

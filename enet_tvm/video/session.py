@@ -37,7 +37,7 @@ class LabelledFrame:
     Attributes
     ----------
     frame : Frame
-        As the source gave it.
+        Frame as the source gave it.
     labels : ndarray
         H x W uint8 class numbers at the network's size.
     """
@@ -54,13 +54,14 @@ def label_frames(
     Parameters
     ----------
     segmenter : Segmenter
-        What labels them; it may do nothing else until the stream is closed.
+        Network that labels the frames; it may do nothing else until the stream is closed.
     source : VideoSource
-        Where frames come from; a live one drops those that come while everything is busy.
+        Source of the frames; a live one drops those that come while everything is busy.
     then : tuple of Stage
-        What is done with each `LabelledFrame`, beside the network; the last one's results are the stream's.
+        Stages that process each `LabelledFrame` after the network; the last one's results are the stream's.
     depth : int, optional
-        Frames that wait in front of each stage at most; by default 1 of a live source, for the sake of latency, else 2.
+        Largest number of frames that wait in front of each stage; by default 1 of a live source, for the sake of latency, else
+        2.
     """
     resize = PlanarResizer(segmenter.size)
     spare: collections.deque[NDArray[np.float32]] = collections.deque()  # inputs to be used again, by any thread
@@ -83,7 +84,7 @@ def label_frames(
 
 
 def network_parts(segmenter: Segmenter, source: VideoSource) -> list[Segmenter]:
-    """Return what computes the frames of a source: of a file several at once, of a live source one after the other, soonest."""
+    """Return the segmenters for a source's frames: several side by side for a file, one for a live source's lower latency."""
     return [segmenter] if source.live else segmenter.parts()
 
 
@@ -106,32 +107,32 @@ def rate_alone(parts: Sequence[Segmenter], passes: int = _PASSES_ALONE) -> float
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What became of a video.
+    """Outcome of a video.
 
     Attributes
     ----------
     source, output : str
-        Where the frames came from and went to.
+        Names of the source and of the file written.
     live : bool
-        Whether they came by themselves.
+        Whether the source was live, such as a camera.
     size, network_size : Size
-        Of the frames, and of the network's input.
+        Size of the frames, and of the network's input.
     threads : int
-        Threads of the network.
+        Number of threads of the network.
     side_by_side : int
-        Frames that it computes at once, sharing the threads.
+        Number of frames that the network computes at once, sharing the threads.
     statistics : StreamStatistics
-        Frames, drops, and the milliseconds of each stage.
+        Counts of frames and drops, and the milliseconds of each stage.
     alone : float
         Frames a second that the network by itself could do, measured before the first frame.
     broken : int
-        Frames that could not be decoded, and were left out.
+        Number of frames that could not be decoded, and were left out.
     audio : str
-        What became of the sound: "copied", "none", or why it was left out.
+        Outcome for the sound: "copied", "none", or why it was left out.
     interrupted : bool
         Whether Ctrl-C or SIGTERM ended it, which is how a live source ends.
     error : str or None
-        Why it ended early; what was written until then can be played.
+        Sentence on why it ended early; what was written until then can be played.
     """
 
     source: str
@@ -150,7 +151,7 @@ class VideoReport:
 
     @property
     def exit_code(self) -> int:
-        """Of a command: 2 if it ended early or left frames of a file out, 130 if a file was interrupted."""
+        """Exit code of the command: 2 if it ended early or left frames of a file out, 130 if a file was interrupted, else 0."""
         if self.error is not None or (self.broken and not self.live):
             return 2
         return 130 if self.interrupted and not self.live else 0
@@ -194,13 +195,13 @@ def segment_video(
     Parameters
     ----------
     segmenter : Segmenter
-        What labels them.
+        Network that labels the frames.
     source : VideoSource
-        Where they come from.
+        Source of the frames.
     output : Path
-        The file they go to; see `VideoWriter`.
+        Video file to write; see `VideoWriter`.
     opacity : float
-        Of the colours: 0 shows the frame, 1 the colours only.
+        Opacity of the colours: 0 shows the frame, 1 the colours only.
     progress : callable
         Called after each frame with the numbers of those that were written and dropped.
 

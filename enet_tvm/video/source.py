@@ -1,4 +1,4 @@
-"""Where frames come from: a video file, a camera, a network stream, or a folder of pictures in order."""
+"""Sources of frames: a video file, a camera, a network stream, or a folder of pictures in order."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ SUFFIXES = frozenset(
         ".3gp",
     }
 )
-"""Files that are taken for videos; a file given by name with another suffix is taken for a picture."""
+"""Suffixes of files that are taken for videos; a file given by name with another suffix is taken for a picture."""
 
 _NETWORK = re.compile(r"^(rtsp|rtsps|rtmp|http|https|udp|tcp|srt)://", re.IGNORECASE)
 _DEFAULT_RATE = Fraction(25)
 SILENCE = 10.0
-"""Seconds that a camera or a network stream may say nothing."""
+"""Longest silence of a camera or a network stream, in seconds."""
 _PATIENCE = 1.0
-"""Seconds that closing waits for a source that says nothing."""
+"""Longest wait of closing for a silent source, in seconds."""
 _TOLERANCE = 1.0
 """Seconds that may be missing at the end of a file."""
 
@@ -65,7 +65,7 @@ class VideoSource:
     Attributes
     ----------
     name : str
-        What messages call it.
+        Name of the source in messages.
     live : bool
         Whether frames come by themselves and cannot wait.
     size : Size
@@ -75,9 +75,9 @@ class VideoSource:
     frames : int or None
         Number of frames as the source says; None where it does not.
     reader : object
-        What the frames come from.
+        Iterable of the decoded frames, which is closed with the source.
     seconds : float or None
-        How much of it is given, by the frames' times; None for all.
+        Seconds of the source that are given, by the frames' times; None for all.
     """
 
     name: str
@@ -100,12 +100,12 @@ class VideoSource:
 
     @property
     def broken(self) -> int:
-        """Frames that could not be decoded so far, and were left out."""
+        """Number of frames that could not be decoded so far, and were left out."""
         return int(self.reader.broken)
 
     @property
     def expected(self) -> int | None:
-        """How many frames are to come, as far as the source says."""
+        """Number of frames to come, as far as the source says."""
         most = None if self.seconds is None else math.ceil(self.seconds * self.rate)
         return most if self.frames is None or self.live else min(self.frames, most or self.frames)
 
@@ -149,11 +149,11 @@ def open_camera(which: str, size: Size | None = None, rate: int | None = None) -
     Parameters
     ----------
     which : str
-        A number, as 0 for ``/dev/video0``; a device's path; or the address of a network stream.
+        Camera: a number, as 0 for ``/dev/video0``; a device's path; or the address of a network stream.
     size : Size, optional
-        What the camera is asked for; its own choice by default.
+        Size of frames that the camera is asked for; its own choice by default.
     rate : int, optional
-        Frames a second that it is asked for.
+        Frames a second that the camera is asked for.
 
     Raises
     ------

@@ -19,7 +19,7 @@ _TIME_BASE = Fraction(1, 60_000)
 """Seconds in a unit of the frames' times: whole numbers of it between frames at 24, 25, 30, 50 and 60 a second."""
 
 _ENCODER = {"preset": "veryfast", "crf": "21", "bf": "0"}
-"""Without B frames: those need times before the first frame's, and are encoded later than they come."""
+"""Options of the encoder. No B frames: those need times before the first frame's, and are encoded later than they come."""
 
 _FRAGMENT = 2
 """Seconds between frames that can be shown by themselves: so much is lost at most if the power goes."""
@@ -29,7 +29,7 @@ SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
 def _encoder_threads() -> int:
-    """Return how many threads encode: one of four, for those of the network are to have the others."""
+    """Return the number of encoder threads: a quarter of the default number, as the network needs the others."""
     return max(1, default_threads().threads // 4)
 
 
@@ -45,9 +45,9 @@ class VideoWriter:
     Parameters
     ----------
     path : Path
-        An .mp4, .m4v, .mov or .mkv.
+        File to write, an .mp4, .m4v, .mov or .mkv.
     size : Size
-        Even width and height of all frames.
+        Width and height of all frames; both even.
     rate : Fraction
         Frames a second for players; each frame keeps its own time.
     audio : av.AudioStream or None

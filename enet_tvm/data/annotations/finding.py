@@ -17,7 +17,7 @@ from enet_tvm.files import atomic_directory, read_json
 from enet_tvm.runtime.pictures import SUFFIXES
 
 DRAWN = "drawn_masks"
-"""Folder that the masks are drawn into."""
+"""Name of the folder that the masks are drawn into."""
 _MOST_BYTES = 1 << 30
 _BACKGROUND = ("background", "_background_")
 _IGNORED = "__ignore__"
@@ -31,7 +31,7 @@ def find_annotations(root: Path, paths: Sequence[str], given: Sequence[Path] = (
     root : Path
         The directory.
     paths : sequence of str
-        Its files, as relative paths.
+        Relative paths of the files in the directory.
     given : sequence of Path, optional
         The annotation files; by default all JSON and XML files of COCO, labelme and CVAT.
 
@@ -79,13 +79,13 @@ class DrawnMasks:
     Attributes
     ----------
     names, values, void
-        Classes, the number of each in the masks, and that of no class.
+        Class names, the number of each class in the masks, and the numbers that stand for no class.
     pictures, masks : str
-        Patterns of both.
+        Patterns of the picture files and of the mask files.
     paths : list of str
-        The pictures, as relative paths.
+        Relative paths of the pictures.
     said : list of str
-        What was assumed, a sentence each.
+        Sentences on what was assumed.
     """
 
     names: tuple[str, ...]
@@ -107,13 +107,13 @@ def draw_masks(
     root : Path
         The directory.
     paths : sequence of str
-        Its files, as relative paths.
+        Relative paths of the files in the directory.
     found : dict
-        As `find_annotations` returned it.
+        Annotations by file, as `find_annotations` returned them.
     wanted : sequence of str, optional
-        Classes in the order that is wanted; must name all that are annotated.
+        Class names in the wanted order; must name all that are annotated.
     outside : str
-        What is outside of every region: "background", which is a class, or "void".
+        Meaning of pixels outside of every region: "background", which is a class, or "void".
 
     Raises
     ------

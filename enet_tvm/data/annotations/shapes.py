@@ -1,4 +1,4 @@
-"""What annotations say of a picture, in one form for all tools, and the mask that it makes."""
+"""Annotated shapes of a picture, in one form for all tools, and the mask that they make."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from enet_tvm.size import Size
 
 Point = tuple[float, float]
 VOID = 255
-"""In a drawn mask: outside of every shape, when that is of no class, and what is annotated as a crowd."""
+"""Number in a drawn mask for pixels outside of every shape, when that is of no class, and for crowds."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,16 @@ class Bitmap:
 
 @dataclass(frozen=True)
 class Region:
-    """A part of a picture and what it is.
+    """A part of a picture and its class.
 
     Attributes
     ----------
     label : str or None
         Name of its class; None for what counts nowhere, such as a crowd.
     forms : tuple
-        What it is made of.
+        Shapes whose union it is.
     order : float or None
-        Regions are drawn in rising order; None if the annotations give none: then the larger before the smaller.
+        Drawing order, lowest first; None if the annotations give none: then the larger before the smaller.
     """
 
     label: str | None
@@ -113,16 +113,16 @@ class Region:
 
 @dataclass(frozen=True)
 class AnnotatedPicture:
-    """A picture as annotations know it.
+    """A picture and its annotated regions.
 
     Attributes
     ----------
     name : str
         Path of the picture as it is written there.
     size : Size
-        As it is written there, or of the file.
+        Size of the picture, as the annotations give it, or else of the file.
     regions : tuple of Region
-        What was drawn in it.
+        Annotated regions of the picture.
     """
 
     name: str
@@ -132,18 +132,18 @@ class AnnotatedPicture:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What a tool exported.
+    """Annotations that a tool exported.
 
     Attributes
     ----------
     kind : str
-        "COCO", "labelme" or "CVAT".
+        Tool or format: "COCO", "labelme" or "CVAT".
     labels : tuple of str
-        The classes, in the order of the tool.
+        Class names, in the order of the tool.
     pictures : tuple of AnnotatedPicture
         All pictures, also those without a region.
     said : tuple of str
-        What was left out or assumed, a sentence each.
+        Sentences on what was left out or assumed.
     """
 
     kind: str
@@ -158,11 +158,11 @@ def draw_mask(picture: AnnotatedPicture, labels: Sequence[str], outside: int) ->
     Parameters
     ----------
     picture : AnnotatedPicture
-        What was drawn.
+        The picture and its regions.
     labels : sequence of str
-        Classes.
+        Class names.
     outside : int
-        What pixels of no region get.
+        Number that pixels of no region get.
     """
     mask = np.full((picture.size.height, picture.size.width), outside, np.uint8)
     drawn = [(region, region.covered(picture.size)) for region in picture.regions]
