@@ -194,6 +194,7 @@ def own(): work()
 
 def test_of_what_it_needs_itself(own): pass
 """,
+        *("-m", "slow or not slow"),
     )
     failed = re.findall(r"^FAILED test_file.py::(\w+)", result.stdout, re.MULTILINE)
     assert failed == ["test_working", "test_of_what_it_needs_itself"], result.stdout

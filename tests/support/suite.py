@@ -71,9 +71,11 @@ class Suite:
         before, modules = item.stash[_BEFORE]
         spent = effort() - before
         seconds = spent.seconds - MODULE * (len(sys.modules) - modules)
-        if seconds > LIMIT and item.get_closest_marker("slow") is None:
+        # A whole run is not the loop that is to stay short: a margin, so that noise of the machine does not fail it.
+        limit = LIMIT if item.config.getoption("markexpr") else 2 * LIMIT
+        if seconds > limit and item.get_closest_marker("slow") is None:
             pytest.fail(
-                f"this test took {spent.passed:.0f} s and {spent.worked:.0f} s of work, and more than {LIMIT:.0f} s of both is "
+                f"this test took {spent.passed:.0f} s and {spent.worked:.0f} s of work, and more than {limit:.0f} s of both is "
                 "slow: make it faster, or mark it with pytest.mark.slow, which `make test` leaves out",
                 pytrace=False,
             )
