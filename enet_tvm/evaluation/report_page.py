@@ -173,7 +173,7 @@ def render(page: Page) -> str:
     """Return a page as HTML; all texts in it are escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["data_address"] = _data_address
-    source = (resources.files("enet_tvm") / _TEMPLATE).read_text(encoding="utf-8")
+    source = (resources.files("enet_tvm.evaluation") / _TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(source).render(page=page, version=__version__)
 
 

@@ -335,6 +335,7 @@ def test_a_loss_that_diverges_ends_with_a_sentence_and_keeps_the_checkpoint(tmp_
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path):
     recipe = {
         "epochs": 8,
@@ -398,6 +399,7 @@ def test_segnet_has_no_loss_of_its_encoder(tmp_path):
         trainer(tmp_path, TINY | {"loss": {"encoder": 0.5}}, network="segnet")
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_with_everything_ends_with_the_same_weights(tmp_path):
     recipe = TINY | {
         "batch_norm_batches": 2,
