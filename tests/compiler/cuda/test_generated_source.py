@@ -20,11 +20,11 @@ from torch.nn import functional as F
 
 from enet_tvm.compiler.cuda import device_compiler as module
 from enet_tvm.compiler.cuda.device_compiler import device_compiler
-from enet_tvm.compiler.kernels.gpu.conv2d import conv2d_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
+from enet_tvm.compiler.kernels.gpu.conv2d import convolution_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
 from enet_tvm.compiler.kernels.gpu.initial_block import gpu_initial_block, initial_tiles, pack_gpu_initial_weight
 from enet_tvm.compiler.kernels.gpu.pooling import gpu_max_pool2d_with_window, gpu_max_unpool2d
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
-from enet_tvm.compiler.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight, transposed_tile
+from enet_tvm.compiler.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight
 from enet_tvm.compiler.linking import zig_linker
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.targets import load_target
@@ -116,11 +116,11 @@ def test_convolutions(run, transposed: bool):
     weight = whole(rng, *((6, 11) if transposed else (11, 6)), 3, 3)
     x, w, b = (torch.from_numpy(a) for a in (data, weight, bias))
     if transposed:
-        tile = transposed_tile(attrs, UNIT)
+        tile = convolution_tile(attrs, UNIT)
         kernel, packed = gpu_conv2d_transpose(attrs, tile), pack_transposed_weight(weight, attrs, tile)
         expected = F.conv_transpose2d(x, w, b, 2, 1, 1)
     else:
-        tile = conv2d_tile(attrs, UNIT)
+        tile = convolution_tile(attrs, UNIT)
         kernel, packed = gpu_conv2d(attrs, tile), pack_gpu_weight(weight, tile)
         expected = F.conv2d(x, w, b, padding=1)
     arrays = run(
@@ -139,7 +139,7 @@ def test_unpooling_in_an_epilogue(run):
     attrs = FusedConv2D(
         (1, 4, 6, 8), (1, 16, 6, 8), (1, 1), (1, 1), (0, 0), (1, 1), activation="relu", residual="unpool", residual_channels=16
     )
-    tile = conv2d_tile(attrs, UNIT)
+    tile = convolution_tile(attrs, UNIT)
     data, weight, bias = whole(rng, 1, 4, 6, 8), whole(rng, 16, 4, 1, 1), whole(rng, 16)
     pooled = torch.from_numpy(rng.permutation(16 * 48).astype(np.float32)).reshape(1, 16, 6, 8)
     maxima, places = F.max_pool2d(pooled, 2, return_indices=True)

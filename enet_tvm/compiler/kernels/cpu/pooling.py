@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import tvm
 from tvm import relax
@@ -14,7 +14,8 @@ from enet_tvm.compiler.dataflow import constant
 from enet_tvm.compiler.kernels.common.building import Arguments, for_rows, prim_func
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.elements import fill, load, splat, store, vector, write_edges
-from enet_tvm.compiler.kernels.common.template import Fixed, OnlyPoint
+from enet_tvm.compiler.kernels.common.pooling import PoolingTemplate
+from enet_tvm.compiler.kernels.common.template import OnlyPoint
 from enet_tvm.compiler.kernels.cpu.packing import rounding_zero
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.ops import Layout, MaxPool2DWithWindow, MaxUnpool2D
@@ -23,8 +24,21 @@ from enet_tvm.compiler.quantisation.codes import Codes
 Shape = tuple[int, int, int, int]
 
 
+class _BlockedPooling(PoolingTemplate):
+    """A pooling or unpooling between channel-blocked tensors."""
+
+    @classmethod
+    def covers(cls, spec: MaxPool2DWithWindow | MaxUnpool2D, unit: VectorUnit) -> bool:
+        """Whether the input is blocked."""
+        return spec.data_layout.block > 0
+
+    def operands(self, point: OnlyPoint, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes) -> list[relax.Expr]:
+        """Return the data, of an unpooling the window indices and, where the data are codes, the code of zero plus a half."""
+        return [*arguments, *([constant(rounding_zero(own))] if self.spec.out_layout.codes else [])]
+
+
 @dataclass(frozen=True)
-class MaxPool2DTemplate(Fixed):
+class MaxPool2DTemplate(_BlockedPooling):
     """2x2 max pooling with window indices between channel-blocked tensors.
 
     Attributes
@@ -36,32 +50,13 @@ class MaxPool2DTemplate(Fixed):
     spec: MaxPool2DWithWindow
     spec_type: ClassVar[type] = MaxPool2DWithWindow
 
-    @classmethod
-    def covers(cls, spec: MaxPool2DWithWindow, unit: VectorUnit) -> bool:
-        """Whether the input is blocked."""
-        return spec.data_layout.block > 0
-
-    @classmethod
-    def of(cls, spec: MaxPool2DWithWindow, unit: VectorUnit) -> Self:
-        """Return the template for a call."""
-        return cls(spec)
-
-    @property
-    def name(self) -> str:
-        """Name of the kernel, the same for every shape."""
-        return "max_pool2d_with_window"
-
     def kernel(self, point: OnlyPoint) -> tvm.tirx.PrimFunc:
         """Return the kernel."""
         return max_pool2d_with_window(self.spec.data_shape, self.spec.data_layout, self.spec.out_layout)
 
-    def operands(self, point: OnlyPoint, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes) -> list[relax.Expr]:
-        """Return the data and, where they are codes, the code of zero plus a half."""
-        return [*arguments, *([constant(rounding_zero(own))] if self.spec.out_layout.codes else [])]
-
 
 @dataclass(frozen=True)
-class MaxUnpool2DTemplate(Fixed):
+class MaxUnpool2DTemplate(_BlockedPooling):
     """Unpooling by window indices between channel-blocked tensors.
 
     Attributes
@@ -73,29 +68,10 @@ class MaxUnpool2DTemplate(Fixed):
     spec: MaxUnpool2D
     spec_type: ClassVar[type] = MaxUnpool2D
 
-    @classmethod
-    def covers(cls, spec: MaxUnpool2D, unit: VectorUnit) -> bool:
-        """Whether the input is blocked."""
-        return spec.data_layout.block > 0
-
-    @classmethod
-    def of(cls, spec: MaxUnpool2D, unit: VectorUnit) -> Self:
-        """Return the template for a call."""
-        return cls(spec)
-
-    @property
-    def name(self) -> str:
-        """Name of the kernel, the same for every shape."""
-        return "max_unpool2d"
-
     def kernel(self, point: OnlyPoint) -> tvm.tirx.PrimFunc:
         """Return the kernel."""
         spec = self.spec
         return max_unpool2d(spec.data_shape, spec.data_layout, spec.output_size, spec.out_layout)
-
-    def operands(self, point: OnlyPoint, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes) -> list[relax.Expr]:
-        """Return data, window indices and, where the data are codes, the code of zero plus a half."""
-        return [*arguments, *([constant(rounding_zero(own))] if self.spec.out_layout.codes else [])]
 
 
 def max_pool2d_with_window(shape: Shape, layout: Layout, out_layout: Layout) -> tvm.tirx.PrimFunc:

@@ -32,8 +32,8 @@ _UNROLLED_CHANNELS = 4
 
 
 @dataclass(frozen=True)
-class GpuConv2DTemplate(ConvolutionTemplate):
-    """A fused convolution that is not transposed.
+class GpuConvolutionTemplate(ConvolutionTemplate):
+    """A fused convolution on a GPU, whose points are launches.
 
     Attributes
     ----------
@@ -46,19 +46,24 @@ class GpuConv2DTemplate(ConvolutionTemplate):
     unit: GpuUnit
     point_type: ClassVar[type] = GpuTile
 
-    @classmethod
-    def covers(cls, spec: FusedConv2D, unit: GpuUnit) -> bool:
-        """Whether it is not transposed, and ends in values, not in labels."""
-        return not spec.transposed and not spec.argmax
-
     @property
     def default(self) -> GpuTile:
         """The launch with the largest tile that fills the machine."""
-        return conv2d_tile(self.spec, self.unit)
+        return convolution_tile(self.spec, self.unit)
 
     def points(self) -> list[GpuTile]:
         """Return the launches worth measuring."""
         return gpu_tiles(*_launched(self.spec, self.unit))
+
+
+@dataclass(frozen=True)
+class GpuConv2DTemplate(GpuConvolutionTemplate):
+    """A fused convolution that is not transposed."""
+
+    @classmethod
+    def covers(cls, spec: FusedConv2D, unit: GpuUnit) -> bool:
+        """Whether it is not transposed, and ends in values, not in labels."""
+        return not spec.transposed and not spec.argmax
 
     def kernel(self, point: GpuTile) -> tvm.tirx.PrimFunc:
         """Return the kernel with this tile."""
@@ -74,15 +79,16 @@ class GpuConv2DTemplate(ConvolutionTemplate):
         return convolution_features(self.spec, point.lanes, self.spec.out_shape[3], point.pixels, point.channels, 1)
 
 
-def conv2d_tile(attrs: FusedConv2D, unit: GpuUnit) -> GpuTile:
-    """Return the launch of a convolution."""
+def convolution_tile(attrs: FusedConv2D, unit: GpuUnit) -> GpuTile:
+    """Return the launch of a convolution with the largest tile that fills the machine."""
     return gpu_tile(*_launched(attrs, unit))
 
 
-def _launched(attrs: FusedConv2D, unit: GpuUnit) -> tuple[GpuUnit, int, int, int, int]:
-    """Return the arguments of `gpu_tiles` for a convolution."""
-    n, channels, height, width = attrs.out_shape
-    return unit, height * width, channels, n, attrs.data_shape[1] * attrs.kernel[0] * attrs.kernel[1]
+def _launched(attrs: FusedConv2D, unit: GpuUnit) -> tuple[GpuUnit, int, int, int, int, int]:
+    """Return the arguments of `gpu_tiles` for a convolution; of a transposed one a thread computes four outputs a pixel."""
+    phases, (n, _, height, width) = (4, attrs.data_shape) if attrs.transposed else (1, attrs.out_shape)
+    products = attrs.data_shape[1] * attrs.kernel[0] * attrs.kernel[1] // phases
+    return unit, height * width, attrs.out_shape[1], n, products, phases
 
 
 def gpu_operands(given: ConvolutionArguments, packed: np.ndarray, tile: GpuTile) -> list[relax.Expr]:

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import tvm
-from tvm import relax
 from tvm.tirx.script.builder import ir as T
 
 from enet_tvm.compiler.kernels.common.building import prim_func
-from enet_tvm.compiler.kernels.common.codes import TensorCodes
-from enet_tvm.compiler.kernels.common.template import Fixed, OnlyPoint
+from enet_tvm.compiler.kernels.common.pooling import PoolingTemplate
+from enet_tvm.compiler.kernels.common.template import OnlyPoint
 from enet_tvm.compiler.kernels.gpu.building import for_threads, if_all, private
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.ops import MaxPool2DWithWindow, MaxUnpool2D
-from enet_tvm.compiler.quantisation.codes import Codes
 
 Shape = tuple[int, int, int, int]
 
 _THREADS = 256
 
 
+class _PlanarPooling(PoolingTemplate):
+    """A pooling or unpooling of plain NCHW tensors."""
+
+    @classmethod
+    def covers(cls, spec: MaxPool2DWithWindow | MaxUnpool2D, unit: GpuUnit) -> bool:
+        """Whether it is any of them: there are no other layouts on a GPU."""
+        return True
+
+
 @dataclass(frozen=True)
-class GpuMaxPool2DTemplate(Fixed):
+class GpuMaxPool2DTemplate(_PlanarPooling):
     """2x2 max pooling with window indices of plain NCHW tensors.
 
     Attributes
@@ -36,32 +42,13 @@ class GpuMaxPool2DTemplate(Fixed):
     spec: MaxPool2DWithWindow
     spec_type: ClassVar[type] = MaxPool2DWithWindow
 
-    @classmethod
-    def covers(cls, spec: MaxPool2DWithWindow, unit: GpuUnit) -> bool:
-        """Whether it is any of them: there are no other layouts on a GPU."""
-        return True
-
-    @classmethod
-    def of(cls, spec: MaxPool2DWithWindow, unit: GpuUnit) -> Self:
-        """Return the template for a call."""
-        return cls(spec)
-
-    @property
-    def name(self) -> str:
-        """Name of the kernel, the same for every shape."""
-        return "max_pool2d_with_window"
-
     def kernel(self, point: OnlyPoint) -> tvm.tirx.PrimFunc:
         """Return the kernel."""
         return gpu_max_pool2d_with_window(self.spec.data_shape)
 
-    def operands(self, point: OnlyPoint, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes) -> list[relax.Expr]:
-        """Return the data."""
-        return list(arguments)
-
 
 @dataclass(frozen=True)
-class GpuMaxUnpool2DTemplate(Fixed):
+class GpuMaxUnpool2DTemplate(_PlanarPooling):
     """Unpooling by window indices of plain NCHW tensors.
 
     Attributes
@@ -73,28 +60,9 @@ class GpuMaxUnpool2DTemplate(Fixed):
     spec: MaxUnpool2D
     spec_type: ClassVar[type] = MaxUnpool2D
 
-    @classmethod
-    def covers(cls, spec: MaxUnpool2D, unit: GpuUnit) -> bool:
-        """Whether it is any of them: there are no other layouts on a GPU."""
-        return True
-
-    @classmethod
-    def of(cls, spec: MaxUnpool2D, unit: GpuUnit) -> Self:
-        """Return the template for a call."""
-        return cls(spec)
-
-    @property
-    def name(self) -> str:
-        """Name of the kernel, the same for every shape."""
-        return "max_unpool2d"
-
     def kernel(self, point: OnlyPoint) -> tvm.tirx.PrimFunc:
         """Return the kernel."""
         return gpu_max_unpool2d(self.spec.data_shape, self.spec.output_size)
-
-    def operands(self, point: OnlyPoint, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes) -> list[relax.Expr]:
-        """Return data and window indices."""
-        return list(arguments)
 
 
 def gpu_max_pool2d_with_window(shape: Shape) -> tvm.tirx.PrimFunc:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import tvm
@@ -18,11 +18,11 @@ from tvm.tirx.script.builder import ir as T
 
 from enet_tvm.compiler.kernels.common.building import Arguments, prim_func
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
-from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, ConvolutionTemplate, convolution_features
+from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, convolution_features
 from enet_tvm.compiler.kernels.common.taps import transposed_taps
 from enet_tvm.compiler.kernels.gpu.building import both, copy_vectors, for_each, private
-from enet_tvm.compiler.kernels.gpu.conv2d import PixelKernel, epilogue_arguments, gpu_operands
-from enet_tvm.compiler.kernels.gpu.tile import GpuTile, GpuUnit, gpu_tile, gpu_tiles
+from enet_tvm.compiler.kernels.gpu.conv2d import GpuConvolutionTemplate, PixelKernel, epilogue_arguments, gpu_operands
+from enet_tvm.compiler.kernels.gpu.tile import GpuTile, GpuUnit
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes
 
@@ -30,33 +30,13 @@ Offset = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class GpuTransposedTemplate(ConvolutionTemplate):
-    """A fused transposed convolution that doubles height and width.
-
-    Attributes
-    ----------
-    spec : FusedConv2D
-        The convolution, its `layers` left out.
-    unit : GpuUnit
-        Multiprocessors of the GPU, and the limits of its threads.
-    """
-
-    unit: GpuUnit
-    point_type: ClassVar[type] = GpuTile
+class GpuTransposedTemplate(GpuConvolutionTemplate):
+    """A fused transposed convolution that doubles height and width; the pixels of its tile are those of the input."""
 
     @classmethod
     def covers(cls, spec: FusedConv2D, unit: GpuUnit) -> bool:
         """Whether it is transposed, of twice the input's size, without a shortcut, and ends in values, not in labels."""
         return spec.doubles and spec.residual == "none" and not spec.argmax
-
-    @property
-    def default(self) -> GpuTile:
-        """The launch with the largest tile that fills the machine."""
-        return transposed_tile(self.spec, self.unit)
-
-    def points(self) -> list[GpuTile]:
-        """Return the launches worth measuring."""
-        return gpu_tiles(*_launched(self.spec, self.unit))
 
     def kernel(self, point: GpuTile) -> tvm.tirx.PrimFunc:
         """Return the kernel with this tile."""
@@ -70,17 +50,6 @@ class GpuTransposedTemplate(ConvolutionTemplate):
     def features(self, point: GpuTile) -> list[float]:
         """Return the features of this tile."""
         return convolution_features(self.spec, point.lanes, self.spec.data_shape[3], point.pixels, point.channels, 4)
-
-
-def transposed_tile(attrs: FusedConv2D, unit: GpuUnit) -> GpuTile:
-    """Return the launch of a transposed convolution; its pixels are those of the input."""
-    return gpu_tile(*_launched(attrs, unit))
-
-
-def _launched(attrs: FusedConv2D, unit: GpuUnit) -> tuple[GpuUnit, int, int, int, int, int]:
-    """Return the arguments of `gpu_tiles` for a convolution."""
-    n, inputs, height, width = attrs.data_shape
-    return unit, height * width, attrs.out_shape[1], n, inputs * attrs.kernel[0] * attrs.kernel[1] // 4, 4
 
 
 def pack_transposed_weight(weight: np.ndarray, attrs: FusedConv2D, tile: GpuTile) -> np.ndarray:

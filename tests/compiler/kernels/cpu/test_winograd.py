@@ -77,38 +77,11 @@ def largest_error(run_kernel, stored, loaded):
     return run
 
 
-@pytest.mark.parametrize("columns", [2, 4])
-@pytest.mark.parametrize("rows", [2, 4])
-@settings(max_examples=3, deadline=None)
-@given(data=st.data())
-def test_any_shape(largest_error, rows: int, columns: int, data: st.DataObject):
-    """Rows and columns that no tile divides, pictures of fewer rows than a tile, any dilation, layout and padding."""
+def any_convolution(data: st.DataObject, columns: int, kernel: tuple[int, int] = (3, 3)) -> FusedConv2D:
+    """Draws a convolution of which no tile need divide the rows and columns, of any dilation, layout and padding."""
     dilation = data.draw(st.integers(1, 3), "dilation")
     block, out_block = (data.draw(st.sampled_from([4, 8, 16]), name) for name in ("input block", "output block"))
-    attrs = convolution(
-        n=data.draw(st.integers(1, 2), "pictures"),
-        inputs=block * data.draw(st.integers(1, 2), "input blocks"),
-        outputs=out_block * data.draw(st.integers(1, 2), "output blocks"),
-        size=(data.draw(st.integers(1, 14), "height"), columns * dilation + data.draw(st.integers(0, 20), "more columns")),
-        dilation=dilation,
-        block=block,
-        out_block=out_block,
-        pads=(data.draw(st.integers(0, 2)), data.draw(st.integers(0, 2))),
-    )
-    tile = WinogradTile(rows, columns, data.draw(st.integers(1, 4), "tiles"))
-    assert largest_error(attrs, tile, data.draw(st.integers(0, 2**32 - 1), "seed")) < 2e-5
-
-
-@pytest.mark.parametrize("outputs", [2, 4])
-@pytest.mark.parametrize("kernel", [(3, 1), (1, 3)])
-@settings(max_examples=3, deadline=None)
-@given(data=st.data())
-def test_filters_of_one_row_or_column(largest_error, kernel: tuple[int, int], outputs: int, data: st.DataObject):
-    """As ERFNet's: any dilation of the one direction, also with a shortcut."""
-    dilation = data.draw(st.integers(1, 3), "dilation")
-    block, out_block = (data.draw(st.sampled_from([4, 8, 16]), name) for name in ("input block", "output block"))
-    rows, columns = (outputs if taps == 3 else 1 for taps in kernel)
-    attrs = convolution(
+    return convolution(
         n=data.draw(st.integers(1, 2), "pictures"),
         inputs=block * data.draw(st.integers(1, 2), "input blocks"),
         outputs=out_block * data.draw(st.integers(1, 2), "output blocks"),
@@ -119,8 +92,29 @@ def test_filters_of_one_row_or_column(largest_error, kernel: tuple[int, int], ou
         pads=(data.draw(st.integers(0, 2)), data.draw(st.integers(0, 2))),
         kernel=kernel,
     )
+
+
+@pytest.mark.parametrize("columns", [2, 4])
+@pytest.mark.parametrize("rows", [2, 4])
+@settings(max_examples=3, deadline=None)
+@given(data=st.data())
+def test_any_shape(largest_error, rows: int, columns: int, data: st.DataObject):
+    """Rows and columns that no tile divides, pictures of fewer rows than a tile, any dilation, layout and padding."""
+    attrs = any_convolution(data, columns)
+    tile = WinogradTile(rows, columns, data.draw(st.integers(1, 4), "tiles"))
+    assert largest_error(attrs, tile, data.draw(st.integers(0, 2**32 - 1), "seed")) < 2e-5
+
+
+@pytest.mark.parametrize("outputs", [2, 4])
+@pytest.mark.parametrize("kernel", [(3, 1), (1, 3)])
+@settings(max_examples=3, deadline=None)
+@given(data=st.data())
+def test_filters_of_one_row_or_column(largest_error, kernel: tuple[int, int], outputs: int, data: st.DataObject):
+    """As ERFNet's: any dilation of the one direction, also with a shortcut."""
+    rows, columns = (outputs if taps == 3 else 1 for taps in kernel)
+    attrs = any_convolution(data, columns, kernel)
     if data.draw(st.booleans(), "shortcut"):
-        stored_as = Layout(out_block, data.draw(st.integers(0, 2), "its padding"))
+        stored_as = Layout(attrs.out_layout.block, data.draw(st.integers(0, 2), "its padding"))
         attrs = replace(attrs, residual="add", residual_channels=attrs.out_shape[1], residual_layout=stored_as)
     tile = WinogradTile(rows, columns, data.draw(st.integers(1, 4), "tiles"))
     assert largest_error(attrs, tile, data.draw(st.integers(0, 2**32 - 1), "seed")) < 2e-5

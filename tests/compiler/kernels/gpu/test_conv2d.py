@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from enet_tvm.compiler.kernels.gpu.conv2d import conv2d_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
+from enet_tvm.compiler.kernels.gpu.conv2d import convolution_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
 from enet_tvm.compiler.kernels.gpu.emulation import serial_threads
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
-from enet_tvm.compiler.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight, transposed_tile
+from enet_tvm.compiler.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight
 from enet_tvm.compiler.ops import FusedConv2D
 
 SMALL, LARGE = GpuUnit(1, 80), GpuUnit(132, 255)
@@ -42,11 +42,11 @@ def agrees(run_kernel):
         bias, inner_slope, slope = whole(channels), whole(channels) / 4, whole(channels) / 4
         x, w, b = (torch.from_numpy(a) for a in (data, weight, bias))
         if attrs.transposed:
-            tile = transposed_tile(attrs, unit)
+            tile = convolution_tile(attrs, unit)
             kernel, packed = gpu_conv2d_transpose(attrs, tile), pack_transposed_weight(weight, attrs, tile)
             expected = F.conv_transpose2d(x, w, b, attrs.strides, attrs.padding, output_padding)
         else:
-            tile = conv2d_tile(attrs, unit)
+            tile = convolution_tile(attrs, unit)
             kernel, packed = gpu_conv2d(attrs, tile), pack_gpu_weight(weight, tile)
             expected = F.conv2d(x, w, b, attrs.strides, attrs.padding, attrs.dilation)
         assert tuple(expected.shape) == attrs.out_shape
@@ -126,7 +126,7 @@ def test_any_shape(agrees, name, batch, inputs, outputs, height, width, unit, ac
 def test_transposed_ones_do_no_work_on_inserted_zeros():
     """Each weight is multiplied once for each input pixel, where the textbook form does so four times."""
     attrs = attributes(KINDS["transposed 3x3"], 1, 4, 8, (8, 8))
-    tile = transposed_tile(attrs, SMALL)
+    tile = convolution_tile(attrs, SMALL)
     weight = pack_transposed_weight(np.ones((4, 8, 3, 3), np.float32), attrs, tile)
     assert weight.sum() == 4 * 8 * 9
     assert weight.shape == (8 // tile.channels, 9, 4, tile.channels)
@@ -135,6 +135,6 @@ def test_transposed_ones_do_no_work_on_inserted_zeros():
 def test_each_template_knows_its_own():
     plain, transposed = (attributes(KINDS[name], 1, 4, 8, (8, 8)) for name in ("3x3", "transposed 3x3"))
     with pytest.raises(ValueError, match="template of its own"):
-        gpu_conv2d(transposed, transposed_tile(transposed, SMALL))
+        gpu_conv2d(transposed, convolution_tile(transposed, SMALL))
     with pytest.raises(ValueError, match="that double"):
-        gpu_conv2d_transpose(plain, conv2d_tile(plain, SMALL))
+        gpu_conv2d_transpose(plain, convolution_tile(plain, SMALL))
