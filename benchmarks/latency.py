@@ -20,9 +20,9 @@ from rich.console import Console
 
 from enet_tvm.bench.comparison import compare
 from enet_tvm.bench.machine.description import processor
-from enet_tvm.bench.plan import plan_workloads
+from enet_tvm.bench.plan import plan_cases
 from enet_tvm.bench.report.figures import load_figures
-from enet_tvm.bench.runners import Workload
+from enet_tvm.bench.runners import Case
 from enet_tvm.bench.runners.registry import runners_at
 from enet_tvm.files import atomic_file, sha256, write_json
 from enet_tvm.machine import usable_cpus
@@ -61,17 +61,17 @@ def main(
     figures = out / "latency.json"
     done = load_figures(figures) if figures.is_file() else []
     with tempfile.TemporaryDirectory() as directory:
-        plan = plan_workloads(
+        plan = plan_cases(
             *(Path(directory), target, names, weights, None, size or SIZES, threads or sorted({1, len(usable_cpus())})),
             streams="0",
         )
-        for workload in plan.workloads:
-            if any(is_same(result, workload, names) for result in done):
-                console.print(f"{workload.size} on {workload.threads} threads: measured already, in {figures}")
+        for case in plan.cases:
+            if any(is_same(result, case, names) for result in done):
+                console.print(f"{case.size} on {case.threads} threads: measured already, in {figures}")
                 continue
-            done = [result for result in done if _place(result) != (str(workload.size), workload.threads)]
+            done = [result for result in done if _place(result) != (str(case.size), case.threads)]
             with console.status("") as status:
-                result = compare(names, workload, seconds=seconds, report=status.update)
+                result = compare(names, case, seconds=seconds, report=status.update)
             done.append(result.to_dict())
             write_json(figures, done)
             console.print(_row(done[-1], _columns(done)))
@@ -88,15 +88,15 @@ def _place(result: dict[str, Any]) -> tuple[str, int]:
     return result["size"], result["threads"]
 
 
-def is_same(result: dict[str, Any], workload: Workload, names: list[str]) -> bool:
-    """Return whether a result is of this workload, with these versions, on this machine."""
+def is_same(result: dict[str, Any], case: Case, names: list[str]) -> bool:
+    """Return whether a result is of this case, with these versions, on this machine."""
     versions = {"enet-tvm": __version__, **stack_versions()}
     known = {entry["name"] for entry in result["entries"]} | result["missing"].keys()
     return (
-        _place(result) == (str(workload.size), workload.threads)
-        and result["target"] == workload.target
+        _place(result) == (str(case.size), case.threads)
+        and result["target"] == case.target.name
         and known >= set(names)
-        and result.get("weights", {}).get("sha256") == sha256(workload.weights)
+        and result.get("weights", {}).get("sha256") == sha256(case.weights)
         and result["machine"]["processor"] == processor()
         and versions.items() <= result["versions"].items()
     )

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from enet_tvm.bench.machine.description import processor
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.files import write_json
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.runtime import Segmenter
@@ -49,7 +50,9 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         if artifact is None:
             artifact = Path(folder, "artifact")
-            request = CompileRequest(Path(DEFAULT_WEIGHTS), DEFAULT_SIZE, load_target("native"), command="benchmarks/video.py")
+            request = CompileRequest(
+                Workload(DEFAULT_WEIGHTS, DEFAULT_SIZE, load_target("native")), command="benchmarks/video.py"
+            )
             compile_artifact(request, artifact)
         found = []
         with Segmenter.load(artifact, adaptive=False) as segmenter:

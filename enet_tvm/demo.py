@@ -18,6 +18,7 @@ from enet_tvm.agreement import PICTURES, PICTURES_MIOU
 from enet_tvm.bench.measure.latency import Latency, alternate
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.compiler.kernels.common.elements import dot_products
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.data.synthetic import SyntheticStreet
 from enet_tvm.errors import UserError
 from enet_tvm.evaluation.inputs import open_inputs
@@ -72,9 +73,8 @@ def run(weights: Path, size: Size, output: Path, picture: Path | None, seconds: 
     torch.set_num_threads(threads)
 
     start = time.perf_counter()
-    request = CompileRequest(
-        weights=weights, size=size, target=load_target("native"), command=shlex.join(sys.argv), threads=threads
-    )
+    workload = Workload(weights, size, load_target("native"), threads)
+    request = CompileRequest(workload, command=shlex.join(sys.argv))
     manifest = compile_artifact(request, artifact := output / "artifact")
     took = time.perf_counter() - start
     console.print(f"compiled for {manifest.target.mcpu} in {took:.0f} s: {manifest.kernel_count} kernels, in {artifact}")

@@ -17,6 +17,7 @@ from suite import Suite
 
 from enet_tvm import __version__
 from enet_tvm.artifact import Manifest, write_artifact
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.machine import architecture
 from enet_tvm.version import stack_versions
 
@@ -164,7 +165,9 @@ def compiled_enet() -> CompiledENet:
     from enet_tvm.targets import load_target
 
     weights = random_enet()
-    return CompiledENet(artifact_of(CompileRequest(weights, Size(64, 48), load_target("native"), command="pytest")), weights)
+    return CompiledENet(
+        artifact_of(CompileRequest(Workload(weights, Size(64, 48), load_target("native")), command="pytest")), weights
+    )
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from enet_tvm.bench.plan import plan_workloads
+from enet_tvm.bench.plan import plan_cases
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "latency.py"
 TINY = ("--threads", "1", "--seconds", "0.1", "--runner", "tvm", "--runner", "tvm-untuned", "--runner", "torch")
@@ -50,14 +50,14 @@ def check_same(result: dict, directory: Path) -> None:
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     names = ["tvm", "tvm-untuned", "torch"]
-    (workload,) = plan_workloads(directory, runners=names, sizes=["64x48"], threads=[1]).workloads
-    assert script.is_same(result, workload, names)
-    assert not script.is_same(result, workload, [*names, "openvino"])
+    (case,) = plan_cases(directory, runners=names, sizes=["64x48"], threads=[1]).cases
+    assert script.is_same(result, case, names)
+    assert not script.is_same(result, case, [*names, "openvino"])
     for path, value in {("weights", "sha256"): "0" * 64, ("machine", "processor"): "another", ("target",): "rpi4"}.items():
         other = copy.deepcopy(result)
         place = other[path[0]] if len(path) > 1 else other
         place[path[-1]] = value
-        assert not script.is_same(other, workload, names)
+        assert not script.is_same(other, case, names)
 
 
 def test_video(tiny_artifact, tmp_path):

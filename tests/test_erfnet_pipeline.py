@@ -22,6 +22,7 @@ from enet_tvm.compiler.passes.fold_batch_norm import FoldBatchNorm
 from enet_tvm.compiler.passes.fuse_conv2d import FuseConv2D
 from enet_tvm.compiler.passes.fuse_initial_block import FuseInitialBlock
 from enet_tvm.compiler.passes.lower_kernels import LowerKernels
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.networks import ERFNet, NetworkInMemory, WeightsInfo
 from enet_tvm.runtime import Segmenter
 from enet_tvm.size import Size
@@ -41,7 +42,7 @@ def network(randomised) -> nn.Module:
 def artifact(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Not to be changed by a test."""
     directory = tmp_path_factory.mktemp("erfnet") / "artifact"
-    compile_artifact(CompileRequest(NetworkInMemory(network, INFO), SIZE, load_target("native")), directory)
+    compile_artifact(CompileRequest(Workload(NetworkInMemory(network, INFO), SIZE, load_target("native"))), directory)
     return directory
 
 
@@ -79,7 +80,9 @@ def test_one_launch_a_convolution(artifact: Path):
 @pytest.mark.slow
 def test_from_onnx_and_back(network: nn.Module, artifact: Path, tmp_path: Path):
     export_onnx(network, INFO, SIZE, tmp_path / "erfnet.onnx")
-    manifest = compile_artifact(CompileRequest(tmp_path / "erfnet.onnx", None, load_target("native")), tmp_path / "artifact")
+    manifest = compile_artifact(
+        CompileRequest(Workload(tmp_path / "erfnet.onnx", None, load_target("native"))), tmp_path / "artifact"
+    )
     with Segmenter.load(artifact, threads=1) as segmenter:
         expected = segmenter.forward(pictures().numpy())
         assert launches(manifest) == launches(segmenter.manifest)

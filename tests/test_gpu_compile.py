@@ -18,6 +18,7 @@ from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.compiler.cuda.device_code import device_code
 from enet_tvm.compiler.cuda.ptx import ptx_arch, ptx_entries, ptx_version
 from enet_tvm.compiler.cuda.tools import find_cuda_tools
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.errors import UserError
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.size import Size
@@ -34,7 +35,7 @@ def cuda() -> None:
 
 
 def compile_for(spec: TargetSpec, out: Path) -> Path:
-    compile_artifact(CompileRequest(Path(DEFAULT_WEIGHTS), Size(64, 48), spec, command="pytest", untuned=True), out)
+    compile_artifact(CompileRequest(Workload(DEFAULT_WEIGHTS, Size(64, 48), spec), command="pytest", untuned=True), out)
     return out
 
 

@@ -17,6 +17,7 @@ from enet_tvm.agreement import LOGIT_TOLERANCE, SEGNET
 from enet_tvm.bench.machine.description import processor
 from enet_tvm.bench.measure.latency import Latency, alternate
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.evaluation.parity import reference_logits
 from enet_tvm.networks import SegNet, WeightsInfo, load_network, read_info, save_network
 from enet_tvm.networks.summary import summarise
@@ -184,7 +185,7 @@ def compare_with_segnet(
         for name, path in files.items():
             report(f"compiling {name} for {size}")
             artifact = directory / f"{name}-{size}"
-            compile_artifact(CompileRequest(path, size, target, command="enet-tvm bench segnet", threads=threads), artifact)
+            compile_artifact(CompileRequest(Workload(path, size, target, threads), command="enet-tvm bench segnet"), artifact)
             segmenters[name] = stack.enter_context(Segmenter.load(artifact, threads, adaptive=False))
             report(f"holding {name} against PyTorch")
             agreements[name] = agreement(segmenters[name].forward(x), reference_logits(load_network(path), x))

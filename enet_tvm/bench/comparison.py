@@ -28,12 +28,11 @@ from enet_tvm.bench.measure.roofline import (
     promised_roofline,
 )
 from enet_tvm.bench.report.results import Comparison, Entry
-from enet_tvm.bench.runners import Runner, RunnerMissingError, Workload, open_runner
+from enet_tvm.bench.runners import Case, Runner, RunnerMissingError, open_runner
 from enet_tvm.bench.runners.base import PassTimes
 from enet_tvm.files import sha256
 from enet_tvm.networks import load_network
 from enet_tvm.networks.summary import summarise
-from enet_tvm.targets import load_target
 
 REFERENCE = "torch"
 """Name of the runner whose logits the others are compared with."""
@@ -58,7 +57,7 @@ class _Opened:
 
 def compare(
     names: Sequence[str],
-    workload: Workload,
+    case: Case,
     *,
     seconds: float = 20.0,
     streams: Sequence[int] = (),
@@ -71,7 +70,7 @@ def compare(
     ----------
     names : sequence of str
         Keys of `RUNNERS`; the reference is opened in any case.
-    workload : Workload
+    case : Case
         Network, input size and threads that each runner runs.
     seconds : float
         Duration of the timing, warm-up aside.
@@ -88,7 +87,7 @@ def compare(
     UserError
         When a name is unknown, the weights do not serve, or a device is lost.
     """
-    x = np.random.default_rng(0).standard_normal(workload.input_shape, np.float32)
+    x = np.random.default_rng(0).standard_normal(case.input_shape, np.float32)
     opened: dict[str, _Opened] = {}
     missing: dict[str, str] = {}
     footprints: dict[str, Footprint] = {}
@@ -98,7 +97,7 @@ def compare(
             for name in dict.fromkeys([*names, REFERENCE]):
                 report(f"getting {name} ready")
                 try:
-                    opened[name] = _open(stack, name, workload, x)
+                    opened[name] = _open(stack, name, case, x)
                 except RunnerMissingError as error:
                     missing[name] = str(error)
             for each in opened.values():
@@ -117,18 +116,18 @@ def compare(
             for name, each in timed.items() if streams else ():
                 if each.runner.remote:
                     report(f"running {name} alone")
-                    footprints[name] = measure_on_device(each.runner, x, each.runner.threads or workload.threads, seconds=apart)
+                    footprints[name] = measure_on_device(each.runner, x, each.runner.threads or case.threads, seconds=apart)
             devices = {name: _device(each.runner) for name, each in chosen.items()}
         if streams:
             with open_meters(gpu=gpu) as meters:
                 for name, each in timed.items():
                     if not each.runner.remote:
                         report(f"running {name} alone, in a process of its own")
-                        footprints[name] = measure_footprint(name, workload, streams, seconds=apart, meters=meters)
+                        footprints[name] = measure_footprint(name, case, streams, seconds=apart, meters=meters)
         here = [each for each in timed.values() if not each.runner.remote]
-        roofline, roofline_source = _roofline(here, workload, gpu)
+        roofline, roofline_source = _roofline(here, case, gpu)
     return Comparison(
-        workload=workload,
+        case=case,
         entries=tuple(
             Entry(
                 name=name,
@@ -151,12 +150,12 @@ def compare(
         missing=missing,
         roofline=roofline,
         roofline_source=roofline_source,
-        flops=summarise(load_network(workload.weights), workload.size).total.flops,
+        flops=summarise(load_network(case.weights), case.size).total.flops,
         machine=machine,
         before=before,
         after=after,
         warnings=(
-            *_fewer_threads(chosen, workload.threads),
+            *_fewer_threads(chosen, case.threads),
             *_warnings(timed, latencies, footprints, slowdowns(before, after) if here else []),
         ),
         seconds=seconds,
@@ -179,13 +178,13 @@ def _watch_gpu(stack: contextlib.ExitStack, timed: Mapping[str, _Opened]) -> tup
     return gpu, ()
 
 
-def _roofline(here: Sequence[_Opened], workload: Workload, gpu: NvidiaGpu | None) -> tuple[Roofline | None, str]:
+def _roofline(here: Sequence[_Opened], case: Case, gpu: NvidiaGpu | None) -> tuple[Roofline | None, str]:
     """Return the roofline of the processor or GPU timed here, or else the one that the target promises, and its source."""
     if any(each.runner.on_gpu for each in here):
-        return gpu_roofline(gpu, load_target(workload.target).roofline)
+        return gpu_roofline(gpu, case.target.roofline)
     if here:
-        return measure_roofline(workload.threads), MEASURED
-    return promised_roofline(load_target(workload.target).roofline), PROMISED
+        return measure_roofline(case.threads), MEASURED
+    return promised_roofline(case.target.roofline), PROMISED
 
 
 def agreement(output: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
@@ -195,9 +194,9 @@ def agreement(output: NDArray[np.float32], reference: NDArray[np.float32]) -> fl
     return float((output.argmax(1) == reference.argmax(1)).mean())
 
 
-def _open(stack: contextlib.ExitStack, name: str, workload: Workload, x: NDArray[np.float32]) -> _Opened:
+def _open(stack: contextlib.ExitStack, name: str, case: Case, x: NDArray[np.float32]) -> _Opened:
     start = time.perf_counter()
-    runner = stack.enter_context(open_runner(name, workload))
+    runner = stack.enter_context(open_runner(name, case))
     loaded = time.perf_counter()
     output = runner.forward(x).copy()
     done = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The runners and workloads of a benchmark, from the options of its user."""
+"""The runners and cases of a benchmark, from the options of its user."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enet_tvm.artifact import read_manifest
-from enet_tvm.bench.runners import RUNNERS, Workload
+from enet_tvm.bench.runners import RUNNERS, Case
 from enet_tvm.bench.runners.registry import Place, runners_at
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.errors import UserError
 from enet_tvm.machine import default_threads
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
@@ -19,23 +20,23 @@ from enet_tvm.targets import NATIVE, load_target
 
 @dataclass(frozen=True)
 class BenchMatrix:
-    """The runners of a benchmark, and the workloads that each of them runs.
+    """The runners of a benchmark, and the cases that each of them runs.
 
     Attributes
     ----------
     runners : tuple of str
-    workloads : tuple of Workload
-        One workload for each size and number of threads.
+    cases : tuple of Case
+        One case for each size and number of threads.
     streams : tuple of int
         Numbers of independent instances to run side by side; empty for no footprints.
     """
 
     runners: tuple[str, ...]
-    workloads: tuple[Workload, ...]
+    cases: tuple[Case, ...]
     streams: tuple[int, ...]
 
 
-def plan_workloads(
+def plan_cases(
     directory: Path,
     target: str | None = None,
     runners: Sequence[str] | None = None,
@@ -48,7 +49,7 @@ def plan_workloads(
     key: str | None = None,
     streams: str = "1",
 ) -> BenchMatrix:
-    """Return the runners and workloads of a benchmark, with defaults for all options that were not given.
+    """Return the runners and cases of a benchmark, with defaults for all options that were not given.
 
     Without runners, ours and its peers on this machine are run, those on its GPU where ours is compiled for one, or with a
     tracker the one on the device; an artifact brings its size, its weights and its target; otherwise the target is this
@@ -81,12 +82,12 @@ def plan_workloads(
     counts = threads or [spec.cores if tracker else default_threads().threads]
     if tracker:
         wanted = wanted or [spec.size or DEFAULT_SIZE]
-    workloads = tuple(
-        Workload(path.resolve(), size, count, directory, target, tracker, key, artifact)
+    cases = tuple(
+        Case(Workload(path.resolve(), size, spec, count), directory, tracker, key, artifact)
         for size in wanted or [DEFAULT_SIZE]
         for count in counts
     )
-    return BenchMatrix(names, workloads, parse_streams(streams))
+    return BenchMatrix(names, cases, parse_streams(streams))
 
 
 def _known(target: str) -> str | None:

@@ -65,7 +65,7 @@ def command(
     import tempfile
 
     from enet_tvm.bench.comparison import compare
-    from enet_tvm.bench.plan import plan_workloads
+    from enet_tvm.bench.plan import plan_cases
     from enet_tvm.bench.report.notes import notes
     from enet_tvm.bench.report.page import markdown as as_markdown
     from enet_tvm.bench.report.page import page
@@ -76,17 +76,17 @@ def command(
     console, results = _console(), []
     failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="enet-tvm-bench-") as directory:
-        plan = plan_workloads(
+        plan = plan_cases(
             *(Path(directory), target, runner, weights, artifact, size, threads),
             tracker=tracker,
             key=key,
             streams=streams,
         )
         line = shlex.join(["enet-tvm", *sys.argv[1:]])
-        for workload in plan.workloads:
+        for case in plan.cases:
             with console.status("") as status:
                 result = compare(
-                    *(plan.runners, workload), seconds=seconds, streams=plan.streams, command=line, report=status.update
+                    *(plan.runners, case), seconds=seconds, streams=plan.streams, command=line, report=status.update
                 )
             results.append(result.to_dict())
             failures += result.failures

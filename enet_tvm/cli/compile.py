@@ -69,18 +69,12 @@ def command(
     processor = spec.mcpu if spec.gpu is None else f"{spec.gpu.arch}, {spec.mcpu}"
     with console.status(f"compiling for {spec.name} ({processor}); this takes about half a minute"):
         from enet_tvm.compiler.compile import CompileRequest, compile_artifact
+        from enet_tvm.compiler.workload import Workload
         from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 
         line = shlex.join(["enet-tvm", *sys.argv[1:]])
-        request = CompileRequest(
-            *(weights or DEFAULT_WEIGHTS, wanted, spec, batch, dump_ir, line),
-            untuned=untuned,
-            tuning_log=tuning_log,
-            threads=threads,
-            dtype=dtype,
-            labels=output == "labels",
-            calibration=calibration,
-        )
+        workload = Workload(weights or DEFAULT_WEIGHTS, wanted, spec, threads, batch, dtype, calibration)
+        request = CompileRequest(workload, dump_ir, line, untuned, tuning_log, labels=output == "labels")
         start = time.perf_counter()
         manifest = compile_artifact(request, out, say=lambda sentence: console.print(sentence, markup=False))
         seconds = time.perf_counter() - start

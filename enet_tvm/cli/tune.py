@@ -45,6 +45,7 @@ def command(
     """
     from rich.console import Console
 
+    from enet_tvm.compiler.workload import Workload
     from enet_tvm.errors import UserError
     from enet_tvm.files import write_json
     from enet_tvm.networks.weights import DEFAULT_WEIGHTS
@@ -58,18 +59,12 @@ def command(
     if key is not None and tracker is None:
         raise UserError("--key names a device at a tracker; give --tracker HOST:PORT")
     request = TuneRequest(
-        weights=weights or DEFAULT_WEIGHTS,
-        size=parse_size(size) if size else None,
-        target=spec,
-        threads=threads,
-        batch=batch,
+        Workload(weights or DEFAULT_WEIGHTS, parse_size(size) if size else None, spec, threads, batch, dtype, calibration),
         trials=trials,
         minutes=minutes if minutes is not None else None if trials else _MINUTES,
         out=out,
         fleet=_fleet(tracker, key or spec.rpc_key),
         fresh=fresh,
-        dtype=dtype,
-        calibration=calibration,
     )
     shown = _shown(console)
     try:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import tvm
 from tvm import relax
@@ -31,32 +30,25 @@ from enet_tvm.compiler.kernels.common.launch import Launch
 from enet_tvm.compiler.linking import host_linker
 from enet_tvm.compiler.pipeline import Numerics, compile_module
 from enet_tvm.compiler.quantisation.calibration import calibration_beside, load_calibration
-from enet_tvm.compiler.tuning_log import Lookup, find_log, network_of, use_log
+from enet_tvm.compiler.tuning_log import LoggedWorkload, Lookup, find_log, use_log
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
 from enet_tvm.networks import NetworkInMemory, WeightsInfo, load_network, read_info
 from enet_tvm.networks.table import require_size
 from enet_tvm.places import find_file, name_of
-from enet_tvm.size import DEFAULT_SIZE, Size
-from enet_tvm.targets import TargetSpec
+from enet_tvm.size import Size
 from enet_tvm.version import __version__, check_stack, stack_versions
 
 
 @dataclass(frozen=True)
 class CompileRequest:
-    """The network to compile, its target, and the options of the compilation.
+    """The workload to compile, and the options of the compilation.
 
     Attributes
     ----------
-    weights : Path or NetworkInMemory
-        A safetensors file of `enet_tvm.networks.save_network`, an ONNX file of ``enet-tvm export``, or a network in memory
-        with its information, whose `NetworkInMemory.sha256` then is the hash of the weights in the manifest.
-    size : Size or None
-        Width and height of the input in pixels; None for those of the ONNX file, else the target's, else 640x360.
-    target : TargetSpec
-        Target to compile for.
-    batch : int
-        Pictures that go through the network at once; an ONNX file has its own.
+    workload : Workload
+        Network, with its input size, target, threads and data type.
     dump_ir : Path or None
         A directory for the module after each phase.
     command : str
@@ -65,28 +57,16 @@ class CompileRequest:
         Whether to leave tuning logs alone.
     tuning_log : Path or None
         Directory of the log to use; None for the one that fits best.
-    threads : int or None
-        Threads that the network is to run on, by which a tuning log is chosen; None for the target's cores.
-    dtype : {"float32", "bfloat16", "int8"}
-        Type of the weights and tensors between the network's input and its output.
     labels : bool
         Whether the artifact returns labels (N x H x W uint8) instead of logits.
-    calibration : Path or None
-        File of ``enet-tvm calibrate``, for int8 alone; None for the one beside the weights.
     """
 
-    weights: Path | NetworkInMemory
-    size: Size | None
-    target: TargetSpec
-    batch: int = 1
+    workload: Workload
     dump_ir: Path | None = None
     command: str = ""
     untuned: bool = False
     tuning_log: Path | None = None
-    threads: int | None = None
-    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     labels: bool = False
-    calibration: Path | None = None
 
 
 def compile_artifact(
@@ -117,30 +97,31 @@ def compile_artifact(
     """
     check_stack()
     check_destination(directory)
-    if request.target.gpu is not None:
+    target = request.workload.target
+    if target.gpu is not None:
         find_cuda_tools()
-    source = _import(request)
+    source = _import(request.workload)
     _check_classes(request, source)
     found = Lookup(choices) if choices is not None else _look_up(request, source)
     for problem in found.problems:
         say(f"warning: {problem}")
     compiled = compile_module(
         source.mod,
-        request.target.to_tvm(),
+        target.to_tvm(),
         request.dump_ir,
         choices=found.choices,
-        gpu=request.target.gpu,
+        gpu=target.gpu,
         numerics=_numerics(request, source),
     )
-    if not (request.untuned or request.target.gpu or choices):
+    if not (request.untuned or target.gpu or choices):
         say(found.sentence())
-    linker = host_linker(request.target.triple, request.target.toolchain)
+    linker = host_linker(target.triple, target.toolchain)
     manifest = _manifest(request, source, compiled.launches).model_copy(update={"tuning": found.info()})
     return write_artifact(
         directory,
         manifest,
         lambda path: compiled.executable.export_library(str(path), fcompile=linker),
-        lambda path: inspect_library(path, request.target),
+        lambda path: inspect_library(path, target),
     )
 
 
@@ -154,44 +135,46 @@ class _Source:
     weights_sha256: str
 
 
-def _import(request: CompileRequest) -> _Source:
-    given = request.weights
+def _import(workload: Workload) -> _Source:
+    given = workload.weights
     if isinstance(given, NetworkInMemory):
-        return _imported(request, given, None)
+        return _imported(workload, given, None)
     path = find_file(given)
     if path.suffix == ".onnx":
         shape, weights_sha256 = read_onnx_source(path)
-        if request.size is not None and request.size != (shape[3], shape[2]):
-            raise UserError(f"{path} is of size {shape[3]}x{shape[2]}; leave --size out, or export it at {request.size}")
+        if workload.size is not None and workload.size != (shape[3], shape[2]):
+            raise UserError(f"{path} is of size {shape[3]}x{shape[2]}; leave --size out, or export it at {workload.size}")
         return _Source(from_onnx(path), read_onnx_info(path), shape, weights_sha256)
-    return _imported(request, NetworkInMemory(load_network(path), read_info(path)), path)
+    return _imported(workload, NetworkInMemory(load_network(path), read_info(path)), path)
 
 
-def _imported(request: CompileRequest, source: NetworkInMemory, path: Path | None) -> _Source:
-    size = request.size or request.target.size or DEFAULT_SIZE
+def _imported(workload: Workload, source: NetworkInMemory, path: Path | None) -> _Source:
+    size = workload.input_size
     require_size(source.network, size)
-    shape = (request.batch, 3, size.height, size.width)
+    shape = (workload.batch, 3, size.height, size.width)
     weights_sha256 = source.sha256 if path is None else sha256(path)
     return _Source(from_torch(source.network, shape), source.info, shape, weights_sha256)
 
 
 def _look_up(request: CompileRequest, source: _Source) -> Lookup:
     """Return the tuning log for a request, or why there is none; GPU kernels are not tuned."""
-    if request.untuned or request.target.gpu is not None:
+    workload = request.workload
+    if request.untuned or workload.target.gpu is not None:
         return Lookup()
     if request.tuning_log is not None:
         return use_log(request.tuning_log)
     batch, _, height, width = source.shape
-    threads = request.threads or request.target.cores
-    return find_log(network_of(source.info.network, Size(width, height), batch, threads, request.dtype), request.target)
+    imported = replace(workload, size=Size(width, height), batch=batch)
+    return find_log(LoggedWorkload.of(source.info.network, imported), workload.target)
 
 
 def _numerics(request: CompileRequest, source: _Source) -> Numerics:
-    if request.dtype != "int8":
-        if request.calibration is not None:
-            raise UserError(f"{request.dtype} needs no calibration; leave --calibration out, or add --dtype int8")
-        return Numerics(request.dtype, labels=request.labels)
-    path = request.calibration or (calibration_beside(request.weights) if isinstance(request.weights, Path) else None)
+    workload = request.workload
+    if workload.dtype != "int8":
+        if workload.calibration is not None:
+            raise UserError(f"{workload.dtype} needs no calibration; leave --calibration out, or add --dtype int8")
+        return Numerics(workload.dtype, labels=request.labels)
+    path = workload.calibration or (calibration_beside(workload.weights_file) if workload.weights_file else None)
     if path is None:
         raise UserError(
             f"{source.info.network} is in memory, so no calibration is beside it; name a file that 'calibrate' made of it"
@@ -200,8 +183,8 @@ def _numerics(request: CompileRequest, source: _Source) -> Numerics:
 
 
 def _check_classes(request: CompileRequest, source: _Source) -> None:
-    in_memory = isinstance(request.weights, NetworkInMemory)
-    name = source.info.network if in_memory else str(request.weights)
+    in_memory = isinstance(request.workload.weights, NetworkInMemory)
+    name = source.info.network if in_memory else str(request.workload.weights)
     classes, (batch, _, height, width) = len(source.info.classes), source.shape
     result = source.mod["main"].ret_ty
     logits = tuple(map(int, result.shape.values)) if isinstance(result, relax.TensorType) else ()
@@ -219,7 +202,7 @@ def _check_classes(request: CompileRequest, source: _Source) -> None:
 
 
 def _manifest(request: CompileRequest, source: _Source, launches: tuple[Launch, ...]) -> Manifest:
-    target, stack = request.target, stack_versions()
+    target, stack, weights = request.workload.target, stack_versions(), request.workload.weights_file
     info, shape = source.info, source.shape
     return Manifest(
         network=info.network,
@@ -239,11 +222,11 @@ def _manifest(request: CompileRequest, source: _Source, launches: tuple[Launch, 
         ),
         versions=Versions(enet_tvm=__version__, apache_tvm=stack["apache-tvm"], apache_tvm_ffi=stack["apache-tvm-ffi"]),
         hashes=Hashes(weights=source.weights_sha256),
-        weights="" if isinstance(request.weights, NetworkInMemory) else name_of(request.weights),
+        weights=name_of(weights) if weights else "",
         kernels=tuple(_kernel(launch) for launch in launches),
         kernel_count=len(launches),
         command=request.command,
-        dtype=request.dtype,
+        dtype=request.workload.dtype,
     )
 
 

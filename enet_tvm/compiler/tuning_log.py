@@ -23,10 +23,10 @@ from enet_tvm.compiler.kernels.common.choices import Choices
 from enet_tvm.compiler.kernels.common.template import Template
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.tuning_keys import fingerprint, plain, template_key
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.errors import UserError
 from enet_tvm.files import read_json
 from enet_tvm.places import search_roots
-from enet_tvm.size import Size
 from enet_tvm.targets import TargetSpec, known_targets, load_target
 from enet_tvm.version import stack_versions
 
@@ -111,8 +111,8 @@ class LogTarget(_Part):
         return cls(name=spec.name, triple=spec.triple, mcpu=spec.mcpu, mattr=spec.mattr)
 
 
-class Network(_Part):
-    """The workload of a tuning: a network at an input size, batch and dtype, on a number of threads."""
+class LoggedWorkload(_Part):
+    """What a log keeps of a workload: the network's name, its input size, batch and dtype, and the number of threads."""
 
     network: str
     width: int
@@ -120,6 +120,13 @@ class Network(_Part):
     batch: int
     dtype: str = "float32"
     threads: int
+
+    @classmethod
+    def of(cls, network: str, workload: Workload) -> LoggedWorkload:
+        """Return what a log keeps of the workload of a network with this name."""
+        width, height = workload.input_size
+        batch, dtype, threads = workload.batch, workload.dtype, workload.thread_count
+        return cls(network=network, width=width, height=height, batch=batch, dtype=dtype, threads=threads)
 
     @property
     def folder(self) -> str:
@@ -148,8 +155,8 @@ class TuningLog(_Part):
 
     Attributes
     ----------
-    workload : Network
-        Network that was tuned, at its input size and number of threads.
+    workload : LoggedWorkload
+        LoggedWorkload that was tuned, at its input size and number of threads.
     target : LogTarget
         Target that it was tuned for.
     apache_tvm, apache_tvm_ffi, enet_tvm : str
@@ -171,7 +178,7 @@ class TuningLog(_Part):
     """
 
     schema_version: Literal[1] = LOG_SCHEMA
-    workload: Network
+    workload: LoggedWorkload
     target: LogTarget
     apache_tvm: str
     apache_tvm_ffi: str
@@ -334,7 +341,7 @@ def use_log(directory: Path) -> Lookup:
     return Lookup(LoggedChoices(log), directory, log)
 
 
-def find_log(wanted: Network, target: TargetSpec) -> Lookup:
+def find_log(wanted: LoggedWorkload, target: TargetSpec) -> Lookup:
     """Look for a log for a network on a target, with the nearest number of threads; of such logs, the user's comes first.
 
     A log of ``native`` serves that alone. Where a target has none of its own, those of targets will do whose vector registers
@@ -367,7 +374,7 @@ def classes_of(target: TargetSpec) -> Iterator[str]:
     yield from (name for _, name in sorted(found, reverse=True))
 
 
-def _directories(target: str, wanted: Network) -> list[Path]:
+def _directories(target: str, wanted: LoggedWorkload) -> list[Path]:
     """Return the directories that may hold a log, the best first."""
     found = []
     for order, root in enumerate(search_roots()):
@@ -378,7 +385,7 @@ def _directories(target: str, wanted: Network) -> list[Path]:
     return [directory for _, _, directory in sorted(found)]
 
 
-def _check(log: TuningLog, directory: Path, wanted: Network, target: TargetSpec) -> None:
+def _check(log: TuningLog, directory: Path, wanted: LoggedWorkload, target: TargetSpec) -> None:
     if log.workload.model_copy(update={"threads": wanted.threads}) != wanted:
         raise UserError(f"{directory} is of {log.workload.folder}, and its directory is called otherwise; {_AGAIN}")
     here = LogTarget.of(target)
@@ -387,8 +394,3 @@ def _check(log: TuningLog, directory: Path, wanted: Network, target: TargetSpec)
             f"{directory} was made for {log.target.name} as {log.target.mcpu} {' '.join(log.target.mattr)}, which is "
             f"{here.mcpu} {' '.join(here.mattr)} now; {_AGAIN}"
         )
-
-
-def network_of(network: str, size: Size, batch: int, threads: int, dtype: str = "float32") -> Network:
-    """Return the workload of a tuning, which also names its directory."""
-    return Network(network=network, width=size.width, height=size.height, batch=batch, dtype=dtype, threads=threads)

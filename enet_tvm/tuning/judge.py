@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from enet_tvm.artifact import LIBRARY_NAME
-from enet_tvm.compiler.tuning_log import LoggedChoices, LogTarget, Network, Parity, TuningLog
+from enet_tvm.compiler.tuning_log import LoggedChoices, LoggedWorkload, LogTarget, Parity, TuningLog
 from enet_tvm.files import sha256
 from enet_tvm.tuning.baseline import Baseline
 from enet_tvm.tuning.budget import COMPARISON_SECONDS, Budget
@@ -28,7 +28,7 @@ class Judge:
 
     Attributes
     ----------
-    network : Network
+    network : LoggedWorkload
         Network that was tuned, with its input size and threads.
     target : LogTarget
         Target that it was tuned for.
@@ -48,7 +48,7 @@ class Judge:
         Receiver of a remark on each step.
     """
 
-    network: Network
+    network: LoggedWorkload
     target: LogTarget
     place: Place
     weights: Path

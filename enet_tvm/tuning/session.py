@@ -9,17 +9,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from enet_tvm.artifact import Manifest
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
-from enet_tvm.compiler.tuning_log import LogTarget, Network, network_of
+from enet_tvm.compiler.tuning_log import LoggedWorkload, LogTarget
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.errors import UserError
 from enet_tvm.networks import read_info
 from enet_tvm.places import find_file
-from enet_tvm.size import DEFAULT_SIZE, Size
-from enet_tvm.targets import TargetSpec
 from enet_tvm.tuning.baseline import Baseline
 from enet_tvm.tuning.budget import Budget, Effort
 from enet_tvm.tuning.contest import Contest
@@ -41,16 +40,9 @@ class TuneRequest:
 
     Attributes
     ----------
-    weights : Path
-        Weights file of the network, in safetensors.
-    size : Size or None
-        Width and height of the input; None for the target's, else 640x360.
-    target : TargetSpec
-        Target to tune for: a CPU of this machine's kind, or of the devices'.
-    threads : int or None
-        Number of threads that the network runs on; None for the target's cores.
-    batch : int
-        Number of pictures in an input.
+    workload : Workload
+        Network, whose weights are a safetensors file, with its input size, target (a CPU of this machine's kind, or of the
+        devices'), threads and data type.
     trials : int or None
         Number of trials to have made in the end, those of an interrupted session included; 0 for the plan alone, None for as
         many as time allows.
@@ -64,27 +56,17 @@ class TuneRequest:
         Repetitions and limits of timing a kernel.
     fresh : bool
         Whether to forget earlier measurements.
-    dtype : {"float32", "bfloat16", "int8"}
-        Data type that the network computes in.
-    calibration : Path or None
-        Calibration file for int8, as in `CompileRequest`; None for the one beside the weights.
     effort : Effort
         Sizes of rounds and of the contest.
     """
 
-    weights: Path
-    size: Size | None
-    target: TargetSpec
-    threads: int | None = None
-    batch: int = 1
+    workload: Workload
     trials: int | None = None
     minutes: float | None = 5.0
     out: Path = Path("tuning_logs")
     fleet: Fleet | None = None
     timing: Timing = field(default_factory=Timing)
     fresh: bool = False
-    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
-    calibration: Path | None = None
     effort: Effort = field(default_factory=Effort)
 
 
@@ -129,13 +111,11 @@ class Session:
         check_stack()
         self.request, self.listener = request, listener
         self._budget = Budget(request.trials, request.minutes, request.effort)
-        weights = _check(request)
-        target = request.target
-        self._size = request.size or target.size or DEFAULT_SIZE
-        threads = request.threads or target.cores
-        self._network: Network = network_of(read_info(weights).network, self._size, request.batch, threads, request.dtype)
+        self._weights = _check(request)
+        target, threads = request.workload.target, request.workload.thread_count
+        self._logged = LoggedWorkload.of(read_info(self._weights).network, request.workload)
         self._place: Place = Here(threads) if request.fleet is None else There(threads, request.fleet)
-        self.store = Store(request.out / target.name / self._network.folder)
+        self.store = Store(request.out / target.name / self._logged.folder)
         load_meta_schedule()
         self._target = target.to_tvm()
         self._trials: Trials | None = None
@@ -143,8 +123,8 @@ class Session:
     def run(self) -> Result | None:
         """Run all stages of the session; see `tune`."""
         store, budget, listener = self.store, self._budget, self.listener
-        logged_target = LogTarget.of(self.request.target)
-        identity = identity_of(self._network, logged_target, self._place.processor)
+        logged_target = LogTarget.of(self.request.workload.target)
+        identity = identity_of(self._logged, logged_target, self._place.processor)
         store.begin(identity, listener.note, fresh=self.request.fresh)
 
         baseline = self._measure_baseline()
@@ -159,7 +139,7 @@ class Session:
         Search(baseline, store, budget, trials, self._target, listener).run()
         choices = Contest(baseline, store, trials, budget.effort, listener).hold()
         judge = Judge(
-            *(self._network, logged_target, self._place, self.request.weights, self._compile),
+            *(self._logged, logged_target, self._place, self._weights, self._compile),
             *(baseline, store, budget, listener),
         )
         return judge.judge(choices)
@@ -182,19 +162,13 @@ class Session:
 
     def _compile(self, name: str, choices: Any) -> Manifest:
         """Compile the network into a folder of the session."""
-        request = self.request
-        compilation = CompileRequest(
-            *(request.weights, self._size, request.target, request.batch),
-            command="enet-tvm tune",
-            dtype=request.dtype,
-            calibration=request.calibration,
-        )
-        return compile_artifact(compilation, self.store.work / name, choices=choices)
+        request = CompileRequest(self.request.workload, command="enet-tvm tune")
+        return compile_artifact(request, self.store.work / name, choices=choices)
 
     def _make_measurer(self) -> Measurer:
-        request, threads, libraries = self.request, self._network.threads, self.store.libraries
-        triple, toolchain = request.target.triple, request.target.toolchain
-        return Measurer(self._target, triple, toolchain, threads, libraries, request.fleet, request.timing)
+        workload, fleet, timing = self.request.workload, self.request.fleet, self.request.timing
+        triple, toolchain = workload.target.triple, workload.target.toolchain
+        return Measurer(self._target, triple, toolchain, workload.thread_count, self.store.libraries, fleet, timing)
 
 
 def _check(request: TuneRequest) -> Path:
@@ -206,12 +180,14 @@ def _check(request: TuneRequest) -> Path:
         When the target is a GPU, this machine cannot run its kernels and no devices are given, or the weights are missing or
         an ONNX file.
     """
-    target = request.target
+    target = request.workload.target
     if getattr(target, "gpu", None) is not None:
         raise UserError(f"{target.name} is a GPU, whose kernels 'enet-tvm compile' fits to its registers untuned")
     if request.fleet is None:
         check_runs_here(target.architecture, target.cpu_features, target.name)
-    weights = find_file(request.weights)
+    if request.workload.weights_file is None:
+        raise UserError("the network is in memory, and a log is of weights on disk; save them, and name their file")
+    weights = find_file(request.workload.weights_file)
     if weights.suffix == ".onnx":
         raise UserError(f"{weights} is an ONNX file; tune the weights that it came from, its compilation takes their log")
     return weights

@@ -10,7 +10,7 @@ from typing import Any
 
 import tvm
 
-from enet_tvm.compiler.tuning_log import LOG_NAME, LogTarget, Network, TuningLog, read_log
+from enet_tvm.compiler.tuning_log import LOG_NAME, LoggedWorkload, LogTarget, TuningLog, read_log
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_directory, read_json, write_json
 from enet_tvm.tuning.records import TRIALS, WORKLOADS, Records
@@ -20,7 +20,7 @@ FAILURES = "failures.json"
 IDENTITY = "session.json"
 
 
-def identity_of(network: Network, target: LogTarget, processor: str) -> dict[str, Any]:
+def identity_of(network: LoggedWorkload, target: LogTarget, processor: str) -> dict[str, Any]:
     """Return the network, target, processor and version of TVM, in which sessions that share measurements must agree."""
     return {
         "network": network.model_dump(mode="json"),

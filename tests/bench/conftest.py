@@ -10,16 +10,20 @@ from typing import Any
 
 import pytest
 
-from enet_tvm.bench.runners import Workload
+from enet_tvm.bench.runners import Case
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.device_bundle.building import compile_c
 from enet_tvm.machine import architecture
 from enet_tvm.size import Size
+from enet_tvm.targets import load_target
 
 
 @pytest.fixture
-def workload(compiled_enet, tmp_path) -> Workload:
+def case(compiled_enet, tmp_path) -> Case:
     """Ours is compiled already: that it is compiled where it must be is tested in `test_baseline.py`."""
-    return Workload(compiled_enet.weights, Size(64, 48), threads=1, directory=tmp_path, artifact=compiled_enet.directory)
+    return Case(
+        Workload(compiled_enet.weights, Size(64, 48), load_target("native"), 1), tmp_path, artifact=compiled_enet.directory
+    )
 
 
 @pytest.fixture(scope="session")

@@ -26,9 +26,9 @@ class Wrong(Runner):
         return logits
 
 
-def test_speed_of_a_wrong_runner_is_no_result(workload, monkeypatch):
+def test_speed_of_a_wrong_runner_is_no_result(case, monkeypatch):
     monkeypatch.setitem(RUNNERS, "wrong", lambda _: Wrong())
-    result = compare(["wrong", "torch"], workload, seconds=0.1)
+    result = compare(["wrong", "torch"], case, seconds=0.1)
     wrong, reference = result.entries
     assert wrong.latency is None
     assert wrong.agreement < 0.9
@@ -37,24 +37,24 @@ def test_speed_of_a_wrong_runner_is_no_result(workload, monkeypatch):
     assert result.fastest(besides="torch") is None
 
 
-def test_a_missing_runner_is_said(workload, monkeypatch):
+def test_a_missing_runner_is_said(case, monkeypatch):
     def missing(_):
         raise RunnerMissingError("it is not installed; run: pip install it")
 
     monkeypatch.setitem(RUNNERS, "it", missing)
-    result = compare(["it", "torch"], workload, seconds=0.1)
+    result = compare(["it", "torch"], case, seconds=0.1)
     assert result.missing == {"it": "it is not installed; run: pip install it"}
     assert [entry.name for entry in result.entries] == ["torch"]
     assert json.loads(json.dumps(result.to_dict()))["missing"]
 
 
-def test_logits_that_are_no_numbers_never_agree(workload, monkeypatch):
+def test_logits_that_are_no_numbers_never_agree(case, monkeypatch):
     class Broken(Wrong):
         def forward(self, x):
             return np.full((1, 11, *x.shape[2:]), np.nan, np.float32)
 
     monkeypatch.setitem(RUNNERS, "broken", lambda _: Broken())
-    result = compare(["broken"], workload, seconds=0)
+    result = compare(["broken"], case, seconds=0)
     assert result.entries[0].agreement == 0
     assert result.entries[0].latency is None
     (failure,) = result.failures
@@ -98,9 +98,9 @@ class OnDevice(Runner):
         return 30_000_000
 
 
-def test_a_runner_on_a_device_tells_its_own_times_and_machine(workload, monkeypatch, tmp_path):
+def test_a_runner_on_a_device_tells_its_own_times_and_machine(case, monkeypatch, tmp_path):
     monkeypatch.setitem(RUNNERS, "board", lambda w: OnDevice(open_runner("torch", w), tmp_path / "board"))
-    result = compare(["board"], workload, seconds=0.1, streams=[1, 4])
+    result = compare(["board"], case, seconds=0.1, streams=[1, 4])
     (entry,) = result.entries
     assert entry.latency.median == pytest.approx(0.040)
     assert entry.latency.transfer == pytest.approx(0.010)
@@ -117,12 +117,12 @@ def test_a_runner_on_a_device_tells_its_own_times_and_machine(workload, monkeypa
     assert result.limit is None
 
 
-def test_figures_carry_what_they_were_measured_with(workload):
-    result = compare(["torch"], workload, seconds=0, command="enet-tvm bench")
+def test_figures_carry_what_they_were_measured_with(case):
+    result = compare(["torch"], case, seconds=0, command="enet-tvm bench")
     figures = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert figures["weights"] == {"file": str(workload.weights), "sha256": sha256(workload.weights)}
-    assert figures["entries"][0]["artifact_sha256"] == {workload.weights.name: sha256(workload.weights)}
-    assert figures["entries"][0]["artifact_bytes"] == workload.weights.stat().st_size
+    assert figures["weights"] == {"file": str(case.weights), "sha256": sha256(case.weights)}
+    assert figures["entries"][0]["artifact_sha256"] == {case.weights.name: sha256(case.weights)}
+    assert figures["entries"][0]["artifact_bytes"] == case.weights.stat().st_size
     assert figures["entries"][0]["first_ms"] > 0
     assert figures["versions"]["torch"] == torch.__version__
     assert figures["machine"]["processor"]
@@ -135,7 +135,7 @@ ON_GPU = """
 import json, os, sys
 import torch
 from enet_tvm.bench.comparison import compare
-from enet_tvm.bench.runners import Workload
+from enet_tvm.bench.runners import Case
 from enet_tvm.bench.runners.pytorch import PyTorchRunner
 # The GPU being a processor: its driver is asked all the same.
 PyTorchRunner.on_gpu = True
@@ -145,15 +145,15 @@ def warmer(self, x):
     os.environ["FAKE_REASONS"] = "0x20"
     return forward(self, x)
 PyTorchRunner.forward = warmer
-result = compare(["torch"], Workload.from_dict(json.loads(sys.argv[1])), seconds=0.4, streams=[1])
+result = compare(["torch"], Case.from_dict(json.loads(sys.argv[1])), seconds=0.4, streams=[1])
 print(json.dumps(result.to_dict(), allow_nan=False))
 """
 FAKE = {"CORES": 1000, "MAX_SM_MHZ": 1000, "MAX_MEMORY_MHZ": 1000, "BUS": 128, "SM_MHZ": 900, "CELSIUS": 70}
 
 
 @pytest.mark.slow
-def test_a_gpu_here_is_asked_for_energy_clocks_throttling_and_its_limit(fake_gpu, workload):
-    job = json.dumps(replace(workload, target="h100").to_dict())
+def test_a_gpu_here_is_asked_for_energy_clocks_throttling_and_its_limit(fake_gpu, case):
+    job = json.dumps(replace(case, target="h100").to_dict())
     figures = fake_gpu(ON_GPU, job, **FAKE, COUNTED_WATTS=300)
     (entry,) = figures["entries"]
     (energy, *_) = entry["footprint"]["energy"]
@@ -175,8 +175,8 @@ def test_a_gpu_here_is_asked_for_energy_clocks_throttling_and_its_limit(fake_gpu
 
 
 @pytest.mark.slow
-def test_a_gpu_that_is_silent_is_said_and_the_target_promises(fake_gpu, workload):
-    job = json.dumps(replace(workload, target="h100").to_dict())
+def test_a_gpu_that_is_silent_is_said_and_the_target_promises(fake_gpu, case):
+    job = json.dumps(replace(case, target="h100").to_dict())
     figures = fake_gpu(ON_GPU, job)
     assert figures["not_measured"] == [
         "energy of the GPU is not measured, because driver 580.65.06 does not tell it of NVIDIA Fake"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from enet_tvm.bench.plan import parse_streams, plan_workloads
+from enet_tvm.bench.plan import parse_streams, plan_cases
 from enet_tvm.bench.runners import RUNNERS
 from enet_tvm.errors import UserError
 from enet_tvm.machine import usable_cpus
@@ -15,31 +15,31 @@ from enet_tvm.targets import load_target
 
 
 def test_nothing_said(tmp_path):
-    plan = plan_workloads(tmp_path)
-    (workload,) = plan.workloads
+    plan = plan_cases(tmp_path)
+    (case,) = plan.cases
     assert plan.runners == ("tvm", "torch", "torch-channels-last", "torch-compile", "onnxruntime", "openvino")
     assert set(plan.runners) < set(RUNNERS)
-    assert (workload.size, workload.threads, workload.target) == (Size(640, 360), len(usable_cpus()), "native")
-    assert workload.weights.is_absolute()
-    assert workload.weights.name == "enet-camvid.safetensors"
+    assert (case.size, case.threads, case.target.name) == (Size(640, 360), len(usable_cpus()), "native")
+    assert case.weights.is_absolute()
+    assert case.weights.name == "enet-camvid.safetensors"
     assert plan.streams == (1,)
 
 
 def test_what_is_compiled_for_a_gpu_has_peers_there(compiled_enet, tmp_path):
-    assert plan_workloads(tmp_path, "h100").runners == ("tvm", "torch-cuda", "torch-cuda-compile")
-    assert plan_workloads(tmp_path, "h100", runners=["torch"]).runners == ("torch",)
-    assert plan_workloads(tmp_path, "h100", tracker="localhost:9190").runners == ("tvm-rpc",)
+    assert plan_cases(tmp_path, "h100").runners == ("tvm", "torch-cuda", "torch-cuda-compile")
+    assert plan_cases(tmp_path, "h100", runners=["torch"]).runners == ("torch",)
+    assert plan_cases(tmp_path, "h100", tracker="localhost:9190").runners == ("tvm-rpc",)
     artifact = tmp_path / "artifact"
     shutil.copytree(compiled_enet.directory, artifact)
     manifest = json.loads((artifact / "manifest.json").read_text())
     manifest["target"] |= {"name": "a-file-that-is-gone", "device": "cuda"}
     (artifact / "manifest.json").write_text(json.dumps(manifest))
-    assert plan_workloads(tmp_path, artifact=artifact).runners == ("tvm", "torch-cuda", "torch-cuda-compile")
+    assert plan_cases(tmp_path, artifact=artifact).runners == ("tvm", "torch-cuda", "torch-cuda-compile")
 
 
 def test_every_size_with_every_number_of_threads(tmp_path):
-    plan = plan_workloads(tmp_path, sizes=["64x48", "96x64"], threads=[1, 3], runners=["torch"], streams="4,1,2,1")
-    assert [(str(each.size), each.threads) for each in plan.workloads] == [
+    plan = plan_cases(tmp_path, sizes=["64x48", "96x64"], threads=[1, 3], runners=["torch"], streams="4,1,2,1")
+    assert [(str(each.size), each.threads) for each in plan.cases] == [
         ("64x48", 1),
         ("64x48", 3),
         ("96x64", 1),
@@ -49,20 +49,20 @@ def test_every_size_with_every_number_of_threads(tmp_path):
 
 
 def test_a_tracker_means_the_device(tmp_path):
-    plan = plan_workloads(tmp_path, "rpi4", tracker="localhost:9190", key="desk")
+    plan = plan_cases(tmp_path, "rpi4", tracker="localhost:9190", key="desk")
     spec = load_target("rpi4")
-    (workload,) = plan.workloads
+    (case,) = plan.cases
     assert plan.runners == ("tvm-rpc",)
-    assert (workload.tracker, workload.key, workload.threads) == ("localhost:9190", "desk", spec.cores)
-    assert workload.size == spec.size or spec.size is None
+    assert (case.tracker, case.key, case.threads) == ("localhost:9190", "desk", spec.cores)
+    assert case.size == spec.size or spec.size is None
 
 
 def test_an_artifact_brings_its_size_and_weights(compiled_enet, tmp_path):
-    (workload,) = plan_workloads(tmp_path, artifact=compiled_enet.directory).workloads
-    assert workload.size == Size(64, 48)
-    assert workload.weights == compiled_enet.weights
-    assert workload.artifact == compiled_enet.directory
-    assert workload.target == "native"
+    (case,) = plan_cases(tmp_path, artifact=compiled_enet.directory).cases
+    assert case.size == Size(64, 48)
+    assert case.weights == compiled_enet.weights
+    assert case.artifact == compiled_enet.directory
+    assert case.target.name == "native"
 
 
 def test_an_artifact_for_a_board_brings_the_boards_cores(compiled_enet, tmp_path):
@@ -72,8 +72,8 @@ def test_an_artifact_for_a_board_brings_the_boards_cores(compiled_enet, tmp_path
     for name, cores in (("graviton3", load_target("graviton3").cores), ("a-file-that-is-gone", len(usable_cpus()))):
         manifest["target"]["name"] = name
         (board / "manifest.json").write_text(json.dumps(manifest))
-        (workload,) = plan_workloads(tmp_path, artifact=board, tracker="localhost:9190").workloads
-        assert (workload.threads, workload.size) == (cores, Size(64, 48))
+        (case,) = plan_cases(tmp_path, artifact=board, tracker="localhost:9190").cases
+        assert (case.threads, case.size) == (cores, Size(64, 48))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_an_artifact_for_a_board_brings_the_boards_cores(compiled_enet, tmp_path
 )
 def test_bad_input(tmp_path, arguments, sentence):
     with pytest.raises(UserError, match=sentence):
-        plan_workloads(tmp_path, **arguments)
+        plan_cases(tmp_path, **arguments)
 
 
 @pytest.mark.parametrize(("text", "streams"), [("0", ()), ("1", (1,)), (" 2, 1 ", (1, 2)), ("64", (64,))])

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from compiled import compile_request
 from torch import nn
 
 from enet_tvm.artifact import LIBRARY_NAME, MANIFEST_NAME, check_artifact, read_manifest
 from enet_tvm.compiler import compile as compiler
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.compiler.linking import Linker
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.data.classes import CAMVID
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
@@ -43,7 +45,7 @@ def request_of(tiny: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(compiler, "load_network", lambda path: tiny)
 
     def make(**changes: Any) -> CompileRequest:
-        return CompileRequest(**{"weights": weights, "size": SIZE, "target": load_target("native"), **changes})
+        return compile_request(**{"weights": weights, "size": SIZE, "target": load_target("native"), **changes})
 
     return make
 
@@ -207,7 +209,7 @@ def test_any_module_compiles(randomised, tmp_path: Path):
     """Also in batches, from a training's mode, and with a name that no table has."""
     network = randomised(Own()).train()
     given = NetworkInMemory(network, OWN)
-    manifest = compile_artifact(CompileRequest(given, Size(40, 24), load_target("native"), batch=2), tmp_path / "a")
+    manifest = compile_artifact(CompileRequest(Workload(given, Size(40, 24), load_target("native"), batch=2)), tmp_path / "a")
     assert (manifest.network, manifest.classes, manifest.palette) == (OWN.network, OWN.classes, OWN.palette)
     assert (manifest.input.mean, manifest.input.std) == (OWN.mean, OWN.std)
     assert (manifest.weights, manifest.hashes.weights) == ("", given.sha256)
@@ -235,12 +237,12 @@ def test_a_module_and_its_file_give_the_same_library(request_of, tiny: nn.Module
 )
 def test_modules_that_return_no_logits(network: nn.Module, returned: str, tmp_path: Path):
     with pytest.raises(UserError, match=returned):
-        compile_artifact(CompileRequest(NetworkInMemory(network, OWN), SIZE, load_target("native")), tmp_path / "a")
+        compile_artifact(CompileRequest(Workload(NetworkInMemory(network, OWN), SIZE, load_target("native"))), tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 
 def test_int8_of_a_module_needs_a_file_of_ranges(tiny: nn.Module, tmp_path: Path):
-    request = CompileRequest(NetworkInMemory(tiny, OWN), SIZE, load_target("rpi5"), dtype="int8")
+    request = CompileRequest(Workload(NetworkInMemory(tiny, OWN), SIZE, load_target("rpi5"), dtype="int8"))
     with pytest.raises(UserError, match="own is in memory, so no calibration is beside it"):
         compile_artifact(request, tmp_path / "a")
 
@@ -248,7 +250,7 @@ def test_int8_of_a_module_needs_a_file_of_ranges(tiny: nn.Module, tmp_path: Path
 def test_sizes_that_a_network_of_the_table_cannot_take(tmp_path: Path):
     info = WeightsInfo("segnet", ("a", "b"), ((0, 0, 0), (1, 1, 1)), (0, 0, 0), (1, 1, 1))
     with torch.device("meta"):
-        request = CompileRequest(NetworkInMemory(SegNet(2), info), Size(64, 24), load_target("native"))
+        request = CompileRequest(Workload(NetworkInMemory(SegNet(2), info), Size(64, 24), load_target("native")))
     with pytest.raises(UserError, match="64x24 is too small for SegNet; take 32x32 or more"):
         compile_artifact(request, tmp_path / "a")
 

@@ -20,14 +20,15 @@ from enet_tvm.compiler.tuning_log import (
     FunctionChoice,
     KernelChoice,
     LoggedChoices,
+    LoggedWorkload,
     LogTarget,
     Parity,
     TuningLog,
     find_log,
-    network_of,
     read_log,
     use_log,
 )
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.data.classes import CAMVID
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
@@ -38,7 +39,7 @@ from enet_tvm.version import stack_versions
 
 SPEC = FusedConv2D((1, 8, 5, 30), (1, 16, 5, 30), (1, 1), (1, 1), (0, 0), (1, 1), data_layout=Layout(4), out_layout=Layout(4))
 TEMPLATE = Conv2DTemplate(SPEC, VectorUnit(4, 16))
-WANTED = network_of("enet", Size(64, 48), 1, 2)
+WANTED = LoggedWorkload(network="enet", width=64, height=48, batch=1, threads=2)
 X86 = load_target("x86-64-v3")
 
 
@@ -246,7 +247,7 @@ def network(tmp_path: Path, randomised, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def test_compile_with_a_log(network, tmp_path):
-    request = CompileRequest(network, Size(64, 48), load_target("native"), command="pytest", threads=2)
+    request = CompileRequest(Workload(network, Size(64, 48), load_target("native"), threads=2), command="pytest")
     asked = Asking()
     untuned = compile_artifact(request, tmp_path / "untuned", choices=asked)
     assert untuned.tuning is None
@@ -264,7 +265,7 @@ def test_compile_with_a_log(network, tmp_path):
         )
         for template in distinct[:5]
     )
-    target = LogTarget.of(request.target)
+    target = LogTarget.of(request.workload.target)
     directory = save(
         make_log(kernels=kernels, target=target), tmp_path / "user" / "tuning_logs" / "native" / "enet-64x48-2threads"
     )
@@ -278,13 +279,13 @@ def test_compile_with_a_log(network, tmp_path):
     assert tuned.hashes.library != untuned.hashes.library
     again = compile_artifact(request, tmp_path / "again")
     assert (again.hashes.library, again.tuning) == (tuned.hashes.library, tuned.tuning)
-    without = CompileRequest(network, Size(64, 48), load_target("native"), command="pytest", untuned=True)
+    without = CompileRequest(Workload(network, Size(64, 48), load_target("native")), command="pytest", untuned=True)
     assert compile_artifact(without, tmp_path / "without").hashes.library == sha256(tmp_path / "untuned" / untuned.library)
 
 
 def test_compile_with_a_stale_log(network, tmp_path):
     stale = save(make_log(kernels=(kernel(key="0" * 16),)), tmp_path / "stale")
-    request = CompileRequest(network, Size(64, 48), load_target("native"), tuning_log=stale)
+    request = CompileRequest(Workload(network, Size(64, 48), load_target("native")), tuning_log=stale)
     said: list[str] = []
     manifest = compile_artifact(request, tmp_path / "artifact", say=said.append)
     assert manifest.tuning is None

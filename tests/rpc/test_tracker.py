@@ -16,6 +16,7 @@ import pytest
 import tvm
 from tvm import rpc
 
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.errors import UserError
 from enet_tvm.rpc.address import Address
 from enet_tvm.rpc.devices import claim_device, list_devices
@@ -23,6 +24,7 @@ from enet_tvm.rpc.messages import TrackerCode
 from enet_tvm.rpc.session import open_session
 from enet_tvm.rpc.wire import TrackerConnection, pack_text
 from enet_tvm.runtime.protocol import Capability
+from enet_tvm.targets import load_target
 
 STOCK_TRACKER = """
 from tvm.rpc.tracker import PopenTrackerServerState
@@ -160,12 +162,12 @@ def test_gpu_that_is_not_there(board: Any, tiny_artifact: Any, tmp_path: Path) -
 
 @pytest.mark.parametrize(("key", "sentence"), [("mine", "no device 'mine'"), (None, "no device 'rpi5'")])
 def test_bench_looks_for_the_device_before_it_compiles(board: Any, tmp_path: Path, key: str | None, sentence: str) -> None:
-    from enet_tvm.bench.runners import Workload, open_runner
+    from enet_tvm.bench.runners import Case, open_runner
     from enet_tvm.size import Size
 
-    workload = Workload(tmp_path / "none", Size(64, 48), 1, tmp_path, "rpi5", str(board[0]), key)
+    case = Case(Workload(tmp_path / "none", Size(64, 48), load_target("rpi5"), 1), tmp_path, str(board[0]), key)
     with pytest.raises(UserError, match=sentence):
-        open_runner("tvm-rpc", workload)
+        open_runner("tvm-rpc", case)
     assert not list(tmp_path.iterdir())
 
 

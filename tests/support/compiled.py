@@ -24,14 +24,22 @@ def artifact_of(request: CompileRequest) -> Path:
 
 
 def shipped_enet(target: str = "native", **options: Any) -> Path:
-    """Return the artifact of the ENet that is shipped, at 64x48, without tuning; options are those of `CompileRequest`."""
-    from enet_tvm.compiler.compile import CompileRequest
+    """Return the artifact of the ENet that is shipped, at 64x48, without tuning; options are those of `compile_request`."""
     from enet_tvm.networks.weights import DEFAULT_WEIGHTS
     from enet_tvm.size import Size
     from enet_tvm.targets import load_target
 
-    fixed: dict[str, Any] = {"untuned": True, "command": "pytest"}
-    return artifact_of(CompileRequest(Path(DEFAULT_WEIGHTS), Size(64, 48), load_target(target), **{**fixed, **options}))
+    fixed: dict[str, Any] = {"weights": DEFAULT_WEIGHTS, "size": Size(64, 48), "untuned": True, "command": "pytest"}
+    return artifact_of(compile_request(target=load_target(target), **{**fixed, **options}))
+
+
+def compile_request(**options: Any) -> CompileRequest:
+    """Return a request to compile; options are those of `CompileRequest` and of its `Workload`."""
+    from enet_tvm.compiler.compile import CompileRequest
+    from enet_tvm.compiler.workload import Workload
+
+    of_workload = {field.name: options.pop(field.name) for field in fields(Workload) if field.name in options}
+    return CompileRequest(Workload(**of_workload), **options)
 
 
 def random_enet() -> Path:
@@ -55,11 +63,10 @@ def _key(request: CompileRequest) -> str:
     from enet_tvm.places import find_file
 
     digest = hashlib.sha256()
-    for field in fields(request):
-        value = getattr(request, field.name)
-        digest.update(f"{field.name}={value!r};".encode())
+    for name, value in {**vars(request), **vars(request.workload)}.items():
+        digest.update(f"{name}={value!r};".encode())
         if isinstance(value, Path):
-            place = find_file(value) if field.name == "weights" else value
+            place = find_file(value) if name == "weights" else value
             for file in [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file()):
                 digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from enet_tvm.compiler import compile as compiler
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.evaluation import parity
 from enet_tvm.networks import WeightsInfo, save_network
 from enet_tvm.size import Size
@@ -49,4 +51,8 @@ def tiny_request(directory: str | Path, **changes: Any) -> TuneRequest:
         "out": Path(directory) / "logs",
         "timing": Timing(repeats=2, milliseconds=1, timeout=60.0),
     }
-    return TuneRequest(**{**fields, **changes})
+    options = {**fields, **changes}
+    workload = Workload(
+        **{field.name: options.pop(field.name) for field in dataclasses.fields(Workload) if field.name in options}
+    )
+    return TuneRequest(workload, **options)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import signal
 import time
-from dataclasses import replace
 
 import pytest
+from tiny_tuning import INFO
+from torch import nn
 
 from enet_tvm.agreement import PICTURES
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.compiler.kernels.common.elements import dot_products
 from enet_tvm.compiler.tuning_log import read_log
 from enet_tvm.errors import UserError
+from enet_tvm.networks import NetworkInMemory
 from enet_tvm.targets import load_target
 from enet_tvm.tuning.records import FAILED, TRIALS
 from enet_tvm.tuning.search import Search
@@ -99,8 +101,7 @@ def test_killed_and_resumed(tiny_request, tiny_process, heard, tmp_path, monkeyp
     (tmp_path / "logs").rename("tuning_logs")
     request = tiny_request(trials=16)
     said: list[str] = []
-    compilation = CompileRequest(request.weights, request.size, load_target("native"), threads=1)
-    manifest = compile_artifact(compilation, tmp_path / "artifact", say=said.append)
+    manifest = compile_artifact(CompileRequest(request.workload), tmp_path / "artifact", say=said.append)
     assert manifest.tuning is not None
     assert manifest.tuning.kernels == len(log.kernels) + len(log.functions)
     assert said[0].startswith(f"tuning: {manifest.tuning.kernels} of ")
@@ -171,4 +172,7 @@ def test_what_cannot_be_tuned_here(tiny_request, tmp_path):
     onnx = tmp_path / "network.onnx"
     onnx.write_bytes(b"")
     with pytest.raises(UserError, match="tune the weights that it came from"):
-        tune(replace(tiny_request(), weights=onnx))
+        tune(tiny_request(weights=onnx))
+    in_memory = NetworkInMemory(nn.Conv2d(3, 2, 1), INFO)
+    with pytest.raises(UserError, match="in memory, and a log is of weights on disk"):
+        tune(tiny_request(weights=in_memory))

@@ -9,7 +9,7 @@ import pytest
 
 from enet_tvm.artifact import LIBRARY_NAME
 from enet_tvm.compiler.tuning_keys import point_dict
-from enet_tvm.compiler.tuning_log import LOG_NAME, KernelChoice, LogTarget, Network, Parity, TuningLog, read_log
+from enet_tvm.compiler.tuning_log import LOG_NAME, KernelChoice, LoggedWorkload, LogTarget, Parity, TuningLog, read_log
 from enet_tvm.errors import UserError
 from enet_tvm.targets import load_target
 from enet_tvm.tuning.records import TRIALS, WORKLOADS
@@ -17,7 +17,7 @@ from enet_tvm.tuning.store import FAILURES, IDENTITY, Store, identity_of
 from enet_tvm.version import stack_versions
 from tests.tuning.conftest import TARGET, conv2d_task
 
-NETWORK = Network(network="tiny", width=40, height=16, batch=1, threads=1)
+NETWORK = LoggedWorkload(network="tiny", width=40, height=16, batch=1, threads=1)
 
 
 def identity(processor: str = "a processor") -> dict:

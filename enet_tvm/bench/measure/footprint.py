@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 import enet_tvm
 from enet_tvm.bench.measure.energy import Energy, EnergyRecorder, Meter, energy_figures
 from enet_tvm.bench.measure.meters import find_meters
-from enet_tvm.bench.runners.base import Runner, Workload
+from enet_tvm.bench.runners.base import Case, Runner
 
 READY_WITHIN = 900.0
 """Seconds within which a runner must be warm: torch.compile takes minutes on a slow machine."""
@@ -108,14 +108,14 @@ class Worker:
     ----------
     runner : str
         Name of the runner.
-    workload : Workload
-        Workload that it runs.
+    case : Case
+        Case that it runs.
     warm_up : float
         Longest warm-up, in seconds.
     """
 
-    def __init__(self, runner: str, workload: Workload, warm_up: float) -> None:
-        job = {"runner": runner, "workload": workload.to_dict(), "warm_up": warm_up}
+    def __init__(self, runner: str, case: Case, warm_up: float) -> None:
+        job = {"runner": runner, "case": case.to_dict(), "warm_up": warm_up}
         # The process must find this package wherever it runs from.
         paths = [str(Path(enet_tvm.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
@@ -191,7 +191,7 @@ class Worker:
 
 
 def measure_footprint(
-    name: str, workload: Workload, streams: Sequence[int], *, seconds: float, meters: Sequence[Meter] = ()
+    name: str, case: Case, streams: Sequence[int], *, seconds: float, meters: Sequence[Meter] = ()
 ) -> Footprint:
     """Run a runner of this machine in new processes, alone and in several streams.
 
@@ -199,8 +199,8 @@ def measure_footprint(
     ----------
     name : str
         Name of the runner.
-    workload : Workload
-        Workload to run, whose artifacts must have been made already. Several streams share its threads, each getting at
+    case : Case
+        Case to run, whose artifacts must have been made already. Several streams share its threads, each getting at
         least one.
     streams : sequence of int
         Numbers of instances to run side by side; one alone is always measured.
@@ -216,8 +216,9 @@ def measure_footprint(
     """
     footprint = Footprint()
     for count in sorted({1, *streams}):
-        threads = max(1, workload.threads // count)
-        each = replace(workload, threads=threads, tuned_for=workload.tuned_for or workload.threads)
+        threads = max(1, case.threads // count)
+        workload = replace(case.workload, threads=threads)
+        each = replace(case, workload=workload, tuned_for=case.tuned_for or case.threads)
         recorder = EnergyRecorder(meters if count == 1 else ())
         try:
             with _workers(name, each, count, warm_up=seconds) as workers:
@@ -239,11 +240,11 @@ def measure_footprint(
 
 
 @contextlib.contextmanager
-def _workers(name: str, workload: Workload, count: int, *, warm_up: float) -> Iterator[list[Worker]]:
+def _workers(name: str, case: Case, count: int, *, warm_up: float) -> Iterator[list[Worker]]:
     with contextlib.ExitStack() as stack:
         workers = []
         for _ in range(count):
-            workers.append(Worker(name, workload, warm_up))
+            workers.append(Worker(name, case, warm_up))
             stack.callback(workers[-1].close)
         yield workers
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from enet_tvm.bench.measure.latency import alternate
 from enet_tvm.bench.measure.memory import growth_since, mark_memory
-from enet_tvm.bench.runners import RUNNERS, RunnerMissingError, Workload, open_runner
+from enet_tvm.bench.runners import RUNNERS, Case, RunnerMissingError, open_runner
 from enet_tvm.bench.runners.registry import LazyRunner
 from enet_tvm.errors import UserError
 
@@ -27,7 +27,7 @@ def serve(job: dict[str, Any], commands: IO[str], answers: IO[str]) -> None:
     Parameters
     ----------
     job : dict
-        ``runner``, name of the runner; ``workload``, result of `Workload.to_dict`; ``warm_up``, longest warm-up in seconds.
+        ``runner``, name of the runner; ``case``, result of `Case.to_dict`; ``warm_up``, longest warm-up in seconds.
     commands, answers : text file
         Lines ``run SECONDS``, and lines of JSON, as this module's docstring says.
     """
@@ -36,15 +36,15 @@ def serve(job: dict[str, Any], commands: IO[str], answers: IO[str]) -> None:
         answers.write(json.dumps(figures) + "\n")
         answers.flush()
 
-    name, workload = job["runner"], Workload.from_dict(job["workload"])
+    name, case = job["runner"], Case.from_dict(job["case"])
     kind = RUNNERS.get(name)
     if isinstance(kind, LazyRunner):
         kind.load_libraries()
     mark = mark_memory()
-    x = np.random.default_rng(0).standard_normal(workload.input_shape, np.float32)
+    x = np.random.default_rng(0).standard_normal(case.input_shape, np.float32)
     start = time.perf_counter()
     try:
-        runner = open_runner(name, workload)
+        runner = open_runner(name, case)
     except (UserError, RunnerMissingError) as error:
         answer(problem=str(error))
         return

@@ -19,7 +19,7 @@ from enet_tvm.bench.machine.description import MachineDescription
 from enet_tvm.bench.measure.footprint import Footprint
 from enet_tvm.bench.measure.latency import Latency
 from enet_tvm.bench.measure.roofline import MEASURED, Roofline
-from enet_tvm.bench.runners import Workload
+from enet_tvm.bench.runners import Case
 from enet_tvm.bench.runners.registry import packages
 from enet_tvm.files import sha256
 from enet_tvm.version import __version__, stack_versions
@@ -57,7 +57,7 @@ class Entry:
     before, after : Conditions or None
         Clocks and temperatures of that machine before and after the timing.
     threads : int or None
-        Number of threads that it ran on; None for that of the workload.
+        Number of threads that it ran on; None for that of the case.
     """
 
     name: str
@@ -101,12 +101,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runners beside each other on one workload.
+    """Runners beside each other on one case.
 
     Attributes
     ----------
-    workload : Workload
-        Workload that all of them ran.
+    case : Case
+        Case that all of them ran.
     entries : tuple of Entry
         Results, in the order in which the runners were asked for.
     missing : dict of str to str
@@ -134,7 +134,7 @@ class Comparison:
         Version of the GPU's driver; empty where NVML was not used.
     """
 
-    workload: Workload
+    case: Case
     entries: tuple[Entry, ...]
     missing: dict[str, str]
     roofline: Roofline | None
@@ -152,8 +152,8 @@ class Comparison:
     @property
     def threads(self) -> int:
         """Threads that the runners ran on: those asked for, unless a device has fewer processors."""
-        used = {entry.threads or self.workload.threads for entry in self.entries}
-        return used.pop() if len(used) == 1 else self.workload.threads
+        used = {entry.threads or self.case.threads for entry in self.entries}
+        return used.pop() if len(used) == 1 else self.case.threads
 
     @property
     def limit(self) -> float | None:
@@ -177,7 +177,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON takes them, with what they were measured on."""
-        workload = self.workload
+        case = self.case
         versions = {"enet-tvm": __version__, "python": platform.python_version(), **stack_versions(), **_versions()}
         if self.driver:
             versions["NVIDIA driver"] = self.driver
@@ -185,11 +185,11 @@ class Comparison:
             "format": FORMAT,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": self.command,
-            "size": str(workload.size),
+            "size": str(case.size),
             "threads": self.threads,
-            "target": workload.target,
+            "target": case.target.name,
             "seconds": self.seconds,
-            "weights": {"file": str(workload.weights), "sha256": sha256(workload.weights)},
+            "weights": {"file": str(case.weights), "sha256": sha256(case.weights)},
             "flops": self.flops,
             "limit_ms": None if self.limit is None else 1e3 * self.limit,
             "limit_measured": self.roofline_source == MEASURED,

@@ -1,19 +1,19 @@
-"""The interface of runners, and the workload that they are given."""
+"""The interface of runners, and the case that they run."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enet_tvm.bench.machine.system_files import SystemFiles
+from enet_tvm.compiler.workload import Precision, Workload
 from enet_tvm.size import Size, parse_size
-
-Precision = Literal["float32", "bfloat16", "int8"]
+from enet_tvm.targets import TargetSpec
 
 
 class RunnerMissingError(Exception):
@@ -21,21 +21,15 @@ class RunnerMissingError(Exception):
 
 
 @dataclass(frozen=True)
-class Workload:
-    """The network, input size and threads that runners run, and where.
+class Case:
+    """A workload that runners run beside each other, and where.
 
     Attributes
     ----------
-    weights : Path
-        Weights file.
-    size : Size
-        Width and height of the input.
-    threads : int
-        Number of threads that each runner may use.
+    workload : Workload
+        Weights file, input size, target of our runners, and number of threads that each runner may use.
     directory : Path
         Directory for the files that runners make: artifacts, ONNX files.
-    target : str
-        Name of the target that our runners compile for.
     tracker : str or None
         HOST:PORT of the RPC tracker behind which the device waits; only the runner over RPC needs it.
     key : str or None
@@ -43,18 +37,37 @@ class Workload:
     artifact : Path or None
         Artifact that our runners load, written by ``enet-tvm compile``; None to compile it.
     tuned_for : int or None
-        Number of threads that our network is compiled for, by which its tuning log is chosen; None for `threads`.
+        Number of threads that our network is compiled for, by which its tuning log is chosen; None for the workload's.
     """
 
-    weights: Path
-    size: Size
-    threads: int
+    workload: Workload
     directory: Path
-    target: str = "native"
     tracker: str | None = None
     key: str | None = None
     artifact: Path | None = None
     tuned_for: int | None = None
+
+    @property
+    def weights(self) -> Path:
+        """Weights file, which all runners load the network from."""
+        if self.workload.weights_file is None:
+            raise ValueError("runners load a network from its file, and this one is in memory")
+        return self.workload.weights_file
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the input."""
+        return self.workload.input_size
+
+    @property
+    def target(self) -> TargetSpec:
+        """Target that our runners compile for."""
+        return self.workload.target
+
+    @property
+    def threads(self) -> int:
+        """Number of threads that each runner may use."""
+        return self.workload.thread_count
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -62,14 +75,21 @@ class Workload:
         return (1, 3, self.size.height, self.size.width)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the workload as JSON takes it."""
-        return {key: str(value) if isinstance(value, Path | Size) else value for key, value in vars(self).items()}
+        """Return the case as JSON takes it."""
+        workload = {"weights": str(self.weights), "size": str(self.size), "threads": self.threads}
+        return {
+            **{key: str(value) if isinstance(value, Path) else value for key, value in vars(self).items()},
+            "workload": {**workload, "target": self.target.model_dump(mode="json")},
+        }
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Return the workload that `to_dict` was called on."""
-        paths = {key: Path(content[key]) for key in ("weights", "directory", "artifact") if content[key] is not None}
-        return cls(**{**content, **paths, "size": parse_size(content["size"])})
+        """Return the case that `to_dict` was called on."""
+        given = content["workload"]
+        target = TargetSpec.model_validate(given["target"])
+        workload = Workload(Path(given["weights"]), parse_size(given["size"]), target, given["threads"])
+        paths = {key: Path(content[key]) for key in ("directory", "artifact") if content[key] is not None}
+        return cls(**{**content, **paths, "workload": workload})
 
 
 @dataclass(frozen=True)
@@ -103,7 +123,7 @@ class Runner(ABC):
     on_gpu : bool
         Whether it computes on this machine's GPU, whose driver is then asked for energy, clocks and temperature.
     threads : int or None
-        Number of threads that it uses where that may differ from the workload's: a device may have fewer processors.
+        Number of threads that it uses where that may differ from the case's: a device may have fewer processors.
     """
 
     description: str

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enet_tvm.bench.runners.base import Runner, RunnerMissingError, Workload
+from enet_tvm.bench.runners.base import Case, Runner, RunnerMissingError
 
 
 def load_libraries() -> None:
@@ -20,14 +20,14 @@ def load_libraries() -> None:
             importlib.import_module(name)
 
 
-def _exported(workload: Workload) -> Path:
-    path = workload.directory / f"{workload.size}.onnx"
+def _exported(case: Case) -> Path:
+    path = case.directory / f"{case.size}.onnx"
     if not path.is_file():
         # Imported here: a process that only runs the file is to hold no PyTorch.
         from enet_tvm.compiler.frontend.onnx_export import export_onnx
         from enet_tvm.networks import load_network, read_info
 
-        export_onnx(load_network(workload.weights), read_info(workload.weights), workload.size, path)
+        export_onnx(load_network(case.weights), read_info(case.weights), case.size, path)
     return path
 
 
@@ -40,16 +40,16 @@ class OnnxRuntimeRunner(Runner):
         When the package onnxruntime is missing.
     """
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, case: Case) -> None:
         try:
             import onnxruntime
         except ImportError as error:
             raise RunnerMissingError("onnxruntime is not installed; run: pip install onnxruntime") from error
         self.description = f"ONNX Runtime {onnxruntime.__version__}"
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = workload.threads
+        options.intra_op_num_threads = case.threads
         options.inter_op_num_threads = 1
-        self._file = _exported(workload)
+        self._file = _exported(case)
         self._session = onnxruntime.InferenceSession(str(self._file), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
@@ -72,7 +72,7 @@ class OpenVinoRunner(Runner):
         When the package openvino is missing.
     """
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, case: Case) -> None:
         try:
             import openvino
         except ImportError as error:
@@ -81,10 +81,10 @@ class OpenVinoRunner(Runner):
         core = openvino.Core()
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": workload.threads,
+            "INFERENCE_NUM_THREADS": case.threads,
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        self._file = _exported(workload)
+        self._file = _exported(case)
         self._compiled = core.compile_model(str(self._file), "CPU", settings)
         self._request = self._compiled.create_infer_request()
 

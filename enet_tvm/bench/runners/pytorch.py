@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from enet_tvm.bench.runners.base import Runner, RunnerMissingError, Workload
+from enet_tvm.bench.runners.base import Case, Runner, RunnerMissingError
 from enet_tvm.networks import load_network
 from enet_tvm.networks.folded import folded
 
@@ -19,12 +19,12 @@ class PyTorchRunner(Runner):
     """A PyTorch module on the CPU, called under inference mode."""
 
     def __init__(
-        self, description: str, module: Callable[[Tensor], Tensor], workload: Workload, *, channels_last: bool = False
+        self, description: str, module: Callable[[Tensor], Tensor], case: Case, *, channels_last: bool = False
     ) -> None:
         self.description = f"{description} (PyTorch {torch.__version__})"
         self._module = module
-        self._threads = workload.threads
-        self._weights = workload.weights
+        self._threads = case.threads
+        self._weights = case.weights
         self._format = torch.channels_last if channels_last else torch.contiguous_format
 
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -40,26 +40,26 @@ class PyTorchRunner(Runner):
         return (self._weights,)
 
 
-def eager(workload: Workload) -> Runner:
+def eager(case: Case) -> Runner:
     """Return PyTorch as it comes: NCHW, batch norms in place."""
-    return PyTorchRunner("eager, NCHW", load_network(workload.weights), workload)
+    return PyTorchRunner("eager, NCHW", load_network(case.weights), case)
 
 
-def channels_last(workload: Workload) -> Runner:
+def channels_last(case: Case) -> Runner:
     """Return eager PyTorch in its best form: batch norms folded, channels_last."""
-    return PyTorchRunner("eager, folded, channels_last", best_form(workload), workload, channels_last=True)
+    return PyTorchRunner("eager, folded, channels_last", best_form(case), case, channels_last=True)
 
 
-def best_form(workload: Workload) -> nn.Module:
+def best_form(case: Case) -> nn.Module:
     """Return the network in the form that PyTorch runs fastest: batch norms folded, weights channels_last."""
-    network = folded(load_network(workload.weights))
+    network = folded(load_network(case.weights))
     for parameter in network.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.to(memory_format=torch.channels_last)
     return network
 
 
-def compiled(workload: Workload) -> Runner:
+def compiled(case: Case) -> Runner:
     """Return ``torch.compile`` in its best form: batch norms folded, channels_last, weights frozen.
 
     Raises
@@ -67,10 +67,10 @@ def compiled(workload: Workload) -> Runner:
     RunnerMissingError
         When it fails, most likely because a C++ compiler is missing.
     """
-    torch.set_num_threads(workload.threads)
-    module = compile_frozen(best_form(workload))
-    runner = PyTorchRunner("torch.compile, folded, channels_last, frozen", module, workload, channels_last=True)
-    return made_ready(runner, workload, "a C++ compiler")
+    torch.set_num_threads(case.threads)
+    module = compile_frozen(best_form(case))
+    runner = PyTorchRunner("torch.compile, folded, channels_last, frozen", module, case, channels_last=True)
+    return made_ready(runner, case, "a C++ compiler")
 
 
 def compile_frozen(network: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -81,7 +81,7 @@ def compile_frozen(network: nn.Module) -> Callable[[Tensor], Tensor]:
     return torch.compile(network, dynamic=False)
 
 
-def made_ready(runner: Runner, workload: Workload, needed: str) -> Runner:
+def made_ready(runner: Runner, case: Case, needed: str) -> Runner:
     """Let a runner of ``torch.compile`` compile, and return it.
 
     Raises
@@ -91,7 +91,7 @@ def made_ready(runner: Runner, workload: Workload, needed: str) -> Runner:
     """
     try:
         # Through the runner: a tensor made outside its inference mode is of another kind, which is compiled for anew.
-        runner.forward(np.zeros(workload.input_shape, np.float32))
+        runner.forward(np.zeros(case.input_shape, np.float32))
     except Exception as error:  # what it raises without a compiler has no common base
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunnerMissingError(f"torch.compile does not work here ({reason[:120]}); it needs {needed}") from error

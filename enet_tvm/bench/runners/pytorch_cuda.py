@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from enet_tvm.bench.runners.base import PassTimes, Runner, RunnerMissingError, Workload
+from enet_tvm.bench.runners.base import Case, PassTimes, Runner, RunnerMissingError
 from enet_tvm.bench.runners.pytorch import best_form, compile_frozen, made_ready
 
 
@@ -24,19 +24,19 @@ class PyTorchCudaRunner(Runner):
         Form of the network, for the report.
     module : callable
         Takes the input and returns the logits, both tensors on the device.
-    workload : Workload
-        Workload that is run.
+    case : Case
+        Case that is run.
     device : str
         PyTorch's name of the GPU; "cpu" works too, with nothing to wait for.
     """
 
     on_gpu = True
 
-    def __init__(self, description: str, module: Callable[[Tensor], Tensor], workload: Workload, device: str = "cuda") -> None:
+    def __init__(self, description: str, module: Callable[[Tensor], Tensor], case: Case, device: str = "cuda") -> None:
         self._device = torch.device(device)
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "processor"
         self.description = f"{description}, float32 without TF32, on {name} (PyTorch {torch.__version__})"
-        self._module, self._weights = module, workload.weights
+        self._module, self._weights = module, case.weights
         self._last: PassTimes | None = None
         # Where it computes in TF32 its labels are not those of float32; what it searches for once, it keeps.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -69,7 +69,7 @@ class PyTorchCudaRunner(Runner):
             torch.cuda.synchronize(self._device)
 
 
-def channels_last(workload: Workload) -> Runner:
+def channels_last(case: Case) -> Runner:
     """Return eager PyTorch on the GPU: batch norms folded, channels_last.
 
     Raises
@@ -78,10 +78,10 @@ def channels_last(workload: Workload) -> Runner:
         When PyTorch has no CUDA, or finds no GPU.
     """
     _require_cuda()
-    return PyTorchCudaRunner("eager, folded, channels_last", best_form(workload).to("cuda"), workload)
+    return PyTorchCudaRunner("eager, folded, channels_last", best_form(case).to("cuda"), case)
 
 
-def compiled(workload: Workload) -> Runner:
+def compiled(case: Case) -> Runner:
     """Return ``torch.compile`` on the GPU: batch norms folded, channels_last, weights frozen.
 
     Raises
@@ -90,9 +90,9 @@ def compiled(workload: Workload) -> Runner:
         When PyTorch has no CUDA, finds no GPU, or its compiler fails.
     """
     _require_cuda()
-    module = compile_frozen(best_form(workload).to("cuda"))
-    runner = PyTorchCudaRunner("torch.compile, folded, channels_last, frozen", module, workload)
-    return made_ready(runner, workload, "Triton")
+    module = compile_frozen(best_form(case).to("cuda"))
+    runner = PyTorchCudaRunner("torch.compile, folded, channels_last, frozen", module, case)
+    return made_ready(runner, case, "Triton")
 
 
 def _require_cuda() -> None:

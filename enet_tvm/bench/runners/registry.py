@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from enet_tvm.bench.runners.base import Runner, Workload
+from enet_tvm.bench.runners.base import Case, Runner
 from enet_tvm.errors import UserError
 
 Place = Literal["cpu", "gpu", "tracker"]
@@ -21,7 +21,7 @@ class LazyRunner:
     Attributes
     ----------
     module, function : str
-        Name of the module in this package, and of the callable in it that takes a `Workload` and returns the runner.
+        Name of the module in this package, and of the callable in it that takes a `Case` and returns the runner.
     places : tuple of {"cpu", "gpu", "tracker"}
         Places that it runs at.
     by_default : bool
@@ -36,9 +36,9 @@ class LazyRunner:
     by_default: bool = True
     packages: tuple[str, ...] = ()
 
-    def __call__(self, workload: Workload) -> Runner:
+    def __call__(self, case: Case) -> Runner:
         """Return the runner, ready to run."""
-        runner: Runner = getattr(self._imported(), self.function)(workload)
+        runner: Runner = getattr(self._imported(), self.function)(case)
         return runner
 
     def load_libraries(self) -> None:
@@ -53,7 +53,7 @@ class LazyRunner:
 
 _HERE: tuple[Place, ...] = ("cpu", "gpu")
 
-RUNNERS: dict[str, Callable[[Workload], Runner]] = {
+RUNNERS: dict[str, Callable[[Case], Runner]] = {
     # Ours first: its thread pool must be the first of TVM's in the process.
     "tvm": LazyRunner("tvm_local", "compiled_here", _HERE),
     "tvm-untuned": LazyRunner("tvm_local", "untuned", _HERE, by_default=False),
@@ -83,7 +83,7 @@ def packages() -> list[str]:
     return list(dict.fromkeys(package for runner in lazy for package in runner.packages))
 
 
-def open_runner(name: str, workload: Workload) -> Runner:
+def open_runner(name: str, case: Case) -> Runner:
     """Return a runner, ready to run.
 
     Raises
@@ -95,4 +95,4 @@ def open_runner(name: str, workload: Workload) -> Runner:
     """
     if name not in RUNNERS:
         raise UserError(f"there is no runner '{name}'; known are {', '.join(RUNNERS)}")
-    return RUNNERS[name](workload)
+    return RUNNERS[name](case)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enet_tvm.artifact import MANIFEST_NAME, Manifest, read_manifest
-from enet_tvm.bench.runners.base import PassTimes, Precision, Runner, RunnerMissingError, Workload
+from enet_tvm.bench.runners.base import Case, PassTimes, Runner, RunnerMissingError
+from enet_tvm.compiler.workload import Precision
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
 from enet_tvm.runtime import Segmenter
 from enet_tvm.runtime.libraries import load_runtime
-from enet_tvm.targets import load_target
 
 
 class TvmRunner(Runner):
@@ -63,12 +62,12 @@ def load_libraries() -> None:
     load_runtime()
 
 
-def compiled_here(workload: Workload) -> Runner:
-    """Return the workload's artifact, or else the network as ``enet-tvm compile`` makes it: tuned where a log fits."""
-    return TvmRunner(artifact_of(workload), workload.threads)
+def compiled_here(case: Case) -> Runner:
+    """Return the case's artifact, or else the network as ``enet-tvm compile`` makes it: tuned where a log fits."""
+    return TvmRunner(artifact_of(case), case.threads)
 
 
-def untuned(workload: Workload) -> Runner:
+def untuned(case: Case) -> Runner:
     """Return the network compiled without tuning logs.
 
     Raises
@@ -76,12 +75,12 @@ def untuned(workload: Workload) -> Runner:
     RunnerMissingError
         When `compiled_here` gives the same, because no tuning log fits.
     """
-    if read_manifest(artifact_of(workload)).tuning is None:
+    if read_manifest(artifact_of(case)).tuning is None:
         raise RunnerMissingError("it would be the same as tvm, which no tuning log fits; make one with 'enet-tvm tune'")
-    return TvmRunner(artifact_of(replace(workload, artifact=None), untuned=True), workload.threads)
+    return TvmRunner(artifact_of(replace(case, artifact=None), untuned=True), case.threads)
 
 
-def bfloat16(workload: Workload) -> Runner:
+def bfloat16(case: Case) -> Runner:
     """Return the network computing in bfloat16.
 
     Raises
@@ -89,10 +88,10 @@ def bfloat16(workload: Workload) -> Runner:
     RunnerMissingError
         When it cannot be compiled so, or the target cannot compute so.
     """
-    return _in_precision(workload, "bfloat16")
+    return _in_precision(case, "bfloat16")
 
 
-def int8(workload: Workload) -> Runner:
+def int8(case: Case) -> Runner:
     """Return the network computing in 8-bit integers.
 
     Raises
@@ -100,53 +99,45 @@ def int8(workload: Workload) -> Runner:
     RunnerMissingError
         When it cannot be compiled so, or the target cannot compute so.
     """
-    return _in_precision(workload, "int8")
+    return _in_precision(case, "int8")
 
 
-def _in_precision(workload: Workload, dtype: Precision) -> Runner:
+def _in_precision(case: Case, dtype: Precision) -> Runner:
     try:
-        artifact = artifact_of(replace(workload, artifact=None), dtype=dtype)
+        artifact = artifact_of(replace(case, artifact=None), dtype)
     except UserError as error:
         raise RunnerMissingError(str(error)) from error
-    return TvmRunner(artifact, workload.threads)
+    return TvmRunner(artifact, case.threads)
 
 
-def artifact_of(workload: Workload, **options: Any) -> Path:
-    """Return the directory of the workload's artifact; without one, compile it first, once.
+def artifact_of(case: Case, dtype: Precision = "float32", *, untuned: bool = False) -> Path:
+    """Return the directory of the case's artifact; without one, compile it first, once.
 
     Parameters
     ----------
-    workload : Workload
-        Workload that the artifact is for, on this machine or on a device.
-    **options
-        Fields of `enet_tvm.compiler.compile.CompileRequest` that the workload does not set.
+    case : Case
+        Case that the artifact is for, on this machine or on a device.
+    dtype : {"float32", "bfloat16", "int8"}
+        Data type to compile for.
+    untuned : bool
+        Whether to leave tuning logs alone.
 
     Raises
     ------
     UserError
         When the given artifact is of another size or of other weights, or returns labels, or the network cannot be compiled.
     """
-    if workload.artifact is not None:
-        _check(read_manifest(workload.artifact), workload)
-        return workload.artifact
-    threads = workload.tuned_for or workload.threads
-    parts = (Path(workload.target).stem, workload.size, f"{threads}threads", *options, *options.values())
-    artifact = workload.directory / "-".join(map(str, parts))
+    if case.artifact is not None:
+        _check(read_manifest(case.artifact), case)
+        return case.artifact
+    workload = replace(case.workload, threads=case.tuned_for or case.threads, dtype=dtype)
+    parts = (workload.target.name, case.size, f"{workload.threads}threads", dtype, *(["untuned"] if untuned else []))
+    artifact = case.directory / "-".join(map(str, parts))
     if not artifact.is_dir():
         # Imported here: a process that only runs the artifact is to hold no compiler.
         from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 
-        if unknown := options.keys() - CompileRequest.__dataclass_fields__.keys():
-            raise UserError(f"'enet-tvm compile' knows no {', '.join(unknown)}; take another runner")
-        request = CompileRequest(
-            workload.weights,
-            workload.size,
-            load_target(workload.target),
-            command="enet-tvm bench",
-            threads=threads,
-            **options,
-        )
-        compile_artifact(request, artifact)
+        compile_artifact(CompileRequest(workload, command="enet-tvm bench", untuned=untuned), artifact)
     return artifact
 
 
@@ -157,18 +148,18 @@ def describe(manifest: Manifest) -> str:
     return f"enet-tvm {manifest.versions.enet_tvm} for {target.name} ({target.mcpu}), {manifest.kernel_count} kernels, {tuned}"
 
 
-def _check(manifest: Manifest, workload: Workload) -> None:
+def _check(manifest: Manifest, case: Case) -> None:
     if manifest.output.labels:
         raise UserError(
-            f"{workload.artifact} returns labels, and runners are compared by their logits; compile it with --output logits"
+            f"{case.artifact} returns labels, and runners are compared by their logits; compile it with --output logits"
         )
-    if manifest.input.shape != workload.input_shape:
+    if manifest.input.shape != case.input_shape:
         batch, _, height, width = manifest.input.shape
         raise UserError(
-            f"{workload.artifact} takes {batch} pictures of {width}x{height} at once, and 1 of {workload.size} is to be timed; "
+            f"{case.artifact} takes {batch} pictures of {width}x{height} at once, and 1 of {case.size} is to be timed; "
             "leave --size out, or compile it again"
         )
-    if manifest.hashes.weights != sha256(workload.weights):
+    if manifest.hashes.weights != sha256(case.weights):
         raise UserError(
-            f"{workload.artifact} was not compiled from {workload.weights}; give --weights with the file that it was made from"
+            f"{case.artifact} was not compiled from {case.weights}; give --weights with the file that it was made from"
         )

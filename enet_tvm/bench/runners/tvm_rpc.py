@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from enet_tvm.artifact import MANIFEST_NAME, read_manifest
 from enet_tvm.bench.machine.system_files import SystemFiles
-from enet_tvm.bench.runners.base import PassTimes, Runner, Workload
+from enet_tvm.bench.runners.base import Case, PassTimes, Runner
 from enet_tvm.bench.runners.tvm_local import artifact_of
 from enet_tvm.errors import UserError
 from enet_tvm.rpc.address import parse_address
@@ -114,14 +114,14 @@ class TvmRpcRunner(Runner):
         self.segmenter.close()
 
 
-def on_device(workload: Workload) -> Runner:
-    """Return the workload's artifact on the workload's device; without one, the network compiled for its target."""
-    if workload.tracker is None:
+def on_device(case: Case) -> Runner:
+    """Return the case's artifact on the case's device; without one, the network compiled for its target."""
+    if case.tracker is None:
         raise UserError("the runner 'tvm-rpc' runs on a device behind an RPC tracker; give --tracker HOST:PORT")
-    key = workload.key
+    key = case.key
     if key is None:
         # An artifact says itself what it was compiled for.
-        name = workload.target if workload.artifact is None else read_manifest(workload.artifact).target.name
+        name = case.target.name if case.artifact is None else read_manifest(case.artifact).target.name
         key = load_target(name).rpc_key
-    require_device(parse_address(workload.tracker), key)  # before it compiles for a minute
-    return TvmRpcRunner(artifact_of(workload), workload.tracker, key, workload.threads)
+    require_device(parse_address(case.tracker), key)  # before it compiles for a minute
+    return TvmRpcRunner(artifact_of(case), case.tracker, key, case.threads)

@@ -16,6 +16,7 @@ from PIL import Image
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.compiler.quantisation.calibration import Calibration
 from enet_tvm.compiler.quantisation.codes import INPUT
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.errors import UserError
 from enet_tvm.networks import NetworkInMemory
 from enet_tvm.runtime import Segmenter
@@ -53,7 +54,7 @@ def calibrate(
 
     with tempfile.TemporaryDirectory() as directory:
         artifact = Path(directory) / "artifact"
-        manifest = compile_artifact(CompileRequest(weights, size, load_target(NATIVE)), artifact)
+        manifest = compile_artifact(CompileRequest(Workload(weights, size, load_target(NATIVE))), artifact)
         with Segmenter.load(artifact) as segmenter:
             for picture in pictures:
                 x = np.repeat(segmenter.preprocess(picture), manifest.input.shape[0], axis=0)

@@ -8,26 +8,30 @@ import pytest
 
 from enet_tvm.bench.measure.energy import PowerMeter
 from enet_tvm.bench.measure.footprint import Worker, WorkerError, measure_footprint
-from enet_tvm.bench.runners import Workload
+from enet_tvm.bench.runners import Case
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.size import Size
+from enet_tvm.targets import load_target
 
 
 @pytest.fixture
-def workload(compiled_enet, tmp_path):
-    return Workload(compiled_enet.weights, Size(64, 48), 1, tmp_path, artifact=compiled_enet.directory)
+def case(compiled_enet, tmp_path):
+    return Case(
+        Workload(compiled_enet.weights, Size(64, 48), load_target("native"), 1), tmp_path, artifact=compiled_enet.directory
+    )
 
 
 @pytest.fixture
-def worker(workload):
-    worker = Worker("tvm", workload, warm_up=0)
+def worker(case):
+    worker = Worker("tvm", case, warm_up=0)
     yield worker
     worker.close()
     assert worker.process.poll() is not None
 
 
-def test_alone_and_in_streams(workload):
+def test_alone_and_in_streams(case):
     meter = PowerMeter("VDD_IN", lambda: 4.0)
-    footprint = measure_footprint("tvm", workload, [2], seconds=0.2, meters=[meter])
+    footprint = measure_footprint("tvm", case, [2], seconds=0.2, meters=[meter])
     assert footprint.problem == ""
     assert [(rate.streams, rate.threads) for rate in footprint.rates] == [(1, 1), (2, 1)]
     assert all(rate.images_per_second > 0 for rate in footprint.rates)
@@ -40,8 +44,8 @@ def test_alone_and_in_streams(workload):
     assert figures["throughput"][1]["streams"] == 2
 
 
-def test_a_runner_that_does_not_start_is_a_problem_said(workload, compiled_enet):
-    footprint = measure_footprint("tvm", replace(workload, size=Size(96, 64)), [1], seconds=0)
+def test_a_runner_that_does_not_start_is_a_problem_said(case, compiled_enet):
+    footprint = measure_footprint("tvm", replace(case, size=Size(96, 64)), [1], seconds=0)
     assert footprint.problem.startswith(f"tvm did not start: {compiled_enet.directory} takes 1 pictures of 64x48")
     assert footprint.rates == ()
 
@@ -71,9 +75,9 @@ def test_one_that_fails(worker):
 def test_our_runtime_stays_within_64_mb_beyond_the_libraries(compiled_enet, tmp_path):
     from enet_tvm.bench.runners.tvm_local import artifact_of
 
-    workload = Workload(compiled_enet.weights, Size(640, 360), 1, tmp_path)
-    artifact_of(workload)
-    footprint = measure_footprint("tvm", workload, [1], seconds=0)
+    case = Case(Workload(compiled_enet.weights, Size(640, 360), load_target("native"), 1), tmp_path)
+    artifact_of(case)
+    footprint = measure_footprint("tvm", case, [1], seconds=0)
     assert footprint.problem == ""
     if footprint.memory_bytes is None:
         pytest.skip("the kernel does not let the peak be reset")

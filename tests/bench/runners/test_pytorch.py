@@ -7,7 +7,7 @@ import torch
 from enet_tvm.bench.runners import RunnerMissingError, open_runner
 
 
-def test_torch_compile_compiles_once(workload, monkeypatch):
+def test_torch_compile_compiles_once(case, monkeypatch):
     """It compiles anew for another kind of tensor: the one that it is made ready with must be like those that follow."""
     kinds = []
 
@@ -19,13 +19,13 @@ def test_torch_compile_compiles_once(workload, monkeypatch):
         return call
 
     monkeypatch.setattr(torch, "compile", compiled)
-    with open_runner("torch-compile", workload) as runner:
-        runner.forward(np.zeros(workload.input_shape, np.float32))
+    with open_runner("torch-compile", case) as runner:
+        runner.forward(np.zeros(case.input_shape, np.float32))
     made_ready, following = kinds
     assert made_ready == following
 
 
-def test_a_compiler_that_fails_is_missing(workload, monkeypatch):
+def test_a_compiler_that_fails_is_missing(case, monkeypatch):
     def broken(module, dynamic):
         def call(x):
             raise RuntimeError("No working C++ compiler found\nand more")
@@ -34,4 +34,4 @@ def test_a_compiler_that_fails_is_missing(workload, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(RunnerMissingError, match=r"\(No working C\+\+ compiler found\); it needs a C\+\+ compiler"):
-        open_runner("torch-compile", workload)
+        open_runner("torch-compile", case)

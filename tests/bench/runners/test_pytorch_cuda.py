@@ -12,40 +12,40 @@ from enet_tvm.bench.runners.pytorch_cuda import PyTorchCudaRunner
 
 
 @pytest.mark.parametrize("name", ["torch-cuda", "torch-cuda-compile"])
-def test_a_build_without_cuda_is_missing_and_says_what_to_do(workload, name, monkeypatch):
+def test_a_build_without_cuda_is_missing_and_says_what_to_do(case, name, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(RunnerMissingError, match=r"is built without CUDA; install its build with CUDA, as https://pytorch.org"):
-        open_runner(name, workload)
+        open_runner(name, case)
 
 
-def test_a_machine_without_a_gpu_is_missing(workload, monkeypatch):
+def test_a_machine_without_a_gpu_is_missing(case, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RunnerMissingError, match="finds no GPU that it can use here; see to its driver"):
-        open_runner("torch-cuda", workload)
+        open_runner("torch-cuda", case)
 
 
-def test_a_pass_tells_computing_and_transfer_apart(workload):
+def test_a_pass_tells_computing_and_transfer_apart(case):
     seen = []
 
     def module(x):
         seen.append((x.is_contiguous(memory_format=torch.channels_last), x.is_inference()))
-        return best_form(workload)(x)
+        return best_form(case)(x)
 
-    x = np.random.default_rng(3).standard_normal(workload.input_shape, np.float32)
-    runner = PyTorchCudaRunner("eager", module, workload, device="cpu")
+    x = np.random.default_rng(3).standard_normal(case.input_shape, np.float32)
+    runner = PyTorchCudaRunner("eager", module, case, device="cpu")
     assert runner.last_pass() is None
-    with open_runner("torch", workload) as reference:
+    with open_runner("torch", case) as reference:
         np.testing.assert_allclose(runner.forward(x), reference.forward(x), rtol=0, atol=1e-4)
     assert seen == [(True, True)]
     assert runner.last_pass().device > runner.last_pass().transfer > 0
     assert runner.on_gpu
-    assert runner.artifact_files() == (workload.weights,)
+    assert runner.artifact_files() == (case.weights,)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU, or PyTorch is built without CUDA")
 @pytest.mark.parametrize("name", ["torch-cuda", "torch-cuda-compile"])
-def test_on_a_gpu_it_agrees_with_the_processor(workload, name):
-    x = np.random.default_rng(3).standard_normal(workload.input_shape, np.float32)
-    with open_runner("torch", workload) as reference, open_runner(name, workload) as runner:
+def test_on_a_gpu_it_agrees_with_the_processor(case, name):
+    x = np.random.default_rng(3).standard_normal(case.input_shape, np.float32)
+    with open_runner("torch", case) as reference, open_runner(name, case) as runner:
         np.testing.assert_allclose(runner.forward(x), reference.forward(x), rtol=0, atol=1e-3)

@@ -10,20 +10,20 @@ from enet_tvm.errors import UserError
 
 
 @pytest.mark.parametrize("name", ["tvm", "torch", "torch-channels-last", pytest.param("onnxruntime", marks=pytest.mark.slow)])
-def test_runners_agree_with_pytorch(name, workload):
+def test_runners_agree_with_pytorch(name, case):
     from enet_tvm.networks import load_network
 
-    x = np.random.default_rng(3).standard_normal(workload.input_shape, np.float32)
+    x = np.random.default_rng(3).standard_normal(case.input_shape, np.float32)
     with torch.inference_mode():
-        expected = load_network(workload.weights)(torch.from_numpy(x)).numpy()
-    with open_runner(name, workload) as runner:
+        expected = load_network(case.weights)(torch.from_numpy(x)).numpy()
+    with open_runner(name, case) as runner:
         np.testing.assert_allclose(runner.forward(x), expected, rtol=0, atol=1e-4)
         assert runner.description
 
 
-def test_unknown_runner(workload):
+def test_unknown_runner(case):
     with pytest.raises(UserError, match="there is no runner 'tensorflow'"):
-        open_runner("tensorflow", workload)
+        open_runner("tensorflow", case)
 
 
 def test_a_line_of_the_table_is_all_that_a_runner_takes(monkeypatch):
