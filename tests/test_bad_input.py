@@ -238,6 +238,7 @@ def refused(command: str, capture: pytest.CaptureFixture[str]) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_refused_in_one_sentence(case: Case, world: Path, capfd: pytest.CaptureFixture[str]):
     case.damage()

@@ -60,6 +60,7 @@ def check_same(result: dict, directory: Path) -> None:
         assert not script.is_same(other, case, names)
 
 
+@pytest.mark.slow
 def test_video(tiny_artifact, tmp_path):
     options = ("--input", "64x48", "--input", "96x64", "--rounds", "2", "--seconds", "0.2", "--json", str(tmp_path / "v.json"))
     command = [sys.executable, str(SCRIPT.with_name("video.py")), "--artifact", str(tiny_artifact.directory), *options]

@@ -110,6 +110,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8"])
 @pytest.mark.parametrize("case", CASES)
 @torch.inference_mode()
@@ -159,6 +160,7 @@ def test_a_picture_that_calibration_has_not_seen(run_relax, network_of):
     np.testing.assert_allclose(run_relax(mod, x.numpy()), network(x).numpy(), rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [2, 3])
 @torch.inference_mode()
 def test_several_of_them_on_a_gpu(run_relax, pool: int):

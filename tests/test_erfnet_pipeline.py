@@ -55,6 +55,7 @@ def reference(network: nn.Module, x: torch.Tensor) -> np.ndarray:
         return network(x).numpy()
 
 
+@pytest.mark.slow
 def test_parity(network: nn.Module, artifact: Path):
     expected = reference(network, pictures())
     with Segmenter.load(artifact, threads=1) as segmenter:

@@ -80,6 +80,7 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cuda")
 def test_a_gpu_that_no_kernel_fits(randomised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     network = randomised(nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1), nn.Conv2d(64, 11, 1)))

@@ -147,6 +147,7 @@ OTHERS: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cuda")
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_no_template_covers_has_threads_too(network_of, name: str):
@@ -163,6 +164,7 @@ def test_what_no_template_covers_has_threads_too(network_of, name: str):
     assert len(entries) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cuda")
 def test_kernels_that_spill_are_made_smaller(network_of):
     """With 40 registers for each thread, 16 sums are too many: the second attempt has 8."""

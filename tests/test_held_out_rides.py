@@ -41,6 +41,7 @@ def data(tmp_path):
     return root
 
 
+@pytest.mark.slow
 def test_both_folds_are_trained_judged_and_remembered(script, data, tmp_path):
     recipe, out = tmp_path / "tiny.toml", tmp_path / "out"
     recipe.write_text(TINY)

@@ -230,6 +230,7 @@ def test_what_others_read_stays_float32(native):
     assert np.abs(found - network(x).numpy()).max() < 0.05
 
 
+@pytest.mark.slow
 def test_a_target_without_the_instruction_is_a_sentence():
     target = load_target("x86-64-v3").to_tvm()
     mod = from_torch(ENet(3).eval(), (1, 3, 16, 16))

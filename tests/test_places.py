@@ -49,6 +49,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work / "lib"
 
 
+@pytest.mark.slow
 def test_an_installed_package_has_what_is_shipped(installed: Path, tmp_path: Path):
     share = installed / "enet_tvm/share"
     seen, said = look(tmp_path, installed)
@@ -59,6 +60,7 @@ def test_an_installed_package_has_what_is_shipped(installed: Path, tmp_path: Pat
     assert said == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("from_checkout", [True, False])
 def test_what_lies_about_is_taken_and_left_alone_with_a_word(installed: Path, tmp_path: Path, from_checkout: bool):
     (tmp_path / "model").mkdir()
@@ -81,6 +83,7 @@ def test_what_lies_about_is_taken_and_left_alone_with_a_word(installed: Path, tm
     ]
 
 
+@pytest.mark.slow
 def test_a_copy_of_what_is_shipped_is_worth_no_word(tmp_path: Path):
     (tmp_path / "model").mkdir()
     (tmp_path / WEIGHTS).write_bytes(DEFAULT_WEIGHTS.read_bytes())

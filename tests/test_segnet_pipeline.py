@@ -42,6 +42,7 @@ def difference(network: nn.Module, module: Compiled, shape: tuple[int, int, int,
 MORE = [pytest.param(shape, marks=pytest.mark.slow) for shape in ((1, 3, 32, 64), (2, 3, 48, 40), (1, 3, 88, 72))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 3, 40, 56), *MORE], ids=lambda shape: "x".join(map(str, shape)))
 def test_parity_also_where_planes_become_odd(network, shape):
     assert difference(network, compiled(network, shape), shape) < 1e-5

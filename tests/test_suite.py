@@ -169,6 +169,7 @@ def run(folder: Path, test: str, *options: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.slow
 def test_a_slow_test_must_say_so(tmp_path: Path):
     result = run(
         tmp_path,
@@ -202,6 +203,7 @@ def test_of_what_it_needs_itself(own): pass
     assert "make it faster, or mark it with pytest.mark.slow" in result.stdout
 
 
+@pytest.mark.slow
 def test_one_alone_waits_for_the_others(tmp_path: Path):
     body = "\n    ".join(["with open('times', 'a') as file:", "    begun = time.monotonic()", "    time.sleep(0.05)"])
     write = "        file.write(f'{alone} {begun} {time.monotonic()}\\n')"
@@ -229,6 +231,7 @@ def test_alone(number): note(1)
         assert len(meanwhile) == 1 or not (alone or any(each[0] for each in meanwhile))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "workers"])
 def test_a_process_that_crashes_at_its_end_fails_the_run(tmp_path: Path, options: tuple[str, ...]):
     result = run(tmp_path, "import atexit\natexit.register(os.abort)\ndef test_passes(): pass\n", *options)

@@ -26,6 +26,7 @@ class Wrong(Runner):
         return logits
 
 
+@pytest.mark.slow
 def test_speed_of_a_wrong_runner_is_no_result(case, monkeypatch):
     monkeypatch.setitem(RUNNERS, "wrong", lambda _: Wrong())
     result = compare(["wrong", "torch"], case, seconds=0.1)
@@ -37,6 +38,7 @@ def test_speed_of_a_wrong_runner_is_no_result(case, monkeypatch):
     assert result.fastest(besides="torch") is None
 
 
+@pytest.mark.slow
 def test_a_missing_runner_is_said(case, monkeypatch):
     def missing(_):
         raise RunnerMissingError("it is not installed; run: pip install it")

@@ -26,6 +26,7 @@ def run(*arguments: object):
     return result
 
 
+@pytest.mark.slow
 def test_bench_and_what_changed(compiled_enet, tmp_path):
     before, after = tmp_path / "a.json", tmp_path / "b.json"
     artifact = ("--artifact", compiled_enet.directory, "--threads", 1, "--seconds", 0)

@@ -76,6 +76,7 @@ def frame_of(connection: Any) -> int:
     return number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_file_in_a_loop_until_it_is_stopped(
     start: Callable[..., Any], tiny_artifact: Any, video: Path, number: signal.Signals

@@ -34,6 +34,7 @@ def data(tmp_path, capsys, monkeypatch):
     return root
 
 
+@pytest.mark.slow
 def test_one_class_against_the_background(data, tmp_path, capsys, monkeypatch):
     code, out, _ = run(capsys, monkeypatch, "data", "check", "--data", data)
     assert code == 0

@@ -293,6 +293,7 @@ def test_broken_frames_are_told_and_the_code_says_so(run: Run, tmp_path: Path):
     assert len(read_video(tmp_path / "out.mp4")[0]) == 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path: Path, tiny_artifact, number: signal.Signals):
     ride = write_video(tmp_path / "ride.mp4", [noise(index, 160, 96) for index in range(24)] * 30, rate=60)
@@ -320,6 +321,7 @@ def test_interrupted(tmp_path: Path, tiny_artifact, number: signal.Signals):
     assert listing(tmp_path) == {"ride.mp4", "out.mp4"}
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path: Path, tiny_artifact):
     ride = write_video(tmp_path / "ride.mp4", [noise(index, 160, 96) for index in range(24)] * 10)
     command = [

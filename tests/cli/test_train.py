@@ -129,6 +129,7 @@ def test_biases_are_fitted_without_what_was_held_out(data, tmp_path):
     assert read_info(fitted).notes["logit_bias"]["on"] == "3 pictures of train without 1.png"
 
 
+@pytest.mark.slow
 def test_training_on_everything_keeps_the_last_weights(data, tmp_path):
     everything = ("--data", data, "--split", "train,val", "--out", tmp_path, "--epochs", 2, "--size", "64x48")
     result = run(train.command, *everything, "--json", tmp_path / "train.json")

@@ -23,9 +23,6 @@ from enet_tvm.targets import TargetSpec, load_target
 
 pytest.importorskip("ziglang")
 
-# The first link of an architecture fills Zig's cache.
-pytestmark = pytest.mark.slow
-
 TARGETS = {"aarch64": "rpi3", "x86_64": "x86-64-v2"}
 MACHINE = platform.machine()
 OTHER = {"x86_64": "aarch64"}.get(MACHINE, "x86_64")
@@ -77,6 +74,7 @@ def linked(tmp_path: Path) -> Callable[..., Path]:
 LOADABLE = f"const char {ENTRY}[8] = {{0}}; int __tvm_ffi_kernel(void) {{ return 0; }}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_real_library(library, machine: str):
     path = library(machine)
@@ -97,24 +95,28 @@ def test_the_systems_linker_makes_what_serves(compiled_enet):
     assert report.exported_kernels >= len({kernel.name for kernel in manifest.kernels})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("made", "wanted"), [("x86_64", "aarch64"), ("aarch64", "x86_64")])
 def test_another_machine(library, made: str, wanted: str):
     with pytest.raises(UserError, match=f"it is for {made}, and {TARGETS[wanted]} is {wanted}"):
         inspect_library(library(made), spec_of(wanted))
 
 
+@pytest.mark.slow
 def test_nothing_needed(linked):
     report = inspect_library(linked(OTHER, LOADABLE), spec_of(OTHER))
     assert (report.needed, report.glibc) == ((), None)
     assert "needs no other library, no version of glibc" in str(report)
 
 
+@pytest.mark.slow
 def test_other_libraries(linked):
     source = LOADABLE + "extern int shm_open(const char *, int, int); int f(void) { return shm_open(0, 0, 0); }"
     with pytest.raises(UserError, match=r"it needs librt.so.1 beside the C library; let the target's toolchain be \"zig\""):
         inspect_library(linked(OTHER, source, "-lrt"), spec_of(OTHER))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_newer_glibc(library, tmp_path: Path, machine: str):
     """What is carried to another machine must load on old systems; what is made here for here need not."""
@@ -138,17 +140,20 @@ def test_versions_of_symbols(name: str, version: tuple[int, ...]):
     assert inspection.symbol_version(name) == version
 
 
+@pytest.mark.slow
 def test_a_symbol_that_nobody_has(linked):
     source = LOADABLE + "extern float __made_upsf2(float); float f(float x) { return __made_upsf2(x); }"
     with pytest.raises(UserError, match="it misses __made_upsf2"):
         inspect_library(linked(OTHER, source, "-Wl,-z,undefs"), spec_of(OTHER))
 
 
+@pytest.mark.slow
 def test_runtime_symbols_are_not_missed(linked):
     source = LOADABLE + "extern int TVMBackendParallelLaunch(void); int f(void) { return TVMBackendParallelLaunch(); }"
     inspect_library(linked(OTHER, source, "-Wl,-z,undefs"), spec_of(OTHER))
 
 
+@pytest.mark.slow
 def test_what_the_loader_looks_for(linked):
     with pytest.raises(UserError, match=f"lacks {ENTRY}"):
         inspect_library(linked(OTHER, "int __tvm_ffi_kernel(void) { return 0; }"), spec_of(OTHER))
@@ -156,6 +161,7 @@ def test_what_the_loader_looks_for(linked):
         inspect_library(linked(OTHER, f"const char {ENTRY}[8] = {{0}};"), spec_of(OTHER))
 
 
+@pytest.mark.slow
 def test_executable_stack(library, tmp_path: Path):
     content = bytearray(library("aarch64").read_bytes())
     with library("aarch64").open("rb") as file:
@@ -169,6 +175,7 @@ def test_executable_stack(library, tmp_path: Path):
         inspect_library(damaged, spec_of("aarch64"))
 
 
+@pytest.mark.slow
 def test_no_library(linked, library, tmp_path: Path):
     linker = zig_linker(OTHER)
     (tmp_path / "made.c").write_text("int main(void) { return 0; }")
@@ -186,6 +193,7 @@ def test_no_library(linked, library, tmp_path: Path):
         inspect_library(text, spec_of(OTHER))
 
 
+@pytest.mark.slow
 def test_text_relocations(library, tmp_path: Path):
     """The tag is what counts: linkers refuse to make such code, so another tag is turned into it."""
     content = bytearray(library("aarch64").read_bytes())
@@ -204,6 +212,7 @@ def test_text_relocations(library, tmp_path: Path):
         inspect_library(damaged, spec_of("aarch64"))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_truncated_library_is_refused(library, tmp_path: Path, share: float):
@@ -215,6 +224,7 @@ def test_truncated_library_is_refused(library, tmp_path: Path, share: float):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2500), st.binary(min_size=1, max_size=16))
 def test_damaged_headers_are_refused_or_read(library, tmp_path: Path, position: int, noise: bytes):

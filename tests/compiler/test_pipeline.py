@@ -101,6 +101,7 @@ def test_parity(randomised, name: str, size: Size, batch: int, classes: int):
     assert len(compiled.launches) <= 95
 
 
+@pytest.mark.slow
 def test_pictures_of_a_batch_do_not_touch(randomised):
     """The third picture of a batch gets what it gets alone: the same additions in the same order."""
     block = randomised(nn.Sequential(InitialBlock(), nn.Conv2d(16, 16, 3, padding=1), nn.ConvTranspose2d(16, 5, 2, stride=2)))
@@ -178,6 +179,7 @@ def test_the_blocks_are_the_targets_vectors(compiled: Compiled):
     assert compiled.launches[-1].layout == PLANAR
 
 
+@pytest.mark.slow
 def test_a_file_for_each_phase(compiled: Compiled, dump: Path):
     names = ["import", *(phase.name for phase in graph_phases(load_target("native").to_tvm())), "virtual-machine"]
     files = sorted(dump.iterdir())
@@ -207,6 +209,7 @@ def test_a_dump_that_cannot_be_written(network_of, tmp_path: Path):
         compile_module(mod, load_target("native").to_tvm(), tmp_path / "file" / "ir")
 
 
+@pytest.mark.slow
 def test_code_for_another_architecture(imported: tvm.IRModule, compiled: Compiled, tmp_path: Path):
     """A board's code is made here: four lanes and 32 registers, the same launches, an object file of its own kind."""
     arm = compile_module(imported, ARM.to_tvm())

@@ -53,6 +53,7 @@ def test_pairs_by_number_in_every_layout(root):
     assert labels.shape == (3, 4)
 
 
+@pytest.mark.slow
 def test_published_splits_are_apart_and_whole(tmp_path):
     (tmp_path / "SUNRGBD-train_images").mkdir()
     (tmp_path / "sunrgbd_train_test_labels").mkdir()

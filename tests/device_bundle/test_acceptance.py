@@ -332,6 +332,7 @@ def compare(readers: Any, artifact: Path, folder: Path, cases: Sequence[tuple[st
     return said.count("accepted")
 
 
+@pytest.mark.slow
 def test_every_field_with_every_value(readers: Any, complete: dict[str, Any], spoilt_artifact: Path, tmp_path: Path) -> None:
     folder = tmp_path / "variants"
     folder.mkdir()

@@ -139,6 +139,7 @@ def test_readme_and_unit_name_this_board(board: Any) -> None:
         subprocess.run(["systemd-analyze", "verify", board.folder / "enet-tvm-rpc.service"], check=False, timeout=30)
 
 
+@pytest.mark.slow
 def test_python_runs_without_this_project(with_python: Path, tmp_path: Path) -> None:
     """With the board's Python there is neither PyTorch nor a compiler: none is imported, and none is in the bundle."""
     from PIL import Image
@@ -178,6 +179,7 @@ def test_python_serves(with_python: Path) -> None:
     assert f"serving {PLAIN} on 127.0.0.1" in served(with_python, PYTHON=sys.executable)
 
 
+@pytest.mark.slow
 def test_other_architecture(tmp_path: Path, tiny_artifact: Any) -> None:
     target = load_target(OTHER)
     try:

@@ -393,6 +393,7 @@ def test_launches(in_driver: Callable[[str], dict[str, Any]]) -> None:
     assert got["tensor_map"] == 801
 
 
+@pytest.mark.slow
 def test_tvm_runs_on_it(in_driver: Callable[[str], dict[str, Any]]) -> None:
     """TVM's own CUDA runtime, unchanged: devices, memory, a module, launches, a graph."""
     got = in_driver("""
@@ -497,6 +498,7 @@ def use_over_rpc(server: Path, environment: dict[str, str]) -> None:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_the_runner_on_it(libraries: Path, tiny_artifact: Any, tmp_path: Path) -> None:
     """The bundle's own files for a PC with a GPU: everything but the GPU is real."""
     target = {"x86_64": "gtx-1080", "aarch64": "jetson-tx1"}[architecture()]

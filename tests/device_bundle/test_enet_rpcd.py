@@ -305,6 +305,7 @@ def test_a_crash_takes_nothing_with_it(serve: Any, tracker: Tracker, misbehaviou
     del library, again, remote
 
 
+@pytest.mark.slow
 def test_a_session_that_takes_too_long_is_ended(serve: Any, tracker: Tracker, misbehaviour: Path) -> None:
     server = serve(*at(tracker))
     remote, library = use(tracker, misbehaviour, seconds=2)
@@ -329,6 +330,7 @@ def test_what_a_session_started_goes_with_it(serve: Any, tracker: Tracker, misbe
     wait_until(lambda: tracker.free("board") == 1)
 
 
+@pytest.mark.slow
 def test_registers_again_when_the_tracker_restarts(serve: Any, tracker: Tracker, misbehaviour: Path) -> None:
     tracker.stop()
     server = serve(*at(tracker))
@@ -348,6 +350,7 @@ def test_registers_again_when_the_tracker_restarts(serve: Any, tracker: Tracker,
     wait_until(lambda: tracker.free("board") == 1)
 
 
+@pytest.mark.slow
 def test_a_key_that_nobody_comes_with_is_replaced(serve: Any, tracker: Tracker) -> None:
     from tvm.rpc import base
 
@@ -440,6 +443,7 @@ def test_no_session_outlives_a_killed_server(serve: Any, tracker: Tracker, misbe
     assert tmp_path.is_dir()
 
 
+@pytest.mark.slow
 def test_no_session_lasts_for_ever(serve: Any, tracker: Tracker, misbehaviour: Path) -> None:
     server = serve(*at(tracker), "--session-seconds", "1.5")
     for seconds in (0, 600):
@@ -522,6 +526,7 @@ def answer(connection: socket.socket) -> int | None:
     return struct.unpack("<i", data)[0] if len(data) == 4 else None
 
 
+@pytest.mark.slow
 def test_a_greeting_has_one_deadline(serve: Any) -> None:
     """A byte every now and then does not hold the door."""
     server = serve()
@@ -675,6 +680,7 @@ def framed(text: bytes) -> bytes:
 NONSENSE = [b"7", b"null", b"-1", b"[" * 100_000, b"", b"0 0", b'"0"', b"{}", b"\xff", b"NaN", b'{"a": 1, "a": 2}', b"false"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [b"", b"pending"], ids=["registering", "pending"])
 @pytest.mark.parametrize(
     "reply",

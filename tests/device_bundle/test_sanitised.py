@@ -60,6 +60,7 @@ def corpus(tiny_artifact: Any, tmp_path_factory: pytest.TempPathFactory) -> dict
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["manifest", "npy", "ppm", "greeting", "address", "name", "answer", "json"])
 def test_readers_survive_everything(
     sanitised_readers: Any, corpus: dict[str, list[Path]], spoilt_artifact: Path, kind: str
@@ -86,6 +87,7 @@ def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, timeout=60, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [[17592186044416, 3, 1048576, 16], [1048576] * 4, [1, 3, 1048577, 1], [2**63, 3, 1, 1]])
 def test_shapes_that_no_integer_holds(sanitised_programs: Build, spoilt_artifact: Path, shape: list[int]) -> None:
     path = spoilt_artifact / "manifest.json"
@@ -135,6 +137,7 @@ def damaged(random: random.Random) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_server_goes_on_after_anything_a_client_says(sanitised_programs: Build, tmp_path: Path) -> None:
     command = [str(sanitised_programs("enet-rpcd")), "--key", "board", "--port", "0"]

@@ -115,6 +115,7 @@ def test_names_are_no_formulas(tmp_path):
     assert (tmp_path / "confusion.png").exists()
 
 
+@pytest.mark.slow
 def test_a_report_of_weights_and_one_of_what_was_compiled_from_them(compiled_enet, tmp_path):
     samples = LabelledStreet(Size(64, 48), 5, 0)
     told = {}

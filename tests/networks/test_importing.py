@@ -143,6 +143,7 @@ def test_numbers_of_numpy_1(state, tmp_path):
     assert find_network(tmp_path / "x.pt").outputs == 5
 
 
+@pytest.mark.slow
 def test_the_average_is_taken_first(network, state, randomised, tmp_path):
     other = randomised(ENet(5), 1)
     for content in (
@@ -253,6 +254,7 @@ def refused(path: pathlib.Path, content: Any, sentence: str, classes: ClassSet |
         import_weights(path, classes)
 
 
+@pytest.mark.slow
 def test_bad_content(state, tmp_path):
     path = tmp_path / "x.pt"
     lost = {key: value for key, value in state.items() if not key.startswith("bottleneck3_8.expand")}

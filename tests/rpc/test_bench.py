@@ -48,6 +48,7 @@ def test_what_is_reported(board: Any, compiled_enet: Any, tmp_path: Path) -> Non
     assert entry.device.system.startswith("Linux")
 
 
+@pytest.mark.slow
 def test_threads_are_those_of_the_device(board: Any, compiled_enet: Any, tmp_path: Path) -> None:
     # A target of four cores, say, on a device of two.
     there, wanted = len(usable_cpus()), len(usable_cpus()) + 3
@@ -69,6 +70,7 @@ def changed(compiled_enet: Any, folder: Path, **changes: Any) -> Any:
     return SimpleNamespace(weights=compiled_enet.weights, directory=folder)
 
 
+@pytest.mark.slow
 def test_an_artifact_is_judged_by_what_it_computes_in(board: Any, compiled_enet: Any, tmp_path: Path) -> None:
     artifact = changed(compiled_enet, tmp_path / "artifact", dtype="int8")
     result = compare(["tvm-rpc", "tvm"], case(artifact, board[0], tmp_path), seconds=0.1)
@@ -84,6 +86,7 @@ def test_an_artifact_that_returns_labels_is_refused(board: Any, compiled_enet: A
             compare([runner], case(artifact, board[0], tmp_path), seconds=0.1)
 
 
+@pytest.mark.slow
 def test_device_that_dies(farm: Any, compiled_enet: Any, tmp_path: Path, later: Callable[[float, int, int], None]) -> None:
     _, tracker = farm.start_tracker()
     server = farm.start_server(tracker)

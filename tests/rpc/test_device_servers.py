@@ -87,6 +87,7 @@ def test_an_artifact_is_loaded_run_and_timed_there(device_server: Any, tiny_arti
 MOST = len(usable_cpus())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("wanted", "made"), [(1, 1), (MOST, MOST), (MOST + 5, MOST), (0, 1), (-3, 1)])
 def test_threads_are_as_many_as_asked_for(session: DeviceSession, device_server: Any, wanted: int, made: int) -> None:
     """At most one for each processor, and each may run on any; a pool that is there never grows, so a session says it first."""
@@ -128,6 +129,7 @@ def test_a_gpu_that_is_not_there(session: DeviceSession) -> None:
         call(session, session_process.OPEN_GPU)
 
 
+@pytest.mark.slow
 def test_a_kernel_that_was_not_run(session: DeviceSession, tiny_artifact: Any) -> None:
     library = load(session, tiny_artifact.directory / "enet.so")
     with session.within(20, "setting up"):
@@ -185,6 +187,7 @@ def test_a_name_out_of_the_folder(session: DeviceSession, name: str) -> None:
         session.upload(Path(__file__), name)
 
 
+@pytest.mark.slow
 def test_a_full_disk(device_server: Any, farm: Any, misbehaving_library: Path, tmp_path: Path) -> None:
     _, tracker = farm.start_tracker()
     device_server.start(farm, tracker, largest_file=1 << 20)
@@ -199,6 +202,7 @@ def test_a_full_disk(device_server: Any, farm: Any, misbehaving_library: Path, t
 # What dies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "word"), [("illegal", "SIGILL"), ("memory", "SIGSEGV")])
 def test_a_crash(device_server: Any, misbehaving_library: Path, function: str, word: str) -> None:
     with open_session(device_server.tracker, "board", wait=20) as session:
@@ -208,6 +212,7 @@ def test_a_crash(device_server: Any, misbehaving_library: Path, function: str, w
     works(device_server, misbehaving_library)
 
 
+@pytest.mark.slow
 def test_a_session_that_is_killed(device_server: Any, misbehaving_library: Path, later: Callable[..., None]) -> None:
     with open_session(device_server.tracker, "board", wait=20) as session:
         module = load(session, misbehaving_library)
@@ -217,6 +222,7 @@ def test_a_session_that_is_killed(device_server: Any, misbehaving_library: Path,
     works(device_server, misbehaving_library)
 
 
+@pytest.mark.slow
 def test_a_session_that_is_over(device_server: Any, misbehaving_library: Path) -> None:
     with open_session(device_server.tracker, "board", wait=20, session_seconds=2) as session:
         process = device_server.server.session()
@@ -227,6 +233,7 @@ def test_a_session_that_is_over(device_server: Any, misbehaving_library: Path) -
     assert not psutil.pid_exists(process.pid)
 
 
+@pytest.mark.slow
 def test_a_client_that_gives_up(device_server: Any, misbehaving_library: Path) -> None:
     with open_session(device_server.tracker, "board", wait=20) as session:
         process = device_server.server.session()
@@ -240,6 +247,7 @@ def test_a_client_that_gives_up(device_server: Any, misbehaving_library: Path) -
 # At the tracker
 
 
+@pytest.mark.slow
 def test_registered_and_in_use(device_server: Any, wait_until: Callable[..., Any]) -> None:
     (device,) = list_devices(device_server.tracker).of("board")
     assert device.address.host == "127.0.0.1"
@@ -250,6 +258,7 @@ def test_registered_and_in_use(device_server: Any, wait_until: Callable[..., Any
     wait_until(lambda: list_devices(device_server.tracker).free["board"] == 1)
 
 
+@pytest.mark.slow
 def test_a_tracker_that_is_started_again(
     device_server: Any, farm: Any, misbehaving_library: Path, wait_until: Callable[..., Any]
 ) -> None:

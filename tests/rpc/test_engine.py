@@ -144,6 +144,7 @@ def test_a_device_uses_no_more_threads_than_it_has_processors(device_server: Any
         assert segmenter.threads == segmenter.threads_now == most
 
 
+@pytest.mark.slow
 def test_verify_names_the_first_wrong_layer_of_a_device(
     device_server: Any,
     compiled_enet: Any,
@@ -162,6 +163,7 @@ def test_verify_names_the_first_wrong_layer_of_a_device(
     assert "the first layer to part is bottleneck4_0.conv" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_tuning_measures_every_launch_on_a_device(device_server: Any, tiny_artifact: Any) -> None:
     place = There(1, Fleet(device_server.tracker, "board"))
     launches, whole = place.launch_seconds(tiny_artifact.directory)

@@ -108,6 +108,7 @@ def test_two_users_on_one_board(board: Any, misbehaving_library: Path) -> None:
     works(tracker, misbehaving_library)
 
 
+@pytest.mark.slow
 def test_the_second_user_gets_the_board_from_the_first(board: Any) -> None:
     tracker, _ = board
     got: list[Any] = []
@@ -125,6 +126,7 @@ def test_the_second_user_gets_the_board_from_the_first(board: Any) -> None:
     got[0].close()
 
 
+@pytest.mark.slow
 def test_a_client_that_never_comes_back(board: Any, misbehaving_library: Path) -> None:
     tracker, server = board
     with TrackerConnection(tracker) as client:
@@ -168,6 +170,7 @@ def test_two_libraries_of_one_name(board: Any, tiny_artifact: Any, tiny_artifact
             engine.close()
 
 
+@pytest.mark.slow
 def test_call_that_does_not_return(board: Any, misbehaving_library: Path, relays: Callable[[], list[Any]]) -> None:
     tracker, server = board
     with fails("not done with running the network after 1 s", within=5), open_session(tracker, "board") as session:
@@ -179,6 +182,7 @@ def test_call_that_does_not_return(board: Any, misbehaving_library: Path, relays
     assert not psutil.pid_exists(process.pid)
 
 
+@pytest.mark.slow
 def test_client_that_is_killed(board: Any, misbehaving_library: Path, wait_until: Callable[..., Any]) -> None:
     tracker, server = board
     code = f"""
@@ -199,6 +203,7 @@ input()
     works(tracker, misbehaving_library)
 
 
+@pytest.mark.slow
 def test_device_that_hangs(board: Any, misbehaving_library: Path) -> None:
     tracker, server = board
     with fails("not done with counting", within=5), open_session(tracker, "board") as session:
@@ -222,6 +227,7 @@ def test_damaged_upload(board: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             session.upload(file)
 
 
+@pytest.mark.slow
 def test_upload_without_a_name(board: Any) -> None:
     with open_session(board[0], "board") as session, fails("is no file's name", within=5), session.within(5, "receiving it"):
         session.remote.get_function("tvm.rpc.server.upload")("", bytearray(b"content"))
@@ -250,6 +256,7 @@ for function, arguments in (("workpath", ()), ("upload", (b"x",)), ("load_module
 # The device dies
 
 
+@pytest.mark.slow
 def test_death_in_an_upload(farm: Any, misbehaving_library: Path, tmp_path: Path, later: Any, relays: Any) -> None:
     _, tracker = farm.start_tracker()
     server = farm.start_server(tracker)
@@ -266,6 +273,7 @@ def test_death_in_an_upload(farm: Any, misbehaving_library: Path, tmp_path: Path
     works(tracker, misbehaving_library)
 
 
+@pytest.mark.slow
 def test_death_in_the_run(farm: Any, misbehaving_library: Path, later: Any, wait_until: Callable[..., Any]) -> None:
     _, tracker = farm.start_tracker()
     server = farm.start_server(tracker)
@@ -295,6 +303,7 @@ def test_death_between_runs(farm: Any, misbehaving_library: Path) -> None:
     works(tracker, misbehaving_library)
 
 
+@pytest.mark.slow
 def test_session_process_that_is_killed(board: Any, misbehaving_library: Path) -> None:
     tracker, server = board
     # Told by the server, or noticed here, whichever comes first.
@@ -305,6 +314,7 @@ def test_session_process_that_is_killed(board: Any, misbehaving_library: Path) -
     works(tracker, misbehaving_library)
 
 
+@pytest.mark.slow
 def test_a_server_in_another_container_leaves_a_live_session_alone(farm: Any, misbehaving_library: Path) -> None:
     """It sees the folder of uploads, but not the process that they belong to."""
     container = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -327,6 +337,7 @@ def _is_gone(process: psutil.Process) -> None:
 # The tracker dies
 
 
+@pytest.mark.slow
 def test_tracker_restarted_in_a_session(farm: Any, misbehaving_library: Path, wait_until: Callable[..., Any]) -> None:
     program, tracker = farm.start_tracker()
     farm.start_server(tracker)
@@ -342,6 +353,7 @@ def test_tracker_restarted_in_a_session(farm: Any, misbehaving_library: Path, wa
     works(tracker, misbehaving_library)
 
 
+@pytest.mark.slow
 def test_tracker_restarted_while_a_client_waits(farm: Any, misbehaving_library: Path) -> None:
     program, tracker = farm.start_tracker()
     farm.start_server(tracker)
@@ -362,6 +374,7 @@ def test_tracker_restarted_while_a_client_waits(farm: Any, misbehaving_library: 
 # The end of a server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_server_ends_cleanly(
     farm: Any, misbehaving_library: Path, number: signal.Signals, wait_until: Callable[..., Any]
@@ -390,6 +403,7 @@ def test_server_without_its_runtime(tmp_path: Path) -> None:
 # Processes of the client
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)  # the first to need it compiles a network
 def test_a_forked_client_leaves_the_device_to_its_parent(board: Any, compiled_enet: Any, misbehaving_library: Path) -> None:
     """A child is refused at once, whatever it calls, and its end says nothing to the device, even if a call was going on."""

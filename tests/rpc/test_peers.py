@@ -147,6 +147,7 @@ def test_twenty_silent_connections(alone: Any) -> None:
         is_served(address)
 
 
+@pytest.mark.slow
 def test_a_greeting_that_drips(alone: Any) -> None:
     address, _ = alone
     greeting = pack_int(RPC_MAGIC) + pack_text("client:alone " + "x" * 200)
@@ -264,6 +265,7 @@ ANSWERS = {
 }
 
 
+@pytest.mark.slow
 def test_whatever_a_tracker_answers_the_server_goes_on(farm: Any, misbehaving_library: Path) -> None:
     import sys
 
@@ -340,6 +342,7 @@ def serves(tracker: Address, within: float = 4.0) -> None:
     assert took < within, f"it took {took:.1f} s"
 
 
+@pytest.mark.slow
 def test_a_message_that_drips(tracker: Address) -> None:
     with say(tracker, pack_int(TRACKER_MAGIC)) as connection:
         assert drip(connection, pack_text("[" + " " * 300)) < 9

@@ -97,6 +97,7 @@ print("in order")
     assert "in order" in done.stdout
 
 
+@pytest.mark.slow
 def test_tvms_server(stock: Address, tiny_artifact: Any) -> None:
     from enet_tvm.rpc.engine import DeviceSegmenter
 
@@ -116,6 +117,7 @@ def test_tvms_server(stock: Address, tiny_artifact: Any) -> None:
             segmenter.run_instrumented(x)
 
 
+@pytest.mark.slow
 def test_tvms_tracker(farm: Any, misbehaving_library: Path) -> None:
     pytest.importorskip("tornado", reason="TVM's tracker needs tornado")
     from tests.rpc.conftest import Program
@@ -145,6 +147,7 @@ def test_network_on_our_server(board: Any, tiny_artifact: Any) -> None:
         np.testing.assert_allclose(segmenter.forward(x), tiny_artifact.reference(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gpu_that_is_not_there(board: Any, tiny_artifact: Any, tmp_path: Path) -> None:
     from enet_tvm.rpc.engine import DeviceSegmenter
     from enet_tvm.runtime.gpu import missing_driver
@@ -160,6 +163,7 @@ def test_gpu_that_is_not_there(board: Any, tiny_artifact: Any, tmp_path: Path) -
         DeviceSegmenter.open(artifact, board[0], "board")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "sentence"), [("mine", "no device 'mine'"), (None, "no device 'rpi5'")])
 def test_bench_looks_for_the_device_before_it_compiles(board: Any, tmp_path: Path, key: str | None, sentence: str) -> None:
     from enet_tvm.bench.runners import Case, open_runner
@@ -216,6 +220,7 @@ def _request(priority: int) -> bytes:
     return pack_text(json.dumps([TrackerCode.REQUEST, "k", "", priority]))
 
 
+@pytest.mark.slow
 def test_who_leaves_waits_no_more(farm: Any, wait_until: Callable[..., Any]) -> None:
     _, tracker = farm.start_tracker()
     farm.start_server(tracker)

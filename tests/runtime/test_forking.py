@@ -211,6 +211,7 @@ good(fork(lambda: right(segmenter.forward(x))))
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_pools_of_processes(tiny_artifact: Any, tmp_path: Path, method: str) -> None:
     """With the segmenter as a global that a fork inherits, and as an argument, which a spawned process loads again."""
@@ -241,6 +242,7 @@ if __name__ == "__main__":
     subprocess.run([sys.executable, str(script)], check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_in_workers_of_a_data_loader(tiny_artifact: Any) -> None:
     run(
         """
@@ -364,6 +366,7 @@ def test_calls_after_close_are_refused(tiny_artifact: Any) -> None:
             call(x)
 
 
+@pytest.mark.slow
 def test_a_signal_that_closes(tiny_artifact: Any) -> None:
     """As a service does on SIGTERM, in the middle of a call of the same thread: wherever it is just then."""
     run(

@@ -342,6 +342,7 @@ assert "libtvm_runtime.so" in open("/proc/self/maps").read()
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_torch_and_tvm_can_be_used_afterwards(tiny_artifact):
     program = f"""
 import numpy as np

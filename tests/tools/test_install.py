@@ -91,6 +91,7 @@ def install(project: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(project), cwd=project, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_one_line_a_step_and_no_conflict(project: Path):
     result = install(project)
     assert (result.returncode, result.stderr) == (0, "")
@@ -105,6 +106,7 @@ def test_one_line_a_step_and_no_conflict(project: Path):
     assert "ERROR" not in log
 
 
+@pytest.mark.slow
 def test_falls_back_where_the_index_of_pytorch_cannot_be_reached(project: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TORCH_INDEX", NOWHERE)
     result = install(project)
@@ -113,6 +115,7 @@ def test_falls_back_where_the_index_of_pytorch_cannot_be_reached(project: Path, 
     assert "leaf-1 small-1 torch-1" in (project / "venv/install.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_failure_shows_the_end_of_the_log_and_says_where_it_is(project: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TORCH_INDEX", "")
     shutil.rmtree(project.parent / "all/leaf")
@@ -125,6 +128,7 @@ def test_a_failure_shows_the_end_of_the_log_and_says_where_it_is(project: Path, 
     assert "installed in" not in result.stdout
 
 
+@pytest.mark.slow
 def test_one_line_in_all_in_a_terminal(project: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TORCH_INDEX", "")
     monkeypatch.setenv("TERM", "xterm")

@@ -103,6 +103,7 @@ def test_the_weights_measure_what_their_notes_say(uninterrupted):
     assert metrics.miou == pytest.approx(info.notes["val"]["miou"], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_step", [1, 3, 4])
 def test_an_interrupted_training_ends_with_the_same_weights(uninterrupted, tmp_path, at_step):
     first = trainer(tmp_path)
@@ -152,6 +153,7 @@ def uninterrupted_stages(tmp_path_factory):
     return directory, run
 
 
+@pytest.mark.slow
 def test_stages_follow_each_other(uninterrupted_stages):
     directory, run = uninterrupted_stages
     assert [(row["epoch"], row["stage"]) for row in run.history] == [(1, "first"), (2, "first"), (3, "second"), (4, "second")]
@@ -207,6 +209,7 @@ def test_segnet_is_not_trained_encoder_first(tmp_path):
         trainer(tmp_path, STAGED, network="segnet")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_before_there_were_stages_goes_on(uninterrupted, tmp_path):
     first = trainer(tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -226,6 +229,7 @@ def test_a_checkpoint_of_before_there_were_stages_goes_on(uninterrupted, tmp_pat
     assert same_weights(tmp_path / "last.safetensors", uninterrupted / "last.safetensors")
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_a_sentence_and_keeps_the_checkpoint(uninterrupted, tmp_path):
     class Filler(Interrupter):
         def epoch_done(self, row):
@@ -265,6 +269,7 @@ def test_a_data_set_that_vanishes_while_it_is_read_ends_with_a_sentence(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_data_set_that_vanishes_later_is_not_missed(uninterrupted, tmp_path):
     camvid_tree(tmp_path / "data")
 
@@ -278,6 +283,7 @@ def test_a_data_set_that_vanishes_later_is_not_missed(uninterrupted, tmp_path):
     assert same_weights(tmp_path / "run" / "last.safetensors", uninterrupted / "last.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper", "long", "default", "streets"])
 def test_every_stage_of_a_built_in_recipe_takes_a_step(tmp_path, name):
     recipe = load_recipe(name, epochs=1, crop="64x48", batch_size=4)
@@ -371,6 +377,7 @@ def test_bfloat16_is_computed_where_the_processor_has_it(tmp_path, monkeypatch, 
     assert seen == [torch.bfloat16 if native else torch.float32]
 
 
+@pytest.mark.slow
 def test_the_encoders_classifier_is_trained_and_left_out_of_the_weights(uninterrupted, tmp_path):
     recipe = TINY | {"loss": {"encoder": 0.4, "lovasz": 1.0}}
     run = trainer(tmp_path, recipe)
@@ -415,6 +422,7 @@ def test_an_interrupted_training_with_everything_ends_with_the_same_weights(tmp_
     assert same_weights(tmp_path / "parts" / "last.safetensors", tmp_path / "whole" / "last.safetensors")
 
 
+@pytest.mark.slow
 def test_batch_norm_statistics_are_taken_anew_for_what_is_kept_only(uninterrupted, tmp_path):
     run = trainer(tmp_path, TINY | {"batch_norm_batches": 2})
     run.run()
@@ -467,6 +475,7 @@ def test_weights_of_another_network_are_no_start(uninterrupted, tmp_path):
         trainer(tmp_path, network="segnet", start=uninterrupted / "best.safetensors")
 
 
+@pytest.mark.slow
 def test_a_training_from_a_variant_is_of_that_variant(randomised, tmp_path):
     """In its weights, and when it goes on without the weights that it started from."""
     variant = ENetVariant(biases=False, initial_pool=3, upsampling_kernel=2)

@@ -69,6 +69,7 @@ def test_search(tmp_path: Path):
     np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.slow
 def test_what_says_nothing_of_a_candidate_is_not_written_down(tmp_path: Path):
     target = load_target("native").to_tvm()
     task = GenericTask.of("pool", (0,), pooling(), 8)

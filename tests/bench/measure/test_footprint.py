@@ -29,6 +29,7 @@ def worker(case):
     assert worker.process.poll() is not None
 
 
+@pytest.mark.slow
 def test_alone_and_in_streams(case):
     meter = PowerMeter("VDD_IN", lambda: 4.0)
     footprint = measure_footprint("tvm", case, [2], seconds=0.2, meters=[meter])

@@ -16,6 +16,7 @@ def test_kernels_are_those_of_the_manifest(compiled_enet):
     assert result.threads == 1
 
 
+@pytest.mark.slow
 def test_operations_are_those_of_the_network(compiled_enet):
     from enet_tvm.networks import load_network
     from enet_tvm.networks.summary import summarise

@@ -32,6 +32,7 @@ def without_a_driver() -> None:
         pytest.skip("this machine has a CUDA driver and runtime: TVM's backend loads by itself")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_a_driver")
 def test_stand_ins_make_it_load():
     """Both of them, also where the machine has one of the two, and after `import tvm`."""
@@ -46,6 +47,7 @@ def test_stand_ins_make_it_load():
     assert out.split("\n")[:2] == ["('libcuda.so.1', 'libcudart.so.13')", "False"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_a_driver")
 def test_a_library_that_the_machine_has_is_not_replaced():
     """Here the machine's own is made up from a stand-in: what counts is that it is asked for first, by its name."""
@@ -59,6 +61,7 @@ def test_a_library_that_the_machine_has_is_not_replaced():
     assert out.strip() == "('libcuda.so.1',)"
 
 
+@pytest.mark.slow
 def test_compiling_for_a_processor_loads_nothing():
     out = run(
         "import enet_tvm.compiler.pipeline\n"

@@ -52,6 +52,7 @@ def write(path, nodes, outputs, shape=(1, 2, 4, 4), kind=FLOAT, inputs=("x",), d
     return path
 
 
+@pytest.mark.slow
 def test_result_is_pytorchs(enet, onnx_file):
     x = torch.randn(1, 3, 32, 64, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
@@ -59,6 +60,7 @@ def test_result_is_pytorchs(enet, onnx_file):
     np.testing.assert_allclose(run(from_onnx(onnx_file), x.numpy()), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_fusion_makes_the_same_of_it_as_of_pytorch(enet, onnx_file):
     from_file, from_network = fused(from_onnx(onnx_file)), fused(from_torch(enet, (1, 3, 32, 64)))
     assert {name for name, _ in from_file.values()} == {

@@ -188,6 +188,7 @@ def test_the_first_of_equal_maxima_is_found(relax_main, run_relax, shape: tuple[
     assert np.array_equal(run_relax(mod, x), x.argmax(axis=axis))
 
 
+@pytest.mark.slow
 @FEW
 @given(shape=SHAPES, seed=st.integers(0, 2**32 - 1))
 def test_several_blocks_in_one_function(relax_main, run_relax, shape: tuple[int, ...], seed: int):

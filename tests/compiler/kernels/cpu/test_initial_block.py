@@ -47,6 +47,7 @@ def agrees(run_kernel, stored, loaded):
     return check
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     lanes=st.sampled_from([4, 8, 16]),

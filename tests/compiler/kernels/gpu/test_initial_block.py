@@ -9,6 +9,7 @@ from enet_tvm.compiler.kernels.gpu.emulation import serial_threads
 from enet_tvm.compiler.kernels.gpu.initial_block import gpu_initial_block, initial_tiles, pack_gpu_initial_weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "filters", "pool"),
     [
