@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from enet_tvm.compatibility import Machine, Mismatch, Requirements, find_mismatch
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_directory, check_place, read_json, sha256
+from enet_tvm.files import atomic_directory, check_directory_place, read_json, sha256
 from enet_tvm.normalisation import Channel, Mean, Std
 
 SCHEMA_VERSION: Final = 1
@@ -360,10 +360,10 @@ def check_destination(directory: str | Path) -> None:
     Raises
     ------
     UserError
-        When `directory` is a file or below one, or a directory that holds something else.
+        When `directory` is a file or below one, a directory that holds something else, or nothing can be written there.
     """
     directory = Path(directory)
-    check_place(directory)
+    check_directory_place(directory)
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file; choose another directory for the artifact")
     try:

@@ -49,6 +49,25 @@ def check_place(path: str | Path) -> None:
         raise _explain(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
 
 
+def check_directory_place(path: str | Path) -> None:
+    """Refuse a path that `atomic_directory` could not write to; call it before long work, whose result would have no place.
+
+    Raises
+    ------
+    UserError
+        When nothing can be made in the nearest existing parent of `path`.
+    """
+    check_place(path)
+    try:
+        place = _destination(Path(path))
+        if isinstance(place, Path):
+            # Permissions do not tell: whoever may do everything cannot write to /proc, or to a medium that is read-only.
+            parent = next(parent for parent in place.absolute().parents if parent.exists())
+            Path(tempfile.mkdtemp(prefix=".", dir=parent)).rmdir()
+    except OSError as error:
+        raise _explain(Path(path), error) from error
+
+
 def umask() -> int:
     """Return the process's umask, which tempfile ignores."""
     mask = os.umask(0)

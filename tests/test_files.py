@@ -19,6 +19,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.files import (
     atomic_directory,
     atomic_file,
+    check_directory_place,
     check_place,
     parse_json,
     parse_toml,
@@ -48,6 +49,18 @@ def test_file_appears_with_its_content(tmp_path):
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert [entry.name for entry in path.parent.iterdir()] == ["c.txt"]
+
+
+def test_a_directory_that_cannot_be_made_is_refused_before_the_work(tmp_path: Path):
+    check_directory_place(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == []
+    for name in ("/proc/new", "/proc/new/folder"):
+        with pytest.raises(UserError, match=f"cannot write {name}"):
+            check_directory_place(name)
+    link = tmp_path / "link"
+    link.symlink_to("/proc/new")
+    with pytest.raises(UserError, match=r"cannot write .*link"):
+        check_directory_place(link)
 
 
 def test_a_place_below_a_file_is_refused_before_the_work(tmp_path):
