@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from compiled import artifact_of, random_enet
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from suite import Suite
 
 from enet_tvm import __version__
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 TINY_HEIGHT, TINY_WIDTH = 16, 24
 
-settings.register_profile("quick", max_examples=20)  # of `make test`; a hundred are the default
+# How long examples take to draw is the machine's affair: others run tests on it too.
+settings.register_profile("whole", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("whole"), max_examples=20)  # of `make test`; a hundred are the default
+settings.load_profile("whole")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # What a shell starts in the background ignores Ctrl-C, and so would the programs that tests start and interrupt.
