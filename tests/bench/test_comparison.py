@@ -15,6 +15,7 @@ from enet_tvm.bench.report.tables import tables
 from enet_tvm.bench.runners import RUNNERS, Runner, RunnerMissingError, open_runner
 from enet_tvm.bench.runners.base import PassTimes
 from enet_tvm.files import sha256
+from enet_tvm.targets import load_target
 
 
 class Wrong(Runner):
@@ -155,7 +156,7 @@ FAKE = {"CORES": 1000, "MAX_SM_MHZ": 1000, "MAX_MEMORY_MHZ": 1000, "BUS": 128, "
 
 @pytest.mark.slow
 def test_a_gpu_here_is_asked_for_energy_clocks_throttling_and_its_limit(fake_gpu, case):
-    job = json.dumps(replace(case, target="h100").to_dict())
+    job = json.dumps(replace(case, workload=replace(case.workload, target=load_target("h100"))).to_dict())
     figures = fake_gpu(ON_GPU, job, **FAKE, COUNTED_WATTS=300)
     (entry,) = figures["entries"]
     (energy, *_) = entry["footprint"]["energy"]
@@ -178,7 +179,7 @@ def test_a_gpu_here_is_asked_for_energy_clocks_throttling_and_its_limit(fake_gpu
 
 @pytest.mark.slow
 def test_a_gpu_that_is_silent_is_said_and_the_target_promises(fake_gpu, case):
-    job = json.dumps(replace(case, target="h100").to_dict())
+    job = json.dumps(replace(case, workload=replace(case.workload, target=load_target("h100"))).to_dict())
     figures = fake_gpu(ON_GPU, job)
     assert figures["not_measured"] == [
         "energy of the GPU is not measured, because driver 580.65.06 does not tell it of NVIDIA Fake"

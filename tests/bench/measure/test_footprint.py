@@ -46,7 +46,7 @@ def test_alone_and_in_streams(case):
 
 
 def test_a_runner_that_does_not_start_is_a_problem_said(case, compiled_enet):
-    footprint = measure_footprint("tvm", replace(case, size=Size(96, 64)), [1], seconds=0)
+    footprint = measure_footprint("tvm", replace(case, workload=replace(case.workload, size=Size(96, 64))), [1], seconds=0)
     assert footprint.problem.startswith(f"tvm did not start: {compiled_enet.directory} takes 1 pictures of 64x48")
     assert footprint.rates == ()
 

@@ -30,8 +30,8 @@ def test_transfer_of_ours_on_a_gpu_is_told_apart(compiled_enet, case, tmp_path):
 
 def test_an_artifact_of_other_weights_or_size_is_refused(case, compiled_enet, tmp_path):
     with pytest.raises(UserError, match=r"takes 1 pictures of 64x48 at once, and 1 of 96x64 is to be timed"):
-        open_runner("tvm", replace(case, artifact=compiled_enet.directory, size=Size(96, 64)))
+        open_runner("tvm", replace(case, artifact=compiled_enet.directory, workload=replace(case.workload, size=Size(96, 64))))
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"other")
     with pytest.raises(UserError, match="was not compiled from"):
-        open_runner("tvm", replace(case, artifact=compiled_enet.directory, weights=other))
+        open_runner("tvm", replace(case, artifact=compiled_enet.directory, workload=replace(case.workload, weights=other)))
