@@ -25,6 +25,10 @@ from enet_tvm.normalisation import Channel, Mean, Std
 SCHEMA_VERSION: Final = 1
 """Version of the manifest's format, raised whenever a manifest of the release before can no longer be read."""
 
+FRAME_FUNCTION = "frame"
+"""Name of the function of a library for a GPU that takes input and output, the same memory in every call, and is one graph
+(`enet_tvm.compiler.passes.add_frame`). Libraries of releases before it have ``main`` alone, which returns its output."""
+
 MANIFEST_NAME = "manifest.json"
 LIBRARY_NAME = "enet.so"
 
@@ -341,8 +345,9 @@ class Manifest(_Part):
     @property
     def requirements(self) -> Requirements:
         """What the library needs of a machine."""
-        target = self.target
-        return Requirements(target.architecture, target.cpu_features, target.device, self.versions.stack)
+        target, report = self.target, self.library_report
+        arch = report.device.arch if report is not None and report.device is not None else None
+        return Requirements(target.architecture, target.cpu_features, target.device, self.versions.stack, arch)
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -455,11 +460,19 @@ def read_manifest(directory: str | Path) -> Manifest:
         raise UserError(f"{path} is not a complete manifest ({where}: {first['msg']}); {_AGAIN}") from error
 
 
-def check_artifact(directory: str | Path) -> Manifest:
+def check_artifact(directory: str | Path, gpu_arch: Callable[[], str | None] = lambda: None) -> Manifest:
     """Check that this machine can load an artifact, before anything of it is loaded.
 
     In this order: the manifest, the library's hash, the versions of the TVM stack, the library's architecture,
-    the processor's features.
+    the processor's features, the GPU's architecture.
+
+    Parameters
+    ----------
+    directory : str or Path
+        Directory of the artifact.
+    gpu_arch : callable
+        Returns the architecture of this machine's GPU, such as ``sm_53``, or None where it is not known; called for a library
+        with device code alone. Whether there is a GPU is found out by opening it.
 
     Returns
     -------
@@ -479,7 +492,7 @@ def check_artifact(directory: str | Path) -> Manifest:
         made = elf_architecture(library)
     except ValueError as error:
         raise UserError(f"{library} is not a shared library ({error}); {_AGAIN}") from error
-    machine = Machine.here()  # whose GPU is opened when the library is loaded
+    machine = Machine.here(gpu_arch=gpu_arch)  # whose GPU is opened when the library is loaded
     needs = manifest.requirements
     if made != machine.architecture:
         needs = dataclasses.replace(needs, architecture=made)
@@ -507,6 +520,11 @@ def _explain(mismatch: Mismatch, directory: Path, manifest: Manifest) -> str:
         return (
             f"{directory} was compiled with {mismatch.needed}, and {mismatch.found} is installed here; {_AGAIN}, "
             f"or run: pip install {' '.join(f'{key}=={value}' for key, value in manifest.versions.stack.items())}"
+        )
+    if mismatch.kind == "gpu_arch":
+        return (
+            f"{library} was compiled for {manifest.target.name} ({mismatch.needed}), and this machine's GPU is "
+            f"{mismatch.found}, which is older; {_AGAIN} and a --target whose gpu.arch is {mismatch.found} or less"
         )
     if mismatch.kind == "architecture":
         why = f"was compiled for {mismatch.needed}, and this machine is {mismatch.found}"

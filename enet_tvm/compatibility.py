@@ -6,6 +6,7 @@ and listing targets. The programs in C decide for themselves (``csrc/manifest.c`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -30,12 +31,16 @@ class Requirements:
         Kind of processor that its kernels run on.
     versions : mapping of str to str
         Exact versions that it needs of TVM's stack, by name of the distribution.
+    gpu_arch : str or None
+        Architecture that its device code is for, such as ``sm_53``, which later GPUs translate and earlier ones refuse; None
+        where it has none, or does not say.
     """
 
     architecture: str
     cpu_features: Collection[str] = ()
     device: Literal["cpu", "cuda"] = "cpu"
     versions: Mapping[str, str] = field(default_factory=dict)
+    gpu_arch: str | None = None
 
 
 def _nothing() -> str | None:
@@ -56,25 +61,28 @@ class Machine:
         Installed versions of TVM's stack, by name of the distribution.
     missing_gpu : callable
         Returns why a GPU cannot be used, in a clause; None if one can. Called for a library that needs one alone.
+    gpu_arch : callable
+        Returns the architecture of its GPU, such as ``sm_53``; None where it is not known. Called as `missing_gpu` is.
     """
 
     architecture: str | None = None
     cpu_features: frozenset[str] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     missing_gpu: Callable[[], str | None] = _nothing
+    gpu_arch: Callable[[], str | None] = _nothing
 
     @classmethod
-    def here(cls, missing_gpu: Callable[[], str | None] = _nothing) -> Self:
-        """Return the machine that this process runs on; the driver of its GPU is not looked at unless a function is given."""
-        return cls(architecture(), cpu_features(), stack_versions(), missing_gpu)
+    def here(cls, missing_gpu: Callable[[], str | None] = _nothing, gpu_arch: Callable[[], str | None] = _nothing) -> Self:
+        """Return the machine that this process runs on; the driver of its GPU is not looked at unless functions are given."""
+        return cls(architecture(), cpu_features(), stack_versions(), missing_gpu, gpu_arch)
 
     @classmethod
-    def of_facts(cls, facts: Mapping[str, Any]) -> Self:
-        """Return a device by what it says of itself (see `enet_tvm.rpc.session_process.device_facts`)."""
+    def of_facts(cls, facts: Mapping[str, Any], gpu_arch: Callable[[], str | None] = _nothing) -> Self:
+        """Return a device by what it says of itself (see `enet_tvm.rpc.session_process.device_facts`), and of its GPU."""
         kind, features = facts.get("architecture"), frozenset(facts.get("cpu_features", ()))
         # An emulator shows the features of the machine that it runs on, which says nothing of the processor it emulates.
         known = _EVERY_PROCESSOR_HAS.get(kind or "") in features
-        return cls(kind, features if known else None, facts.get("versions", {}))
+        return cls(kind, features if known else None, facts.get("versions", {}), gpu_arch=gpu_arch)
 
 
 @dataclass(frozen=True)
@@ -83,15 +91,15 @@ class Mismatch:
 
     Attributes
     ----------
-    kind : {"versions", "architecture", "cpu_features", "device"}
+    kind : {"versions", "architecture", "cpu_features", "device", "gpu_arch"}
         Kind of requirement that the machine does not meet.
     needed : str
-        What the library needs and the machine lacks: ``apache-tvm 0.27.0``, ``aarch64``, ``avx2, fma`` or ``cuda``.
+        What the library needs and the machine lacks: ``apache-tvm 0.27.0``, ``aarch64``, ``avx2, fma``, ``cuda`` or ``sm_90``.
     found : str
         What the machine has instead: a version, an architecture, or a clause on its GPU; empty for features.
     """
 
-    kind: Literal["versions", "architecture", "cpu_features", "device"]
+    kind: Literal["versions", "architecture", "cpu_features", "device", "gpu_arch"]
     needed: str
     found: str = ""
 
@@ -99,7 +107,8 @@ class Mismatch:
 def find_mismatch(requirements: Requirements, machine: Machine) -> Mismatch | None:
     """Return the first thing in which a library does not fit a machine, None if it fits.
 
-    The order is: versions of TVM's stack, architecture, the processor's features, and at last the GPU, which is looked for.
+    The order is: versions of TVM's stack, architecture, the processor's features, and at last the GPU, which is looked for, and
+    its architecture.
     """
     for name, version in requirements.versions.items():
         if machine.versions.get(name, version) != version:
@@ -110,4 +119,14 @@ def find_mismatch(requirements: Requirements, machine: Machine) -> Mismatch | No
         return Mismatch("cpu_features", ", ".join(lacking))
     if requirements.device != "cpu" and (why := machine.missing_gpu()) is not None:
         return Mismatch("device", requirements.device, why)
+    if requirements.device != "cpu" and (wanted := _capability(requirements.gpu_arch)):
+        has = machine.gpu_arch()
+        if (_capability(has) or wanted) < wanted:
+            return Mismatch("gpu_arch", str(requirements.gpu_arch), str(has))
     return None
+
+
+def _capability(arch: str | None) -> int:
+    """Return the compute capability of an architecture, ten times: 53 for ``sm_53``; 0 where it is not known."""
+    match = re.fullmatch(r"sm_(\d{2,3})[af]?", arch or "")
+    return int(match[1]) if match else 0

@@ -120,11 +120,13 @@ def tiny_artifact_of_two(tmp_path_factory: pytest.TempPathFactory) -> TinyArtifa
 @pytest.fixture
 def processor_as_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines for a GPU copy to this machine's processor, and compute there, all the same."""
-    from enet_tvm.runtime import engine, gpu
+    from enet_tvm.runtime import engine, gpu, queues
 
     monkeypatch.setattr(engine, "CUDA", 1)  # the processor's code in DLPack
     monkeypatch.setattr(engine, "load_cuda", lambda ffi: None)
     monkeypatch.setattr(engine, "DeviceMemory", lambda ffi, kind: gpu.DeviceMemory(ffi, "cpu"))
+    monkeypatch.setattr(engine, "EventClock", queues.HostClock)
+    monkeypatch.setattr(engine, "CudaQueue", queues.HostQueue)
 
 
 @pytest.fixture

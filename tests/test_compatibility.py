@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from enet_tvm.tuning.network import check_runs_here
 from enet_tvm.version import TESTED_STACK
 
 BOARD = Machine("aarch64", frozenset({"asimd", "fp"}), {"apache-tvm": "1", "apache-tvm-ffi": "2"}, lambda: "it has no GPU")
+TX1 = Machine("aarch64", gpu_arch=lambda: "sm_53")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +41,95 @@ BOARD = Machine("aarch64", frozenset({"asimd", "fp"}), {"apache-tvm": "1", "apac
 )
 def test_what_does_not_fit(requirements: Requirements, mismatch: Mismatch | None) -> None:
     assert find_mismatch(requirements, BOARD) == mismatch
+
+
+@pytest.mark.parametrize(
+    ("needed", "found", "fits"),
+    [
+        ("sm_53", "sm_53", True),
+        ("sm_53", "sm_90", True),  # whose driver translates the PTX
+        ("sm_90", "sm_53", False),
+        ("sm_86", "sm_87", True),
+        ("sm_90", "sm_100", True),
+        ("sm_120", "sm_90", False),
+        ("sm_90", None, True),  # not known
+        (None, "sm_53", True),  # an artifact that does not say
+        ("sm_x", "sm_53", True),
+    ],
+)
+def test_a_gpu_runs_the_code_of_earlier_ones(needed: str | None, found: str | None, fits: bool) -> None:
+    machine = Machine("aarch64", gpu_arch=lambda: found)
+    mismatch = find_mismatch(Requirements("aarch64", device="cuda", gpu_arch=needed), machine)
+    assert mismatch == (None if fits else Mismatch("gpu_arch", str(needed), str(found)))
+
+
+def test_code_for_a_processor_asks_no_gpu() -> None:
+    assert find_mismatch(Requirements("aarch64", gpu_arch="sm_90"), TX1) is None
+
+
+def for_a_gpu(artifact: Path, arch: str) -> None:
+    """Make an artifact one that says that it has device code of an architecture."""
+    path = artifact / "manifest.json"
+    content = json.loads(path.read_text())
+    content["target"] |= {"device": "cuda", "name": "h100"}
+    kernel = {"name": "k", "registers": 32, "spill_bytes": 0, "stack_bytes": 0, "shared_bytes": 0}
+    device = {"arch": arch, "ptx": "7.8", "kernels": [kernel]}
+    content["library_report"] = {"machine": architecture(), "size": 1, "exported_kernels": 1, "device": device}
+    path.write_text(json.dumps(content))
+
+
+def test_an_artifact_for_a_later_gpu_is_refused_before_it_is_loaded(spoilt_artifact: Path) -> None:
+    for_a_gpu(spoilt_artifact, "sm_90")
+    assert check_artifact(spoilt_artifact, lambda: "sm_90").requirements.gpu_arch == "sm_90"
+    assert check_artifact(spoilt_artifact).target.name == "h100"
+    words = r"was compiled for h100 \(sm_90\), and this machine's GPU is sm_53, which is older; .* is sm_53 or less$"
+    with pytest.raises(UserError, match=words):
+        check_artifact(spoilt_artifact, lambda: "sm_53")
+
+
+def test_a_bundle_takes_no_artifact_for_a_later_gpu(spoilt_artifact: Path, tmp_path: Path) -> None:
+    for_a_gpu(spoilt_artifact, "sm_90")
+    target = load_target("gtx-1080").model_copy(update={"triple": f"{architecture()}-linux-gnu"})
+    with pytest.raises(UserError, match=r"was compiled for sm_90, and gtx-1080's GPU is sm_61, which is older; compile it"):
+        write_bundle(BundleRequest(target, artifact=spoilt_artifact), tmp_path / "a.tgz")
+
+
+class GpuSession(contextlib.AbstractContextManager[None]):
+    """Of a device with a GPU of compute capability 5.3, and a server that opens it when it starts."""
+
+    name = "board"
+
+    def __init__(self) -> None:
+        device = SimpleNamespace(compute_version="5.3")
+        self.remote = SimpleNamespace(device=lambda kind, number: device)
+
+    def facts(self) -> dict[str, Any]:
+        return device_facts()
+
+    def find(self, name: str) -> None:
+        return None
+
+    def within(self, seconds: float, doing: str) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def upload(self, library: Path) -> str:
+        return library.name
+
+    def load_module(self, name: str) -> Any:
+        raise ReachedError
+
+
+def test_a_device_gets_no_library_for_a_later_gpu(spoilt_artifact: Path) -> None:
+    session: Any = GpuSession()
+    for_a_gpu(spoilt_artifact, "sm_53")
+    with pytest.raises(ReachedError):
+        RemoteEngine(session, spoilt_artifact, read_manifest(spoilt_artifact))
+    for_a_gpu(spoilt_artifact, "sm_90")
+    with pytest.raises(UserError, match=r"compiled for h100 \(sm_90\), and the GPU of board is sm_53; compile it for"):
+        RemoteEngine(session, spoilt_artifact, read_manifest(spoilt_artifact))
 
 
 def test_the_gpu_is_looked_for_where_one_is_needed_and_all_else_fits() -> None:

@@ -21,7 +21,15 @@ from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.kernels.gpu.emulation import serial_threads
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.passes.schedule_remaining import ScheduleRemaining
-from enet_tvm.compiler.pipeline import Compiled, compile_module, gpu_phases, launches_of, machine_phase
+from enet_tvm.compiler.pipeline import (
+    FLOAT32,
+    Compiled,
+    Numerics,
+    compile_module,
+    gpu_phases,
+    launches_of,
+    machine_phase,
+)
 from enet_tvm.errors import UserError
 from enet_tvm.networks import ENet, SegNet
 from enet_tvm.targets import load_target
@@ -41,12 +49,14 @@ class SerialThreads:
         return serial
 
 
-def emulated(network: nn.Module, x: torch.Tensor, unit: GpuUnit) -> tuple[np.ndarray, tuple[Launch, ...]]:
+def emulated(
+    network: nn.Module, x: torch.Tensor, unit: GpuUnit, *, labels: bool = False
+) -> tuple[np.ndarray, tuple[Launch, ...]]:
     """Return what a GPU's kernels compute, and their launches; what no template covers is scheduled for the CPU."""
     target = load_target("native").to_tvm()
     mod = from_torch(network, tuple(x.shape))
     with target:
-        phases = gpu_phases(unit)
+        phases = gpu_phases(unit, labels=labels)
         for phase in phases:
             passes = [ScheduleRemaining(VectorUnit.of(target).lanes)] if phase.name == "schedule-remaining" else phase.passes
             after = [SerialThreads()] if phase.name == "lower-kernels" else []
@@ -101,6 +111,45 @@ def test_segnet_says_what_pytorch_says(randomised):
     assert sum(launch.ops == ("max_unpool2d",) for launch in launches) == 5
 
 
+def ends_in_doubling(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return net.last(torch.relu(net.first(x)))
+
+
+def ends_plainly(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return net.first(net.wide(x))
+
+
+@pytest.fixture
+def doubling(network_of) -> nn.Module:
+    """A network that ends as ENet does."""
+    return network_of(ends_in_doubling, first=nn.Conv2d(3, 8, 3, padding=1), last=nn.ConvTranspose2d(8, 11, 2, 2))
+
+
+@pytest.fixture
+def plain(network_of) -> nn.Module:
+    """A network that ends as SegNet does."""
+    return network_of(ends_plainly, wide=nn.Conv2d(3, 3, 3, padding=1), first=nn.Conv2d(3, 5, 1))
+
+
+def test_labels_out_of_the_last_transposed_convolution(doubling: nn.Module):
+    x = torch.randn((2, 3, 10, 14), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = doubling(x).argmax(1).numpy()
+    labels, launches = emulated(doubling, x, TX1, labels=True)
+    assert (labels.dtype, labels.shape) == (np.uint8, (2, 20, 28))
+    np.testing.assert_array_equal(labels, expected)
+    assert [launch.ops[-1] for launch in launches] == ["relu", "argmax"]
+
+
+def test_labels_of_a_network_that_ends_otherwise(plain: nn.Module):
+    x = torch.randn((1, 3, 6, 9), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = plain(x).argmax(1).numpy()
+    labels, launches = emulated(plain, x, TX1, labels=True)
+    np.testing.assert_array_equal(labels, expected)
+    assert len(launches) <= 4
+
+
 @pytest.fixture(scope="session")
 def cuda() -> None:
     try:
@@ -109,7 +158,9 @@ def cuda() -> None:
         pytest.skip(str(error))
 
 
-def build(network: nn.Module, shape: tuple[int, ...], name: str = "gtx-1080", **changes: object) -> tuple[Compiled, list[str]]:
+def build(
+    network: nn.Module, shape: tuple[int, ...], name: str = "gtx-1080", numerics: Numerics = FLOAT32, **changes: object
+) -> tuple[Compiled, list[str]]:
     """Return a network compiled for a GPU and the PTX of its last attempt."""
     spec = load_target(name)
     assert spec.gpu is not None
@@ -132,7 +183,7 @@ def build(network: nn.Module, shape: tuple[int, ...], name: str = "gtx-1080", **
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "device_compiler", spying)
-        compiled = compile_module(from_torch(network, shape), spec.to_tvm(), gpu=gpu)
+        compiled = compile_module(from_torch(network, shape), spec.to_tvm(), gpu=gpu, numerics=numerics)
     return compiled, made[-1]
 
 
@@ -165,6 +216,21 @@ def test_what_no_template_covers_has_threads_too(network_of, name: str):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("name", ["doubling", "plain"])
+def test_labels_in_device_code(name: str, request: pytest.FixtureRequest):
+    compiled, made = build(request.getfixturevalue(name), (1, 3, 16, 24), numerics=Numerics(labels=True))
+    entries = pipeline.assemble(made[-1], "sm_61", find_cuda_tools())
+    assert not any(kernel.spill_bytes or kernel.stack_bytes for kernel in entries)
+    assert "argmax" in compiled.launches[-1].kernel or "cast" in compiled.launches[-1].kernel
+
+
+@pytest.mark.usefixtures("cuda")
+def test_other_types_than_float32_are_refused(doubling: nn.Module):
+    with pytest.raises(UserError, match=r"^kernels for GPUs compute in float32; leave --dtype out$"):
+        build(doubling, (1, 3, 16, 24), numerics=Numerics("bfloat16"))
+
+
 @pytest.mark.usefixtures("cuda")
 def test_kernels_that_spill_are_made_smaller(network_of):
     """With 40 registers for each thread, 16 sums are too many: the second attempt has 8."""

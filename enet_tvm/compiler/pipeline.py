@@ -18,6 +18,7 @@ rules.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ from enet_tvm.compiler.kernels.gpu.fitting import FittingChoices
 from enet_tvm.compiler.kernels.gpu.templates import gpu_templates
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.ops.layout import DType
+from enet_tvm.compiler.passes.add_frame import AddFrame
 from enet_tvm.compiler.passes.block_layout import BlockLayout
 from enet_tvm.compiler.passes.end_in_argmax import EndInArgmax
 from enet_tvm.compiler.passes.fold_batch_norm import FoldBatchNorm
@@ -56,6 +58,10 @@ from enet_tvm.targets.spec import GpuSpec
 
 ATTEMPTS = 4
 """Attempts to fit kernels into a GPU's registers, with up to 32, 16, 8 and 4 sums in a thread."""
+
+
+MOST_ELEMENTS = 2**31 - 1
+"""Elements of a tensor that kernels can index: TVM computes offsets in signed 32-bit integers."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def graph_phases(target: tvm.target.Target, choices: Choices = DEFAULTS, numeric
     templates = cpu_templates(unit)
     return [
         *_fusing_phases(templates),
-        *([Phase("end-in-argmax", [EndInArgmax(templates)])] if numerics.labels else []),
+        *_ending_phases(templates, numerics.labels),
         Phase("block-layout", [BlockLayout(templates, _element(numerics, target))]),
         Phase("lower-kernels", [LowerKernels(templates, choices, numerics.ranges)]),
         *_remaining_phases(),
@@ -131,11 +137,12 @@ def _element(numerics: Numerics, target: tvm.target.Target) -> DType:
     )
 
 
-def gpu_phases(unit: GpuUnit, choices: Choices = DEFAULTS) -> list[Phase]:
-    """Return the phases from an imported network to kernels of a GPU."""
+def gpu_phases(unit: GpuUnit, choices: Choices = DEFAULTS, *, labels: bool = False) -> list[Phase]:
+    """Return the phases from an imported network to kernels of a GPU; `labels` is that of `Numerics`."""
     templates = gpu_templates(unit)
     return [
         *_fusing_phases(templates),
+        *_ending_phases(templates, labels),
         Phase("lower-kernels", [LowerKernels(templates, choices)]),
         *_remaining_phases(),
         Phase("schedule-remaining", [ScheduleRemainingGpu()]),
@@ -150,6 +157,10 @@ def _fusing_phases(templates: Templates) -> list[Phase]:
     ]
 
 
+def _ending_phases(templates: Templates, labels: bool) -> list[Phase]:
+    return [Phase("end-in-argmax", [EndInArgmax(templates)])] if labels else []
+
+
 def _remaining_phases() -> list[Phase]:
     return [
         Phase("legalize", [backend.DispatchSortScan(), transform.LegalizeOps(), transform.FoldConstant()]),
@@ -160,8 +171,8 @@ def _remaining_phases() -> list[Phase]:
     ]
 
 
-def machine_phase() -> Phase:
-    """Return the phase that makes code of the Relax virtual machine.
+def machine_phase(*, frame: bool = False) -> Phase:
+    """Return the phase that makes code of the Relax virtual machine; `frame` adds the function of a GPU that is one graph.
 
     TVM's default pipeline (``relax/pipeline.py``) without ``RewriteDataflowReshape``, which takes every kernel for a
     TE-made one and stops at ours; reshapes among a network's layers do not occur here.
@@ -173,6 +184,7 @@ def machine_phase() -> Phase:
             transform.RemovePurityChecking(),
             transform.CallTIRRewrite(),
             transform.StaticPlanBlockMemory(),
+            *([AddFrame()] if frame else []),
             transform.LowerAllocTensor(),
             transform.KillAfterLastUse(),
             transform.LowerRuntimeBuiltin(),
@@ -206,30 +218,32 @@ def compile_module(
     gpu : GpuSpec, optional
         The GPU that the network runs on.
     numerics : Numerics
-        The type that a CPU computes in, and what it returns.
+        The type that it computes in, float32 on a GPU, and what it returns.
 
     Raises
     ------
     UserError
         When the CUDA compiler is missing for a GPU, or the target cannot do what `numerics` asks for.
     """
-    if gpu is not None and numerics != FLOAT32:
-        raise UserError("kernels for GPUs compute in float32 and return logits; leave --dtype and --output out")
+    if gpu is not None and numerics.dtype != "float32":
+        raise UserError("kernels for GPUs compute in float32; leave --dtype out")
     if gpu is not None:
-        return _compile_for_gpu(mod, target, dump_ir, gpu)
+        return _compile_for_gpu(mod, target, dump_ir, gpu, numerics.labels)
     return _compile(mod, target, dump_ir, graph_phases(target, choices, numerics))
 
 
-def _compile_for_gpu(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, gpu: GpuSpec) -> Compiled:
+def _compile_for_gpu(
+    mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, gpu: GpuSpec, labels: bool
+) -> Compiled:
     """Compile for a GPU, and again with smaller tiles for those kernels that did not fit into its registers.
 
     How many registers a kernel takes is known once ptxas has assigned them. What does not fit after the last attempt is for
     the inspection of the result to refuse.
     """
     unit, choices = GpuUnit(gpu.multiprocessors, gpu.max_registers, gpu.max_threads_per_block), FittingChoices()
-    with device_compiler(gpu.arch, gpu.ptx) as made:
+    with device_compiler(gpu.arch, gpu.ptx, gpu.max_registers) as made:
         for _ in range(ATTEMPTS):
-            compiled = _compile(mod, target, dump_ir, gpu_phases(unit, choices))
+            compiled = _compile(mod, target, dump_ir, gpu_phases(unit, choices, labels=labels))
             kernels = assemble(made[-1], gpu.arch, find_cuda_tools()) if made else ()
             crowded = {kernel.name for kernel in kernels if kernel.spill_bytes or kernel.registers > gpu.max_registers}
             templates = {launch.template for launch in compiled.launches if f"{launch.kernel}_kernel" in crowded}
@@ -245,12 +259,34 @@ def _compile(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None,
         for number, phase in enumerate(phases, start=1):
             mod = tvm.transform.Sequential(phase.passes)(mod)
             _dump(mod, dump_ir, number, phase.name)
+        require_indexable(mod)
         launches = launches_of(mod, phases)
-        machine = machine_phase()
+        machine = machine_phase(frame=target.kind.name == "cuda")
         mod = tvm.transform.Sequential(machine.passes)(mod)
         _dump(mod, dump_ir, len(phases) + 1, machine.name)
         executable = tvm.compile(mod, target, relax_pipeline=None)
     return Compiled(executable, launches)
+
+
+def require_indexable(mod: tvm.IRModule) -> None:
+    """Refuse a network with a tensor of more elements than kernels can count: they compute their indices in 32 bits.
+
+    What lies beyond would be written to and read from anywhere.
+
+    Raises
+    ------
+    UserError
+        When there is such a tensor between two kernels, or before the first or after the last.
+    """
+    graph = Dataflow(mod)
+    for var in [*graph.function.params, *(binding.var for binding in graph.bindings)]:
+        for kind in var.ty.fields if isinstance(var.ty, relax.TupleType) else [var.ty]:
+            shape = tuple(map(int, kind.shape.values)) if isinstance(kind, relax.TensorType) else ()
+            if math.prod(shape) > MOST_ELEMENTS:
+                raise UserError(
+                    f"a tensor of {'x'.join(map(str, shape))} has {math.prod(shape):,} elements, and kernels count to "
+                    f"{MOST_ELEMENTS:,}; give a smaller --batch, or a smaller --size"
+                )
 
 
 def _dump(mod: tvm.IRModule, directory: Path | None, number: int, name: str) -> None:

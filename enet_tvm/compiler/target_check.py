@@ -9,7 +9,7 @@ from enet_tvm.compatibility import Machine, Mismatch, find_mismatch
 from enet_tvm.compiler.cuda.tools import find_cuda_tools
 from enet_tvm.compiler.linking import host_linker
 from enet_tvm.errors import UserError
-from enet_tvm.runtime.gpu import missing_driver
+from enet_tvm.runtime.gpu import gpu_arch, missing_driver
 from enet_tvm.targets import TargetSpec, load_target, target_file
 from enet_tvm.version import check_stack
 
@@ -93,12 +93,14 @@ def check_target(name: str) -> TargetCheck:
 
 
 def _obstacles(spec: TargetSpec) -> list[str]:
-    match find_mismatch(spec.requirements, Machine.here(missing_driver)):
+    match find_mismatch(spec.requirements, Machine.here(missing_driver, gpu_arch)):
         case None:
             return []
         case Mismatch("architecture", needed, found):
             return [f"it is {needed}, and this machine is {found}; copy the artifact to the device"]
         case Mismatch("cpu_features", needed):
             return [f"this processor lacks {needed}; compile with --target native for this machine"]
+        case Mismatch("gpu_arch", needed, found):
+            return [f"it is for {needed}, and this machine's GPU is {found}, which is older; copy the artifact to the device"]
         case mismatch:
             return [f"{mismatch.found}; copy the artifact to the device"]

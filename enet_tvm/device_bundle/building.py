@@ -14,7 +14,7 @@ from enet_tvm.version import TESTED_STACK
 
 SOURCES = Path(__file__).parent / "csrc"
 PROGRAMS = {
-    "enet-run": ("enet_run", "cpus", "manifest", "pictures", "files", "json", "sha256", "text", "tvm_call"),
+    "enet-run": ("enet_run", "cpus", "manifest", "pictures", "files", "json", "sha256", "text", "tvm_arguments", "tvm_call"),
     "enet-rpcd": (
         *("enet_rpcd", "address", "cpus", "facts", "greeting", "instrument", "json"),
         *("session_folder", "sockets", "text", "tracker", "tvm_arguments", "tvm_call", "upload_name"),

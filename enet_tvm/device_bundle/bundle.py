@@ -174,6 +174,8 @@ def _add_artifact(entries: dict[str, Entry], artifact: Path, target: TargetSpec)
             raise _foreign(artifact, target, f"was compiled for {needed}, and {target.name} is {found}")
         case Mismatch("cpu_features", needed):
             raise _foreign(artifact, target, f"needs {needed}, which {target.name} does not promise")
+        case Mismatch("gpu_arch", needed, found):
+            raise _foreign(artifact, target, f"was compiled for {needed}, and {target.name}'s GPU is {found}, which is older")
         case mismatch:
             raise _foreign(artifact, target, f"was compiled for a GPU, and {mismatch.found}")
     if not library.is_file() or sha256(library) != manifest.hashes.library:

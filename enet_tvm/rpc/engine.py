@@ -6,14 +6,14 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Never, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from enet_tvm.artifact import Manifest, read_manifest
+from enet_tvm.artifact import FRAME_FUNCTION, Manifest, read_manifest
 from enet_tvm.compatibility import Machine, find_mismatch
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
@@ -37,7 +37,8 @@ class PassSeconds:
     Attributes
     ----------
     device : float
-        Computing on the device, by its own clock where its server has one for it, else by this machine's, less a round trip.
+        Computing on the device, by its own clock where its server has one for it, else by this machine's, less a round trip; on
+        a GPU by CUDA's events after `RemoteEngine.run_timed`.
     upload, download : float
         Sending the input there, and fetching the logits.
     """
@@ -93,16 +94,19 @@ class RemoteEngine:
         library = directory / manifest.library
         if not library.is_file() or sha256(library) != manifest.hashes.library:
             raise UserError(f"{library} is missing or not the file its manifest was written for; compile it again")
-        _check_device(manifest, self.facts, session.name)
+        _check_device(manifest, Machine.of_facts(self.facts), session.name)  # whose GPU is asked for by opening it
         if manifest.target.device == "cuda":
             self._open_gpu()
+            _check_device(manifest, Machine.of_facts(self.facts, self._gpu_arch), session.name)
         start = time.perf_counter()
         self._library = session.load_module(session.upload(library))
         self.threads = session.set_threads(threads or self.facts.get("cpus") or 1 << 10)
         with session.within(60, "setting up the network"):
             self._device = session.remote.device(manifest.target.device, 0)
             self._machine = self._start_machine()
-            self._input = self._new_tensor(manifest.input.shape)
+            self._input = self._new_tensor(manifest.input.shape, manifest.input.dtype)
+            self._evaluator: Callable[[], float] | None = None
+            self._frame = self._find_frame() if manifest.target.device == "cuda" else None
             self._call = self._timed_there() if manifest.target.device == "cpu" else None
             if self._call is None:
                 self._call = self._timed_here()
@@ -125,7 +129,9 @@ class RemoteEngine:
     def after_fork(self) -> None:
         """Let go, in a forked process, of what lives on the device, without a word to it."""
         functions = self._time_kernels, self._keep_outputs, self._kernel_output
-        forking.leak(self._library, self._machine, self._input, self._call, self._device, *functions)
+        forking.leak(
+            self._library, self._machine, self._input, self._call, self._frame, self._evaluator, self._device, *functions
+        )
         self.close()
 
     def _open_gpu(self) -> None:
@@ -133,6 +139,11 @@ class RemoteEngine:
             # Other servers open it when they start, or never.
             if (open_gpu := self.session.find(OPEN_GPU)) is not None:
                 open_gpu()
+
+    def _gpu_arch(self) -> str:
+        with self.session.within(60, "asking what its GPU is"):
+            version = str(self.session.remote.device("cuda", 0).compute_version)
+        return f"sm_{version.replace('.', '')}"
 
     def _offered(self) -> Iterator[Capability]:
         """Yield the capabilities that the device's server has functions for."""
@@ -147,10 +158,28 @@ class RemoteEngine:
         machine["vm_initialization"](*(value for kind in kinds for value in (_DEVICE_TYPES[kind], 0, _POOLED_ALLOCATOR)))
         return machine
 
-    def _new_tensor(self, shape: tuple[int, ...]) -> Any:
+    def _new_tensor(self, shape: tuple[int, ...], dtype: str) -> Any:
         import tvm
 
-        return tvm.runtime.empty(shape, "float32", self._device)
+        return tvm.runtime.empty(shape, dtype, self._device)
+
+    def _find_frame(self) -> Callable[[Any], Any] | None:
+        """Return a call of the network as one graph, which writes into a tensor of its own; None for a library without one."""
+        try:
+            function = self._machine[FRAME_FUNCTION]
+        except AttributeError:
+            return None
+        output = self._new_tensor(self._manifest.output.shape, self._manifest.output.dtype)
+        function(self._input, output)  # which captures it
+        self._device.sync()
+        evaluator = self._machine.time_evaluator(FRAME_FUNCTION, self._device, number=1, repeat=1)
+        self._evaluator = lambda: float(evaluator(self._input, output).mean)
+
+        def call(x: Any) -> Any:
+            function(x, output)
+            return output
+
+        return call
 
     def _timed_there(self) -> Callable[[], tuple[Any, float]] | None:
         """Return a call that the device's own clock times; None where its server knows no such thing."""
@@ -165,7 +194,7 @@ class RemoteEngine:
         return call
 
     def _timed_here(self) -> Callable[[], tuple[Any, float]]:
-        main, ping = self._machine["main"], self.session.remote.get_function("runtime.NumThreads")
+        main, ping = self._frame or self._machine["main"], self.session.remote.get_function("runtime.NumThreads")
 
         def trip() -> float:
             start = time.perf_counter()
@@ -202,9 +231,15 @@ class RemoteEngine:
         return logits
 
     def run_timed(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
-        """Run one forward pass as `run` does; return its output, the seconds on the device, and those of moving data there."""
+        """Run one forward pass as `run` does; return its output, the seconds on the device, and those of moving data there.
+
+        What is one graph on a GPU is run again for its time, by CUDA's events there.
+        """
         logits = self.run(x)
         assert self.last is not None
+        if self._evaluator is not None:
+            with self._using("timing the network"):
+                self.last = replace(self.last, device=self._evaluator())
         return logits, self.last.device, self.last.upload + self.last.download
 
     def run_instrumented(self, x: NDArray[np.float32]) -> list[tuple[str, NDArray[Any]]]:
@@ -256,7 +291,7 @@ class RemoteEngine:
 
     def close(self) -> None:
         """Let go of what lives on the device; the session stays open."""
-        self._library = self._machine = self._input = self._call = None
+        self._library = self._machine = self._input = self._call = self._frame = self._evaluator = None
         self._time_kernels = self._keep_outputs = self._kernel_output = None
 
 
@@ -349,9 +384,9 @@ def open_for_target(directory: str | Path, tracker: Address, key: str | None, th
     return DeviceSegmenter.open(directory, tracker, key, threads=threads)
 
 
-def _check_device(manifest: Manifest, facts: dict[str, Any], name: str) -> None:
+def _check_device(manifest: Manifest, machine: Machine, name: str) -> None:
     """Refuse a library that the device cannot run, as far as the device says what it is."""
-    mismatch = find_mismatch(manifest.requirements, Machine.of_facts(facts))  # its GPU is asked for by opening it
+    mismatch = find_mismatch(manifest.requirements, machine)
     if mismatch is None:
         return
     target, again = manifest.target, "compile it for this device with --target"
@@ -364,5 +399,8 @@ def _check_device(manifest: Manifest, facts: dict[str, Any], name: str) -> None:
         case "architecture":
             made = f"{target.name} ({mismatch.needed})"
             raise UserError(f"the library was compiled for {made}, and {name} is {mismatch.found}; {again}")
+        case "gpu_arch":
+            made = f"{target.name} ({mismatch.needed})"
+            raise UserError(f"the library was compiled for {made}, and the GPU of {name} is {mismatch.found}; {again}")
         case _:
             raise UserError(f"the library was compiled for {target.name}, and {name} lacks {mismatch.needed}; {again}")

@@ -22,6 +22,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.machine import architecture, cpu_features, default_threads, usable_cpus
 from enet_tvm.runtime import instrument
 from enet_tvm.runtime.libraries import load_runtime, runtime_folder
+from enet_tvm.runtime.queues import EventClock, HostClock
 from enet_tvm.version import __version__, stack_versions
 
 FACTS = "enet_tvm.device_facts"
@@ -142,7 +143,8 @@ def _register(folder: Path) -> None:
         return lambda: wait(device, 0)
 
     def time_kernels(machine: Any, name: str, x: Any, kind: str) -> str:
-        return json.dumps(instrument.time_kernels(tvm_ffi, machine, name, x, waiting(kind)))
+        clock = HostClock() if kind == "cpu" else EventClock()
+        return json.dumps(instrument.time_kernels(tvm_ffi, machine, name, x, clock))
 
     def keep_outputs(machine: Any, name: str, x: Any, kind: str) -> str:
         wait, host = waiting(kind), tvm_ffi.device("cpu", 0)

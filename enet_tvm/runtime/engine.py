@@ -10,31 +10,48 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from enet_tvm.artifact import FRAME_FUNCTION
 from enet_tvm.errors import UserError
 from enet_tvm.machine import default_threads, usable_cpus
 from enet_tvm.runtime import forking, instrument
+from enet_tvm.runtime.frame import EXCLUSIVE, Frame
 from enet_tvm.runtime.gpu import CUDA, DeviceMemory, load_cuda
 from enet_tvm.runtime.libraries import load_runtime
 from enet_tvm.runtime.load import ProcessorWatch, fitting_threads
 from enet_tvm.runtime.protocol import Capability
+from enet_tvm.runtime.queues import Clock, CudaQueue, EventClock, HostClock
 
 T = TypeVar("T")
+
+GRAPH_VARIABLE = "ENET_TVM_CUDA_GRAPH"
+"""Environment variable that, set to 0, lets networks on a GPU be launched kernel by kernel: should a driver fail at graphs."""
 
 _CPU = 1  # kDLCPU of DLPack
 _POOLED_ALLOCATOR = 2  # tvm::runtime::memory::AllocatorType::kPooled
 _SHARE_ALL_CORES = -3  # ThreadGroup::AffinityMode::kSpecifyThreadShareAllCore
 ALIGNMENT = 64
 """Bytes to which TVM's kernels assume their buffers to be aligned."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Shapes of a compiled network: of its input, float32, and of its output, with its data type."""
+
+    shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    output_dtype: str
 
 
 def aligned_empty(shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -87,6 +104,10 @@ class LocalEngine:
         Kind of device that the library was compiled for. Inputs and outputs are the host's in either case.
     adaptive : bool
         Whether `run` uses fewer threads while other work leaves no processors for them.
+    signature : Signature or None
+        Shapes of input and output, for a GPU: `run` then launches the whole network as one graph, if the library has a function
+        for it (see `enet_tvm.artifact.FRAME_FUNCTION`) and the environment variable ``ENET_TVM_CUDA_GRAPH`` is not 0. None to
+        launch kernel by kernel.
 
     Attributes
     ----------
@@ -97,7 +118,7 @@ class LocalEngine:
     name : str
         Name for people: "this machine", or its GPU.
     capabilities : frozenset of Capability
-        All capabilities, without those of threads (to adapt them or share them out) on a GPU.
+        All capabilities, but to adapt threads on a GPU, and to run side by side where it has no graph.
 
     Raises
     ------
@@ -107,7 +128,12 @@ class LocalEngine:
     """
 
     def __init__(
-        self, library: Path, threads: int | None = None, device: Literal["cpu", "cuda"] = "cpu", adaptive: bool = True
+        self,
+        library: Path,
+        threads: int | None = None,
+        device: Literal["cpu", "cuda"] = "cpu",
+        adaptive: bool = True,
+        signature: Signature | None = None,
     ) -> None:
         cpus, default = usable_cpus(), default_threads()
         if threads is None:
@@ -120,13 +146,12 @@ class LocalEngine:
         self.threads = self.threads_now = threads
         self._adaptive = adaptive and device == "cpu"
         self.name = "this machine" if device == "cpu" else "this machine's GPU"
-        lacking = {Capability.ADAPTIVE_THREADS} if not self._adaptive else set()
-        lacking |= {Capability.SIDE_BY_SIDE} if device != "cpu" else set()
-        self.capabilities = frozenset(Capability) - lacking
         self._watch: ProcessorWatch | None = None
         self._ffi = load_runtime()
         self._codes = [_CPU]
         self._memory: DeviceMemory | None = None
+        self._frame: Frame | None = None
+        self._signature = signature if os.environ.get(GRAPH_VARIABLE) != "0" else None
         if device == "cuda":
             load_cuda(self._ffi)
             self._codes = [CUDA, _CPU]
@@ -142,6 +167,9 @@ class LocalEngine:
         except BaseException:
             self.close()
             raise
+        lacking = {Capability.ADAPTIVE_THREADS} if not self._adaptive else set()
+        lacking |= {Capability.SIDE_BY_SIDE} if device != "cpu" and self._frame is None else set()
+        self.capabilities = frozenset(Capability) - lacking
 
     def _do(self, job: Callable[..., T], *arguments: Any) -> T:
         """Return the result of a job done by the engine's thread, while which no other thread can fork."""
@@ -182,7 +210,8 @@ class LocalEngine:
         self._thread = None
         if self._memory is not None:
             # Freeing what is on the GPU fails here.
-            forking.leak(self._memory, *(vars(self).get(name) for name in ("_new_machine", "_machine", "_main")))
+            forking.leak(self._memory, *(vars(self).get(name) for name in ("_frame", "_new_machine", "_machine", "_main")))
+            self._frame = None
             self._orphaned = (
                 "a GPU opened before a fork cannot be used after it; load the artifact in the new process alone, "
                 "or start that with the method 'spawn'"
@@ -227,8 +256,23 @@ class LocalEngine:
             self._new_machine = self._ffi.load_module(_spelling(library)).get_function("vm_load_executable")
         except (RuntimeError, OSError, AttributeError) as error:
             raise UserError(f"cannot load {library} ({error}); make the artifact again with 'enet-tvm compile'") from error
-        self._machine = self._start_machine()
-        self._main = self._machine["main"]
+        with self._exclusive():
+            self._machine = self._start_machine()
+            self._main = self._machine["main"]
+            if self._memory is not None:
+                self._memory.wait()  # its constants went through another queue than a frame's kernels
+        if self._memory is not None and self._signature is not None:
+            self._frame = self._new_frame(self._signature)
+
+    def _new_frame(self, signature: Signature) -> Frame | None:
+        try:
+            function = self._machine[FRAME_FUNCTION]
+        except AttributeError:
+            return None  # the library is of a release before graphs
+        return Frame(CudaQueue(self._ffi), function, signature.shape, signature.output_shape, signature.output_dtype)
+
+    def _exclusive(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self._memory is None else EXCLUSIVE
 
     def _start_machine(self) -> Any:
         machine = self._new_machine()
@@ -253,8 +297,11 @@ class LocalEngine:
         return self._do(self._run, x)
 
     def _run(self, x: NDArray[np.float32]) -> NDArray[Any]:
+        if self._frame is not None:
+            return self._frame.run(x)
         self._adapt()
-        return self._as_array(self._main(self._as_tensor(x)))
+        with self._exclusive():
+            return self._as_array(self._main(self._as_tensor(x)))
 
     def run_timed(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
         """Run one forward pass as `run` does, and time its parts.
@@ -264,21 +311,26 @@ class LocalEngine:
         output : ndarray
             Logits or labels, as `run` returns them.
         device, transfer : float
-            Duration in seconds of computing, and of moving input and output between host and device: 0 on the processor.
+            Duration in seconds of computing, and of moving input and output between host and device: 0 on the processor. Of a
+            graph, by CUDA's events; the host waits once, at its end.
         """
         return self._do(self._run_timed, x)
 
     def _run_timed(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
+        if self._frame is not None:
+            output, times = self._frame.run_timed(x)
+            return output, times.device, times.transfer
         wait = self._memory.wait if self._memory is not None else lambda: None
-        start = time.perf_counter()
-        tensor = self._as_tensor(x)
-        wait()
-        uploaded = time.perf_counter()
-        output = self._main(tensor)
-        wait()
-        computed = time.perf_counter()
-        array = self._as_array(output)
-        moved = uploaded - start + time.perf_counter() - computed
+        with self._exclusive():
+            start = time.perf_counter()
+            tensor = self._as_tensor(x)
+            wait()
+            uploaded = time.perf_counter()
+            output = self._main(tensor)
+            wait()
+            computed = time.perf_counter()
+            array = self._as_array(output)
+            moved = uploaded - start + time.perf_counter() - computed
         return array, computed - uploaded, moved if self._memory is not None else 0.0
 
     def run_instrumented(self, x: NDArray[np.float32]) -> list[tuple[str, NDArray[Any]]]:
@@ -292,13 +344,22 @@ class LocalEngine:
         def copy(tensor: Any) -> NDArray[Any]:
             return self._as_array(tensor).copy()
 
-        return instrument.keep_outputs(self._ffi, self._start_machine(), "main", self._as_tensor(x), copy)
+        with self._exclusive():
+            return instrument.keep_outputs(self._ffi, self._start_machine(), "main", self._as_tensor(x), copy)
 
     def time_kernels(self, x: NDArray[np.float32], passes: int) -> list[list[tuple[str, float]]]:
         """Run several forward passes and return the name and duration, in seconds, of every kernel in each."""
-        wait = self._memory.wait if self._memory is not None else lambda: None
-        machine, tensor = self._do(lambda: (self._start_machine(), self._as_tensor(x)))
-        return [self._do(instrument.time_kernels, self._ffi, machine, "main", tensor, wait) for _ in range(passes)]
+        clock = EventClock() if self._memory is not None else HostClock()
+        machine, tensor = self._do(self._prepare_timing, x)
+        return [self._do(self._time_kernels, machine, tensor, clock) for _ in range(passes)]
+
+    def _prepare_timing(self, x: NDArray[np.float32]) -> tuple[Any, Any]:
+        with self._exclusive():
+            return self._start_machine(), self._as_tensor(x)
+
+    def _time_kernels(self, machine: Any, tensor: Any, clock: Clock) -> list[tuple[str, float]]:
+        with self._exclusive():
+            return instrument.time_kernels(self._ffi, machine, "main", tensor, clock)
 
     def _as_tensor(self, x: NDArray[np.float32]) -> Any:
         if not x.flags.c_contiguous or not x.flags.writeable or x.ctypes.data % ALIGNMENT:
@@ -322,3 +383,6 @@ class LocalEngine:
             thread, self._thread = self._thread, None
         if thread is not None:
             thread.shutdown(wait=True)
+        frame, self._frame = self._frame, None
+        if frame is not None:
+            frame.close()

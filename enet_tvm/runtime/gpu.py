@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from enet_tvm.errors import UserError
 from enet_tvm.runtime.libraries import runtime_folder
+from enet_tvm.runtime.queues import RUNTIME
 
 CUDA = 2  # kDLCUDA of DLPack
 _EXISTS = 0  # tvm::runtime::DeviceAttrKind::kExist
+_CAPABILITY = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 _DRIVER = "libcuda.so.1"
-_RUNTIME = "libcudart.so.13"
 _BACKEND = "libtvm_runtime_cuda.so"
 _opened_by: int | None = None
 """Id of the process that opened the driver: processes forked from it cannot use it."""
@@ -36,6 +37,20 @@ def missing_driver() -> str | None:
     if status or not count.value:
         return f"this machine's CUDA driver finds no GPU (error {status})"
     return None
+
+
+def gpu_arch() -> str | None:
+    """Return the architecture of this machine's first GPU, such as ``sm_53``; None where there is no driver or no GPU."""
+    if missing_driver() is not None:
+        return None
+    driver, device = ctypes.CDLL(_DRIVER), ctypes.c_int()
+    figures = (ctypes.c_int(), ctypes.c_int())
+    if driver.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    for figure, attribute in zip(figures, _CAPABILITY, strict=True):
+        if driver.cuDeviceGetAttribute(ctypes.byref(figure), attribute, device):
+            return None
+    return f"sm_{figures[0].value}{figures[1].value}"
 
 
 def load_cuda(ffi: ModuleType) -> None:
@@ -60,22 +75,26 @@ def load_cuda(ffi: ModuleType) -> None:
     _opened_by = os.getpid()
     folder = runtime_folder()
     for name, cure in (
-        (_RUNTIME, "run: pip install 'nvidia-cuda-runtime==13.*'"),
+        (RUNTIME, "run: pip install 'nvidia-cuda-runtime==13.*'"),
         (_BACKEND, "install apache-tvm again"),
     ):
-        if not any(_opens(place) for place in _places(name, folder)):
+        places = runtime_places(folder) if name == RUNTIME else [str(folder / name)]
+        if not any(_opens(place) for place in places):
             raise UserError(f"{name} is missing or does not load on this machine; {cure}")
     if not ffi.get_global_func("runtime.GetDeviceAttr")(CUDA, 0, _EXISTS):
         raise UserError("TVM's CUDA runtime finds no GPU here; its libcudart.so.13 wants the NVIDIA driver 580 or later")
 
 
-def _places(name: str, folder: Path) -> list[str]:
-    places = [str(folder / name)]
-    if name == _RUNTIME:
-        packaged = importlib.util.find_spec("nvidia")
-        roots = list(packaged.submodule_search_locations or ()) if packaged is not None else []
-        places += [name, *(str(Path(root, "cu13", "lib", name)) for root in roots)]
-    return places
+def runtime_places(folder: Path) -> list[str]:
+    """Return where NVIDIA's runtime library of CUDA 13 may be, in the order in which the places are to be tried.
+
+    Beside TVM's in a board's `folder`, where the dynamic loader finds it, and in NVIDIA's Python packages: those of CUDA 13
+    share the folder ``nvidia/cu13``, those before had one each.
+    """
+    packaged = importlib.util.find_spec("nvidia")
+    roots = list(packaged.submodule_search_locations or ()) if packaged is not None else []
+    found = [str(path) for root in roots for path in sorted(Path(root).glob(f"*/lib/{RUNTIME}"))]
+    return [str(folder / RUNTIME), RUNTIME, *found]
 
 
 def _opens(path: str) -> bool:

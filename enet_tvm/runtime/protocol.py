@@ -29,7 +29,8 @@ class Capability(Enum):
     ADAPTIVE_THREADS
         ``threads_now`` is less than ``threads`` while other work leaves no processors for them; otherwise they are equal.
     SIDE_BY_SIDE
-        Several engines of one artifact that share the threads out take less time for as many pictures than one engine does.
+        Several engines of one artifact that share the threads out, or each have a queue of the GPU, take less time for as many
+        pictures than one engine does.
     """
 
     TIMED_PASSES = "time a forward pass part by part"

@@ -14,7 +14,8 @@ from PIL import Image
 
 from enet_tvm.artifact import Manifest, check_artifact
 from enet_tvm.errors import UserError
-from enet_tvm.runtime.engine import LocalEngine, aligned_empty
+from enet_tvm.runtime.engine import LocalEngine, Signature, aligned_empty
+from enet_tvm.runtime.gpu import gpu_arch
 from enet_tvm.runtime.labels import most_likely, resize_labels
 from enet_tvm.runtime.pictures import Channels, as_rgb, require_channels, rgb_pixels
 from enet_tvm.runtime.protocol import Capability, Engine
@@ -110,9 +111,11 @@ class Segmenter:
         UserError
             When the artifact is not whole or does not fit this machine, or so many threads cannot be had.
         """
-        manifest = check_artifact(directory)
+        manifest = check_artifact(directory, gpu_arch)
         place = Path(directory).expanduser()
-        segmenter = cls(manifest, LocalEngine(place / manifest.library, threads, manifest.target.device, adaptive))
+        signature = Signature(manifest.input.shape, manifest.output.shape, manifest.output.dtype)
+        engine = LocalEngine(place / manifest.library, threads, manifest.target.device, adaptive, signature)
+        segmenter = cls(manifest, engine)
         segmenter._origin = (place.resolve(), threads, adaptive)
         return segmenter
 
@@ -129,18 +132,23 @@ class Segmenter:
         return _load_again, (type(self), *self._origin, self.manifest.hashes.library)
 
     def parts(self) -> list[Self]:
-        """Return segmenters of the same network that share this one's threads out, for pictures side by side.
+        """Return segmenters of the same network that share this one's threads, or its GPU, out, for pictures side by side.
 
         Threads of one pass wait for each other at the end of every kernel, those of two passes do not: two pictures at once,
-        each on one thread, take less time than one after the other on two. A single picture takes longer. They are loaded
-        when first asked for and closed with this one, which is not to be called while they are.
+        each on one thread, take less time than one after the other on two. A single picture takes longer. On a GPU, one
+        picture is moved there, or its labels back, while it computes another. They are loaded when first asked for and closed
+        with this one, which on a GPU is one of them, and otherwise not to be called while they are.
 
         Returns
         -------
         list of Segmenter
-            At most four; this one alone where it has a single thread, or an engine without `Capability.SIDE_BY_SIDE`: on a
-            GPU, or on a device.
+            At most four, on a GPU two; this one alone where it has a single thread, or an engine without
+            `Capability.SIDE_BY_SIDE`: on a device.
         """
+        if self.manifest.target.device != "cpu" and self._origin is not None and Capability.SIDE_BY_SIDE in self.capabilities:
+            if not self._parts:
+                self._parts.append(type(self).load(self._origin[0], 1, adaptive=False))
+            return [self, *self._parts]
         count = min(_MOST_PARTS, self.threads)
         if count == 1 or self._origin is None or Capability.SIDE_BY_SIDE not in self.capabilities:
             return [self]

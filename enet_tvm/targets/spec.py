@@ -177,13 +177,15 @@ class TargetSpec(BaseModel):
     @property
     def requirements(self) -> Requirements:
         """What is compiled for the target needs of a machine, whatever versions it is compiled with."""
-        return Requirements(self.architecture, self.cpu_features, "cpu" if self.gpu is None else "cuda")
+        if self.gpu is None:
+            return Requirements(self.architecture, self.cpu_features)
+        return Requirements(self.architecture, self.cpu_features, "cuda", gpu_arch=self.gpu.arch)
 
     @property
     def machine(self) -> Machine:
         """The least that a machine of this kind has, with the versions that this release packs for it."""
-        without = f"{self.name} has no GPU" if self.gpu is None else None
-        return Machine(self.architecture, frozenset(self.cpu_features), TESTED_STACK, lambda: without)
+        without, arch = (f"{self.name} has no GPU", None) if self.gpu is None else (None, self.gpu.arch)
+        return Machine(self.architecture, frozenset(self.cpu_features), TESTED_STACK, lambda: without, lambda: arch)
 
     def to_tvm(self) -> tvm.target.Target:
         """Return TVM's target, a GPU's with the CPU as its host.

@@ -26,6 +26,16 @@ def case(compiled_enet, tmp_path) -> Case:
     )
 
 
+@pytest.fixture
+def small_network(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A small network in place of the one of the weights, which takes longer to export than all else in these tests."""
+    import torch
+
+    small = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 11, 1)).eval()
+    monkeypatch.setattr("enet_tvm.networks.load_network", lambda path: small)
+    return small
+
+
 @pytest.fixture(scope="session")
 def fake_gpu(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Runs a script on a machine whose driver has a GPU such as is told, and returns what the script prints as JSON."""

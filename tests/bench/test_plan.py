@@ -26,7 +26,13 @@ def test_nothing_said(tmp_path):
 
 
 def test_what_is_compiled_for_a_gpu_has_peers_there(compiled_enet, tmp_path):
-    assert plan_cases(tmp_path, "h100").runners == ("tvm", "torch-cuda", "torch-cuda-compile")
+    assert plan_cases(tmp_path, "h100").runners == (
+        "tvm",
+        "torch-cuda",
+        "torch-cuda-compile",
+        "onnxruntime-cuda",
+        "tensorrt",
+    )
     assert plan_cases(tmp_path, "h100", runners=["torch"]).runners == ("torch",)
     assert plan_cases(tmp_path, "h100", tracker="localhost:9190").runners == ("tvm-rpc",)
     artifact = tmp_path / "artifact"
@@ -34,7 +40,13 @@ def test_what_is_compiled_for_a_gpu_has_peers_there(compiled_enet, tmp_path):
     manifest = json.loads((artifact / "manifest.json").read_text())
     manifest["target"] |= {"name": "a-file-that-is-gone", "device": "cuda"}
     (artifact / "manifest.json").write_text(json.dumps(manifest))
-    assert plan_cases(tmp_path, artifact=artifact).runners == ("tvm", "torch-cuda", "torch-cuda-compile")
+    assert plan_cases(tmp_path, artifact=artifact).runners == (
+        "tvm",
+        "torch-cuda",
+        "torch-cuda-compile",
+        "onnxruntime-cuda",
+        "tensorrt",
+    )
 
 
 def test_every_size_with_every_number_of_threads(tmp_path):

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,11 @@ from typing import Any
 import pytest
 from compiled import shipped_enet
 from elftools.elf.elffile import ELFFile
+from recording_driver import DRIVER, PRELUDE, RecordingDriver, build_driver, recorded_artifact
 
 from enet_tvm.artifact import read_manifest
 from enet_tvm.device_bundle import BundleRequest, write_bundle
-from enet_tvm.device_bundle.building import CUDA_RUNTIME, SOURCES, build_cuda_runtime, compile_c
+from enet_tvm.device_bundle.building import CUDA_RUNTIME, SOURCES, build_cuda_runtime
 from enet_tvm.device_bundle.bundle import CUDA_BACKEND
 from enet_tvm.device_bundle.wheels import runtime_files
 from enet_tvm.errors import UserError
@@ -30,7 +30,6 @@ from enet_tvm.files import sha256
 from enet_tvm.machine import architecture
 from enet_tvm.targets import load_target
 
-DRIVER = "libcuda.so.1"
 OLD_DRIVER = 10020
 """CUDA 10.2, in JetPack 4.6."""
 
@@ -139,51 +138,21 @@ def test_versions_are_nvidias() -> None:
         assert min(versions) > OLD_DRIVER
 
 
-def build_fake_driver(machine: str, folder: Path) -> None:
-    source = Path(__file__).parent / "fake_cuda_driver.c"
-    shared = ("-shared", "-fPIC", "-D_GNU_SOURCE", f"-I{SOURCES}", f"-Wl,-soname,{DRIVER}")
-    compile_c(machine, *shared, str(source), "-o", str(folder / DRIVER))
-
-
 @pytest.fixture(scope="module")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recording(tmp_path_factory: pytest.TempPathFactory) -> RecordingDriver:
     """Our runtime for this machine, beside a driver that records."""
-    folder = tmp_path_factory.mktemp("cuda")
-    build_fake_driver(architecture(), folder)
-    build_cuda_runtime(architecture(), folder / CUDA_RUNTIME)
-    return folder
-
-
-PRELUDE = """
-import ctypes, json, sys
-from ctypes import byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
-folder = sys.argv[1]
-driver = ctypes.CDLL(f"{folder}/libcuda.so.1", ctypes.RTLD_GLOBAL)
-cuda = ctypes.CDLL(f"{folder}/libcudart.so.13", ctypes.RTLD_GLOBAL)
-driver.fake_calls.restype = cuda.cudaGetErrorName.restype = cuda.cudaGetErrorString.restype = c_char_p
-
-def calls():
-    made = driver.fake_calls().decode().splitlines()
-    driver.fake_forget()
-    return made
-
-def answer(**values):
-    print(json.dumps(values))
-"""
+    return RecordingDriver.build(tmp_path_factory.mktemp("cuda"))
 
 
 @pytest.fixture(scope="module")
-def in_driver(libraries: Path) -> Callable[[str], dict[str, Any]]:
+def libraries(recording: RecordingDriver) -> Path:
+    return recording.folder
+
+
+@pytest.fixture(scope="module")
+def in_driver(recording: RecordingDriver) -> Callable[[str], dict[str, Any]]:
     """Runs Python code in a process of its own, with `cuda` and `driver` loaded; what it gives to `answer` comes back."""
-
-    def run(code: str) -> dict[str, Any]:
-        command = [sys.executable, "-c", PRELUDE + textwrap.dedent(code), str(libraries)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert result.returncode == 0, result.stderr
-        answer: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-        return answer
-
-    return run
+    return recording.run
 
 
 def test_memory(in_driver: Callable[[str], dict[str, Any]]) -> None:
@@ -498,13 +467,64 @@ def use_over_rpc(server: Path, environment: dict[str, str]) -> None:
         process.communicate()
 
 
-@pytest.mark.slow
-def test_the_runner_on_it(libraries: Path, tiny_artifact: Any, tmp_path: Path) -> None:
-    """The bundle's own files for a PC with a GPU: everything but the GPU is real."""
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle for a PC, or a board, with a GPU, unpacked: everything but the GPU is real."""
+    folder = tmp_path_factory.mktemp("board")
     target = {"x86_64": "gtx-1080", "aarch64": "jetson-tx1"}[architecture()]
-    write_bundle(BundleRequest(load_target(target)), tmp_path / "board.tar.gz")
-    with tarfile.open(tmp_path / "board.tar.gz") as tar:
-        tar.extractall(tmp_path, filter="data")
+    write_bundle(BundleRequest(load_target(target)), folder / "board.tar.gz")
+    with tarfile.open(folder / "board.tar.gz") as tar:
+        tar.extractall(folder, filter="data")
+    return folder / f"enet-tvm-{target}"
+
+
+@pytest.mark.slow
+def test_the_runner_launches_one_graph_a_run(libraries: Path, board: Path, tmp_path: Path) -> None:
+    """An artifact that has a function for that; and one that says it is for a later GPU."""
+    try:
+        artifact = recorded_artifact()
+    except UserError as error:
+        pytest.skip(str(error))
+    driver = tmp_path / "driver"
+    driver.mkdir()
+    shutil.copy(libraries / DRIVER, driver)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(driver)}
+    later, log, labels = tmp_path / "later", tmp_path / "log", tmp_path / "labels.pgm"
+    shutil.copytree(artifact, later)
+    manifest = later / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"arch": "sm_53"', '"arch": "sm_61"'))
+
+    def run(*arguments: object, **variables: str) -> tuple[int, str, list[str]]:
+        log.unlink(missing_ok=True)
+        command = [board / "bin/enet-run", "--runs", "4", "--warmup", "1", *arguments]
+        result = subprocess.run(
+            list(map(str, command)),
+            env={**environment, "FAKE_CUDA_LOG": str(log), **variables},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return result.returncode, result.stderr, [line.partition("(")[0] for line in log.read_text().splitlines()]
+
+    code, said, names = run("--labels", labels, artifact)
+    assert (code, said) == (0, "")
+    assert labels.read_bytes().startswith(b"P5")
+    captured = names[names.index("cuStreamBeginCapture_v2") : names.index("cuStreamEndCapture")]
+    assert captured.count("cuLaunchKernel") == 3
+    # The first run warms up and is captured, and each of the other four is one launch.
+    assert (names.count("cuLaunchKernel"), names.count("cuGraphLaunch")) == (6, 4)
+    code, said, names = run(artifact, ENET_TVM_CUDA_GRAPH="0")
+    assert (code, names.count("cuLaunchKernel"), names.count("cuGraphLaunch")) == (0, 15, 0)
+    code, said, names = run(later)
+    assert code == 2
+    assert "was compiled for sm_61, and this machine's GPU is sm_53, which is older; compile it for this board" in said
+    assert "cuModuleLoadData" not in names
+
+
+@pytest.mark.slow
+def test_the_runner_on_it(libraries: Path, board: Path, tiny_artifact: Any, tmp_path: Path) -> None:
+    """An artifact without such a function, as releases before it wrote them; and the server."""
     artifact = tmp_path / "artifact"
     artifact.mkdir()
     command = [sys.executable, "-c", PRELUDE + NETWORK, str(libraries), str(artifact / "enet.so")]
@@ -515,7 +535,7 @@ def test_the_runner_on_it(libraries: Path, tiny_artifact: Any, tmp_path: Path) -
     driver.mkdir()
     shutil.copy(libraries / DRIVER, driver)
     environment = {**os.environ, "LD_LIBRARY_PATH": str(driver), "FAKE_CUDA_LOG": str(tmp_path / "log")}
-    command = [tmp_path / f"enet-tvm-{target}/bin/enet-run", "--runs", "2", "--warmup", "1", artifact]
+    command = [board / "bin/enet-run", "--runs", "2", "--warmup", "1", artifact]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     assert "at 24x16 on cuda" in result.stdout
@@ -525,7 +545,7 @@ def test_the_runner_on_it(libraries: Path, tiny_artifact: Any, tmp_path: Path) -
     assert names.count("cuLaunchKernel") in (3, 6)
     assert names.count("cuStreamSynchronize") >= 3
     assert names.index("cuMemcpyHtoDAsync_v2") < names.index("cuLaunchKernel") < names.index("cuMemcpyDtoHAsync_v2")
-    use_over_rpc(tmp_path / f"enet-tvm-{target}/bin/enet-rpcd", environment)
+    use_over_rpc(board / "bin/enet-rpcd", environment)
     del environment["LD_LIBRARY_PATH"]
     if Path("/dev/nvidiactl").exists():
         return
@@ -551,7 +571,7 @@ def test_jetson_tx1_but_for_its_gpu(emulated_device: Any, tmp_path: Path) -> Non
         tar.extractall(tmp_path, filter="data")
     driver = tmp_path / "driver"
     driver.mkdir()
-    build_fake_driver("aarch64", driver)
+    build_driver("aarch64", driver)
     board = tmp_path / "enet-tvm-jetson-tx1"
     qemu, *rest = emulated_device.command(board / "bin/enet-run", "--runs", "1", "--warmup", "1", board / "artifact")
     command = [qemu, "-E", f"LD_LIBRARY_PATH={driver}", "-E", f"FAKE_CUDA_LOG={tmp_path / 'log'}", *rest]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from recording_driver import RecordingDriver, recorded_artifact
 
 from enet_tvm.artifact import check_artifact, read_manifest
 from enet_tvm.cli.main import main
@@ -170,3 +173,37 @@ def test_tuning_measures_every_launch_on_a_device(device_server: Any, tiny_artif
     assert len(launches) == read_manifest(tiny_artifact.directory).kernel_count
     assert min(launches) > 0  # divided by arithmetic, which the manifest does not know, all would be nothing
     assert whole > 0
+
+
+def driver_calls(log: Path) -> list[str]:
+    """Return the names of the calls of a driver that records, but for those that only make sure of something."""
+    names = [line.partition("(")[0] for line in log.read_text().splitlines()]
+    return [name for name in names if name not in ("cuCtxSetCurrent", "cuStreamSynchronize")]
+
+
+@pytest.mark.slow
+def test_one_graph_on_the_gpu_of_a_device(farm: Any, tmp_path: Path):
+    """A device whose driver records: the network is captured once, launched once a pass, and timed by events."""
+    try:
+        artifact, recording = recorded_artifact(), RecordingDriver.build(tmp_path / "driver")
+    except UserError as error:
+        pytest.skip(str(error))
+    log = tmp_path / "calls"
+    _, tracker = farm.start_tracker()
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(recording.folder), "FAKE_CUDA_LOG": str(log)}
+    farm.start_server(tracker, environment=environment)
+    x = np.zeros((1, 3, 24, 32), np.float32)
+    with DeviceSegmenter.open(artifact, tracker, "board", threads=1) as device:
+        opened = driver_calls(log)
+        labels = device.forward(x)
+        run = driver_calls(log)[len(opened) :]
+        _, seconds, _ = device.forward_timed(x)
+        timed = driver_calls(log)[len(opened) + len(run) :]
+        kernels = device.time_kernels(x, 1)
+    assert (labels.shape, labels.dtype) == ((1, 24, 32), np.uint8)
+    captured = opened[opened.index("cuStreamBeginCapture_v2") : opened.index("cuStreamEndCapture")]
+    assert captured.count("cuLaunchKernel") == 3
+    assert run == ["cuMemcpyHtoDAsync_v2", "cuGraphLaunch", "cuMemcpyDtoHAsync_v2"]
+    assert "cuLaunchKernel" not in timed
+    assert seconds == pytest.approx(1.5e-3)  # what an event of that driver's is after the one before it
+    assert [time for _, time in kernels[0]] == [pytest.approx(1.5e-3)] * 3

@@ -37,6 +37,23 @@ def test_a_driver_and_a_gpu(monkeypatch: pytest.MonkeyPatch, found: object, word
     assert why is None if words is None else words in str(why)
 
 
+def test_the_architecture_of_the_gpu(monkeypatch: pytest.MonkeyPatch):
+    def get(place: object, value: int) -> int:
+        ctypes.cast(place, ctypes.POINTER(ctypes.c_int))[0] = value
+        return 0
+
+    capability = {75: 8, 76: 7}
+    found = driver(0, 1)
+    found.cuDeviceGet = get  # type: ignore[attr-defined]
+    found.cuDeviceGetAttribute = lambda place, number, device: get(place, capability[number])  # type: ignore[attr-defined]
+    monkeypatch.setattr(gpu.ctypes, "CDLL", lambda *_: found)
+    assert gpu.gpu_arch() == "sm_87"
+    found.cuDeviceGetAttribute = lambda *_: 1  # type: ignore[attr-defined]
+    assert gpu.gpu_arch() is None
+    monkeypatch.setattr(gpu.ctypes, "CDLL", lambda *_: driver(100, 0))
+    assert gpu.gpu_arch() is None
+
+
 def missing(*_: object) -> None:
     raise OSError("cannot open shared object file")
 

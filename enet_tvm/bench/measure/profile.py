@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from enet_tvm.bench.machine.nvml import GpuUnknownError, open_gpu
 from enet_tvm.bench.measure.latency import Latency
-from enet_tvm.bench.measure.roofline import Roofline, measure_roofline, seconds_of
+from enet_tvm.bench.measure.roofline import MEASURED, Roofline, gpu_roofline, measure_roofline, seconds_of
+from enet_tvm.errors import UserError
+from enet_tvm.targets import load_target
 
 if TYPE_CHECKING:
     from enet_tvm.runtime import Segmenter
@@ -49,14 +53,17 @@ class Profile:
         Median duration of a forward pass in seconds, measured without instruments.
     threads : int
         Number of threads of the forward pass.
-    roofline : Roofline
-        Limits of the machine, measured in the same run.
+    roofline : Roofline or None
+        Limits of the processor, or of the GPU where the network runs on it; None where nothing is known of that.
+    source : str
+        Source of the limits, as `enet_tvm.bench.measure.roofline` names them.
     """
 
     kernels: tuple[KernelTime, ...]
     whole: float
     threads: int
-    roofline: Roofline
+    roofline: Roofline | None
+    source: str = MEASURED
 
     @property
     def total(self) -> float:
@@ -68,9 +75,9 @@ class Profile:
         """The sum of the kernels' floating-point operations."""
         return sum(kernel.flops for kernel in self.kernels)
 
-    def share_of_roofline(self, kernel: KernelTime) -> float:
+    def share_of_roofline(self, kernel: KernelTime) -> float | None:
         """Return the share of the roofline that a kernel reaches; Winograd, counted as direct sums, may exceed 1."""
-        return self.roofline.seconds(kernel.flops, kernel.bytes) / kernel.seconds
+        return None if self.roofline is None else self.roofline.seconds(kernel.flops, kernel.bytes) / kernel.seconds
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON takes them."""
@@ -80,13 +87,13 @@ class Profile:
             "whole_ms": 1e3 * self.whole,
             "sum_ms": 1e3 * self.total,
             "flops": self.flops,
-            "roofline": asdict(self.roofline),
+            "roofline": None if self.roofline is None else {**asdict(self.roofline), "source": self.source},
             "kernels": kernels,
         }
 
 
 def profile(segmenter: Segmenter, passes: int = 30) -> Profile:
-    """Time every kernel of a network and whole forward passes, and measure the machine's roofline.
+    """Time every kernel of a network and whole forward passes, and find out the roofline of what it runs on.
 
     Parameters
     ----------
@@ -112,4 +119,18 @@ def profile(segmenter: Segmenter, passes: int = 30) -> Profile:
         KernelTime(kernel.name, kernel.layers, kernel.flops, kernel.bytes, float(seconds))
         for kernel, seconds in zip(described, medians, strict=True)
     )
-    return Profile(kernels, whole.median, segmenter.threads, measure_roofline(segmenter.threads))
+    return Profile(kernels, whole.median, segmenter.threads, *_roofline(segmenter))
+
+
+def _roofline(segmenter: Segmenter) -> tuple[Roofline | None, str]:
+    """Return the limits of the processor or of the GPU that a network runs on, and their source."""
+    target = segmenter.manifest.target
+    if target.device == "cpu":
+        return measure_roofline(segmenter.threads), MEASURED
+    with contextlib.ExitStack() as stack:
+        gpu = promised = None
+        with contextlib.suppress(GpuUnknownError):
+            gpu = stack.enter_context(open_gpu())
+        with contextlib.suppress(UserError):  # a target of someone's own, which is not here
+            promised = load_target(target.name).roofline
+        return gpu_roofline(gpu, promised)

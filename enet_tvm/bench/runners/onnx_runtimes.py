@@ -20,7 +20,8 @@ def load_libraries() -> None:
             importlib.import_module(name)
 
 
-def _exported(case: Case) -> Path:
+def exported(case: Case) -> Path:
+    """Return the ONNX file of a case's network, written once."""
     path = case.directory / f"{case.size}.onnx"
     if not path.is_file():
         # Imported here: a process that only runs the file is to hold no PyTorch.
@@ -49,7 +50,7 @@ class OnnxRuntimeRunner(Runner):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = case.threads
         options.inter_op_num_threads = 1
-        self._file = _exported(case)
+        self._file = exported(case)
         self._session = onnxruntime.InferenceSession(str(self._file), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
@@ -84,7 +85,7 @@ class OpenVinoRunner(Runner):
             "INFERENCE_NUM_THREADS": case.threads,
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        self._file = _exported(case)
+        self._file = exported(case)
         self._compiled = core.compile_model(str(self._file), "CPU", settings)
         self._request = self._compiled.create_infer_request()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,12 +74,15 @@ def compiled(case: Case) -> Runner:
     return made_ready(runner, case, "a C++ compiler")
 
 
-def compile_frozen(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return a network compiled by ``torch.compile`` with its weights as constants; it compiles when it is first called."""
+def compile_frozen(network: nn.Module, **options: Any) -> Callable[[Tensor], Tensor]:
+    """Return a network compiled by ``torch.compile`` with its weights as constants; it compiles when it is first called.
+
+    Options, such as ``mode``, are those of ``torch.compile``.
+    """
     torch._inductor.config.freezing = True
     # A second size in one process would otherwise be compiled for sizes unknown, several times slower.
     torch._dynamo.reset()
-    return torch.compile(network, dynamic=False)
+    return torch.compile(network, dynamic=False, **options)
 
 
 def made_ready(runner: Runner, case: Case, needed: str) -> Runner:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from enet_tvm.bench.runners.base import Case, PassTimes, Runner, RunnerMissingError
 from enet_tvm.bench.runners.pytorch import best_form, compile_frozen, made_ready
+from enet_tvm.runtime.queues import Clock, HostClock
 
 
 class PyTorchCudaRunner(Runner):
@@ -38,6 +39,7 @@ class PyTorchCudaRunner(Runner):
         self.description = f"{description}, float32 without TF32, on {name} (PyTorch {torch.__version__})"
         self._module, self._weights = module, case.weights
         self._last: PassTimes | None = None
+        self.clock: Clock = TorchEvents() if self._device.type == "cuda" else HostClock()
         # Where it computes in TF32 its labels are not those of float32; what it searches for once, it keeps.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = True
@@ -47,13 +49,15 @@ class PyTorchCudaRunner(Runner):
         begun = time.perf_counter()
         with torch.inference_mode():
             moved = torch.from_numpy(x).to(self._device).contiguous(memory_format=torch.channels_last)
-            self._wait()
-            there = time.perf_counter()
+            self.clock.wait()
+            there, start = time.perf_counter(), self.clock.mark()
             output = self._module(moved).contiguous()
-            self._wait()
+            end = self.clock.mark()
+            self.clock.wait()
             computed = time.perf_counter()
             logits: NDArray[np.float32] = output.cpu().numpy()
-        self._last = PassTimes(computed - there, there - begun + time.perf_counter() - computed)
+        moved_for = there - begun + time.perf_counter() - computed
+        self._last = PassTimes(self.clock.seconds(start, end), moved_for)
         return logits
 
     def last_pass(self) -> PassTimes | None:
@@ -64,9 +68,23 @@ class PyTorchCudaRunner(Runner):
         """Return the weights."""
         return (self._weights,)
 
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+
+class TorchEvents:
+    """CUDA's events in PyTorch's current stream: an `enet_tvm.runtime.queues.Clock`."""
+
+    def mark(self) -> torch.cuda.Event:
+        """Record an event and return it."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def wait(self) -> None:
+        """Wait until the GPU has done all that it was given."""
+        torch.cuda.synchronize()
+
+    def seconds(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
+        """Return the seconds between two events."""
+        return start.elapsed_time(end) * 1e-3
 
 
 def channels_last(case: Case) -> Runner:
@@ -77,25 +95,32 @@ def channels_last(case: Case) -> Runner:
     RunnerMissingError
         When PyTorch has no CUDA, or finds no GPU.
     """
-    _require_cuda()
+    require_cuda()
     return PyTorchCudaRunner("eager, folded, channels_last", best_form(case).to("cuda"), case)
 
 
 def compiled(case: Case) -> Runner:
-    """Return ``torch.compile`` on the GPU: batch norms folded, channels_last, weights frozen.
+    """Return ``torch.compile`` on the GPU: batch norms folded, channels_last, weights frozen, all launches one CUDA graph.
 
     Raises
     ------
     RunnerMissingError
         When PyTorch has no CUDA, finds no GPU, or its compiler fails.
     """
-    _require_cuda()
-    module = compile_frozen(best_form(case).to("cuda"))
-    runner = PyTorchCudaRunner("torch.compile, folded, channels_last, frozen", module, case)
+    require_cuda()
+    module = compile_frozen(best_form(case).to("cuda"), mode="reduce-overhead")
+    runner = PyTorchCudaRunner("torch.compile with CUDA graphs, folded, channels_last, frozen", module, case)
     return made_ready(runner, case, "Triton")
 
 
-def _require_cuda() -> None:
+def require_cuda() -> None:
+    """Refuse a machine where PyTorch reaches no GPU.
+
+    Raises
+    ------
+    RunnerMissingError
+        When PyTorch has no CUDA, or finds no GPU.
+    """
     if torch.version.cuda is None:
         raise RunnerMissingError(
             f"PyTorch {torch.__version__} is built without CUDA; install its build with CUDA, as https://pytorch.org says"

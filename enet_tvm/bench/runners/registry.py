@@ -64,6 +64,8 @@ RUNNERS: dict[str, Callable[[Case], Runner]] = {
     "torch-compile": LazyRunner("pytorch", "compiled", ("cpu",), packages=("torch",)),
     "torch-cuda": LazyRunner("pytorch_cuda", "channels_last", ("gpu",), packages=("torch",)),
     "torch-cuda-compile": LazyRunner("pytorch_cuda", "compiled", ("gpu",), packages=("torch", "triton")),
+    "onnxruntime-cuda": LazyRunner("onnx_runtime_cuda", "OnnxRuntimeCudaRunner", ("gpu",), packages=("onnxruntime-gpu",)),
+    "tensorrt": LazyRunner("tensorrt", "on_gpu", ("gpu",), packages=("tensorrt",)),
     "onnxruntime": LazyRunner("onnx_runtimes", "OnnxRuntimeRunner", ("cpu",), packages=("onnx", "onnxruntime")),
     "openvino": LazyRunner("onnx_runtimes", "OpenVinoRunner", ("cpu",), packages=("openvino",)),
     "tvm-rpc": LazyRunner("tvm_rpc", "on_device", ("tracker",)),

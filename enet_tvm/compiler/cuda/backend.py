@@ -9,8 +9,9 @@ So here both are replaced by stand-ins: libraries of the same names whose functi
 compiled from a list of names read from TVM's own library, and opened with their symbols global; the dynamic loader then takes
 them for the real ones when TVM's library is opened after them. The order of that and ``import tvm`` does not matter.
 
-Nothing of this happens unless a GPU is compiled for, and a library that a machine has is never replaced: each is opened by its
-ordinary name first. A process that was given stand-ins says "no device" of every GPU, as it would have without them.
+Nothing of this happens unless a GPU is compiled for, and a library that a machine has is never replaced: each is looked for
+first where the runtime looks for it, so that a process that has compiled runs what it compiled. One that was given stand-ins
+says "no device" of every GPU, as it would have without them.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from elftools.elf.elffile import ELFFile
 
 from enet_tvm.compiler.linking import host_linker
 from enet_tvm.errors import UserError
+from enet_tvm.runtime.gpu import runtime_places
+from enet_tvm.runtime.queues import RUNTIME
 
 DRIVER = "libcuda.so.1"
-RUNTIME = "libcudart.so.13"
 BACKEND = "libtvm_runtime_cuda.so"
 _NO_DEVICE = 100
 """cudaErrorNoDevice and CUDA_ERROR_NO_DEVICE."""
@@ -52,7 +54,7 @@ def load_cuda_backend() -> tuple[str, ...]:
     replaced = []
     with tempfile.TemporaryDirectory(prefix="enet-tvm-") as directory:
         for name in (DRIVER, RUNTIME):
-            if not _opens(name):
+            if not any(_opens(place) for place in _places(name, backend.parent)):
                 stand_in = make_stand_in(name, backend, Path(directory))
                 ctypes.CDLL(str(stand_in), ctypes.RTLD_GLOBAL)
                 replaced.append(name)
@@ -105,6 +107,10 @@ def _registered() -> bool:
     import tvm
 
     return tvm.get_global_func("ffi.Module.create.cuda", allow_missing=True) is not None
+
+
+def _places(name: str, folder: Path) -> list[str]:
+    return runtime_places(folder) if name == RUNTIME else [name]
 
 
 def _opens(name: str) -> bool:

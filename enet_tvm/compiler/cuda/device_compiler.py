@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from enet_tvm.compiler.cuda.backend import load_cuda_backend
 from enet_tvm.compiler.cuda.nvrtc import compile_to_ptx
-from enet_tvm.compiler.cuda.ptx import with_version
+from enet_tvm.compiler.cuda.ptx import with_register_limits, with_version
+from enet_tvm.compiler.cuda.register_limits import free_limits
 from enet_tvm.compiler.cuda.tools import find_cuda_tools
 
 _CALLBACK = "tvm_callback_cuda_compile"
@@ -23,7 +24,7 @@ def c_names(source: str) -> str:
 
 
 @contextmanager
-def device_compiler(arch: str, isa: str) -> Iterator[list[str]]:
+def device_compiler(arch: str, isa: str, registers: int = 255) -> Iterator[list[str]]:
     """While this context is entered, TVM's CUDA modules carry PTX for `arch` that claims ISA version `isa`.
 
     Parameters
@@ -32,6 +33,8 @@ def device_compiler(arch: str, isa: str) -> Iterator[list[str]]:
         GPU architecture, such as ``sm_53``.
     isa : str
         PTX ISA version of the oldest driver that the code may meet, such as ``6.5``.
+    registers : int
+        32-bit registers that a thread of the target may take.
 
     Yields
     ------
@@ -51,7 +54,8 @@ def device_compiler(arch: str, isa: str) -> Iterator[list[str]]:
     made: list[str] = []
 
     def compile_kernels(source: str) -> bytes:
-        made.append(with_version(compile_to_ptx(c_names(str(source)), arch, tools), isa))
+        ptx = with_version(compile_to_ptx(c_names(str(source)), arch, tools), isa)
+        made.append(with_register_limits(ptx, free_limits(ptx, arch, registers, tools)))
         # The driver takes PTX as text that ends in a zero.
         return made[-1].encode() + b"\0"
 

@@ -1,4 +1,4 @@
-"""Architecture, kernels and ISA version that a PTX module names, and lowering that version.
+"""Architecture, kernels and ISA version that a PTX module names; lowering that version, and limiting registers.
 
 PTX carries the newest ISA version that its compiler knows, whether or not it uses anything of it, and a driver refuses a
 version that is newer than itself. The last driver for Jetson TX1 and Nano (JetPack 4.6, CUDA 10.2) stops at 6.5. So the claim
@@ -9,10 +9,12 @@ lacks.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 _VERSION = re.compile(r"(?m)^\.version[ \t]+(\S+)[ \t]*$")
 _TARGET = re.compile(r"(?m)^\.target[ \t]+(\w+)")
 _ENTRY = re.compile(r"(?m)^(?:\.visible[ \t]+)?\.entry[ \t]+([\w$]+)")
+_HEAD = re.compile(_ENTRY.pattern + r"\s*(?:\([^)]*\))?(?:\s*\.\w+[^\n{]*)*")
 
 
 def ptx_version(ptx: str) -> str:
@@ -48,6 +50,15 @@ def with_version(ptx: str, version: str) -> str:
     if _number(own) <= _number(version):
         return ptx
     return _VERSION.sub(f".version {version}", ptx, count=1)
+
+
+def with_register_limits(ptx: str, limits: Mapping[str, int]) -> str:
+    """Return PTX whose kernels say how many registers a thread may take at most (``.maxnreg``), by the name of their entry."""
+
+    def head(match: re.Match[str]) -> str:
+        return f"{match[0]}\n.maxnreg {limits[match[1]]}" if match[1] in limits else match[0]
+
+    return _HEAD.sub(head, ptx)
 
 
 def _directive(pattern: re.Pattern[str], ptx: str) -> str:

@@ -15,9 +15,10 @@
 #include "manifest.h"
 #include "pictures.h"
 #include "text.h"
+#include "tvm_arguments.h"
 #include "tvm_call.h"
 
-enum { WHY = 1024, POOLED_ALLOCATOR = 2, MOST_RUNS = 1000000 };
+enum { WHY = 1024, POOLED_ALLOCATOR = 2, MOST_RUNS = 1000000, COMPUTE_VERSION = 4 /* DeviceAttrKind::kComputeVersion */ };
 
 static const char usage[] =
     "usage: enet-run [options] ARTIFACT [INPUT]\n"
@@ -56,13 +57,19 @@ static TVMFFIAny call(TVMFFIObjectHandle function, const char* what, int count, 
   return result;
 }
 
-static TVMFFIObjectHandle method(TVMFFIAny module, const char* name) {
+/* A function of a module, owned; NULL if it has none of that name. */
+static TVMFFIObjectHandle find_method(TVMFFIAny module, const char* name) {
   TVMFFIAny arguments[3] = {module, tvm_string(name), tvm_bool(1)};
   TVMFFIObjectHandle get = need("ffi.ModuleGetFunction");
   TVMFFIAny function = call(get, name, 3, arguments);
   TVMFFIObjectDecRef(get);
-  if (function.type_index != kTVMFFIFunction) die(1, "the library has no function %s; compile it again", name);
-  return function.v_obj;
+  return function.type_index == kTVMFFIFunction ? function.v_obj : NULL;
+}
+
+static TVMFFIObjectHandle method(TVMFFIAny module, const char* name) {
+  TVMFFIObjectHandle function = find_method(module, name);
+  if (function == NULL) die(1, "the library has no function %s; compile it again", name);
+  return function;
 }
 
 static void invoke(const char* name, int count, TVMFFIAny* arguments, TVMFFIAny* result) {
@@ -75,11 +82,11 @@ static void invoke(const char* name, int count, TVMFFIAny* arguments, TVMFFIAny*
     tvm_release(&got);
 }
 
-static TVMFFIAny allocate(const int64_t shape[4], int device) {
+static TVMFFIAny allocate(const int64_t shape[4], int rank, TVMFFIAny dtype, int device) {
   TVMFFIAny extents[4], arguments[4], tensor;
-  for (int i = 0; i < 4; ++i) extents[i] = tvm_int(shape[i]);
-  invoke("ffi.Shape", 4, extents, &arguments[0]);
-  arguments[1] = tvm_float32();
+  for (int i = 0; i < rank; ++i) extents[i] = tvm_int(shape[i]);
+  invoke("ffi.Shape", rank, extents, &arguments[0]);
+  arguments[1] = dtype;
   arguments[2] = tvm_device(device, 0);
   arguments[3] = tvm_none();
   invoke("runtime.TVMTensorAllocWithScope", 4, arguments, &tensor);
@@ -112,15 +119,40 @@ static double percentile(const double* sorted, int count, double percent) {
 
 typedef struct {
   TVMFFIObjectHandle main, sync;
-  TVMFFIAny input, device;
+  TVMFFIObjectHandle frame; /* the whole network as one graph of a GPU, into an output that stays; NULL without one */
+  TVMFFIAny input, output, device;
 } Network;
 
 static TVMFFIAny run(Network* network) {
-  TVMFFIAny wait[2] = {network->device, tvm_int(0)};
-  TVMFFIAny output = call(network->main, "the network", 1, &network->input);
+  TVMFFIAny wait[2] = {network->device, tvm_int(0)}, output;
+  if (network->frame != NULL) {
+    TVMFFIAny arguments[2] = {network->input, network->output};
+    TVMFFIAny nothing = call(network->frame, "the network", 2, arguments);
+    tvm_release(&nothing);
+    output = network->output;
+    TVMFFIObjectIncRef(output.v_obj);
+  } else {
+    output = call(network->main, "the network", 1, &network->input);
+  }
   TVMFFIAny none = call(network->sync, "waiting for the device", 2, wait);
   tvm_release(&none);
   return output;
+}
+
+/* Refuse device code for a later GPU than this one, which only later ones translate (enet_tvm/compatibility.py). */
+static void check_gpu(const Manifest* manifest, const char* artifact) {
+  TVMFFIAny asked[3] = {tvm_int(kDLCUDA), tvm_int(0), tvm_int(COMPUTE_VERSION)}, version;
+  const char* text;
+  size_t length;
+  int needed, major, minor;
+  char copy[16] = "";
+  if (sscanf(manifest->gpu_arch, "sm_%d", &needed) != 1) return;
+  invoke("runtime.GetDeviceAttr", 3, asked, &version);
+  if (content(&version, &text, &length) == 0 && length < sizeof copy) memcpy(copy, text, length);
+  if (sscanf(copy, "%d.%d", &major, &minor) == 2 && 10 * major + minor < needed)
+    die(2, "%s was compiled for %s, and this machine's GPU is sm_%d%d, which is older; compile it for this board", artifact,
+        manifest->gpu_arch, major, minor);
+  tvm_release(&version);
 }
 
 static long number(const char* text, const char* option, long least, long most) {
@@ -185,6 +217,7 @@ int main(int argc, char** argv) {
   int device = manifest.gpu ? kDLCUDA : kDLCPU;
   if (device == kDLCUDA && dlopen("libtvm_runtime_cuda.so", RTLD_NOW | RTLD_GLOBAL) == NULL)
     die(1, "cannot load TVM's CUDA runtime: %s", dlerror());
+  if (device == kDLCUDA) check_gpu(&manifest, artifact);
 
   if (logits != NULL && manifest.labels)
     die(2, "%s returns labels and has no logits to write; leave --logits out, or compile it with --output logits", artifact);
@@ -214,7 +247,12 @@ int main(int argc, char** argv) {
   network.main = method(machine, "main");
   network.sync = need("runtime.Device_StreamSync");
   network.device = tvm_device(device, 0);
-  network.input = allocate(manifest.input, device);
+  network.input = allocate(manifest.input, 4, tvm_dtype(kDLFloat, 32), device);
+  const char* graph = getenv("ENET_TVM_CUDA_GRAPH"); /* set to 0, kernel by kernel: should a driver fail at graphs */
+  network.frame = device == kDLCUDA && (graph == NULL || strcmp(graph, "0")) ? find_method(machine, "frame") : NULL;
+  if (network.frame != NULL)
+    network.output = manifest.labels ? allocate(manifest.output, 3, tvm_dtype(kDLUInt, 8), device)
+                                     : allocate(manifest.output, 4, tvm_dtype(kDLFloat, 32), device);
   copy("runtime.TVMTensorCopyFromBytes", network.input, values, manifest.input_bytes);
 
   TVMFFIAny output = tvm_none();

@@ -108,7 +108,7 @@ static int keep(const TVMFFIAny* any, int device) {
   TVMFFIAny extents[8], allocation[4], copy, none;
   for (int i = 0; i < tensor->ndim; ++i) extents[i] = tvm_int(tensor->shape[i]);
   if (invoke("ffi.Shape", tensor->ndim, extents, &allocation[0])) return -1;
-  allocation[1] = tvm_float32();
+  allocation[1] = tvm_dtype(kDLFloat, 32);
   allocation[1].v_dtype = tensor->dtype;
   allocation[2] = tvm_device(kDLCPU, 0);
   allocation[3] = tvm_none();

@@ -302,6 +302,8 @@ static int take(const char* content, const char* artifact, const char* path, Man
   if (json_string(json_find(content, "hashes.library"), manifest->hash, sizeof manifest->hash)) manifest->hash[0] = '\0';
   snprintf(manifest->library, sizeof manifest->library, "%s/%s", artifact, name);
   manifest->gpu = json_is(json_find(content, "target.device"), "cuda");
+  if (json_string(json_find(content, "library_report.device.arch"), manifest->gpu_arch, sizeof manifest->gpu_arch))
+    manifest->gpu_arch[0] = '\0';
   manifest->labels = strcmp(layout, "NHW") == 0;
   copy_three(json_find(content, "input.mean"), manifest->mean);
   copy_three(json_find(content, "input.std"), manifest->std);

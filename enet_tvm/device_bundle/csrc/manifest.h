@@ -10,6 +10,7 @@ typedef struct {
   char hash[65];
   char target[128]; /* cut where it is longer: it is only told */
   int gpu;
+  char gpu_arch[16]; /* architecture of its device code, as "sm_53"; empty where it has none or does not say */
   int64_t input[4], output[4];
   int labels; /* whether the output is N, H, W uint8 classes, with 1 behind, instead of N, C, H, W float32 logits */
   double mean[3], std[3];

@@ -43,10 +43,10 @@ TVMFFIAny tvm_device(int type, int id) {
   return any;
 }
 
-TVMFFIAny tvm_float32(void) {
+TVMFFIAny tvm_dtype(int code, int bits) {
   TVMFFIAny any = empty(kTVMFFIDataType);
-  any.v_dtype.code = kDLFloat;
-  any.v_dtype.bits = 32;
+  any.v_dtype.code = (uint8_t)code;
+  any.v_dtype.bits = (uint8_t)bits;
   any.v_dtype.lanes = 1;
   return any;
 }

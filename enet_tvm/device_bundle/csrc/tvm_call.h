@@ -12,7 +12,7 @@ TVMFFIAny tvm_bool(int value);
 TVMFFIAny tvm_string(const char* text);
 TVMFFIAny tvm_pointer(void* pointer);
 TVMFFIAny tvm_device(int type, int id);
-TVMFFIAny tvm_float32(void);
+TVMFFIAny tvm_dtype(int code, int bits);
 TVMFFIAny tvm_none(void);
 
 /* Call a function; 0 and an owned result, or -1 and the reason (a line, without TVM's backtrace) in `why`. */

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from enet_tvm.bench.machine.nvml import GpuUnknownError
 from enet_tvm.bench.measure.profile import KernelTime, Profile, profile
-from enet_tvm.bench.measure.roofline import Roofline
+from enet_tvm.bench.measure.roofline import PROMISED, Roofline
+from enet_tvm.cli.main import build_app
 from enet_tvm.runtime import Segmenter
 
 
@@ -36,11 +42,36 @@ def test_the_slower_of_arithmetic_and_memory_is_the_limit():
     assert Profile((kernel, kernel), 45.0, 1, roofline).total == pytest.approx(40.0)
 
 
+@pytest.mark.usefixtures("processor_as_gpu")
+@pytest.mark.parametrize(("name", "gflops"), [("h100", 51218.0), ("a board of my own", None)])
+def test_limits_of_a_gpu_are_not_the_processors(tiny_artifact, tmp_path, monkeypatch, name, gflops):
+    """Without PyTorch's CUDA and without NVML they are what the target promises, and of another's target nothing is known."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("enet_tvm.bench.measure.profile.open_gpu", unknown_gpu)
+    for_gpu = tmp_path / "artifact"
+    shutil.copytree(tiny_artifact.directory, for_gpu)
+    content = json.loads((for_gpu / "manifest.json").read_text())
+    content["target"] |= {"device": "cuda", "name": name}
+    (for_gpu / "manifest.json").write_text(json.dumps(content))
+    with Segmenter.load(for_gpu, threads=1) as segmenter:
+        result = profile(segmenter, passes=2)
+    assert (result.roofline and result.roofline.flops_per_second) == (gflops and 1e9 * gflops)
+    assert result.source == PROMISED
+    shares = [result.share_of_roofline(kernel) for kernel in result.kernels]
+    assert all((share is None) == (gflops is None) for share in shares)
+    assert (result.to_dict()["roofline"] or {}).get("source") == (PROMISED if gflops else None)
+    printed = CliRunner().invoke(build_app(), ["profile", str(for_gpu), "--passes", "2", "--threads", "1"])
+    assert printed.exit_code == 0, printed.output
+    words = "takes 0.00 ms (by the target's specification)" if gflops else "is not known: neither its driver nor the target"
+    assert words in printed.output
+    assert "ms on the GPU" in printed.output
+
+
+def unknown_gpu():
+    raise GpuUnknownError("there is none")
+
+
 def test_verb(compiled_enet, tmp_path):
-    import json
-
-    from enet_tvm.cli.main import build_app
-
     path = tmp_path / "profile.json"
     result = CliRunner().invoke(
         build_app(), ["profile", str(compiled_enet.directory), "--passes", "2", "--threads", "1", "--json", str(path)]

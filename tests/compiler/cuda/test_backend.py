@@ -61,6 +61,25 @@ def test_a_library_that_the_machine_has_is_not_replaced():
     assert out.strip() == "('libcuda.so.1',)"
 
 
+@pytest.mark.usefixtures("without_a_driver")
+@pytest.mark.slow
+def test_a_runtime_in_nvidias_package_is_not_replaced(tmp_path: Path):
+    """Else a process that compiles and then runs would find no GPU: the first library of a name stays the only one."""
+    packages = tmp_path / "packages"
+    folder = packages / "nvidia/cu13/lib"
+    folder.mkdir(parents=True)
+    (packages / "nvidia/__init__.py").touch()
+    backend.make_stand_in(backend.RUNTIME, backend.backend_library(), folder)  # in NVIDIA's place
+    out = run(
+        f"sys.path.insert(0, {str(packages)!r})\n"
+        "opens = backend._opens\n"
+        "backend._opens = lambda place: '/' in place and opens(place)  # as where the system has neither\n"
+        "print(backend.load_cuda_backend())\n"
+        "print([line.split()[-1] for line in open('/proc/self/maps') if 'libcudart' in line][0])\n"
+    )
+    assert out.split("\n")[:2] == ["('libcuda.so.1',)", str(folder / backend.RUNTIME)]
+
+
 @pytest.mark.slow
 def test_compiling_for_a_processor_loads_nothing():
     out = run(

@@ -33,12 +33,15 @@ def load(stored: np.ndarray, layout: Layout) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def run_kernel() -> Callable[..., np.ndarray]:
-    """Makes ``run_kernel(kernel, *inputs, shape=...)`` what a kernel writes into a float32 array full of NaN."""
+    """Makes ``run_kernel(kernel, *inputs, shape=...)`` what a kernel writes into a float32 array full of NaN.
+
+    With ``dtype="uint8"`` the array is one of 255s.
+    """
     target = load_target("native").to_tvm()
 
-    def run(kernel: tvm.tirx.PrimFunc, *inputs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    def run(kernel: tvm.tirx.PrimFunc, *inputs: np.ndarray, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
         module = tvm.compile(tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")}), target)
-        out = tvm.runtime.tensor(np.full(shape, np.nan, np.float32))
+        out = tvm.runtime.tensor(np.full(shape, np.nan if dtype == "float32" else 255, dtype))
         module["main"](*(tvm.runtime.tensor(x) for x in inputs), out)
         return out.numpy()
 

@@ -7,11 +7,12 @@ from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate
 from enet_tvm.compiler.kernels.gpu.initial_block import GpuInitialBlockTemplate
 from enet_tvm.compiler.kernels.gpu.pooling import GpuMaxPool2DTemplate, GpuMaxUnpool2DTemplate
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
-from enet_tvm.compiler.kernels.gpu.transposed import GpuTransposedTemplate
+from enet_tvm.compiler.kernels.gpu.transposed import GpuLabellingTemplate, GpuTransposedTemplate
 
 TEMPLATES: tuple[type[Template], ...] = (
     GpuConv2DTemplate,
     GpuTransposedTemplate,
+    GpuLabellingTemplate,
     GpuInitialBlockTemplate,
     GpuMaxPool2DTemplate,
     GpuMaxUnpool2DTemplate,

@@ -13,7 +13,12 @@ from torch.nn import functional as F
 from enet_tvm.compiler.kernels.gpu.conv2d import convolution_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
 from enet_tvm.compiler.kernels.gpu.emulation import serial_threads
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
-from enet_tvm.compiler.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight
+from enet_tvm.compiler.kernels.gpu.transposed import (
+    gpu_conv2d_transpose,
+    gpu_conv2d_transpose_argmax,
+    labelling_tiles,
+    pack_transposed_weight,
+)
 from enet_tvm.compiler.ops import FusedConv2D
 
 SMALL, LARGE = GpuUnit(1, 80), GpuUnit(132, 255)
@@ -132,9 +137,38 @@ def test_transposed_ones_do_no_work_on_inserted_zeros():
     assert weight.shape == (8 // tile.channels, 9, 4, tile.channels)
 
 
+@pytest.mark.parametrize("name", [name for name in KINDS if KINDS[name].transposed])
+@pytest.mark.parametrize("unit", [SMALL, LARGE], ids=["large tiles", "small tiles"])
+@pytest.mark.parametrize(("outputs", "size", "activation"), [(11, (5, 9), "none"), (3, (4, 30), "prelu"), (20, (6, 9), "relu")])
+def test_labels_are_pytorchs(run_kernel, name: str, unit: GpuUnit, outputs: int, size: tuple[int, int], activation: str):
+    """Of whole numbers many are equal, and after a ReLU most: the first of them wins, as `torch.argmax` has it."""
+    kind, rng = KINDS[name], np.random.default_rng(outputs)
+    attrs = attributes(kind, 2, 4, outputs, size, activation=activation, argmax=True)
+    data = rng.integers(-2, 3, attrs.data_shape).astype(np.float32)
+    weight = rng.integers(-1, 2, (4, outputs, *kind.kernel)).astype(np.float32)
+    bias, slope = rng.integers(-9, 3, outputs).astype(np.float32), rng.integers(-2, 3, outputs).astype(np.float32) / 4
+    values = F.conv_transpose2d(
+        *(torch.from_numpy(a) for a in (data, weight, bias)), kind.strides, kind.padding, kind.output_padding
+    )
+    values = torch.relu(values) if activation == "relu" else values
+    values = F.prelu(values, torch.from_numpy(slope)) if activation == "prelu" else values
+    largest = values.max(1, keepdim=True).values
+    assert ((values == largest).sum(1) > 1).any()
+    expected = values.argmax(1).numpy().astype(np.uint8)
+    for tile in labelling_tiles(attrs, unit)[:3]:
+        vectors = [pack_gpu_vector(bias, tile), *([pack_gpu_vector(slope, tile)] if activation == "prelu" else [])]
+        packed = pack_transposed_weight(weight, attrs, tile)
+        kernel = serial_threads(gpu_conv2d_transpose_argmax(attrs, tile))
+        labels = run_kernel(kernel, data, packed, *vectors, shape=expected.shape, dtype="uint8")
+        np.testing.assert_array_equal(labels, expected)
+
+
 def test_each_template_knows_its_own():
     plain, transposed = (attributes(KINDS[name], 1, 4, 8, (8, 8)) for name in ("3x3", "transposed 3x3"))
     with pytest.raises(ValueError, match="template of its own"):
         gpu_conv2d(transposed, convolution_tile(transposed, SMALL))
+    labelling = attributes(KINDS["transposed 3x3"], 1, 4, 8, (8, 8), argmax=True)
+    with pytest.raises(ValueError, match="ends in labels has a template of its own"):
+        gpu_conv2d_transpose(labelling, convolution_tile(transposed, SMALL))
     with pytest.raises(ValueError, match="that double"):
         gpu_conv2d_transpose(plain, convolution_tile(plain, SMALL))
