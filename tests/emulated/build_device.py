@@ -113,11 +113,31 @@ def emulated_device(directory: Path | None = None) -> EmulatedDevice:
     return device
 
 
-def _build(directory: Path) -> None:
+def unpack_for_host(packages: list[str], directory: Path) -> list[str]:
+    """Unpack Debian's packages for this machine, and those that they need, into a folder; return their files' names.
+
+    Raises
+    ------
+    UnavailableError
+        When they cannot be downloaded here.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        files = _download(Path(temporary, "apt"), _debian_sources(), platform.machine(), packages)
+        directory.mkdir(parents=True, exist_ok=True)
+        _unpack(files, directory)
+        return [file.name for file in files]
+
+
+def _debian_sources() -> Path:
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise UnavailableError("the emulated device is built from Debian's packages, and there is no apt-get here")
     if not (sources := next((file for file in _SOURCES if file.is_file()), None)):
         raise UnavailableError("apt has no Debian sources here")
+    return sources
+
+
+def _build(directory: Path) -> None:
+    sources = _debian_sources()
     if not (shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")):
         packages = _download(directory / "apt-host", sources, platform.machine(), ["qemu-user-static"], depends=False)
         _unpack(packages, directory / "host")

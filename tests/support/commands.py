@@ -254,7 +254,12 @@ def _script(path: Path) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # Python looks for what a script imports beside the script, too.
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     app = typer.Typer()
     app.command()(module.main)
     return typer.main.get_command(app)

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 import tvm
+from torch.nn import functional as F
 
-from enet_tvm.compiler.ops import Layout
+from enet_tvm.compiler.kernels.cpu.winograd import WinogradTile, pack_winograd_weight, winograd
+from enet_tvm.compiler.kernels.cpu.winograd_blocked import BlockedWinogradTile, blocked_winograd, pack_blocked_weight
+from enet_tvm.compiler.ops import FusedConv2D, Layout
 from enet_tvm.targets import load_target
 
 
@@ -58,3 +63,34 @@ def stored() -> Callable[..., np.ndarray]:
 def loaded() -> Callable[..., np.ndarray]:
     """See `load`."""
     return load
+
+
+@pytest.fixture(scope="session")
+def largest_error(run_kernel: Callable[..., np.ndarray]) -> Callable[..., float]:
+    """Makes ``largest_error(attrs, tile, seed)`` how far the kernel is from PyTorch in float64, for normal numbers."""
+
+    def error(attrs: FusedConv2D, tile: WinogradTile, seed: int = 0) -> float:
+        blocked = isinstance(tile, BlockedWinogradTile)
+        pack, kernel = (pack_blocked_weight, blocked_winograd) if blocked else (pack_winograd_weight, winograd)
+        rng = np.random.default_rng(seed)
+        channels, inputs = attrs.out_shape[1], attrs.data_shape[1]
+        data = rng.standard_normal(attrs.data_shape).astype(np.float32)
+        weight = rng.standard_normal((channels, inputs, *attrs.kernel)) / (math.prod(attrs.kernel) * inputs) ** 0.5
+        weight = weight.astype(np.float32)
+        bias, slope = (rng.standard_normal(channels).astype(np.float32) for _ in range(2))
+        x, w, b, s = (torch.from_numpy(a).double() for a in (data, weight, bias, slope))
+        expected = F.conv2d(x, w, b, attrs.strides, attrs.padding, attrs.dilation)
+        shortcut = rng.standard_normal(attrs.out_shape).astype(np.float32)
+        if attrs.residual == "add":
+            expected = expected + torch.from_numpy(shortcut).double()
+        if attrs.activation == "relu":
+            expected = F.relu(expected)
+        elif attrs.activation == "prelu":
+            expected = F.prelu(expected, s)
+        arguments = [store(data, attrs.data_layout), pack(weight, attrs, tile), bias]
+        arguments += [slope] if attrs.activation == "prelu" else []
+        arguments += [store(shortcut, attrs.residual_layout)] if attrs.residual == "add" else []
+        out = run_kernel(kernel(attrs, tile), *arguments, shape=attrs.out_layout.physical(attrs.out_shape))
+        return float(np.abs(load(out, attrs.out_layout) - expected.numpy()).max())
+
+    return error

@@ -11,9 +11,11 @@ from enet_tvm.compiler.kernels.cpu.planar import PlanarTemplate
 from enet_tvm.compiler.kernels.cpu.pooling import MaxPool2DTemplate, MaxUnpool2DTemplate
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.kernels.cpu.winograd import WinogradTemplate
+from enet_tvm.compiler.kernels.cpu.winograd_blocked import BlockedWinogradTemplate
 
 TEMPLATES: tuple[type[Template], ...] = (
     WinogradTemplate,
+    BlockedWinogradTemplate,
     Conv2DTemplate,
     PlanarTemplate,
     InitialBlockTemplate,

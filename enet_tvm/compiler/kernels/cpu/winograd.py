@@ -49,7 +49,7 @@ _MEASURED = {(3, 3): ((16, 32), (8, 16)), (3, 1): ((8, 16),), (1, 3): ((8, 16),)
 """Lanes and registers of the vector units on which a direct convolution may be replaced, by the filter's rows and columns."""
 _GAIN = 1.2
 """Factor by which a direct convolution must be expected to cost more for it to be replaced."""
-_MOST_WEIGHT = 16 << 20
+MOST_WEIGHT = 16 << 20
 """Bytes of transformed weights, up to four times the plain ones, beyond which neither caches nor artifacts should have them."""
 
 
@@ -160,12 +160,17 @@ def winograd_tiles(attrs: FusedConv2D, unit: VectorUnit) -> list[WinogradTile]:
     """Return the tiles worth measuring, the one expected to be the fastest first."""
     most = unit.accumulators + unit.registers // 8
     tiles = []
-    for rows, columns in itertools.product(*((2, 4) if taps == 3 else (1,) for taps in attrs.kernel)):
-        if columns * attrs.dilation[1] <= attrs.out_shape[3]:
-            at_once = frequencies(columns) if rows > 1 else 1
-            together = range(1, min(most // at_once, _tiles_of_row(attrs, columns)) + 1)
-            tiles += [WinogradTile(rows, columns, n) for n in together if n > 1 or len(together) == 1]
+    for rows, columns in transforms(attrs):
+        at_once = frequencies(columns) if rows > 1 else 1
+        together = range(1, min(most // at_once, tiles_of_row(attrs, columns)) + 1)
+        tiles += [WinogradTile(rows, columns, n) for n in together if n > 1 or len(together) == 1]
     return sorted(tiles, key=lambda tile: _cost(attrs, tile, unit))
+
+
+def transforms(attrs: FusedConv2D) -> list[tuple[int, int]]:
+    """Return the outputs, down and across, of the transforms that fit in a row of the picture."""
+    outputs = itertools.product(*((2, 4) if taps == 3 else (1,) for taps in attrs.kernel))
+    return [(rows, columns) for rows, columns in outputs if columns * attrs.dilation[1] <= attrs.out_shape[3]]
 
 
 def winograd_pays(attrs: FusedConv2D, unit: VectorUnit) -> bool:
@@ -178,16 +183,19 @@ def winograd_pays(attrs: FusedConv2D, unit: VectorUnit) -> bool:
         return False
     if (unit.lanes, unit.registers) not in _MEASURED[attrs.kernel]:
         return False
-    _, channels, rows, width = attrs.out_shape
     tile = winograd_tiles(attrs, unit)[0]
-    if 4 * frequencies(tile.rows) * frequencies(tile.columns) * channels * attrs.data_shape[1] > _MOST_WEIGHT:
+    if 4 * frequencies(tile.rows) * frequencies(tile.columns) * attrs.out_shape[1] * attrs.data_shape[1] > MOST_WEIGHT:
         return False
-    # A direct kernel leaves the rows outside the picture out.
+    return direct_multiplications(attrs) > _GAIN * _cost(attrs, tile, unit)
+
+
+def direct_multiplications(attrs: FusedConv2D) -> float:
+    """Return how many multiplications of vectors a direct kernel has, which leaves the rows outside the picture out."""
+    _, channels, rows, width = attrs.out_shape
     kernel_rows = 3 * rows - 2 * min(attrs.dilation[0], rows) if attrs.kernel[0] == 3 else rows
     direct = kernel_rows * attrs.kernel[1] * width * attrs.data_shape[1] * channels / attrs.out_layout.block
     # One dot product of bfloat16 is two multiplications, and takes the time of one.
-    direct /= attrs.data_layout.per_word
-    return direct > _GAIN * _cost(attrs, tile, unit)
+    return direct / attrs.data_layout.per_word
 
 
 def pack_winograd_weight(weight: np.ndarray, attrs: FusedConv2D, tile: WinogradTile) -> np.ndarray:
@@ -199,14 +207,20 @@ def pack_winograd_weight(weight: np.ndarray, attrs: FusedConv2D, tile: WinogradT
         Weights, OC x IC x KH x KW; the filter KH x KW is 3 x 3, 3 x 1 or 1 x 3.
     """
     lanes = attrs.out_layout.block
+    spectrum = weight_spectrum(weight, tile)
+    rows, outputs, inputs, columns = spectrum.shape
+    blocked = spectrum.reshape(rows, outputs // lanes, lanes, inputs, columns).transpose(0, 1, 3, 4, 2)
+    return np.ascontiguousarray(blocked, dtype=np.float32)
+
+
+def weight_spectrum(weight: np.ndarray, tile: WinogradTile) -> np.ndarray:
+    """Return transformed weights, frequency down, output channel, input channel, frequency across, in float64."""
     if tile.rows == 1:
         # The frequencies of the columns come first where the rows have none.
         weight, tile = weight.swapaxes(2, 3), replace(tile, rows=tile.columns, columns=1)
     down, across = weight_transform(tile.rows), weight_transform(tile.columns)
-    spectrum = np.einsum("yk,oikl,xl->yoix", down, weight.astype(np.float64), across)
-    rows, outputs, inputs, columns = spectrum.shape
-    blocked = spectrum.reshape(rows, outputs // lanes, lanes, inputs, columns).transpose(0, 1, 3, 4, 2)
-    return np.ascontiguousarray(blocked, dtype=np.float32)
+    spectrum: np.ndarray = np.einsum("yk,oikl,xl->yoix", down, weight.astype(np.float64), across)
+    return spectrum
 
 
 def frequencies(outputs: int) -> int:
@@ -261,10 +275,21 @@ def sum_transform(outputs: int, x: list[Any], lanes: int) -> list[Any]:
 def winograd(attrs: FusedConv2D, tile: WinogradTile) -> tvm.tirx.PrimFunc:
     """Return the kernel: data, weight (as `pack_winograd_weight` orders it), bias, slope, shortcut, and the output."""
     lanes, channels = attrs.out_layout.block, attrs.out_shape[1]
-    outer, inner = (tile.columns, 1) if tile.rows == 1 else (tile.rows, tile.columns)
+    down, across = spectrum_of(tile)
+    arguments = winograd_arguments(attrs, (down, channels // lanes, attrs.data_shape[1], across, lanes))
+
+    def body(*buffers: Any) -> None:
+        WinogradBody(attrs, tile, dict(zip(arguments, buffers, strict=True))).emit()
+
+    return prim_func(arguments, body)
+
+
+def winograd_arguments(attrs: FusedConv2D, weight: tuple[int, ...]) -> Arguments:
+    """Return the arguments of a kernel whose transformed weights have this shape, the output last."""
+    channels = attrs.out_shape[1]
     arguments: Arguments = {
         "data": (attrs.data_layout.physical(attrs.data_shape), attrs.data_layout.storage),
-        "weight": ((frequencies(outer), channels // lanes, attrs.data_shape[1], frequencies(inner), lanes), "float32"),
+        "weight": (weight, "float32"),
         "bias": ((channels,), "float32"),
     }
     if attrs.activation == "prelu":
@@ -272,20 +297,26 @@ def winograd(attrs: FusedConv2D, tile: WinogradTile) -> tvm.tirx.PrimFunc:
     if attrs.residual == "add":
         arguments["shortcut"] = (attrs.residual_layout.physical(attrs.out_shape), attrs.residual_layout.storage)
     arguments["out"] = (attrs.out_layout.physical(attrs.out_shape), attrs.out_layout.storage)
-
-    def body(*buffers: Any) -> None:
-        _Winograd(attrs, tile, dict(zip(arguments, buffers, strict=True))).emit()
-
-    return prim_func(arguments, body)
+    return arguments
 
 
-def _tiles_of_row(attrs: FusedConv2D, columns: int) -> int:
+def spectrum_of(tile: WinogradTile) -> tuple[int, int]:
+    """Return the frequencies of a tile down and across; those of a lone row of outputs, along it, are down."""
+    outer, inner = _extents(tile)
+    return frequencies(outer), frequencies(inner)
+
+
+def _extents(tile: WinogradTile) -> tuple[int, int]:
+    return (tile.columns, 1) if tile.rows == 1 else (tile.rows, tile.columns)
+
+
+def tiles_of_row(attrs: FusedConv2D, columns: int) -> int:
     """Return how many tiles of so many columns a row takes."""
     dilation = attrs.dilation[1]
     return -(-attrs.out_shape[3] // (columns * dilation)) * dilation
 
 
-def _strips(attrs: FusedConv2D, rows: int) -> int:
+def strips(attrs: FusedConv2D, rows: int) -> int:
     """Return how many strips of so many rows a picture takes."""
     height, dilation = attrs.out_shape[2], attrs.dilation[0]
     if rows == 1:
@@ -298,20 +329,20 @@ def _cost(attrs: FusedConv2D, tile: WinogradTile, unit: VectorUnit) -> float:
     """Return what a tile is expected to cost, in multiplications of vectors."""
     spectrum = frequencies(tile.rows) * frequencies(tile.columns)
     inputs, outputs = attrs.data_shape[1], attrs.out_shape[1] // attrs.out_layout.block
-    count = _tiles_of_row(attrs, tile.columns)
+    count = tiles_of_row(attrs, tile.columns)
     # Weights are loaded once for all tiles in registers, which counts as a third of a tile; as a whole one with few
     # registers: loads are what limits then.
     loaded = 1 / 3 if unit.registers >= 32 else 1
     multiplied = -(-count // tile.tiles) * (tile.tiles + loaded) * inputs * outputs
     transformed = count * (inputs / attrs.data_layout.block + outputs) / 2 * _TRANSFORM
-    return _strips(attrs, tile.rows) * spectrum * (multiplied + transformed)
+    return strips(attrs, tile.rows) * spectrum * (multiplied + transformed)
 
 
 def _times(factor: float, value: Any, lanes: int) -> Any:
     return splat(T.float32(factor), lanes) * value
 
 
-class _Winograd:
+class WinogradBody:
     """Emits the statements of one convolution.
 
     A filter of one row is transformed along the columns alone, by the loops that transform the rows of others: ``down`` are
@@ -324,18 +355,19 @@ class _Winograd:
         self.buffers = buffers
         self.lanes = attrs.out_layout.block
         self.flat = tile.rows == 1
-        self.outer, self.inner = (tile.columns, 1) if self.flat else (tile.rows, tile.columns)
-        self.down, self.across = frequencies(self.outer), frequencies(self.inner)
-        self.count = _tiles_of_row(attrs, tile.columns)
+        self.outer, self.inner = _extents(tile)
+        self.down, self.across = spectrum_of(tile)
+        self.count = tiles_of_row(attrs, tile.columns)
         self.groups = -(-self.count // tile.tiles)
-        self.last_top = max(self._top(strip) for strip in range(_strips(attrs, tile.rows)))
+        self.last_top = max(self._top(strip) for strip in range(strips(attrs, tile.rows)))
 
     def emit(self) -> None:
-        attrs, dilation = self.attrs, self.attrs.dilation[0]
-        n, channels, _, width = attrs.out_shape
+        """Emit the whole kernel."""
+        attrs = self.attrs
+        n, channels, _, _ = attrs.out_shape
         blocks, data = channels // self.lanes, attrs.data_layout
         padded = self.groups * self.tile.tiles
-        with for_rows(n, _strips(attrs, self.tile.rows)) as (picture, strip):
+        with for_rows(n, strips(attrs, self.tile.rows)) as (picture, strip):
             top = self._top(strip)
             spectrum = self._scratch(self.down, padded, attrs.data_shape[1] // data.block, self.across, data.block)
             sums = self._scratch(blocks, padded, self.inner, self.down, self.lanes)
@@ -344,12 +376,16 @@ class _Winograd:
             with T.serial(self.down) as y, T.serial(blocks) as block, T.serial(self.groups) as group:
                 self._multiply(spectrum, sums, y, block, group)
             with T.serial(blocks) as block:
-                for row in range(self.tile.rows):
-                    with self._if_stored(top, row):
-                        leading = (picture, block, top + row * dilation)
-                        write_edges(self.buffers["out"], leading, width, attrs.out_layout)
+                self._write_edges(picture, top, block)
                 with T.serial(self.count) as t, T.serial(self.inner) as column:
                     self._store(sums, picture, top, t, column, block)
+
+    def _write_edges(self, picture: Any, top: Any, block: Any) -> None:
+        """Emit the zeros beside the rows of a strip."""
+        for row in range(self.tile.rows):
+            with self._if_stored(top, row):
+                leading = (picture, block, top + row * self.attrs.dilation[0])
+                write_edges(self.buffers["out"], leading, self.attrs.out_shape[3], self.attrs.out_layout)
 
     def _scratch(self, *shape: int) -> Any:
         return T.alloc_buffer(shape, "float32", scope="global", layout=None)
@@ -381,7 +417,11 @@ class _Winograd:
             columns.append([T.bind(value) for value in data_transform(self.outer, column, layout.block)])
         for y in range(self.down):
             for x, value in enumerate(data_transform(self.inner, [column[y] for column in columns], layout.block)):
-                T.buffer_store(spectrum, value, [y, t, block, x, vector(0, layout.block)])
+                T.buffer_store(spectrum, value, [*self._place(y, x, t, block), vector(0, layout.block)])
+
+    def _place(self, y: int, x: int, t: Any, block: Any) -> tuple[Any, ...]:
+        """Return where the spectrum of the data has a frequency of one block of a tile's channels."""
+        return (y, t, block, x)
 
     def _row(self, picture: Any, block: Any, row: Any, y: int, column: Any) -> Any:
         """Return one block of channels of the y-th row that a strip reads, zeros outside the picture."""
@@ -413,11 +453,15 @@ class _Winograd:
 
     def _store(self, sums: Any, picture: Any, top: Any, t: Any, x: Any, block: Any) -> None:
         """Emit the transform down one column of a tile, bias, activation and the stores."""
-        attrs, (step_down, step_across), lanes = self.attrs, self.attrs.dilation, vector(0, self.lanes)
+        found = [T.bind(sums[block, t, x, y, vector(0, self.lanes)]) for y in range(self.down)]
+        self._store_column(sum_transform(self.outer, found, self.lanes), picture, top, t, x, block)
+
+    def _store_column(self, values: list[Any], picture: Any, top: Any, t: Any, x: Any, block: Any) -> None:
+        """Emit bias, activation and the stores of one column of a tile."""
+        attrs, (step_down, step_across) = self.attrs, self.attrs.dilation
         channels = vector(block * self.lanes, self.lanes)
-        found = [T.bind(sums[block, t, x, y, lanes]) for y in range(self.down)]
         left = self._column(t)
-        for number, value in enumerate(sum_transform(self.outer, found, self.lanes)):
+        for number, value in enumerate(values):
             row, column = (0, number) if self.flat else (number, x)
             down, across = top + row * step_down, left + column * step_across
             value = T.bind(value + self.buffers["bias"][channels])

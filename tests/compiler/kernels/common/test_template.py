@@ -21,6 +21,7 @@ from enet_tvm.compiler.kernels.cpu.planar import PlanarTemplate
 from enet_tvm.compiler.kernels.cpu.pooling import MaxPool2DTemplate, MaxUnpool2DTemplate
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.kernels.cpu.winograd import WinogradTemplate
+from enet_tvm.compiler.kernels.cpu.winograd_blocked import BlockedWinogradTemplate
 from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate
 from enet_tvm.compiler.kernels.gpu.emulation import serial_threads
 from enet_tvm.compiler.kernels.gpu.initial_block import GpuInitialBlockTemplate
@@ -46,6 +47,7 @@ VARIED: list[tuple[type, Any, Any]] = [
     (Conv2DTemplate, DIRECT, UNIT),
     (Conv2DTemplate, DOUBLING, UNIT),
     (WinogradTemplate, DIRECT, UNIT),
+    (BlockedWinogradTemplate, DIRECT, UNIT),
     (PlanarTemplate, LOGITS, UNIT),
     (InitialBlockTemplate, INITIAL, UNIT),
     (DownsamplerTemplate, DOWN, UNIT),
@@ -110,7 +112,7 @@ def test_every_point_computes_the_same(template, spec):
     assert np.isfinite(expected).any()
     assert expected.dtype != "uint8" or expected.max() < 255
     # Transforms of other sizes round differently.
-    tolerance = 1e-4 if isinstance(template, WinogradTemplate) else 1e-5
+    tolerance = 1e-4 if isinstance(template, WinogradTemplate | BlockedWinogradTemplate) else 1e-5
     for point in points[1:]:
         np.testing.assert_allclose(result(template, spec, point), expected, rtol=1e-5, atol=tolerance)
 

@@ -11,6 +11,7 @@ from enet_tvm.compiler.kernels.cpu.planar import PlanarTemplate
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.kernels.cpu.templates import cpu_templates
 from enet_tvm.compiler.kernels.cpu.winograd import WinogradTemplate
+from enet_tvm.compiler.kernels.cpu.winograd_blocked import BlockedWinogradTemplate
 from enet_tvm.compiler.ops import PLANAR, FusedConv2D, Layout, MaxPool2DWithWindow
 
 SAME = FusedConv2D((1, 16, 8, 8), (1, 16, 8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
@@ -57,7 +58,8 @@ def test_the_first_that_covers_a_call_is_taken():
     assert found == WinogradTemplate(replace(blocked, layers=()), VectorUnit(16, 32))
     neon = VectorUnit(4, 32, "aarch64")
     blocked = replace(large, data_layout=Layout(4, 1), out_layout=Layout(4))
-    assert isinstance(cpu_templates(neon).find(blocked), Conv2DTemplate)
+    assert isinstance(cpu_templates(neon).find(blocked), BlockedWinogradTemplate)
+    assert isinstance(cpu_templates(replace(neon, isa="x86")).find(blocked), Conv2DTemplate)
     assert isinstance(cpu_templates(neon).find(replace(blocked, out_layout=PLANAR)), PlanarTemplate)
 
 

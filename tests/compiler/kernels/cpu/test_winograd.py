@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
+from winograds import any_convolution, convolution
 
 from enet_tvm.compiler.kernels.cpu import winograd
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
@@ -21,77 +19,6 @@ AVX512 = VectorUnit(16, 32)
 STAGE_2 = FusedConv2D(
     (1, 32, 45, 80), (1, 32, 45, 80), (3, 3), (1, 1), (1, 1), (1, 1), data_layout=Layout(16, 1), out_layout=Layout(16)
 )
-
-
-def convolution(
-    n: int,
-    inputs: int,
-    outputs: int,
-    size: tuple[int, int],
-    dilation: int,
-    block: int,
-    out_block: int,
-    pads: tuple[int, int],
-    kernel: tuple[int, int] = (3, 3),
-) -> FusedConv2D:
-    """Return a convolution of the picture's size; `pads` are columns of padding beside those needed."""
-    down, across = (dilation if taps == 3 else 0 for taps in kernel)
-    return FusedConv2D(
-        data_shape=(n, inputs, *size),
-        out_shape=(n, outputs, *size),
-        kernel=kernel,
-        strides=(1, 1),
-        padding=(down, across),
-        dilation=(down or 1, across or 1),
-        data_layout=Layout(block, across + pads[0]),
-        out_layout=Layout(out_block, pads[1]),
-    )
-
-
-@pytest.fixture(scope="session")
-def largest_error(run_kernel, stored, loaded):
-    """Makes ``largest_error(attrs, tile, seed)`` how far the kernel is from PyTorch in float64, for normal numbers."""
-
-    def run(attrs: FusedConv2D, tile: WinogradTile, seed: int = 0) -> float:
-        rng = np.random.default_rng(seed)
-        channels, inputs = attrs.out_shape[1], attrs.data_shape[1]
-        data = rng.standard_normal(attrs.data_shape).astype(np.float32)
-        weight = rng.standard_normal((channels, inputs, *attrs.kernel)) / (math.prod(attrs.kernel) * inputs) ** 0.5
-        weight = weight.astype(np.float32)
-        bias, slope = (rng.standard_normal(channels).astype(np.float32) for _ in range(2))
-        x, w, b, s = (torch.from_numpy(a).double() for a in (data, weight, bias, slope))
-        expected = F.conv2d(x, w, b, attrs.strides, attrs.padding, attrs.dilation)
-        shortcut = rng.standard_normal(attrs.out_shape).astype(np.float32)
-        if attrs.residual == "add":
-            expected = expected + torch.from_numpy(shortcut).double()
-        if attrs.activation == "relu":
-            expected = F.relu(expected)
-        elif attrs.activation == "prelu":
-            expected = F.prelu(expected, s)
-        arguments = [stored(data, attrs.data_layout), winograd.pack_winograd_weight(weight, attrs, tile), bias]
-        arguments += [slope] if attrs.activation == "prelu" else []
-        arguments += [stored(shortcut, attrs.residual_layout)] if attrs.residual == "add" else []
-        out = run_kernel(winograd.winograd(attrs, tile), *arguments, shape=attrs.out_layout.physical(attrs.out_shape))
-        return float(np.abs(loaded(out, attrs.out_layout) - expected.numpy()).max())
-
-    return run
-
-
-def any_convolution(data: st.DataObject, columns: int, kernel: tuple[int, int] = (3, 3)) -> FusedConv2D:
-    """Draws a convolution of which no tile need divide the rows and columns, of any dilation, layout and padding."""
-    dilation = data.draw(st.integers(1, 3), "dilation")
-    block, out_block = (data.draw(st.sampled_from([4, 8, 16]), name) for name in ("input block", "output block"))
-    return convolution(
-        n=data.draw(st.integers(1, 2), "pictures"),
-        inputs=block * data.draw(st.integers(1, 2), "input blocks"),
-        outputs=out_block * data.draw(st.integers(1, 2), "output blocks"),
-        size=(data.draw(st.integers(1, 14), "height"), columns * dilation + data.draw(st.integers(0, 20), "more columns")),
-        dilation=dilation,
-        block=block,
-        out_block=out_block,
-        pads=(data.draw(st.integers(0, 2)), data.draw(st.integers(0, 2))),
-        kernel=kernel,
-    )
 
 
 @pytest.mark.parametrize("columns", [2, 4])
@@ -241,7 +168,7 @@ def test_where_it_pays_in_erfnet(kernel: tuple[int, int]):
 
 def test_where_it_does_not_pay():
     for unit in (VectorUnit(4, 16), VectorUnit(4, 32)):
-        assert not winograd.winograd_pays(with_block(4), unit), "not measured"
+        assert not winograd.winograd_pays(with_block(4), unit), "loads are two fifths of its instructions: winograd_blocked"
     assert not winograd.winograd_pays(with_block(8), AVX512), "half of each vector"
     deep = {"data_shape": (1, 512, 22, 30), "out_shape": (1, 512, 22, 30)}
     assert not winograd.winograd_pays(replace(STAGE_2, **deep), AVX512), "weights of 38 MB"

@@ -1,0 +1,204 @@
+"""What a forward pass costs on an ARM processor, without a board: instructions executed, and a model of the hot loops.
+
+    python benchmarks/arm.py --target rpi4 --size 320x192 --peer ncnn
+    python benchmarks/arm.py --artifact DIR     # what is compiled already, of any size
+
+Instructions are counted by a plugin of qemu's user mode on one thread, as the difference of two passes and one, so that
+starting and loading cancel; they are exact, and no milliseconds. The hot loops are given to llvm-mca, LLVM's model of a
+processor's pipeline, which takes all loads from the first cache. What is counted is compared with PyTorch in the same run.
+Needs Debian 12 (qemu and LLVM are unpacked into the cache, nothing is installed); for --peer ncnn also pnnx.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from counting import ncnn_peer
+from counting.emulator import ArmTools, arm_tools, device_builder
+from counting.instructions import KINDS, Block, Loop, count_kinds, hot_loops
+from rich.console import Console
+from rich.table import Table
+
+from enet_tvm.artifact import read_manifest
+from enet_tvm.compiler.compile import CompileRequest, compile_artifact
+from enet_tvm.compiler.workload import Workload
+from enet_tvm.data.synthetic import SyntheticStreet
+from enet_tvm.device_bundle import BundleRequest, write_bundle
+from enet_tvm.errors import UserError
+from enet_tvm.files import write_json
+from enet_tvm.networks import load_network, read_info
+from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+from enet_tvm.places import find_file
+from enet_tvm.size import Size, parse_size
+from enet_tvm.targets import TargetSpec, load_target
+
+PROCESSORS = {
+    "cortex-a53": "cortex-a53",
+    "cortex-a57": "cortex-a57",
+    "cortex-a72": "cortex-a72",
+    "cortex-a76": "cortex-a76",
+    "neoverse-n1": "neoverse-n1",
+}
+"""What qemu 7.2 calls a target's processor; all others are counted on its ``max``, which has every instruction."""
+MODELS = ("cortex-a53", "cortex-a55", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "neoverse-v1", "neoverse-v2")
+
+Passes = Callable[[int], list[Block]]
+
+
+def main(
+    target: Annotated[list[str] | None, typer.Option(help="Target, again for each; rpi4 by default.")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="Size of the picture, again for each; 160x96 by default.")] = None,
+    peer: Annotated[list[str] | None, typer.Option(help="Runtime to compare with: ncnn.")] = None,
+    artifact: Annotated[Path | None, typer.Option(help="The compiled network to count, in place of targets and sizes.")] = None,
+    loops: Annotated[int, typer.Option(min=0, help="Hot loops to model.")] = 4,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Count the instructions of a forward pass, and model the hot loops."""
+    console = Console(soft_wrap=True, highlight=False, stderr=True)
+    try:
+        cases = _cases(target, size, artifact, peer or [])
+        tools = arm_tools()
+        found = [_measure(tools, *case, peer or [], artifact, loops) for case in cases]
+    except (UserError, device_builder().UnavailableError) as error:
+        console.print(f"error: {error}")
+        raise typer.Exit(2) from error
+    out = Console(soft_wrap=True, highlight=False)
+    for result in found:
+        out.print(_counts(result))
+        if result["loops"]:
+            out.print(_schedules(result))
+    if json is not None:
+        write_json(json, {"counted": "instructions of a forward pass on one thread, emulated", "results": found})
+
+
+def _cases(
+    targets: list[str] | None, sizes: list[str] | None, artifact: Path | None, peers: Sequence[str]
+) -> list[tuple[TargetSpec, Size]]:
+    """Return what to count: every target at every size, or what an artifact is for."""
+    if unknown := set(peers) - {"ncnn"}:
+        raise UserError(f"no peer is called '{min(unknown)}'; there is ncnn")
+    if artifact is not None and (targets or sizes):
+        raise UserError("--artifact says for which target and size it is; leave --target and --size out")
+    if artifact is not None:
+        manifest = read_manifest(artifact)
+        _, _, height, width = manifest.input.shape
+        targets, sizes = [manifest.target.name], [f"{width}x{height}"]
+    specs = [load_target(name) for name in targets or ["rpi4"]]
+    for spec in specs:
+        if not spec.triple.startswith("aarch64") or spec.gpu is not None:
+            raise UserError(f"{spec.name} is no 64-bit ARM processor; 'enet-tvm targets' lists those, such as rpi4")
+    return [(spec, parse_size(text)) for spec in specs for text in sizes or ["160x96"]]
+
+
+def _measure(
+    tools: ArmTools, spec: TargetSpec, size: Size, peers: Sequence[str], artifact: Path | None, loops: int
+) -> dict[str, Any]:
+    weights, target = find_file(Path(DEFAULT_WEIGHTS)), spec.name
+    cpu = PROCESSORS.get(spec.mcpu, "max")
+    network, info = load_network(weights).eval(), read_info(weights)
+    with tempfile.TemporaryDirectory() as folder:
+        picture = SyntheticStreet(size, 1)[0][0]
+        picture.save(Path(folder, "street.ppm"))
+        pixels = np.asarray(picture, np.float32) / 255
+        x = (pixels - np.array(info.mean, np.float32)) / np.array(info.std, np.float32)
+        x = np.ascontiguousarray(x.transpose(2, 0, 1)[None])
+        x.tofile(Path(folder, "street.bin"))
+        with torch.no_grad():
+            expected = network(torch.from_numpy(x)).numpy()
+        if artifact is None:
+            artifact = Path(folder, "artifact")
+            compile_artifact(CompileRequest(Workload(weights, size, spec), command="benchmarks/arm.py"), artifact)
+        ours, hot = _count(lambda passes: _ours(tools, Path(folder), target, artifact, cpu, passes))
+        entries = {"ours": ours | _agreement(np.load(Path(folder, "logits.npy")), expected)}
+        if "ncnn" in peers:
+            site, model = ncnn_peer.device_packages(tools.directory), ncnn_peer.convert(network, size, Path(folder))
+            theirs, _ = _count(lambda passes: _ncnn(tools, Path(folder), site, model, size, cpu, passes))
+            logits = np.fromfile(Path(folder, "ncnn.bin"), np.float32).reshape(expected.shape)
+            entries["ncnn"] = theirs | _agreement(logits, expected)
+    modelled = [
+        {
+            "instructions": len(loop.words),
+            "share": loop.iterations * len(loop.words) / ours["instructions"],
+            "kinds": dict(count_kinds([Block(1, 0, loop.words)])),
+            "models": {name: dataclasses.asdict(tools.schedule(loop, name)) for name in MODELS},
+        }
+        for loop in hot[:loops]
+    ]
+    return {"target": target, "emulated": cpu, "size": str(size), "entries": entries, "loops": modelled}
+
+
+def _count(run: Passes) -> tuple[dict[str, Any], list[Loop]]:
+    """Return the instructions of a pass by kind, and its loops, the hottest first."""
+    once, twice = run(1), run(2)
+    kinds = count_kinds(twice)
+    kinds.subtract(count_kinds(once))
+    return {"instructions": sum(kinds.values()), "kinds": {name: kinds[name] for name in KINDS}}, hot_loops(once, twice)
+
+
+def _ours(tools: ArmTools, folder: Path, target: str, artifact: Path, cpu: str, passes: int) -> list[Block]:
+    board = folder / "board"
+    if not board.is_dir():
+        write_bundle(BundleRequest(load_target(target), "c"), folder / "board.tar.gz")
+        with tarfile.open(folder / "board.tar.gz") as archive:
+            archive.extractall(board, filter="data")
+    (runner,) = board.glob("*/bin/enet-run")
+    options = ("--runs", str(passes), "--warmup", "0", "--threads", "1", "--logits", folder / "logits.npy")
+    return tools.blocks([runner, *options, artifact, folder / "street.ppm"], cpu)
+
+
+def _ncnn(tools: ArmTools, folder: Path, site: Path, model: Path, size: Size, cpu: str, passes: int) -> list[Block]:
+    script = folder / "ncnn_device.py"
+    script.write_text(ncnn_peer.PROGRAM, encoding="utf-8")
+    root = tools.device.root
+    sides = (str(passes), str(size.height), str(size.width))
+    arguments = (script, site, model, folder / "street.bin", folder / "ncnn.bin", *sides)
+    command = ("-0", "python3", root / f"usr/bin/python{ncnn_peer.PYTHON}", *arguments)
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return tools.blocks(command, cpu, {**threads, "PYTHONHOME": str(root / "usr"), "PYTHONHASHSEED": "0"})
+
+
+def _agreement(logits: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    return {
+        "labels": float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+        "largest_difference": float(np.abs(logits - expected).max()),
+    }
+
+
+def _counts(result: dict[str, Any]) -> Table:
+    title = f"{result['target']} at {result['size']}: instructions of a forward pass, one thread, emulated {result['emulated']}"
+    table = Table(title=title)
+    for column in ("", "million", *(f"{name} %" for name in KINDS), "of PyTorch's labels", "ours / theirs"):
+        table.add_column(column, justify="right")
+    ours = result["entries"]["ours"]["instructions"]
+    for name, entry in result["entries"].items():
+        total = entry["instructions"]
+        shares = [f"{100 * entry['kinds'][kind] / total:.0f}" for kind in KINDS]
+        ratio = "" if name == "ours" else f"{ours / total:.2f}"
+        table.add_row(name, f"{total / 1e6:.1f}", *shares, f"{100 * entry['labels']:.2f} %", ratio)
+    return table
+
+
+def _schedules(result: dict[str, Any]) -> Table:
+    table = Table(title="Hot loops of ours in LLVM's models: cycles an iteration, the port that binds and how busy it is")
+    table.add_column("")
+    for loop in result["loops"]:
+        fma = loop["kinds"].get("fma", 0)
+        table.add_column(f"{loop['instructions']} instructions, {fma} FMA\n{100 * loop['share']:.0f} % of all", justify="right")
+    for name in MODELS:
+        models = [loop["models"][name] for loop in result["loops"]]
+        table.add_row(name, *(f"{m['cycles']:.0f}  {m['port']} {100 * m['busy']:.0f} %" for m in models))
+    return table
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("COLUMNS", "200")
+    typer.run(main)
