@@ -15,7 +15,7 @@ from enet_tvm.version import __version__
 
 VERBS = (
     *("info", "data", "train", "evaluate", "fit-bias", "import-weights", "export", "calibrate", "tune", "compile", "targets"),
-    *("run", "live", "verify", "profile", "bench", "plot", "device"),
+    *("run", "live", "verify", "profile", "roofline", "bench", "plot", "device"),
 )
 """Verbs: each names a module of this package with a function `command`, or an `app` of several; heavy imports happen inside."""
 

@@ -28,7 +28,7 @@ from enet_tvm.compiler.inspection import inspect_library
 from enet_tvm.compiler.kernels.common.choices import Choices
 from enet_tvm.compiler.kernels.common.launch import Launch
 from enet_tvm.compiler.linking import host_linker
-from enet_tvm.compiler.pipeline import Numerics, compile_module
+from enet_tvm.compiler.pipeline import Compiled, Numerics, compile_module
 from enet_tvm.compiler.quantisation.calibration import calibration_beside, load_calibration
 from enet_tvm.compiler.tuning_log import LoggedWorkload, Lookup, find_log, use_log
 from enet_tvm.compiler.workload import Workload
@@ -123,6 +123,20 @@ def compile_artifact(
         lambda path: compiled.executable.export_library(str(path), fcompile=linker),
         lambda path: inspect_library(path, target),
     )
+
+
+def compile_untuned(workload: Workload) -> Compiled:
+    """Compile a network for its target without a tuning log, and without writing it anywhere.
+
+    Raises
+    ------
+    UserError
+        When the weights or the target do not serve.
+    """
+    check_stack()
+    source, target = _import(workload), workload.target
+    numerics = _numerics(CompileRequest(workload), source)
+    return compile_module(source.mod, target.to_tvm(), gpu=target.gpu, numerics=numerics)
 
 
 @dataclass(frozen=True)

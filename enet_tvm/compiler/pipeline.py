@@ -19,23 +19,23 @@ rules.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tvm
 from tvm import relax
 from tvm.relax import backend, transform
 
 from enet_tvm.compiler.cuda.device_compiler import device_compiler
-from enet_tvm.compiler.cuda.ptxas import assemble
+from enet_tvm.compiler.cuda.ptxas import KernelResources, assemble
 from enet_tvm.compiler.cuda.tools import find_cuda_tools
 from enet_tvm.compiler.dataflow import Dataflow, is_call
 from enet_tvm.compiler.kernels.common.choices import DEFAULTS, Choices
 from enet_tvm.compiler.kernels.common.elements import dot_products
 from enet_tvm.compiler.kernels.common.launch import Launch
-from enet_tvm.compiler.kernels.common.template import Templates
+from enet_tvm.compiler.kernels.common.template import Template, Templates
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.kernels.cpu.templates import cpu_templates
 from enet_tvm.compiler.kernels.gpu.fitting import FittingChoices
@@ -56,8 +56,8 @@ from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
 from enet_tvm.targets.spec import GpuSpec
 
-ATTEMPTS = 4
-"""Attempts to fit kernels into a GPU's registers, with up to 32, 16, 8 and 4 sums in a thread."""
+ATTEMPTS = 3
+"""Attempts to compile a network for a GPU: what did not fit in one is a smaller kernel, which fits alone, in the next."""
 
 
 MOST_ELEMENTS = 2**31 - 1
@@ -96,10 +96,24 @@ FLOAT32 = Numerics()
 
 @dataclass(frozen=True)
 class Compiled:
-    """A network compiled for a target: the executable and the launches of one forward pass, in order."""
+    """A network compiled for a target.
+
+    Attributes
+    ----------
+    executable : relax.VMExecutable
+        What is exported as a library.
+    launches : tuple of Launch
+        Launches of one forward pass, in order.
+    functions : mapping
+        The kernels by name, before TVM generates code for them.
+    device_code : str
+        PTX of all kernels; empty without a GPU.
+    """
 
     executable: relax.VMExecutable
     launches: tuple[Launch, ...]
+    functions: Mapping[str, tvm.tirx.PrimFunc] = field(default_factory=dict)
+    device_code: str = ""
 
 
 def graph_phases(target: tvm.target.Target, choices: Choices = DEFAULTS, numerics: Numerics = FLOAT32) -> list[Phase]:
@@ -240,17 +254,28 @@ def _compile_for_gpu(
     How many registers a kernel takes is known once ptxas has assigned them. What does not fit after the last attempt is for
     the inspection of the result to refuse.
     """
-    unit, choices = GpuUnit(gpu.multiprocessors, gpu.max_registers, gpu.max_threads_per_block), FittingChoices()
+    unit, choices, tools = GpuUnit.of(gpu), FittingChoices(), find_cuda_tools()
+
+    def spills(kernel: KernelResources) -> bool:
+        return kernel.spill_bytes > 0 or kernel.registers > gpu.max_registers
+
     with device_compiler(gpu.arch, gpu.ptx, gpu.max_registers) as made:
+
+        def fits(template: Template, point: Any) -> bool:
+            """Whether a kernel alone fits, which takes a second where the network takes half a minute."""
+            with target:
+                tvm.compile(tvm.IRModule({"main": template.kernel(point).with_attr("global_symbol", "main")}), target)
+            return not any(map(spills, assemble(made.pop(), gpu.arch, tools)))
+
         for _ in range(ATTEMPTS):
             compiled = _compile(mod, target, dump_ir, gpu_phases(unit, choices, labels=labels))
-            kernels = assemble(made[-1], gpu.arch, find_cuda_tools()) if made else ()
-            crowded = {kernel.name for kernel in kernels if kernel.spill_bytes or kernel.registers > gpu.max_registers}
+            kernels = assemble(made[-1], gpu.arch, tools) if made else ()
+            crowded = {kernel.name for kernel in kernels if spills(kernel)}
             templates = {launch.template for launch in compiled.launches if f"{launch.kernel}_kernel" in crowded}
-            shrunk = [choices.shrink(template) for template in templates if template is not None]
+            shrunk = [choices.shrink(template, fits) for template in templates if template is not None]
             if not any(shrunk):
                 break
-    return compiled
+    return replace(compiled, device_code=made[-1] if made else "")
 
 
 def _compile(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, phases: list[Phase]) -> Compiled:
@@ -261,11 +286,12 @@ def _compile(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None,
             _dump(mod, dump_ir, number, phase.name)
         require_indexable(mod)
         launches = launches_of(mod, phases)
+        functions = {v.name_hint: f for v, f in mod.functions_items() if isinstance(f, tvm.tirx.PrimFunc)}
         machine = machine_phase(frame=target.kind.name == "cuda")
         mod = tvm.transform.Sequential(machine.passes)(mod)
         _dump(mod, dump_ir, len(phases) + 1, machine.name)
         executable = tvm.compile(mod, target, relax_pipeline=None)
-    return Compiled(executable, launches)
+    return Compiled(executable, launches, functions)
 
 
 def require_indexable(mod: tvm.IRModule) -> None:

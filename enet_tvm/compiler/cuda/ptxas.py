@@ -1,4 +1,4 @@
-"""Registers and memory that each kernel takes of a GPU, as its assembler, ptxas, reports them."""
+"""Machine code of a GPU, and the registers and memory that each kernel takes, from its assembler, ptxas."""
 
 from __future__ import annotations
 
@@ -39,8 +39,29 @@ class KernelResources:
     shared_bytes: int
 
 
+@dataclass(frozen=True)
+class Assembled:
+    """A module of device code after the assembler.
+
+    Attributes
+    ----------
+    resources : tuple of KernelResources
+        What each kernel takes, by name.
+    cubin : bytes
+        The machine code, an ELF file, which `enet_tvm.compiler.cuda.machine_code` reads.
+    """
+
+    resources: tuple[KernelResources, ...]
+    cubin: bytes
+
+
 def assemble(ptx: str, arch: str, tools: CudaTools) -> tuple[KernelResources, ...]:
-    """Assemble PTX for an architecture and return what each kernel takes, by name.
+    """Assemble PTX for an architecture and return what each kernel takes, by name; it raises what `assembled` does."""
+    return assembled(ptx, arch, tools).resources
+
+
+def assembled(ptx: str, arch: str, tools: CudaTools) -> Assembled:
+    """Assemble PTX for an architecture.
 
     Raises
     ------
@@ -48,20 +69,21 @@ def assemble(ptx: str, arch: str, tools: CudaTools) -> tuple[KernelResources, ..
         When ptxas rejects it: for what its ISA version, or the architecture, lacks.
     """
     with tempfile.TemporaryDirectory(prefix="enet-tvm-") as directory:
-        file = Path(directory, "kernels.ptx")
+        file, cubin = Path(directory, "kernels.ptx"), Path(directory, "kernels.cubin")
         file.write_text(ptx, encoding="utf-8")
-        command = [str(tools.ptxas), "-v", f"-arch={arch}", str(file), "-o", str(Path(directory, "kernels.cubin"))]
+        command = [str(tools.ptxas), "-v", f"-arch={arch}", str(file), "-o", str(cubin)]
         try:
             result = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UserError(f"cannot run {tools.ptxas} ({error}); install it again with the extra cuda") from error
+        code = b"" if result.returncode else cubin.read_bytes()
     if result.returncode:
         lines = [line.strip() for line in result.stderr.splitlines() if "error" in line or "fatal" in line]
         reason = re.sub(r"^ptxas \S+, ", "", (lines or ["it gave no reason"])[0].replace(str(file), "the code"))
         raise UserError(f"ptxas rejects the device code for {arch} ({reason}); correct gpu.arch and gpu.ptx of the target")
-    return parse_resources(result.stderr)
+    return Assembled(parse_resources(result.stderr), code)
 
 
 def parse_resources(log: str) -> tuple[KernelResources, ...]:

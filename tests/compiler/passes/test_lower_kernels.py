@@ -225,8 +225,8 @@ def test_gpu_a_smaller_tile_for_one_kernel(network_of):
     assert launched(shrunk) == [first, second]
     before, after = (kernels(mod) for mod in (plain, shrunk))
     assert after[second].script() == before[second].script()
-    assert "T.alloc_local((2, 16))" in before[first].script()
-    assert "T.alloc_local((2, 16))" not in after[first].script()
+    assert "T.alloc_local((4, 8))" in before[first].script()
+    assert "T.alloc_local((4, 8))" not in after[first].script()
 
 
 def test_weights_that_are_no_floats_are_refused(relax_main):

@@ -97,7 +97,7 @@ def known(expr: relax.Expr) -> np.ndarray:
 
 
 def convolution_features(
-    spec: FusedConv2D, lanes: int, width: int, pixels: int, blocks: int, phases: int, transformed: tuple[int, int] = (1, 1)
+    spec: FusedConv2D, lanes: int, width: int, pixels: int, blocks: int, phases: float, transformed: tuple[int, int] = (1, 1)
 ) -> list[float]:
     """Return the features of a convolution and of a tile of it, by which a cost model tells kernels apart.
 
@@ -112,8 +112,8 @@ def convolution_features(
     pixels, blocks : int
         Extents of a tile: pixels of a row (output channels of a planar kernel, tiles of Winograd's algorithm), and vectors of
         output channels (single channels on a GPU, 1 for a planar kernel).
-    phases : int
-        Sums for each pixel and block, such as the phases of a transposed convolution.
+    phases : float
+        Sums for each pixel and block, such as the phases of a transposed convolution; a part of one where threads share it.
     transformed : (int, int)
         Outputs of a transform of Winograd's algorithm along rows and columns; 1 where there is none.
     """

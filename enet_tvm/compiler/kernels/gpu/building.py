@@ -1,8 +1,9 @@
 """Small vocabulary for kernels of a GPU, beside that of `building`.
 
-No template here uses shared memory or barriers: what the threads of a block share, weights and the pixels around them, goes
-through the read-only cache. So a kernel is also correct with its threads run one after the other, which is how `emulation`
-lets a machine without a GPU compute with it.
+What the threads of a block read together, weights and the pixels around them, goes through the read-only cache. Shared memory
+is for what they tell each other: written before a barrier, read after it, and no register lives across. So a kernel is also
+correct with its threads run one after the other, up to the barrier and then from there on, which is how `emulation` lets a
+machine without a GPU compute with it.
 """
 
 from __future__ import annotations
@@ -48,6 +49,16 @@ def for_each(*extents: int) -> Iterator[tuple[Any, ...]]:
 def private(shape: tuple[int, ...], dtype: str = "float32") -> Any:
     """Return an array of a thread's own, which the compiler keeps in registers."""
     return T.alloc_buffer(shape, dtype, scope="local", layout=None)
+
+
+def shared(shape: tuple[int, ...], dtype: str = "float32") -> Any:
+    """Return an array that the threads of a block share."""
+    return T.alloc_buffer(shape, dtype, scope="shared", layout=None)
+
+
+def barrier() -> None:
+    """Emit a barrier of all threads of a block."""
+    T.evaluate(T.tvm_storage_sync("shared"))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Convolutions on a GPU, plain NCHW: a register tile in each thread, everything around it in the epilogue.
 
-A thread sums `pixels` x `channels` outputs. Its pixels are counted through the whole plane, row after row, so no width wastes
+A thread sums `pixels` x `channels` outputs, or its part of the input channels of them where several share a tile and add their
+sums up in shared memory. Its pixels are counted through the whole plane, row after row, so no width wastes
 a thread. The loop over kernel positions is outside and that over input channels inside: what a position's row and column mean
 for each pixel, and whether they are inside the picture, is found out once for all channels. A step of the inner loop loads one
 value for each pixel, coalesced over the threads, and the weights of the channels, which are the same for a whole warp.
@@ -22,13 +23,21 @@ from enet_tvm.compiler.dataflow import constant
 from enet_tvm.compiler.kernels.common.building import Arguments, activated, prim_func
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, ConvolutionTemplate, convolution_features, known
-from enet_tvm.compiler.kernels.gpu.building import both, copy_vectors, for_each, for_threads, if_all, padded_vector, private
-from enet_tvm.compiler.kernels.gpu.tile import GpuTile, GpuUnit, gpu_tile, gpu_tiles
+from enet_tvm.compiler.kernels.common.taps import transposed_taps
+from enet_tvm.compiler.kernels.gpu.building import (
+    barrier,
+    both,
+    copy_vectors,
+    for_each,
+    for_threads,
+    if_all,
+    padded_vector,
+    private,
+    shared,
+)
+from enet_tvm.compiler.kernels.gpu.tile import GpuTile, GpuUnit, TiledSums, gpu_tile, gpu_tiles, unrolled_channels
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes
-
-_UNROLLED_CHANNELS = 4
-"""Input channels whose loads are under way together."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +57,12 @@ class GpuConvolutionTemplate(ConvolutionTemplate):
 
     @property
     def default(self) -> GpuTile:
-        """The launch with the largest tile that fills the machine."""
+        """The launch that is expected to be the fastest."""
         return convolution_tile(self.spec, self.unit)
 
     def points(self) -> list[GpuTile]:
         """Return the launches worth measuring."""
-        return gpu_tiles(*_launched(self.spec, self.unit))
+        return gpu_tiles(self.unit, tiled_sums(self.spec))
 
 
 @dataclass(frozen=True)
@@ -76,19 +85,24 @@ class GpuConv2DTemplate(GpuConvolutionTemplate):
 
     def features(self, point: GpuTile) -> list[float]:
         """Return the features of this tile."""
-        return convolution_features(self.spec, point.lanes, self.spec.out_shape[3], point.pixels, point.channels, 1)
+        return convolution_features(
+            self.spec, point.lanes, self.spec.out_shape[3], point.pixels, point.channels, 1 / point.splits
+        )
 
 
 def convolution_tile(attrs: FusedConv2D, unit: GpuUnit) -> GpuTile:
-    """Return the launch of a convolution with the largest tile that fills the machine."""
-    return gpu_tile(*_launched(attrs, unit))
+    """Return the launch of a convolution that is expected to be the fastest."""
+    return gpu_tile(unit, tiled_sums(attrs))
 
 
-def _launched(attrs: FusedConv2D, unit: GpuUnit) -> tuple[GpuUnit, int, int, int, int, int]:
-    """Return the arguments of `gpu_tiles` for a convolution; of a transposed one a thread computes four outputs a pixel."""
-    phases, (n, _, height, width) = (4, attrs.data_shape) if attrs.transposed else (1, attrs.out_shape)
-    products = attrs.data_shape[1] * attrs.kernel[0] * attrs.kernel[1] // phases
-    return unit, height * width, attrs.out_shape[1], n, products, phases
+def tiled_sums(attrs: FusedConv2D) -> TiledSums:
+    """Return what the tiles of a convolution are cut from; of a transposed one a thread computes four outputs a pixel."""
+    n, inputs, height, width = attrs.data_shape
+    channels, area = attrs.out_shape[1], attrs.kernel[0] * attrs.kernel[1]
+    if not attrs.transposed:
+        return TiledSums(attrs.out_shape[2] * attrs.out_shape[3], channels, inputs, area, n)
+    reads = len({(dy, dx) for _, _, dy, dx in transposed_taps(attrs)}) if attrs.doubles else area
+    return TiledSums(height * width, channels, inputs, area, n, reads, phases=4)
 
 
 def gpu_operands(given: ConvolutionArguments, packed: np.ndarray, tile: GpuTile) -> list[relax.Expr]:
@@ -232,21 +246,20 @@ class PixelKernel(ABC):
     def emit(self) -> None:
         """Emit the launch."""
         tile, channels = self.tile, self.attrs.out_shape[1]
-        with for_threads((*tile.blocks(self.total, channels), self.attrs.out_shape[0]), (tile.lanes, tile.groups)) as (
-            block,
-            block_of_groups,
-            picture,
-            lane,
-            group_in_block,
-        ):
-            group = block_of_groups * tile.groups + group_in_block
+        blocks = (*tile.blocks(self.total, channels), self.attrs.out_shape[0])
+        with for_threads(blocks, (tile.lanes, tile.groups * tile.splits)) as (block, block_of_groups, picture, lane, beside):
             first = block * (tile.lanes * tile.pixels) + lane
+            group, split = (block_of_groups * tile.groups + beside, 0) if tile.splits == 1 else (block_of_groups, beside)
             acc = private((tile.pixels, tile.channels, *self.sums))
             with for_each(tile.pixels, tile.channels, *self.sums) as index:
                 T.buffer_store(acc, T.float32(0), list(index))
-            self.accumulate(acc, picture, group, first)
-            with for_each(tile.channels) as (c,):
-                channel = group * tile.channels + c
+            self.accumulate(acc, picture, group, first, split * (self.attrs.data_shape[1] // tile.splits))
+            if tile.splits > 1:
+                parts = self._share(acc, lane, split)
+                acc = private((tile.pixels, tile.channels // tile.splits, *self.sums))
+                self._add_parts(acc, parts, lane, split)
+            with for_each(tile.channels // tile.splits) as (c,):
+                channel = group * tile.channels + split * (tile.channels // tile.splits) + c
                 self.epilogue.load(channel)
                 known = None if channels % tile.channels == 0 else channel < channels
                 with if_all(known), for_each(tile.pixels) as (i,):
@@ -255,9 +268,28 @@ class PixelKernel(ABC):
                     with if_all(None if self.exact else pixel < self.total):
                         self.store(acc, i, c, (picture, channel, row, column))
 
+    def _share(self, acc: Any, lane: Any, split: Any) -> Any:
+        """Emit the stores of a thread's partial sums to shared memory, and the barrier after them."""
+        tile = self.tile
+        parts = shared((tile.channels, tile.pixels, *self.sums, tile.splits, tile.lanes))
+        with for_each(tile.pixels, tile.channels, *self.sums) as (i, c, *phase):
+            T.buffer_store(parts, acc[(i, c, *phase)], [c, i, *phase, split, lane])
+        barrier()
+        return parts
+
+    def _add_parts(self, acc: Any, parts: Any, lane: Any, split: Any) -> None:
+        """Emit the sums of all parts for a thread's share of the channels."""
+        tile = self.tile
+        share = tile.channels // tile.splits
+        with for_each(tile.pixels, share, *self.sums) as (i, c, *phase):
+            total = parts[(split * share + c, i, *phase, 0, lane)]
+            for part in range(1, tile.splits):
+                total = total + parts[(split * share + c, i, *phase, part, lane)]
+            T.buffer_store(acc, total, [i, c, *phase])
+
     @abstractmethod
-    def accumulate(self, acc: Any, picture: Any, group: Any, first: Any) -> None:
-        """Emit the sums of a thread; `first` is its first pixel."""
+    def accumulate(self, acc: Any, picture: Any, group: Any, first: Any, start: Any = 0) -> None:
+        """Emit the sums of a thread; `first` is its first pixel, `start` its first input channel."""
 
     @abstractmethod
     def store(self, acc: Any, i: Any, c: Any, place: tuple[Any, Any, Any, Any]) -> None:
@@ -268,14 +300,14 @@ class _Conv2D(PixelKernel):
     def store(self, acc: Any, i: Any, c: Any, place: tuple[Any, Any, Any, Any]) -> None:
         T.buffer_store(self.buffers["out"], self.epilogue(acc[i, c], *place), list(place))
 
-    def accumulate(self, acc: Any, picture: Any, group: Any, first: Any) -> None:
+    def accumulate(self, acc: Any, picture: Any, group: Any, first: Any, start: Any = 0) -> None:
         attrs, tile = self.attrs, self.tile
-        data, weight, inputs = self.buffers["data"], self.buffers["weight"], attrs.data_shape[1]
-        unrolled = next(u for u in (_UNROLLED_CHANNELS, 2, 1) if inputs % u == 0)
+        data, weight, inputs = self.buffers["data"], self.buffers["weight"], attrs.data_shape[1] // tile.splits
+        unrolled = unrolled_channels(tile.pixels, tile.channels, inputs)
         with T.serial(attrs.kernel[0]) as kh, T.serial(attrs.kernel[1]) as kw:
             places = [self._place(first + i * tile.lanes, kh, kw) for i in range(tile.pixels)]
             with T.serial(inputs // unrolled) as outer, T.unroll(unrolled) as inner:
-                channel = outer * unrolled + inner
+                channel = start + outer * unrolled + inner
                 weights, pixels = private((tile.channels,)), private((tile.pixels,))
                 copy_vectors(weights, tile.channels, weight, [group, kh, kw, channel], 0)
                 for i, (row, column, inside) in enumerate(places):

@@ -10,7 +10,7 @@ from enet_tvm.compiler.kernels.gpu.tile import GpuTile
 
 
 class FittingChoices(Choices):
-    """The defaults, but for templates whose kernels were found too large a point of fewer sums."""
+    """The defaults, but for templates whose kernels were found too large a later point."""
 
     def __init__(self) -> None:
         self._points: dict[Template, GpuTile] = {}
@@ -20,10 +20,12 @@ class FittingChoices(Choices):
         return self._points.get(template, template.default)
 
     def shrink(self, template: Template) -> bool:
-        """Take the next point of a template whose threads keep fewer sums; say whether there is one."""
+        """Take the next point of a template of another shape and no more sums; say whether there is one."""
         point = self.point(template)
         if not isinstance(point, GpuTile):
             return False
-        smaller = next((other for other in template.points() if other.sums < point.sums), point)
+        points = template.points()
+        later = points[points.index(point) + 1 :]
+        smaller = next((other for other in later if other.sums <= point.sums and not other.is_like(point)), point)
         self._points[template] = smaller
         return smaller != point

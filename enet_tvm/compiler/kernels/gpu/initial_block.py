@@ -16,13 +16,16 @@ from enet_tvm.compiler.kernels.common.building import Arguments, activated, prim
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.convolution import convolution_features, known
 from enet_tvm.compiler.kernels.gpu.building import WARP, both, copy_vectors, for_each, for_threads, if_all, private
-from enet_tvm.compiler.kernels.gpu.tile import GpuTile, GpuUnit
+from enet_tvm.compiler.kernels.gpu.tile import GpuTile, GpuUnit, TiledSums, in_order
 from enet_tvm.compiler.ops import PLANAR, FusedConv2D, InitialBlockAttrs
 from enet_tvm.compiler.quantisation.codes import Codes
 
 Shape = tuple[int, int, int, int]
 
 _LANES = 4 * WARP
+_SMALLEST = GpuUnit(1, 80)
+"""A GPU whose tiles fit into the registers of all others."""
+
 _LARGEST_GROUP = 16
 """Most output channels of a thread: with all of ENet's 16, each value of the picture is loaded once."""
 
@@ -67,12 +70,12 @@ class GpuInitialBlockTemplate:
 
     @property
     def default(self) -> GpuTile:
-        """The launch whose threads compute the most channels."""
+        """The launch that is expected to be the fastest."""
         return self.points()[0]
 
     def points(self) -> list[GpuTile]:
-        """Return the launches worth measuring: threads of one pixel, and of the more channels the earlier."""
-        return initial_tiles(self.filters + self.shape[1])
+        """Return the launches worth measuring."""
+        return initial_tiles(self.filters + self.shape[1], self.unit, self.shape)
 
     def kernel(self, point: GpuTile) -> tvm.tirx.PrimFunc:
         """Return the kernel with this tile."""
@@ -94,10 +97,15 @@ class GpuInitialBlockTemplate:
         return convolution_features(spec, point.lanes, width // 2, point.pixels, point.channels, 1)
 
 
-def initial_tiles(channels: int) -> list[GpuTile]:
-    """Return the launches of a block of so many channels: every thread has as many as divide them, the most first."""
-    groups = [c for c in range(_LARGEST_GROUP, 0, -1) if channels % c == 0]
-    return [GpuTile(1, group, _LANES, 1) for group in groups]
+def initial_tiles(channels: int, unit: GpuUnit = _SMALLEST, shape: Shape = (1, 3, 64, 64)) -> list[GpuTile]:
+    """Return the launches of a block of so many channels for a picture: every thread has as many as divide them.
+
+    They are in the order of `enet_tvm.compiler.kernels.gpu.tile.gpu_tiles`.
+    """
+    n, inputs, height, width = shape
+    sums = TiledSums(height // 2 * (width // 2), channels, inputs, 9, n)
+    counts = [c for c in range(_LARGEST_GROUP, 0, -1) if channels % c == 0]
+    return in_order(unit, sums, [GpuTile(p, c, _LANES, 1) for p in (1, 2, 4, 8) for c in counts if p * c <= unit.accumulators])
 
 
 def pack_gpu_initial_weight(weight: np.ndarray, channels: int, tile: GpuTile) -> np.ndarray:
@@ -125,7 +133,8 @@ def gpu_initial_block(shape: Shape, filters: int, pool_size: int = 2, tile: GpuT
     """
     n, inputs, height, width = shape
     channels, rows, columns = filters + inputs, height // 2, width // 2
-    group_size, total = (tile or initial_tiles(channels)[0]).channels, rows * columns
+    tile = tile or initial_tiles(channels)[0]
+    group_size, pixels, total = tile.channels, tile.pixels, rows * columns
     arguments: Arguments = {
         "data": (shape, "float32"),
         "weight": ((channels // group_size, 3, 3, inputs, group_size), "float32"),
@@ -137,50 +146,62 @@ def gpu_initial_block(shape: Shape, filters: int, pool_size: int = 2, tile: GpuT
     }
 
     def body(data: Any, weight: Any, bias: Any, scale: Any, shift: Any, slope: Any, out: Any) -> None:
-        def source(picture: Any, channel: Any, row: Any, column: Any, kh: int, kw: int, outside: float) -> Any:
-            """Return what position (kh, kw) of the window reads; there is nothing outside below and at the right."""
-            place = (row * 2 + kh - 1, column * 2 + kw - 1)
+        exact = total % (_LANES * pixels) == 0
+
+        def source(picture: Any, channel: Any, pixel: Any, kh: int, kw: int, outside: float) -> Any:
+            """Return what position (kh, kw) of a pixel's window reads; there is nothing outside below and at the right."""
+            place = (T.floordiv(pixel, columns) * 2 + kh - 1, T.floormod(pixel, columns) * 2 + kw - 1)
             value = data[picture, channel, place[0], place[1]]
             tests = [side >= 0 for side, k in zip(place, (kh, kw), strict=True) if k == 0]
+            tests += [] if exact else [pixel < total]
             return tvm.tirx.if_then_else(both(*tests), value, T.float32(outside)) if tests else value
 
-        blocks = (-(-total // _LANES), channels // group_size, n)
+        def pooled(picture: Any, channel: Any, pixel: Any) -> Any:
+            """Return the largest value of a pixel's window."""
+            best = None
+            for kh in range(3 - pool_size, 3):
+                for kw in range(3 - pool_size, 3):
+                    candidate = source(picture, channel, pixel, kh, kw, float(np.finfo(np.float32).min))
+                    best = candidate if best is None else T.max(best, candidate)
+            return best
+
+        def finish(acc: Any, picture: Any, group: Any, pixel: Any, i: int) -> None:
+            """Store the channels of a pixel; the pooled ones are the last of all."""
+            first_pooled = filters - (channels - group_size) if channels > group_size else filters
+            for c in range(group_size):
+                channel = group * group_size + c
+                place = [picture, channel, T.floordiv(pixel, columns), T.floormod(pixel, columns)]
+                convolved = activated(acc[i, c] + bias[channel], "prelu", lambda at=channel: slope[at])
+                if c < first_pooled:
+                    # In no group is this one of the pooled channels.
+                    T.buffer_store(out, convolved, place)
+                    continue
+                with T.If(channel < filters):
+                    with T.Then():
+                        T.buffer_store(out, convolved, place)
+                    with T.Else():
+                        own = channel - filters
+                        value = pooled(picture, own, pixel) * scale[own] + shift[own]
+                        T.buffer_store(out, activated(value, "prelu", lambda at=channel: slope[at]), place)
+
+        blocks = (-(-total // (_LANES * pixels)), channels // group_size, n)
         with for_threads(blocks, (_LANES, 1)) as (block, group, picture, lane, _):
-            pixel = block * _LANES + lane
-            row, column = T.floordiv(pixel, columns), T.floormod(pixel, columns)
-            with if_all(None if total % _LANES == 0 else pixel < total):
-                acc = private((group_size,))
-                with for_each(group_size) as (c,):
-                    T.buffer_store(acc, T.float32(0), [c])
-                for kh in range(3):
-                    for kw in range(3):
-                        with T.serial(inputs) as channel:
-                            weights = private((group_size,))
-                            value = private((1,))
-                            copy_vectors(weights, group_size, weight, [group, kh, kw, channel], 0)
-                            T.buffer_store(value, source(picture, channel, row, column, kh, kw, 0.0), [0])
-                            with for_each(group_size) as (c,):
-                                T.buffer_store(acc, acc[c] + value[0] * weights[c], [c])
-                for c in range(group_size):
-                    channel = group * group_size + c
-                    convolved = activated(acc[c] + bias[channel], "prelu", lambda at=channel: slope[at])
-                    first_pooled = filters - (channels - group_size) if channels > group_size else filters
-                    if c < first_pooled:
-                        # In no group is this one of the pooled channels, which are the last ones of all.
-                        T.buffer_store(out, convolved, [picture, channel, row, column])
-                        continue
-                    with T.If(channel < filters):
-                        with T.Then():
-                            T.buffer_store(out, convolved, [picture, channel, row, column])
-                        with T.Else():
-                            pooled = channel - filters
-                            best = None
-                            for kh in range(3 - pool_size, 3):
-                                for kw in range(3 - pool_size, 3):
-                                    outside = float(np.finfo(np.float32).min)
-                                    candidate = source(picture, pooled, row, column, kh, kw, outside)
-                                    best = candidate if best is None else T.max(best, candidate)
-                            value = activated(best * scale[pooled] + shift[pooled], "prelu", lambda at=channel: slope[at])
-                            T.buffer_store(out, value, [picture, channel, row, column])
+            first = block * (_LANES * pixels) + lane
+            acc = private((pixels, group_size))
+            with for_each(pixels, group_size) as (i, c):
+                T.buffer_store(acc, T.float32(0), [i, c])
+            for kh in range(3):
+                for kw in range(3):
+                    with T.serial(inputs) as channel:
+                        weights, values = private((group_size,)), private((pixels,))
+                        copy_vectors(weights, group_size, weight, [group, kh, kw, channel], 0)
+                        for i in range(pixels):
+                            T.buffer_store(values, source(picture, channel, first + i * _LANES, kh, kw, 0.0), [i])
+                        with for_each(pixels, group_size) as (i, c):
+                            T.buffer_store(acc, acc[i, c] + values[i] * weights[c], [i, c])
+            for i in range(pixels):
+                pixel = first + i * _LANES
+                with if_all(None if exact else pixel < total):
+                    finish(acc, picture, group, pixel, i)
 
     return prim_func(arguments, body)

@@ -55,7 +55,9 @@ class GpuTransposedTemplate(GpuConvolutionTemplate):
 
     def features(self, point: GpuTile) -> list[float]:
         """Return the features of this tile."""
-        return convolution_features(self.spec, point.lanes, self.spec.data_shape[3], point.pixels, point.channels, 4)
+        return convolution_features(
+            self.spec, point.lanes, self.spec.data_shape[3], point.pixels, point.channels, 4 / point.splits
+        )
 
 
 @dataclass(frozen=True)
@@ -180,11 +182,13 @@ class _Transposed(PixelKernel):
         super().__init__(attrs, tile, buffers, attrs.data_shape[2:], (2, 2))
         self.taps = taps
 
-    def accumulate(self, acc: Any, picture: Any, group: Any, first: Any) -> None:
-        place = 0
-        for offset, taps in self.taps.items():
-            self._add_pixel(acc, picture, group, first, offset, taps, place)
-            place += len(taps)
+    def accumulate(self, acc: Any, picture: Any, group: Any, first: Any, start: Any = 0) -> None:
+        """Emit one loop over the input channels with all pixels around a thread's own: each is loaded once for all taps."""
+        with T.serial(self.attrs.data_shape[1] // self.tile.splits) as turn:
+            place = 0
+            for offset, taps in self.taps.items():
+                self._add_pixel(acc, picture, group, first, start + turn, offset, taps, place)
+                place += len(taps)
 
     def store(self, acc: Any, i: Any, c: Any, place: tuple[Any, Any, Any, Any]) -> None:
         """Store the 2x2 outputs of a pixel, each pair of neighbours at once."""
@@ -194,24 +198,30 @@ class _Transposed(PixelKernel):
             T.buffer_store(self.buffers["out"], self.epilogue(acc[i, c, a, b], *out), list(out))
 
     def _add_pixel(
-        self, acc: Any, picture: Any, group: Any, first: Any, offset: Offset, taps: list[tuple[Offset, int]], place: int
+        self,
+        acc: Any,
+        picture: Any,
+        group: Any,
+        first: Any,
+        channel: Any,
+        offset: Offset,
+        taps: list[tuple[Offset, int]],
+        place: int,
     ) -> None:
-        tile, inputs = self.tile, self.attrs.data_shape[1]
-        data, weight = self.buffers["data"], self.buffers["weight"]
-        with T.serial(inputs) as channel:
-            pixels = private((tile.pixels,))
-            for i in range(tile.pixels):
-                pixel = first + i * tile.lanes
-                row, column = T.floordiv(pixel, self.width) + offset[0], T.floormod(pixel, self.width) + offset[1]
-                value, inside = data[picture, channel, row, column], self._inside(pixel, row, column, offset)
-                if inside:
-                    value = tvm.tirx.if_then_else(both(*inside), value, T.float32(0))
-                T.buffer_store(pixels, value, [i])
-            for number, ((a, b), _) in enumerate(taps):
-                weights = private((tile.channels,))
-                copy_vectors(weights, tile.channels, weight, [group, place + number, channel], 0)
-                with for_each(tile.pixels, tile.channels) as (i, c):
-                    T.buffer_store(acc, acc[i, c, a, b] + pixels[i] * weights[c], [i, c, a, b])
+        tile, data, weight = self.tile, self.buffers["data"], self.buffers["weight"]
+        pixels = private((tile.pixels,))
+        for i in range(tile.pixels):
+            pixel = first + i * tile.lanes
+            row, column = T.floordiv(pixel, self.width) + offset[0], T.floormod(pixel, self.width) + offset[1]
+            value, inside = data[picture, channel, row, column], self._inside(pixel, row, column, offset)
+            if inside:
+                value = tvm.tirx.if_then_else(both(*inside), value, T.float32(0))
+            T.buffer_store(pixels, value, [i])
+        for number, ((a, b), _) in enumerate(taps):
+            weights = private((tile.channels,))
+            copy_vectors(weights, tile.channels, weight, [group, place + number, channel], 0)
+            with for_each(tile.pixels, tile.channels) as (i, c):
+                T.buffer_store(acc, acc[i, c, a, b] + pixels[i] * weights[c], [i, c, a, b])
 
     def _inside(self, pixel: Any, row: Any, column: Any, offset: Offset) -> list[Any]:
         tests = [] if self.exact else [pixel < self.total]

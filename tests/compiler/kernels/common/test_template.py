@@ -124,6 +124,7 @@ def test_points_are_plain_values(template):
     unit = {"lanes": 4, "registers": 16, "isa": "x86"}
     if isinstance(template.unit, GpuUnit):
         unit = {"multiprocessors": 1, "max_registers": 80, "max_threads_per_block": 1024}
+        unit |= {"l1_bytes": 64, "l1_latency": 85}
     assert json.loads(json.dumps(asdict(template)))["unit"] == unit
 
 

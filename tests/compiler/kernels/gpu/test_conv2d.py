@@ -22,7 +22,7 @@ from enet_tvm.compiler.kernels.gpu.transposed import (
 from enet_tvm.compiler.ops import FusedConv2D
 
 SMALL, LARGE = GpuUnit(1, 80), GpuUnit(132, 255)
-"""A machine that one tile after another fills, so tiles are large; and one for which they are as small as can be."""
+"""A machine that one tile after another fills; and one with so many multiprocessors that threads share tiles."""
 
 
 def attributes(kind: Kind, batch: int, inputs: int, outputs: int, size: tuple[int, int], **more: object) -> FusedConv2D:
@@ -83,7 +83,7 @@ def agrees(run_kernel):
     return check
 
 
-@pytest.mark.parametrize("unit", [SMALL, LARGE], ids=["large tiles", "small tiles"])
+@pytest.mark.parametrize("unit", [SMALL, LARGE], ids=["one thread a tile", "shared tiles"])
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind(agrees, name: str, unit: GpuUnit):
     kind = KINDS[name]
@@ -126,6 +126,13 @@ def test_any_shape(agrees, name, batch, inputs, outputs, height, width, unit, ac
     """Channels and pixels that no tile divides, and pictures that a kernel hardly fits into."""
     kind = KINDS[name]
     agrees(attributes(kind, batch, inputs, outputs, (height, width), activation=activation), unit, kind.output_padding, seed)
+
+
+@pytest.mark.parametrize("name", ["1x1", "3x3", "transposed 3x3"])
+def test_the_large_machine_is_one_whose_threads_share_tiles(name: str):
+    kind = KINDS[name]
+    tile = convolution_tile(attributes(kind, 1, 8, 24, (10, 14), activation="prelu"), LARGE)
+    assert tile.splits > 1
 
 
 def test_transposed_ones_do_no_work_on_inserted_zeros():

@@ -1,0 +1,75 @@
+"""Threads of a kernel, and what each of them multiplies and adds, read from its TensorIR."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import tvm_ffi
+from tvm import tirx
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The launch of a kernel.
+
+    Attributes
+    ----------
+    blocks : int
+        Blocks of the launch.
+    threads : int
+        Threads of a block.
+    multiply_adds : int
+        Products that each thread adds to a sum, those of channels and pixels that are no one's included.
+    loops : tuple of int
+        Turns of the loops around most of them that are not unrolled, the outermost first.
+    """
+
+    blocks: int
+    threads: int
+    multiply_adds: int
+    loops: tuple[int, ...]
+
+
+def geometry_of(kernel: tirx.PrimFunc) -> Geometry:
+    """Return the launch of a kernel whose loops all have known numbers of turns."""
+    extents: dict[str, int] = {}
+    nests: dict[tuple[int, ...], int] = {}
+
+    def visit(node: Any, loops: tuple[int, ...], turns: int) -> None:
+        if isinstance(node, tirx.For):
+            extent = int(node.extent)
+            if node.thread_binding is not None:
+                extents[str(node.thread_binding.thread_tag)] = extent
+                visit(node.body, loops, turns)
+            elif node.kind == tirx.ForKind.SERIAL:
+                visit(node.body, (*loops, extent), turns * extent)
+            else:
+                visit(node.body, loops, turns * extent)
+        elif isinstance(node, tirx.BufferStore):
+            if _accumulates(node):
+                nests[loops] = nests.get(loops, 0) + turns
+        elif isinstance(node, tirx.SeqStmt):
+            for each in node.seq:
+                visit(each, loops, turns)
+        else:
+            for part in ("body", "block", "then_case", "else_case"):
+                if (inside := getattr(node, part, None)) is not None:
+                    visit(inside, loops, turns)
+
+    visit(kernel.body, (), 1)
+    return Geometry(
+        blocks=math.prod(extent for tag, extent in extents.items() if tag.startswith("blockIdx")),
+        threads=math.prod(extent for tag, extent in extents.items() if tag.startswith("threadIdx")),
+        multiply_adds=sum(nests.values()),
+        loops=max(nests, key=lambda loops: nests[loops], default=()),
+    )
+
+
+def _accumulates(store: tirx.BufferStore) -> bool:
+    """Whether a store adds a product to what is there."""
+    value = store.value
+    if not (isinstance(value, tirx.Add) and isinstance(value.b, tirx.Mul)):
+        return False
+    return bool(tvm_ffi.structural_equal(value.a, tirx.BufferLoad(store.buffer, store.indices)))
