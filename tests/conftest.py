@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,16 +139,11 @@ def spoilt_artifact(tiny_artifact: TinyArtifact, tmp_path: Path) -> Iterator[Pat
 @pytest.fixture(scope="session")
 def emulated_device() -> Any:
     """An aarch64 device on this machine (tests/emulated/build_device.py); its times mean nothing."""
-    path = Path(__file__).parent / "emulated/build_device.py"
-    spec = importlib.util.spec_from_file_location("build_device", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there for their types
-    spec.loader.exec_module(module)
+    from build_device import UnavailableError, emulated_device
+
     try:
-        return module.emulated_device()
-    except module.UnavailableError as error:
+        return emulated_device()
+    except UnavailableError as error:
         pytest.skip(f"no emulated device: {error}")
 
 

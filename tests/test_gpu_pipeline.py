@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import tvm
+from certain_pictures import certain
 from torch import nn
 from tvm import relax
 
@@ -65,19 +65,6 @@ def emulated(
         mod = tvm.transform.Sequential(machine_phase().passes)(mod)
         executable = tvm.compile(mod, target, relax_pipeline=None)
     return relax.VirtualMachine(executable, tvm.cpu())["main"](tvm.runtime.tensor(x.numpy())).numpy(), launches
-
-
-def certain(network: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, np.ndarray]:
-    """Return a picture and its logits in double precision, such that rounding moves no maximum of a window."""
-    exact = copy.deepcopy(network).double()
-    with torch.no_grad():
-        for seed in range(100):
-            x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-            logits = exact(x.double())
-            noise = 1e-6 * torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-            if (exact(x.double() + noise) - logits).abs().max() < 1e-3 * logits.abs().max():
-                return x, logits.numpy()
-    raise AssertionError("every picture has near-ties")
 
 
 def close(actual: np.ndarray, expected: np.ndarray) -> None:

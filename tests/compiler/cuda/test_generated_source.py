@@ -1,4 +1,4 @@
-"""The CUDA C++ that NVRTC is given, compiled as C++ and run thread after thread: right numbers after TVM's code generator, too.
+"""The CUDA C++ that NVRTC is given, on fibers: right numbers after TVM's code generator, too, and no access out of order.
 
 The tests of the templates run their TensorIR through LLVM. What only the code generator for CUDA makes of it, such as vectors
 of two and four values and their epilogue, is looked at here.
@@ -6,101 +6,75 @@ of two and four values and their epilogue, is looked at here.
 
 from __future__ import annotations
 
-import ctypes
-import platform
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import tvm
+from convolutions import KINDS
+from cuda_fibers import KernelFaultError, compile_fibers
+from cuda_network import kernel_source, launch_extents, run_kernel
 from torch.nn import functional as F
+from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.compiler.cuda import device_compiler as module
-from enet_tvm.compiler.cuda.device_compiler import device_compiler
+from enet_tvm.compiler.dataflow import constant, constant_value
+from enet_tvm.compiler.kernels.common.building import prim_func
+from enet_tvm.compiler.kernels.gpu.building import for_threads
 from enet_tvm.compiler.kernels.gpu.conv2d import convolution_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
 from enet_tvm.compiler.kernels.gpu.initial_block import gpu_initial_block, initial_tiles, pack_gpu_initial_weight
 from enet_tvm.compiler.kernels.gpu.pooling import gpu_max_pool2d_with_window, gpu_max_unpool2d
+from enet_tvm.compiler.kernels.gpu.templates import gpu_templates
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight
-from enet_tvm.compiler.linking import zig_linker
 from enet_tvm.compiler.ops import FusedConv2D
-from enet_tvm.targets import load_target
 
 UNIT = GpuUnit(1, 80)
-
-# What of CUDA the generated code of the templates is written in.
-CUDA_IN_CPP = """
-typedef unsigned char uint8_t;
-typedef long int64_t;
-#define __global__
-#define __launch_bounds__(threads)
-struct alignas(4) ushort2 { unsigned short x, y; };
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
-static inline float2 make_float2(float x, float y) { return {x, y}; }
-static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-template <class T> static inline T max(T a, T b) { return a < b ? b : a; }
-template <class T> static inline T min(T a, T b) { return b < a ? b : a; }
-struct Index { int x, y, z; };
-static Index blockIdx, threadIdx;
-"""
+ROOMY = GpuUnit(132, 255)
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tools) -> Callable[..., dict[str, np.ndarray]]:
-    """Makes ``run(kernel, data=..., out=...)`` the arrays after a launch; outputs are given as arrays to be overwritten."""
-    pytest.importorskip("ziglang")
-
-    def launch(kernel: tvm.tirx.PrimFunc, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        sources: list[str] = []
-        inner = module.compile_to_ptx
-        monkeypatch.setattr(module, "compile_to_ptx", lambda *given: sources.append(given[0]) or inner(*given))
-        target = load_target("gtx-1080").to_tvm()
-        with device_compiler("sm_61", "6.5"), target:
-            tvm.compile(tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")}), target)
-        source = sources[-1]
-        extents = {}
-        body = kernel.body
-        while isinstance(body, tvm.tirx.For) and body.kind == tvm.tirx.ForKind.THREAD_BINDING:
-            extents[str(body.thread_binding.thread_tag)] = int(body.extent)
-            body = body.body
-        name, signature = re.search(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(([^)]*)\) \{', source).groups()
-        parameters = [part.replace("__restrict__", "").split() for part in signature.split(",")]
-        names = [words[-1].removesuffix("_ptr") for words in parameters]
-        assert set(names) == set(arrays)
-        call = ", ".join(f"({' '.join(words[:-1])})arguments[{i}]" for i, words in enumerate(parameters))
-        loops = "".join(f"for ({tag} = 0; {tag} < {extent}; ++{tag})\n" for tag, extent in extents.items())
-        code = f'{CUDA_IN_CPP}{source}\nextern "C" void launch(void** arguments) {{\n{loops}{name}({call});\n}}\n'
-        for header in ("cuda.h", "cstdint", "type_traits"):
-            (tmp_path / header).touch()  # So that no C++ library is needed, which Zig would build first, for minutes.
-        file, library = tmp_path / f"{name}.cpp", tmp_path / f"{name}{len(list(tmp_path.iterdir()))}.so"
-        file.write_text(code)
-        options = ["-O1", "-w", f"-I{tmp_path}", "-nostdinc++", "-nostdlib++", "-fno-exceptions", "-fno-sanitize=undefined"]
-        zig_linker(platform.machine())(library, [str(file)], options)
-        pointers = (ctypes.c_void_p * len(names))(*(arrays[n].ctypes.data for n in names))
-        ctypes.CDLL(str(library)).launch(pointers)
-        return arrays
-
-    return launch
+def run(tmp_path: Path) -> Callable[..., dict[str, np.ndarray]]:
+    """Makes ``run(kernel, data=..., out=...)`` the arrays after a launch."""
+    return lambda kernel, **arrays: run_kernel(kernel, tmp_path, **arrays)
 
 
 def whole(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Return whole numbers at an address that vectors can be loaded from, as a GPU's allocations are."""
-    values = rng.integers(-3, 4, shape).astype(np.float32)
-    memory = np.zeros(values.size + 16, np.float32)
-    start = -(memory.ctypes.data // 4) % 16
-    aligned = memory[start : start + values.size].reshape(shape)
-    aligned[...] = values
-    return aligned
+    return rng.integers(-3, 4, shape).astype(np.float32)
 
 
-def copied(values: np.ndarray) -> np.ndarray:
-    aligned = whole(np.random.default_rng(0), *values.shape)
-    aligned[...] = values
-    return aligned
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["1x1", "3x3 dilation 4", "2x2 stride 2", "5x1", "transposed 3x3"])
+def test_every_point(tmp_path: Path, name: str):
+    """Each launch that a template offers, of one convolution whose channels and pixels none divides."""
+    kind, rng = KINDS[name], np.random.default_rng(0)
+    shape, out_shape = (1, 5, 9, 11), (1, 13, *kind.output(9, 11))
+    added = {} if kind.transposed else {"residual": "add", "residual_channels": 13}
+    spec = FusedConv2D(
+        shape, out_shape, kind.kernel, kind.strides, kind.padding, kind.dilation, kind.transposed, activation="prelu", **added
+    )
+    data, bias, slope, shortcut = whole(rng, *shape), whole(rng, 13), whole(rng, 13) / 4, whole(rng, *out_shape)
+    weight = whole(rng, *((5, 13) if kind.transposed else (13, 5)), *kind.kernel)
+    x, w, b = (torch.from_numpy(a) for a in (data, weight, bias))
+    convolved = (
+        F.conv_transpose2d(x, w, b, kind.strides, kind.padding, kind.output_padding)
+        if kind.transposed
+        else F.conv2d(x, w, b, kind.strides, kind.padding, kind.dilation)
+    )
+    if added:
+        convolved += torch.from_numpy(shortcut)
+    expected = F.prelu(convolved, torch.from_numpy(slope)).numpy()
+    arguments = [*map(constant, (data, weight, bias, slope, shortcut)[: 5 if added else 4])]
+    template = gpu_templates(ROOMY).find(spec)
+    points = template.points()
+    kernels = {f"point{i}": template.kernel(point) for i, point in enumerate(points)}
+    program = compile_fibers(kernel_source(kernels), tmp_path)
+    for (kernel_name, kernel), point in zip(kernels.items(), points, strict=True):
+        operands = template.operands(point, arguments, None, None)
+        arrays = [*map(constant_value, operands), np.full(out_shape, np.nan, np.float32)]
+        given = dict(zip((parameter.name for parameter in kernel.params), arrays, strict=True))
+        after = program.launch(f"{kernel_name}_kernel", *launch_extents(kernel), given)
+        np.testing.assert_array_equal(after["out"], expected, err_msg=str(point))
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -126,10 +100,10 @@ def test_convolutions(run, transposed: bool):
     arrays = run(
         kernel,
         data=data,
-        weight=copied(packed),
-        bias=copied(pack_gpu_vector(bias, tile)),
-        slope=copied(pack_gpu_vector(slope, tile)),
-        out=copied(np.full(out_shape, np.nan, np.float32)),
+        weight=packed,
+        bias=pack_gpu_vector(bias, tile),
+        slope=pack_gpu_vector(slope, tile),
+        out=np.full(out_shape, np.nan, np.float32),
     )
     np.testing.assert_array_equal(arrays["out"], F.prelu(expected, torch.from_numpy(slope)).numpy())
 
@@ -147,11 +121,11 @@ def test_unpooling_in_an_epilogue(run):
     arrays = run(
         gpu_conv2d(attrs, tile),
         data=data,
-        weight=copied(pack_gpu_weight(weight, tile)),
-        bias=copied(pack_gpu_vector(bias, tile)),
-        residual=copied(maxima.numpy()),
+        weight=pack_gpu_weight(weight, tile),
+        bias=pack_gpu_vector(bias, tile),
+        residual=maxima.numpy(),
         window=(places // 8 % 2 * 2 + places % 2).numpy().astype(np.uint8),
-        out=copied(np.full((1, 16, 6, 8), np.nan, np.float32)),
+        out=np.full((1, 16, 6, 8), np.nan, np.float32),
     )
     np.testing.assert_array_equal(arrays["out"], torch.relu(expected).numpy())
 
@@ -166,12 +140,12 @@ def test_the_initial_block(run):
     arrays = run(
         gpu_initial_block((1, 3, 10, 12), 13),
         data=data,
-        weight=copied(pack_gpu_initial_weight(weight, 16, initial_tiles(16)[0])),
-        bias=copied(np.concatenate([bias, np.zeros(3, np.float32)])),
+        weight=pack_gpu_initial_weight(weight, 16, initial_tiles(16)[0]),
+        bias=np.concatenate([bias, np.zeros(3, np.float32)]),
         scale=scale,
         shift=shift,
-        slope=copied(slope),
-        out=copied(np.full((1, 16, 5, 6), np.nan, np.float32)),
+        slope=slope,
+        out=np.full((1, 16, 5, 6), np.nan, np.float32),
     )
     expected = F.prelu(torch.cat([convolved, pooled], 1), torch.from_numpy(slope))
     np.testing.assert_array_equal(arrays["out"], expected.numpy())
@@ -181,9 +155,32 @@ def test_pooling_and_back(run):
     x = whole(np.random.default_rng(4), 1, 3, 7, 8)
     maxima, places = F.max_pool2d(torch.from_numpy(x), 2, return_indices=True)
     out, window = np.zeros((1, 3, 3, 4), np.float32), np.full((1, 3, 3, 4), 9, np.uint8)
-    run(gpu_max_pool2d_with_window((1, 3, 7, 8)), data=x, out=out, window=window)
-    np.testing.assert_array_equal(out, maxima.numpy())
-    np.testing.assert_array_equal(window, (places // 8 % 2 * 2 + places % 8 % 2).numpy())
+    arrays = run(gpu_max_pool2d_with_window((1, 3, 7, 8)), data=x, out=out, window=window)
+    np.testing.assert_array_equal(arrays["out"], maxima.numpy())
+    np.testing.assert_array_equal(arrays["window"], (places // 8 % 2 * 2 + places % 8 % 2).numpy())
     spread = np.full((1, 3, 7, 8), np.nan, np.float32)
-    run(gpu_max_unpool2d((1, 3, 3, 4), (7, 8)), data=out, window=window, out=spread)
-    np.testing.assert_array_equal(spread, F.max_unpool2d(maxima, places, 2, output_size=(7, 8)).numpy())
+    back = run(gpu_max_unpool2d((1, 3, 3, 4), (7, 8)), data=arrays["out"], window=arrays["window"], out=spread)
+    np.testing.assert_array_equal(back["out"], F.max_unpool2d(maxima, places, 2, output_size=(7, 8)).numpy())
+
+
+def test_barriers_of_shared_memory(tmp_path: Path):
+    """Those that TVM puts in are enough, and none is too many."""
+
+    def body(data, out):
+        with for_threads((2, 1, 1), (64, 1)) as (block, _, _picture, lane, _y):
+            shared = T.alloc_buffer((64,), "float32", scope="shared", layout=None)
+            with T.serial(3) as turn:
+                T.buffer_store(shared, data[block * 64 + lane] + T.cast(turn, "float32"), [lane])
+                T.buffer_store(out, shared[63 - lane], [block * 64 + lane])
+
+    kernel = prim_func({"data": ((128,), "float32"), "out": ((128,), "float32")}, body)
+    source, data = kernel_source(kernel), np.arange(128, dtype=np.float32)
+    arrays = {"data": data, "out": np.full(128, np.nan, np.float32)}
+    after = compile_fibers(source, tmp_path).launch("main_kernel", *launch_extents(kernel), arrays)
+    np.testing.assert_array_equal(after["out"], data.reshape(2, 64)[:, ::-1].ravel() + 2)
+    pieces = source.split("__syncthreads();")
+    assert len(pieces) == 3
+    for missing in range(2):
+        broken = "".join(piece + ("__syncthreads();" if i not in (missing, 2) else "") for i, piece in enumerate(pieces))
+        with pytest.raises(KernelFaultError, match="shared"):
+            compile_fibers(broken, tmp_path).launch("main_kernel", *launch_extents(kernel), arrays)

@@ -1,0 +1,43 @@
+"""Whole networks as the CUDA C++ that NVRTC gets, on fibers, against PyTorch: kernels, their order, and what they hand on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from certain_pictures import certain
+from cuda_fibers import compile_fibers
+from cuda_network import cuda_network
+
+from enet_tvm.compiler.frontend.torch_import import from_torch
+from enet_tvm.networks import ENet
+
+SHAPE = (1, 3, 40, 64)
+
+
+@pytest.fixture(scope="module")
+def network(randomised) -> ENet:
+    return randomised(ENet(11))
+
+
+@pytest.fixture(scope="module")
+def imported(network: ENet) -> tvm.IRModule:
+    return from_torch(network, SHAPE)
+
+
+@pytest.fixture(scope="module")
+def picture(network: ENet) -> tuple[torch.Tensor, np.ndarray]:
+    """A picture, and what PyTorch says of it."""
+    return certain(network, SHAPE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["jetson-tx1", "h100"])
+def test_enet(imported: tvm.IRModule, picture: tuple[torch.Tensor, np.ndarray], tmp_path: Path, target: str):
+    x, expected = picture
+    made = cuda_network(imported, target)
+    actual = made.run(compile_fibers(made.source, tmp_path), x.numpy())
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * np.abs(expected).max())

@@ -1,0 +1,163 @@
+"""What the assembler makes of ENet for every GPU: no spills, registers within the cap, loads as wide as asked for, barriers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+from cuda_network import CudaNetwork, assembled_network
+
+from enet_tvm.compiler.cuda.machine_code import LOADS, KernelCode, Operation, read_machine_code
+from enet_tvm.compiler.cuda.nvrtc import compile_to_ptx
+from enet_tvm.compiler.cuda.ptx import with_version
+from enet_tvm.compiler.cuda.ptxas import KernelResources, assembled
+from enet_tvm.compiler.cuda.tools import CudaTools, find_cuda_tools
+from enet_tvm.compiler.frontend.torch_import import from_torch
+from enet_tvm.errors import UserError
+from enet_tvm.networks import ENet
+from enet_tvm.targets import load_target
+from enet_tvm.targets.spec import GpuSpec
+
+TARGETS = {
+    "jetson-tx1": "sm_53",
+    "gtx-1080": "sm_61",
+    "rtx-2080": "sm_75",
+    "rtx-3090": "sm_86",
+    "jetson-orin": "sm_87",
+    "rtx-4090": "sm_89",
+    "h100": "sm_90",
+}
+WIDE = 16
+"""Bytes of the widest load of a thread: four floats."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """Kernels on the whole way: CUDA C++, PTX, and machine code, each by the kernel's name."""
+
+    gpu: GpuSpec
+    source: dict[str, str]
+    ptx: dict[str, str]
+    code: dict[str, KernelCode]
+    resources: dict[str, KernelResources]
+
+    @classmethod
+    def of(cls, source: str, ptx: str, gpu: GpuSpec, tools: CudaTools) -> Built:
+        machine = assembled(ptx, gpu.arch, tools)
+        return cls(
+            gpu,
+            sections(source, r"__global__ void __launch_bounds__\([^)]*\) (\w+)\([^)]*\) \{"),
+            sections(ptx, r"\.entry (\w+)\("),
+            read_machine_code(machine.cubin, gpu.arch),
+            {kernel.name: kernel for kernel in machine.resources},
+        )
+
+
+@pytest.fixture(scope="module")
+def tools() -> CudaTools:
+    try:
+        return find_cuda_tools()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def build(tools: CudaTools) -> Callable[[str], tuple[Built, CudaNetwork]]:
+    """Makes ``build(target)`` ENet at 640x360 for it."""
+    imported = from_torch(ENet(11).eval(), (1, 3, 360, 640))
+
+    def make(target: str) -> tuple[Built, CudaNetwork]:
+        network, ptx = assembled_network(imported, target)
+        return Built.of(network.source, ptx, load_target(target).gpu, tools), network
+
+    return make
+
+
+def sections(text: str, head: str) -> dict[str, str]:
+    """Return the pieces of a text that begin with `head`, by its first group."""
+    starts = [*re.finditer(head, text)]
+    ends = [*(match.start() for match in starts[1:]), len(text)]
+    return {match[1]: text[match.start() : end] for match, end in zip(starts, ends, strict=True)}
+
+
+def faults(built: Built) -> list[str]:
+    """Return what is wrong with the machine code of a network, kernel by kernel."""
+    wrong = []
+    assert built.code.keys() == built.ptx.keys() == built.source.keys() == built.resources.keys()
+    for name, code in built.code.items():
+        taken, counts = built.resources[name], code.counts
+        if taken.spill_bytes or taken.stack_bytes or counts[Operation.LOAD_LOCAL] or counts[Operation.STORE_LOCAL]:
+            wrong.append(f"{name} keeps {taken.spill_bytes or taken.stack_bytes} bytes of a thread's registers in memory")
+        if taken.registers > built.gpu.max_registers:
+            wrong.append(f"{name} takes {taken.registers} registers, and there are {built.gpu.max_registers}")
+        if taken.shared_bytes > built.gpu.max_shared_memory_per_block:
+            wrong.append(f"{name} takes {taken.shared_bytes} bytes of shared memory")
+        barriers = len(re.findall(r"__syncthreads\(\)", built.source[name]))
+        # A loop that is unrolled has them several times.
+        if counts[Operation.BARRIER] < barriers or bool(counts[Operation.BARRIER]) != bool(barriers):
+            wrong.append(f"{name} has {counts[Operation.BARRIER]} barriers, and its source {barriers}")
+        asked = len(re.findall(r"ld\.(?:global(?:\.nc)?|shared)\.v4\.f32", built.ptx[name]))
+        wide = sum(each.width == WIDE for each in code.instructions if each.operation in LOADS)
+        if wide < asked or (not asked and re.search(r"= \*\((?:const )?float4\*\)", built.source[name])):
+            wrong.append(f"{name} has {wide} loads of {WIDE} bytes, and asks for {asked}")
+    return wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_enet(build: Callable[[str], tuple[Built, CudaNetwork]], target: str):
+    built, network = build(target)
+    assert faults(built) == []
+    widths = Counter(each.width for code in built.code.values() for each in code.instructions if each.operation in LOADS)
+    assert widths[WIDE] > 100
+    assert sum(code.counts[Operation.FMA] for code in built.code.values()) > 1000
+    assert len(built.code) == len(network.kernels)
+
+
+def test_every_architecture_has_its_target():
+    assert {load_target(target).gpu.arch for target in TARGETS} == set(TARGETS.values())
+
+
+SMALL = """
+extern "C" __global__ void __launch_bounds__(128) kernel(const float4* __restrict__ data, float* __restrict__ out, int at) {
+  __shared__ float s[128];
+  int t = threadIdx.x;
+  float4 four = LOAD;
+  s[t] = four.x + four.y + four.z + four.w;
+  BARRIER
+  KEPT
+  out[t] = s[127 - t];
+}
+"""
+LOCAL = """
+  float a[64];
+  for (int i = 0; i < 64; ++i) a[i] = s[i];
+  for (int i = 0; i < at; ++i) a[(i * 7 + at) % 64] += a[i];
+  s[t] = a[at];
+"""
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_is_wrong_is_found(tools: CudaTools, target: str):
+    gpu = load_target(target).gpu
+
+    def made(load: str = "*(float4*)(data + t)", barrier: str = "__syncthreads();", kept: str = "") -> Built:
+        source = SMALL.replace("LOAD", load).replace("BARRIER", barrier).replace("KEPT", kept)
+        return Built.of(source, with_version(compile_to_ptx(source, gpu.arch, tools), gpu.ptx), gpu, tools)
+
+    whole = made()
+    assert faults(whole) == []
+    assert whole.code["kernel"].counts[Operation.BARRIER] == 1
+    without = made(barrier="")
+    assert without.code["kernel"].counts[Operation.BARRIER] == 0
+    assert "barriers" in faults(replace(without, source=whole.source))[0]
+    assert "barriers" in faults(replace(whole, source=without.source))[0]
+    assert "in memory" in faults(made(kept=LOCAL))[0]
+    assert "registers, and there are 4" in faults(replace(whole, gpu=gpu.model_copy(update={"max_registers": 4})))[0]
+    narrow = made(load="make_float4(((float*)data)[t], ((float*)data)[t + 9], 1.f, 2.f)")
+    assert faults(narrow) == []
+    assert "loads of 16 bytes" in faults(replace(narrow, source=whole.source))[0]
+    assert "loads of 16 bytes" in faults(replace(narrow, ptx=whole.ptx))[0]

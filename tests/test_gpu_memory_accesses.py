@@ -1,0 +1,52 @@
+"""What the warps of ENet's kernels touch at 640x360: sectors of global memory against the least, and bank conflicts.
+
+Counted in a block in the middle of each launch. A bound holds for every kernel of its kind and target, so that a new tile, or a
+new kernel, that spreads its threads badly is found where no GPU is.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import tvm
+from cuda_fibers import compile_fibers
+from cuda_network import block_accesses, cuda_network
+from warp_accesses import traffic
+
+from enet_tvm.compiler.frontend.torch_import import from_torch
+from enet_tvm.networks import ENet
+
+LOADS = (
+    # Every second column is another instruction's.
+    (r"conv2d_\dx\d_s2|initial_block|max_pool2d", 2.0),
+    # A neighbour's columns begin within a sector: 5 of them, not 4.
+    (r"conv2d_(transpose_)?\dx[2-9]", 1.2),
+    (r"", 1.0),
+)
+"""Most sectors that loads touch for each that they must: of the first pattern that is in a kernel's name."""
+
+
+@pytest.fixture(scope="module")
+def imported() -> tvm.IRModule:
+    return from_torch(ENet(11).eval(), (1, 3, 360, 640))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["jetson-tx1", "h100"])
+def test_sectors_and_banks(imported: tvm.IRModule, tmp_path: Path, target: str):
+    network = cuda_network(imported, target)
+    program = compile_fibers(network.source, tmp_path)
+    assert len(network.kernels) >= 20
+    wrong = []
+    for name, kernel in network.kernels.items():
+        counts = traffic(block_accesses(program, name, kernel))
+        bound = next(most for pattern, most in LOADS if re.match(pattern, name))
+        assert counts.loads, name
+        assert counts.stores, name
+        if counts.load_ratio > bound or counts.store_ratio > 1 or counts.conflicts:
+            wrong.append(
+                f"{name}: loads x {counts.load_ratio:.2f}, stores x {counts.store_ratio:.2f}, {counts.conflicts} conflicts"
+            )
+    assert not wrong, "\n".join(wrong)
