@@ -13,6 +13,7 @@ from cuda_fibers import compile_fibers
 from cuda_network import cuda_network
 
 from enet_tvm.compiler.frontend.torch_import import from_torch
+from enet_tvm.compiler.pipeline import Numerics
 from enet_tvm.networks import ENet
 
 SHAPE = (1, 3, 40, 64)
@@ -41,3 +42,16 @@ def test_enet(imported: tvm.IRModule, picture: tuple[torch.Tensor, np.ndarray], 
     made = cuda_network(imported, target)
     actual = made.run(compile_fibers(made.source, tmp_path), x.numpy())
     np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+def test_labels(imported: tvm.IRModule, picture: tuple[torch.Tensor, np.ndarray], tmp_path: Path):
+    """The last kernel keeps the largest of each pixel's logits."""
+    x, logits = picture
+    made = cuda_network(imported, "jetson-tx1", numerics=Numerics(labels=True))
+    labels = made.run(compile_fibers(made.source, tmp_path), x.numpy())
+    assert labels.dtype == np.uint8
+    second, first = np.sort(logits, axis=1)[:, -2:].swapaxes(0, 1)
+    clear = first - second > 4e-5 * np.abs(logits).max()
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(labels.reshape(clear.shape)[clear], logits.argmax(1)[clear])

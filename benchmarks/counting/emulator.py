@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import json
 import os
 import platform
@@ -19,7 +19,7 @@ from typing import Any
 
 from counting.instructions import Block, Loop
 
-_BUILD = Path(__file__).parents[2] / "tests/emulated/build_device.py"
+_EMULATED = Path(__file__).parents[2] / "tests/emulated"
 _KEEP_NAME = "arm-tools-1"
 """Goes up whenever what is built here changes."""
 _PACKAGES = ("qemu-user", "llvm-19")
@@ -31,13 +31,9 @@ _SECONDS = 600
 @functools.cache
 def device_builder() -> ModuleType:
     """Return the module that builds the emulated device."""
-    spec = importlib.util.spec_from_file_location("build_device", _BUILD)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there for their types
-    spec.loader.exec_module(module)
-    return module
+    if str(_EMULATED) not in sys.path:
+        sys.path.append(str(_EMULATED))
+    return importlib.import_module("build_device")
 
 
 @dataclass(frozen=True)
@@ -133,24 +129,19 @@ def arm_tools(directory: Path | None = None) -> ArmTools:
     """
     builder = device_builder()
     device = builder.emulated_device()
-    directory = directory or builder.cache_directory() / _KEEP_NAME
-    if not (directory / "complete").is_file():
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as temporary:
-            _build(builder, Path(temporary, "tools"))
-            shutil.rmtree(directory, ignore_errors=True)
-            Path(temporary, "tools").rename(directory)
-    return ArmTools(device, directory)
+    kept = directory or builder.cache_directory() / _KEEP_NAME
+    return ArmTools(device, builder.built_once(kept, functools.partial(_build, builder)))
 
 
 def _build(builder: ModuleType, directory: Path) -> None:
-    names = builder.unpack_for_host(list(_PACKAGES), directory / "host")
-    if not any(name.startswith("qemu-user_1%3a7.2") for name in names):
+    packages = builder.download(directory / "apt", platform.machine(), list(_PACKAGES))
+    if not any(package.name.startswith("qemu-user_1%3a7.2") for package in packages):
         raise builder.UnavailableError("the plugin that counts is for qemu 7.2, that of Debian 12")
+    builder.unpack(packages, directory / "host")
+    shutil.rmtree(directory / "apt")
     plugin = directory / "qemu_blocks.so"
     source = Path(__file__).with_name("qemu_blocks.c")
     _run([sys.executable, "-m", "ziglang", "cc", "-O2", "-shared", "-fPIC", "-Wl,-z,undefs", "-o", str(plugin), str(source)])
-    (directory / "complete").touch()
 
 
 def _run(command: list[str], environment: Mapping[str, str] | None = None, text: str | None = None) -> str:

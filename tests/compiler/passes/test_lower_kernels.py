@@ -208,7 +208,7 @@ def test_gpu_kernels_that_a_name_does_not_tell_apart(network_of):
     mod, launches = lowered_for_gpu(network, (1, 16, 32, 48), choices)
     names = launched(mod)
     assert len(names) >= 3
-    assert choices.shrink(launches[0].template)
+    assert choices.shrink(launches[0].template, lambda *_: True)
     shrunk, _ = lowered_for_gpu(network, (1, 16, 32, 48), choices)
     assert launched(shrunk) == names
     before, after = kernels(mod), kernels(shrunk)
@@ -220,7 +220,7 @@ def test_gpu_a_smaller_tile_for_one_kernel(network_of):
     choices = FittingChoices()
     plain, launches = lowered_for_gpu(network, (1, 16, 64, 96), choices)
     first, second = launched(plain)
-    assert choices.shrink(launches[0].template)
+    assert choices.shrink(launches[0].template, lambda *_: True)
     shrunk, _ = lowered_for_gpu(network, (1, 16, 64, 96), choices)
     assert launched(shrunk) == [first, second]
     before, after = (kernels(mod) for mod in (plain, shrunk))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from enet_tvm.compiler.kernels.common.choices import Choices
@@ -19,13 +20,27 @@ class FittingChoices(Choices):
         """Return the default, or the last point that `shrink` has found."""
         return self._points.get(template, template.default)
 
-    def shrink(self, template: Template) -> bool:
-        """Take the next point of a template of another shape and no more sums; say whether there is one."""
+    def shrink(self, template: Template, fits: Callable[[Template, Any], bool]) -> bool:
+        """Take the next point of a template, of another shape and no more sums, that fits or is the last; say if there is one.
+
+        Parameters
+        ----------
+        template : Template
+            Template whose kernel did not fit.
+        fits : callable
+            Says of a template and a point of it whether its kernel fits.
+        """
+        first = self.point(template)
+        while (point := self._smaller(template)) is not None:
+            self._points[template] = point
+            if fits(template, point):
+                break
+        return self.point(template) != first
+
+    def _smaller(self, template: Template) -> GpuTile | None:
         point = self.point(template)
         if not isinstance(point, GpuTile):
-            return False
+            return None
         points = template.points()
         later = points[points.index(point) + 1 :]
-        smaller = next((other for other in later if other.sums <= point.sums and not other.is_like(point)), point)
-        self._points[template] = smaller
-        return smaller != point
+        return next((other for other in later if other.sums <= point.sums and not other.is_like(point)), None)

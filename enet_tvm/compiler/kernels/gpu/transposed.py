@@ -31,6 +31,9 @@ from enet_tvm.compiler.quantisation.codes import Codes
 
 Offset = tuple[int, int]
 
+_FILLING_THREADS = 512
+"""Threads of each multiprocessor that keep it busy."""
+
 _LABELLING_WARPS = 4
 """Warps of a block that labels; its threads share nothing but the pixels at their edges."""
 
@@ -100,9 +103,11 @@ def labelling_tiles(attrs: FusedConv2D, unit: GpuUnit) -> list[GpuTile]:
     # limit of a plain tile leaves for the addresses of its stores.
     room = unit.accumulators + WARP // 2
 
+    wanted = unit.multiprocessors * _FILLING_THREADS
+
     def rank(shape: tuple[int, int]) -> tuple[float, float, int]:
         pixels, some = shape
-        enough = min(1.0, n * -(-height * width // pixels) / unit.wanted_threads)
+        enough = min(1.0, n * -(-height * width // pixels) / wanted)
         computed = -(-channels // some) * some / channels
         # In words that a thread's registers take: a load that a whole warp shares fills one in each of them all the same.
         loads = computed * (len(_taps_by_offset(attrs)) * pixels + taps * some) / (taps * pixels * some)
