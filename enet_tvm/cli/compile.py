@@ -67,7 +67,7 @@ def command(
     console = Console(soft_wrap=True, highlight=False)
     wanted, spec = parse_size(size) if size else None, load_target(target)
     processor = spec.mcpu if spec.gpu is None else f"{spec.gpu.arch}, {spec.mcpu}"
-    with console.status(f"compiling for {spec.name} ({processor}); this takes about half a minute"):
+    with console.status(f"compiling for {spec.name} ({processor}); this takes half a minute, for some GPUs more than one"):
         from enet_tvm.compiler.compile import CompileRequest, compile_artifact
         from enet_tvm.compiler.workload import Workload
         from enet_tvm.networks.weights import DEFAULT_WEIGHTS
