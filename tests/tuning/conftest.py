@@ -15,6 +15,7 @@ from enet_tvm.compiler.kernels.cpu.conv2d import Conv2DTemplate
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.ops import FusedConv2D, Layout
 from enet_tvm.compiler.tuning_keys import template_key
+from enet_tvm.tuning.metaschedule import load_meta_schedule
 from enet_tvm.tuning.report import Listener, Progress, SessionCost
 from enet_tvm.tuning.tasks import Task
 
@@ -46,6 +47,12 @@ class Heard(Listener):
 
     def progress(self, progress: Progress) -> None:
         self.states.append(progress)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def meta_schedule() -> None:
+    """Load MetaSchedule, which takes seconds, for all tests, so that none is charged for it."""
+    load_meta_schedule()
 
 
 @pytest.fixture
