@@ -14,6 +14,7 @@ of the direct sum 2e-6), and every constant of the transforms is a float32.
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -71,8 +72,8 @@ class WinogradTile:
 
 
 @dataclass(frozen=True)
-class WinogradTemplate(ConvolutionTemplate):
-    """A 3x3, 3x1 or 1x3 convolution by Winograd's algorithm.
+class WinogradConvolutionTemplate(ConvolutionTemplate):
+    """A 3x3, 3x1 or 1x3 convolution by Winograd's algorithm, in whichever order it multiplies.
 
     Attributes
     ----------
@@ -83,12 +84,6 @@ class WinogradTemplate(ConvolutionTemplate):
     """
 
     unit: VectorUnit
-    point_type: ClassVar[type] = WinogradTile
-
-    @classmethod
-    def covers(cls, spec: FusedConv2D, unit: VectorUnit) -> bool:
-        """Whether the kernel can compute it and is expected to be clearly faster than the direct one."""
-        return winograd_pays(spec, unit)
 
     @property
     def name(self) -> str:
@@ -96,9 +91,34 @@ class WinogradTemplate(ConvolutionTemplate):
         return f"{super().name}_winograd"
 
     @property
-    def default(self) -> WinogradTile:
+    def default(self) -> Any:
         """The tile that is expected to be the fastest."""
         return self.points()[0]
+
+    @abstractmethod
+    def points(self) -> Sequence[Any]:
+        """Return the tiles worth measuring, the default first."""
+
+    @abstractmethod
+    def pack(self, weight: np.ndarray, point: Any) -> np.ndarray:
+        """Return the transformed weights as the kernel with this tile reads them."""
+
+    def operands(self, point: Any, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes) -> list[relax.Expr]:
+        """Return data, transformed weights, bias, slope and shortcut; nothing here is of codes."""
+        given = ConvolutionArguments.of(self.spec, arguments)
+        return [given.data, *map(constant, (self.pack(given.weight, point), given.bias)), *given.slopes, *given.shortcut]
+
+
+@dataclass(frozen=True)
+class WinogradTemplate(WinogradConvolutionTemplate):
+    """All frequencies of a row at once, for the many wide registers of AVX2 and AVX-512."""
+
+    point_type: ClassVar[type] = WinogradTile
+
+    @classmethod
+    def covers(cls, spec: FusedConv2D, unit: VectorUnit) -> bool:
+        """Whether the kernel can compute it and is expected to be clearly faster than the direct one."""
+        return winograd_pays(spec, unit)
 
     def points(self) -> list[WinogradTile]:
         """Return the tiles worth measuring."""
@@ -108,13 +128,9 @@ class WinogradTemplate(ConvolutionTemplate):
         """Return the kernel with this tile."""
         return winograd(self.spec, point)
 
-    def operands(
-        self, point: WinogradTile, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes
-    ) -> list[relax.Expr]:
-        """Return data, transformed weights, bias, slope and shortcut; nothing here is of codes."""
-        given = ConvolutionArguments.of(self.spec, arguments)
-        packed = pack_winograd_weight(given.weight, self.spec, point)
-        return [given.data, *map(constant, (packed, given.bias)), *given.slopes, *given.shortcut]
+    def pack(self, weight: np.ndarray, point: WinogradTile) -> np.ndarray:
+        """Return the transformed weights as the kernel with this tile reads them."""
+        return pack_winograd_weight(weight, self.spec, point)
 
     def features(self, point: WinogradTile) -> list[float]:
         """Return the features of this tile: weights are loaded for `tiles`, of as many sums as a row has frequencies."""

@@ -9,24 +9,21 @@ directions at the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import tvm
-from tvm import relax
 from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.compiler.dataflow import constant
 from enet_tvm.compiler.kernels.common.building import Registers, for_rows, prim_func, tile_places, tile_start
-from enet_tvm.compiler.kernels.common.codes import TensorCodes
-from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, ConvolutionTemplate, convolution_features
+from enet_tvm.compiler.kernels.common.convolution import convolution_features
 from enet_tvm.compiler.kernels.common.elements import splat, vector
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.kernels.cpu.winograd import (
     MOST_WEIGHT,
     WinogradBody,
+    WinogradConvolutionTemplate,
     WinogradTile,
     direct_multiplications,
     frequencies,
@@ -40,7 +37,6 @@ from enet_tvm.compiler.kernels.cpu.winograd import (
     winograd_arguments,
 )
 from enet_tvm.compiler.ops import FusedConv2D
-from enet_tvm.compiler.quantisation.codes import Codes
 
 _DIRECT = 1.6
 """Instructions of a direct kernel for each multiplication of vectors (counted: 1.5 to 1.9 with 3x3 filters)."""
@@ -68,34 +64,15 @@ class BlockedWinogradTile(WinogradTile):
 
 
 @dataclass(frozen=True)
-class BlockedWinogradTemplate(ConvolutionTemplate):
-    """A 3x3, 3x1 or 1x3 convolution by Winograd's algorithm on vectors of four channels.
+class BlockedWinogradTemplate(WinogradConvolutionTemplate):
+    """One frequency after the other, on vectors of four channels."""
 
-    Attributes
-    ----------
-    spec : FusedConv2D
-        The convolution, its `layers` left out; one that `runs_winograd`.
-    unit : VectorUnit
-        Vector registers of the target.
-    """
-
-    unit: VectorUnit
     point_type: ClassVar[type] = BlockedWinogradTile
 
     @classmethod
     def covers(cls, spec: FusedConv2D, unit: VectorUnit) -> bool:
         """Whether the kernel can compute it and is expected to take clearly fewer instructions than the direct one."""
         return blocked_winograd_pays(spec, unit)
-
-    @property
-    def name(self) -> str:
-        """The operators and shapes of the convolution, with the ending ``_winograd``."""
-        return f"{super().name}_winograd"
-
-    @property
-    def default(self) -> BlockedWinogradTile:
-        """The tile that is expected to be the fastest."""
-        return self.points()[0]
 
     def points(self) -> list[BlockedWinogradTile]:
         """Return the tiles worth measuring."""
@@ -105,13 +82,9 @@ class BlockedWinogradTemplate(ConvolutionTemplate):
         """Return the kernel with this tile."""
         return blocked_winograd(self.spec, point)
 
-    def operands(
-        self, point: BlockedWinogradTile, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes
-    ) -> list[relax.Expr]:
-        """Return data, transformed weights, bias, slope and shortcut; nothing here is of codes."""
-        given = ConvolutionArguments.of(self.spec, arguments)
-        packed = pack_blocked_weight(given.weight, self.spec, point)
-        return [given.data, *map(constant, (packed, given.bias)), *given.slopes, *given.shortcut]
+    def pack(self, weight: np.ndarray, point: BlockedWinogradTile) -> np.ndarray:
+        """Return the transformed weights as the kernel with this tile reads them."""
+        return pack_blocked_weight(weight, self.spec, point)
 
     def features(self, point: BlockedWinogradTile) -> list[float]:
         """Return the features of this tile."""
