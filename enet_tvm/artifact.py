@@ -25,6 +25,9 @@ from enet_tvm.normalisation import Channel, Mean, Std
 SCHEMA_VERSION: Final = 1
 """Version of the manifest's format, raised whenever a manifest of the release before can no longer be read."""
 
+Precision = Literal["float32", "bfloat16", "int8"]
+"""Data types that a network computes in between its input and its output."""
+
 FRAME_FUNCTION = "frame"
 """Name of the function of a library for a GPU that takes input and output, the same memory in every call, and is one graph
 (`enet_tvm.compiler.passes.add_frame`). Libraries of releases before it have ``main`` alone, which returns its output."""
@@ -340,7 +343,7 @@ class Manifest(_Part):
     library: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=127)] = LIBRARY_NAME
     library_report: LibraryReport | None = None
     tuning: TuningInfo | None = None
-    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    dtype: Precision = "float32"
 
     @property
     def requirements(self) -> Requirements:

@@ -22,12 +22,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tvm
 from tvm import relax
 from tvm.relax import backend, transform
 
+from enet_tvm.artifact import Precision
 from enet_tvm.compiler.cuda.device_compiler import device_compiler
 from enet_tvm.compiler.cuda.ptxas import KernelResources, assemble
 from enet_tvm.compiler.cuda.tools import find_cuda_tools
@@ -86,7 +87,7 @@ class Numerics:
         Whether it returns N x H x W uint8 classes instead of logits.
     """
 
-    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    dtype: Precision = "float32"
     ranges: Ranges = field(default_factory=dict)
     labels: bool = False
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from enet_tvm.artifact import Precision
 from enet_tvm.size import DEFAULT_SIZE, Size
 from enet_tvm.targets import TargetSpec
 
 if TYPE_CHECKING:
     # A process that only times an artifact reads a workload too, and is to hold no PyTorch.
     from enet_tvm.networks.weights import NetworkInMemory
-
-Precision = Literal["float32", "bfloat16", "int8"]
-"""Data types that a network computes in between its input and its output."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import tvm
+from certain_pictures import certain
 from torch import nn
 from tvm import relax
 
@@ -58,23 +58,6 @@ def compiled(imported: tvm.IRModule, dump: Path) -> Compiled:
 def run(compiled: Compiled, x: torch.Tensor) -> np.ndarray:
     machine = relax.VirtualMachine(compiled.executable, tvm.cpu())
     return machine["main"](tvm.runtime.tensor(x.numpy())).numpy()
-
-
-def certain(network: nn.Module, shape: tuple[int, int, int, int]) -> tuple[torch.Tensor, np.ndarray]:
-    """Return a random picture and its logits in double precision, such that no maximum of a window is in doubt.
-
-    Where two values of a window are equal but for rounding, its index hangs on the order of additions, and with it the
-    place of a whole feature: nothing could be said of such logits. So noise of that size must not change them.
-    """
-    exact = copy.deepcopy(network).double()
-    with torch.no_grad():
-        for seed in range(100):
-            generator = torch.Generator().manual_seed(seed)
-            x = torch.randn(shape, generator=generator)
-            logits, *noisy = (exact(x.double() + noise * torch.randn(shape, generator=generator)) for noise in (0, 2e-6, 2e-6))
-            if max(float((other - logits).abs().max()) for other in noisy) < 1e-4 * float(logits.abs().max()):
-                return x, logits.numpy()
-    raise AssertionError("every picture has near-ties")
 
 
 CASES = [

@@ -10,8 +10,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from enet_tvm.artifact import Precision
 from enet_tvm.bench.machine.system_files import SystemFiles
-from enet_tvm.compiler.workload import Precision, Workload
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.size import Size, parse_size
 from enet_tvm.targets import TargetSpec
 

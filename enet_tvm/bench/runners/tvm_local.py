@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from enet_tvm.artifact import MANIFEST_NAME, Manifest, read_manifest
+from enet_tvm.artifact import MANIFEST_NAME, Manifest, Precision, read_manifest
 from enet_tvm.bench.runners.base import Case, PassTimes, Runner, RunnerMissingError
-from enet_tvm.compiler.workload import Precision
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
 from enet_tvm.runtime import Segmenter

@@ -25,11 +25,11 @@ from dataclasses import asdict, dataclass
 from enet_tvm.compiler.cuda.machine_code import KernelCode, Operation
 from enet_tvm.compiler.cuda.multiprocessor import Multiprocessor, multiprocessor_of
 from enet_tvm.compiler.cuda.ptxas import KernelResources
+from enet_tvm.compiler.kernels.gpu.building import WARP
 from enet_tvm.compiler.kernels.gpu.geometry import Geometry
 from enet_tvm.errors import UserError
 from enet_tvm.targets.spec import TargetSpec
 
-_WARP = 32
 _SCHEDULERS = 4
 _FLOATS = (Operation.FMA, Operation.FLOAT)
 _GLOBAL = (Operation.LOAD_GLOBAL, Operation.STORE_GLOBAL, Operation.LOAD_LOCAL, Operation.STORE_LOCAL)
@@ -161,7 +161,7 @@ def kernel_bounds(code: KernelCode, resources: KernelResources, geometry: Geomet
     """
     one = chip.multiprocessor
     instructions, moved, turns = executed(code, geometry)
-    warps_of_block = -(-geometry.threads // _WARP)
+    warps_of_block = -(-geometry.threads // WARP)
     blocks = -(-geometry.blocks // chip.multiprocessors)
     warps = blocks * warps_of_block
     # A scheduler has whole warps: one warp alone uses one of the four.
@@ -169,15 +169,15 @@ def kernel_bounds(code: KernelCode, resources: KernelResources, geometry: Geomet
     resident = min(blocks, resident_blocks(resources, geometry.threads, one))
     floats = sum(instructions[kind] for kind in _FLOATS)
     issued = sum(instructions.values())
-    l1 = sum(moved[kind] for kind in _GLOBAL) * _WARP * warps
-    shared = sum(moved[kind] for kind in _SHARED) * _WARP * warps
+    l1 = sum(moved[kind] for kind in _GLOBAL) * WARP * warps
+    shared = sum(moved[kind] for kind in _SHARED) * WARP * warps
     if one.unified:
         l1, shared = l1 + shared, l1 + shared
     rounds = -(-blocks // max(1, resident))
     alone = turns * one.latency + issued + one.memory_latency * 2
     us = 1e-3 / chip.ghz
     return Bounds(
-        fma=floats * per_scheduler * _WARP * _SCHEDULERS / one.lanes * us,
+        fma=floats * per_scheduler * WARP * _SCHEDULERS / one.lanes * us,
         issue=issued * per_scheduler * us,
         l1=l1 / one.l1_bytes * us,
         shared=shared / one.shared_bytes * us,
@@ -189,8 +189,8 @@ def kernel_bounds(code: KernelCode, resources: KernelResources, geometry: Geomet
 
 def resident_blocks(resources: KernelResources, threads: int, one: Multiprocessor) -> int:
     """Return how many blocks of a kernel a multiprocessor has room for, at least 1."""
-    warps = -(-threads // _WARP)
-    registers = -(-resources.registers // 8) * 8 * _WARP * warps
+    warps = -(-threads // WARP)
+    registers = -(-resources.registers // 8) * 8 * WARP * warps
     fits = [one.blocks, one.warps // warps, one.registers // max(1, registers)]
     if resources.shared_bytes:
         fits.append(one.shared_memory // resources.shared_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import tempfile
@@ -60,8 +61,9 @@ def assemble(ptx: str, arch: str, tools: CudaTools) -> tuple[KernelResources, ..
     return assembled(ptx, arch, tools).resources
 
 
+@functools.lru_cache(maxsize=4)
 def assembled(ptx: str, arch: str, tools: CudaTools) -> Assembled:
-    """Assemble PTX for an architecture.
+    """Assemble PTX for an architecture; what was assembled last is kept, for several look at a compiled network's.
 
     Raises
     ------

@@ -14,11 +14,11 @@ from debian_packages import UnavailableError
 from oclgrind import Oclgrind, oclgrind
 from torch.nn import functional as F
 from tvm.tirx.script.builder import ir as T
+from whole_numbers import initial_block, whole
 
 from enet_tvm.compiler.kernels.common.building import prim_func
 from enet_tvm.compiler.kernels.gpu.building import for_threads
 from enet_tvm.compiler.kernels.gpu.conv2d import convolution_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
-from enet_tvm.compiler.kernels.gpu.initial_block import gpu_initial_block, initial_tiles, pack_gpu_initial_weight
 from enet_tvm.compiler.kernels.gpu.pooling import gpu_max_pool2d_with_window, gpu_max_unpool2d
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight
@@ -56,10 +56,6 @@ def run(simulator: Oclgrind, tmp_path: Path) -> Callable[..., dict[str, np.ndarr
     return launch
 
 
-def whole(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    return rng.integers(-3, 4, shape).astype(np.float32)
-
-
 @pytest.mark.parametrize("transposed", [False, True])
 def test_convolutions(run, transposed: bool):
     """Eleven channels, which no tile divides, and a plane that no block does."""
@@ -83,24 +79,8 @@ def test_convolutions(run, transposed: bool):
 
 
 def test_the_initial_block(run):
-    rng = np.random.default_rng(3)
-    data, weight, bias = whole(rng, 1, 3, 10, 12), whole(rng, 13, 3, 3, 3), whole(rng, 13)
-    scale, shift, slope = whole(rng, 3), whole(rng, 3), whole(rng, 16) / 4
-    x = torch.from_numpy(data)
-    pooled = F.max_pool2d(x, 2) * torch.from_numpy(scale)[:, None, None] + torch.from_numpy(shift)[:, None, None]
-    convolved = F.conv2d(x, torch.from_numpy(weight), torch.from_numpy(bias), 2, 1)
-    results = run(
-        gpu_initial_block((1, 3, 10, 12), 13),
-        data=data,
-        weight=pack_gpu_initial_weight(weight, 16, initial_tiles(16)[0]),
-        bias=np.concatenate([bias, np.zeros(3, np.float32)]),
-        scale=scale,
-        shift=shift,
-        slope=slope,
-        out=np.zeros((1, 16, 5, 6), np.float32),
-    )
-    expected = F.prelu(torch.cat([convolved, pooled], 1), torch.from_numpy(slope))
-    np.testing.assert_array_equal(results["out"], expected.numpy())
+    kernel, arrays, expected = initial_block()
+    np.testing.assert_array_equal(run(kernel, **arrays)["out"], expected)
 
 
 def test_pooling_and_back(run):
