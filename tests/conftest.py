@@ -243,6 +243,7 @@ def relax_main() -> Callable[..., Any]:
 def run_relax() -> Callable[..., Any]:
     """Makes ``run_relax(mod, *arrays, passes=(...))`` what main computes on this machine after these passes."""
     import tvm
+    from quick_code import unoptimised
     from tvm import relax
 
     from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
@@ -250,7 +251,7 @@ def run_relax() -> Callable[..., Any]:
     from enet_tvm.compiler.pipeline import machine_phase
     from enet_tvm.targets import load_target
 
-    target = load_target("native").to_tvm()
+    target = unoptimised(load_target("native").to_tvm())
     rest = [relax.transform.LegalizeOps(), ScheduleRemaining(VectorUnit.of(target).lanes), *machine_phase().passes]
 
     def arrays(value: Any) -> Any:

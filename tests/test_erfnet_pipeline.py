@@ -70,6 +70,7 @@ def launches(manifest: Manifest) -> list[tuple[str, ...]]:
     return [kernel.ops for kernel in manifest.kernels]
 
 
+@pytest.mark.slow
 def test_one_launch_a_convolution(artifact: Path):
     manifest = Segmenter.load(artifact, threads=1).manifest
     convolutions = [ops for ops in launches(manifest) if ops[0] in ("conv2d", "conv2d_transpose")]

@@ -218,6 +218,7 @@ def test_other_types_than_float32_are_refused(doubling: nn.Module):
         build(doubling, (1, 3, 16, 24), numerics=Numerics("bfloat16"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cuda")
 def test_kernels_that_spill_are_made_smaller(network_of):
     """With 40 registers for each thread, 16 sums are too many: the second attempt has 8."""

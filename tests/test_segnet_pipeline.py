@@ -48,6 +48,7 @@ def test_parity_also_where_planes_become_odd(network, shape):
     assert difference(network, compiled(network, shape), shape) < 1e-5
 
 
+@pytest.mark.slow
 def test_one_launch_a_layer_and_none_to_change_a_layout(network):
     module = compiled(network, (1, 3, 40, 56))
     ops = [launch.ops for launch in module.launches]

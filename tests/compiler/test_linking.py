@@ -48,6 +48,7 @@ def test_library_loads_and_repeats(executable, linker: Linker, tmp_path: Path):
     np.testing.assert_allclose(y.numpy(), np.exp(x.numpy()), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_other_architecture_is_linked_by_zig(tmp_path: Path):
     pytest.importorskip("ziglang")
     x = te.placeholder((16,), "float32", name="x")

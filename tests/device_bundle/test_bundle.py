@@ -221,6 +221,7 @@ def test_an_artifact_that_the_board_would_refuse(
     assert not (tmp_path / "board.tar.gz").exists()
 
 
+@pytest.mark.slow
 def test_a_gpu_target_gets_the_cuda_runtime(tmp_path: Path) -> None:
     try:
         manifest = write_bundle(BundleRequest(load_target("jetson-tx1")), tmp_path / "board.tar.gz")

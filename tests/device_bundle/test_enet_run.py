@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compiled import shipped_enet
+from compiled import shipped_enet, small_network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -105,9 +105,12 @@ def shown(enet_run: Run, artifact: Path, picture: Path, out: Path) -> np.ndarray
     return np.asarray(Image.open(out))
 
 
-@pytest.mark.parametrize("dtype", ["float32", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("bfloat16", "int8"))])
-def test_labels_are_those_of_the_logits(enet_run: Run, tmp_path: Path, dtype: str) -> None:
-    logits, labels = compiled(dtype, False), compiled(dtype, True)
+@pytest.mark.parametrize(
+    "dtype", [None, *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("float32", "bfloat16", "int8"))]
+)
+def test_labels_are_those_of_the_logits(enet_run: Run, tmp_path: Path, dtype: str | None) -> None:
+    """Of ENet in each data type, and of a network that is compiled in a second."""
+    logits, labels = (small_network(labels=whole) if dtype is None else compiled(dtype, whole) for whole in (False, True))
     picture = tmp_path / "picture.ppm"
     noise = np.random.default_rng(3).integers(0, 256, (6, 8, 3)).astype(np.uint8)
     Image.fromarray(noise).resize((64, 48), Image.Resampling.BICUBIC).save(picture)

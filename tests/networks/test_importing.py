@@ -203,6 +203,7 @@ def test_options_that_tensors_do_not_show(randomised, tmp_path):
         import_weights(tmp_path / "x.pt", FIVE, variant={"head_kernel": 3})
 
 
+@pytest.mark.slow
 def test_segnet(tmp_path):
     network = SegNet(2).eval()
     torch.save({"state_dict": prefixed(network.state_dict(), "module")}, tmp_path / "x.pt")

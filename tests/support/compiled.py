@@ -33,6 +33,27 @@ def shipped_enet(target: str = "native", **options: Any) -> Path:
     return artifact_of(compile_request(target=load_target(target), **{**fixed, **options}))
 
 
+def small_network(*, labels: bool = False) -> Path:
+    """Return the artifact of a network of two convolutions and five classes, for this machine at 64x48."""
+    import torch
+    from torch import nn
+
+    from enet_tvm.compiler.compile import compile_artifact
+    from enet_tvm.networks import NetworkInMemory, WeightsInfo
+    from enet_tvm.size import Size
+    from enet_tvm.targets import load_target
+
+    def make(place: Path) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.PReLU(8), nn.ConvTranspose2d(8, 5, 2, 2)).eval()
+        info = WeightsInfo("small", tuple("abcde"), tuple((i, i, i) for i in range(5)), (0.5,) * 3, (0.2,) * 3)
+        given = {"weights": NetworkInMemory(network, info), "size": Size(64, 48), "target": load_target("native")}
+        compile_artifact(compile_request(**given, labels=labels, command="pytest"), place)
+
+    return made_once(f"small-{'labels' if labels else 'logits'}", make)
+
+
 def compile_request(**options: Any) -> CompileRequest:
     """Return a request to compile; options are those of `CompileRequest` and of its `Workload`."""
     from enet_tvm.compiler.compile import CompileRequest

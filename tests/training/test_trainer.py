@@ -173,6 +173,7 @@ def test_the_first_stage_trains_the_encoder_only(tmp_path):
     assert moved == {name for name, _ in run.whole.named_children()} - set(NETWORKS["enet"].encoder.decoder_layers)
 
 
+@pytest.mark.slow
 def test_the_second_stage_starts_from_the_first_ones_averaged_encoder(uninterrupted_stages, tmp_path):
     class Watcher(Interrupter):
         def stepped(self, step):

@@ -49,9 +49,9 @@ class Heard(Listener):
         self.states.append(progress)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def meta_schedule() -> None:
-    """Load MetaSchedule, which takes seconds, for all tests, so that none is charged for it."""
+    """Load MetaSchedule, which takes seconds, so that no test is charged for it."""
     load_meta_schedule()
 
 

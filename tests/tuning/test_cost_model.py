@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pytest
 import tvm
 
 from enet_tvm.compiler.kernels.cpu.conv2d import Conv2DTemplate
@@ -13,6 +14,8 @@ from enet_tvm.compiler.ops import FusedConv2D, Layout
 from enet_tvm.compiler.tuning_keys import template_key
 from enet_tvm.tuning.cost_model import CostModel, Trial
 from enet_tvm.tuning.tasks import Task
+
+pytestmark = pytest.mark.usefixtures("meta_schedule")
 
 
 def task(channels: int, width: int) -> Task:

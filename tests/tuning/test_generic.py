@@ -18,11 +18,7 @@ from enet_tvm.tuning.metaschedule import load_meta_schedule
 from enet_tvm.tuning.records import Records
 from enet_tvm.tuning.tasks import GenericTask, alone
 
-
-@pytest.fixture(scope="module", autouse=True)
-def meta_schedule() -> None:
-    """Takes seconds to load, which is no test's own work."""
-    load_meta_schedule()
+pytestmark = pytest.mark.usefixtures("meta_schedule")
 
 
 def pooling() -> tvm.tirx.PrimFunc:

@@ -10,6 +10,8 @@ from enet_tvm.tuning.records import TRIALS, WORKLOADS, Records, repair
 from enet_tvm.tuning.tasks import Task
 from tests.tuning.conftest import TARGET, conv2d_task
 
+pytestmark = pytest.mark.usefixtures("meta_schedule")
+
 
 @pytest.fixture
 def filled(tmp_path: Path) -> tuple[Path, Task, Task]:

@@ -16,6 +16,8 @@ from enet_tvm.tuning.search import Search
 from enet_tvm.tuning.store import Store
 from tests.tuning.conftest import TARGET, conv2d_task
 
+pytestmark = pytest.mark.usefixtures("meta_schedule")
+
 
 class Answers:
     """Stands for devices: each trial ends as it is said."""

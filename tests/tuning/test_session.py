@@ -29,6 +29,8 @@ from enet_tvm.tuning import session
 from enet_tvm.tuning.budget import Effort
 from enet_tvm.tuning.report import Listener
 
+pytestmark = pytest.mark.usefixtures("meta_schedule")
+
 class Printing(Listener):
     def progress(self, progress):
         print(progress.stage, progress.done, flush=True)

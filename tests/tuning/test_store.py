@@ -17,6 +17,8 @@ from enet_tvm.tuning.store import FAILURES, IDENTITY, Store, identity_of
 from enet_tvm.version import stack_versions
 from tests.tuning.conftest import TARGET, conv2d_task
 
+pytestmark = pytest.mark.usefixtures("meta_schedule")
+
 NETWORK = LoggedWorkload(network="tiny", width=40, height=16, batch=1, threads=1)
 
 

@@ -1,7 +1,8 @@
-"""One ENet whose every parameter matters, and its ONNX file, for all tests of the frontend."""
+"""One ENet whose every parameter matters, and ONNX files, for all tests of the frontend."""
 
 import pytest
 import torch
+from shared import made_once
 from torch import nn
 
 from enet_tvm.networks import ENet, WeightsInfo
@@ -37,10 +38,17 @@ def info():
 
 
 @pytest.fixture(scope="session")
-def onnx_file(enet, info, tmp_path_factory):
+def onnx_file(enet, info):
     from enet_tvm.compiler.frontend.onnx_export import export_onnx
     from enet_tvm.size import Size
 
-    path = tmp_path_factory.mktemp("onnx") / "enet.onnx"
-    export_onnx(enet, info, Size(*ONNX_SIZE), path)
-    return path
+    return made_once("frontend.onnx", lambda path: export_onnx(enet, info, Size(*ONNX_SIZE), path))
+
+
+@pytest.fixture(scope="session")
+def small_onnx_file(info):
+    """One convolution, which is exported in a tenth of the time."""
+    from enet_tvm.compiler.frontend.onnx_export import export_onnx
+    from enet_tvm.size import Size
+
+    return made_once("small.onnx", lambda path: export_onnx(nn.Conv2d(3, 3, 1).eval(), info, Size(*ONNX_SIZE), path))

@@ -16,6 +16,7 @@ from enet_tvm.errors import UserError
 from enet_tvm.size import Size
 
 
+@pytest.mark.slow
 def test_file_computes_what_pytorch_does(enet, onnx_file):
     session = onnxruntime.InferenceSession(onnx_file)
     x = torch.randn(1, 3, 32, 64, generator=torch.Generator().manual_seed(7))
@@ -24,6 +25,7 @@ def test_file_computes_what_pytorch_does(enet, onnx_file):
     np.testing.assert_allclose(session.run(["logits"], {"picture": x.numpy()})[0], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_operators_are_standard_and_none_scatters(onnx_file):
     model = onnx.load(onnx_file)
     onnx.checker.check_model(model, full_check=True)
@@ -35,6 +37,7 @@ def test_operators_are_standard_and_none_scatters(onnx_file):
     assert all(len(node.output) == 1 for node in model.graph.node)
 
 
+@pytest.mark.slow
 def test_nodes_are_named_after_layers(enet, onnx_file):
     names = [node.name for node in onnx.load(onnx_file).graph.node]
     assert len(set(names)) == len(names)
@@ -43,6 +46,7 @@ def test_nodes_are_named_after_layers(enet, onnx_file):
     assert {"initial.conv", "bottleneck3_8.act", "fullconv", "bottleneck1_0.pool/window"} <= set(names)
 
 
+@pytest.mark.slow
 def test_metadata_say_what_the_network_is(onnx_file, info):
     said = {entry.key: entry.value for entry in onnx.load(onnx_file).metadata_props}
     assert said["network"] == "enet"
@@ -51,6 +55,7 @@ def test_metadata_say_what_the_network_is(onnx_file, info):
     assert (json.loads(said["mean"]), json.loads(said["std"])) == (list(info.mean), list(info.std))
 
 
+@pytest.mark.slow
 def test_nothing_of_this_machine_is_in_the_file(onnx_file):
     content = onnx_file.read_bytes()
     assert b"site-packages" not in content

@@ -71,8 +71,8 @@ def test_fusion_makes_the_same_of_it_as_of_pytorch(enet, onnx_file):
     assert from_file == from_network
 
 
-def test_info_comes_back(onnx_file, info):
-    assert read_onnx_info(onnx_file) == info
+def test_info_comes_back(small_onnx_file, info):
+    assert read_onnx_info(small_onnx_file) == info
 
 
 def test_a_value_read_twice_is_computed_once(tmp_path):
@@ -136,9 +136,9 @@ def test_pooling_with_indices_hidden_in_a_branch_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 10, 1000, -100])
-def test_truncated_file(onnx_file, tmp_path, keep):
+def test_truncated_file(small_onnx_file, tmp_path, keep):
     path = tmp_path / "f.onnx"
-    path.write_bytes(onnx_file.read_bytes()[:keep])
+    path.write_bytes(small_onnx_file.read_bytes()[:keep])
     for read in (from_onnx, read_onnx_info):
         with pytest.raises(UserError, match="not a valid ONNX file"):
             read(path)
@@ -151,8 +151,8 @@ def test_missing_file_and_missing_info(tmp_path):
         read_onnx_info(write(tmp_path / "f.onnx", [oh.make_node("Relu", ["x"], ["y"])], ["y"]))
 
 
-def test_numbers_that_are_none_are_refused(onnx_file, tmp_path):
-    model = onnx.load(onnx_file)
+def test_numbers_that_are_none_are_refused(small_onnx_file, tmp_path):
+    model = onnx.load(small_onnx_file)
     said = next(entry for entry in model.metadata_props if entry.key == "std")
     said.value = "[1, 0, 1]"
     onnx.save(model, tmp_path / "std.onnx")

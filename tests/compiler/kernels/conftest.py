@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import tvm
+from quick_code import unoptimised
 from torch.nn import functional as F
 
 from enet_tvm.compiler.kernels.cpu.winograd import WinogradTile, pack_winograd_weight, winograd
@@ -42,7 +43,7 @@ def run_kernel() -> Callable[..., np.ndarray]:
 
     With ``dtype="uint8"`` the array is one of 255s.
     """
-    target = load_target("native").to_tvm()
+    target = unoptimised(load_target("native").to_tvm())
 
     def run(kernel: tvm.tirx.PrimFunc, *inputs: np.ndarray, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
         module = tvm.compile(tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")}), target)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from quick_code import unoptimised
 from tvm import relax
 
 from enet_tvm.compiler.dataflow import constant, constant_value
@@ -31,6 +32,7 @@ from enet_tvm.compiler.kernels.gpu.transposed import GpuLabellingTemplate, GpuTr
 from enet_tvm.compiler.ops import FusedConv2D, InitialBlockAttrs, Layout, MaxPool2DWithWindow, MaxUnpool2D
 from enet_tvm.compiler.quantisation.codes import IDENTITY
 
+QUICK = unoptimised(tvm.target.Target({"kind": "llvm"}))
 UNIT, GPU = VectorUnit(lanes=4, registers=16), GpuUnit(1, 80)
 BLOCKED, PADDED = Layout(4), Layout(4, 1)
 DIRECT = FusedConv2D((1, 8, 5, 14), (1, 16, 5, 14), (3, 3), (1, 1), (1, 1), (1, 1), data_layout=PADDED, out_layout=BLOCKED)
@@ -96,18 +98,22 @@ def result(template: Template, spec: Any, point: Any) -> np.ndarray:
     assert [array.shape for array in arrays] == shapes
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     main = serial_threads(kernel) if isinstance(template.unit, GpuUnit) else kernel
-    tvm.compile(tvm.IRModule({"main": main.with_attr("global_symbol", "main")}), tvm.target.Target({"kind": "llvm"}))["main"](
-        *tensors
-    )
+    tvm.compile(tvm.IRModule({"main": main.with_attr("global_symbol", "main")}), QUICK)["main"](*tensors)
     return tensors[-1].numpy()
 
 
 @pytest.mark.parametrize(("template", "spec"), CASES, ids=NAMES)
-def test_every_point_computes_the_same(template, spec):
+def test_points_are_different_and_the_default_is_their_first(template, spec):
     points = template.points()
     assert len(points) > 1
     assert points[0] == template.default
     assert len(set(points)) == len(points)
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["first and last", "every"])
+@pytest.mark.parametrize(("template", "spec"), CASES, ids=NAMES)
+def test_every_point_computes_the_same(template, spec, every):
+    points = template.points() if every else [template.points()[0], template.points()[-1]]
     expected = result(template, spec, points[0])
     assert np.isfinite(expected).any()
     assert expected.dtype != "uint8" or expected.max() < 255

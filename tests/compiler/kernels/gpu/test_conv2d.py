@@ -144,11 +144,17 @@ def test_transposed_ones_do_no_work_on_inserted_zeros():
     assert weight.shape == (8 // tile.channels, 9, 4, tile.channels)
 
 
+@pytest.mark.parametrize("place", [0, *(pytest.param(other, marks=pytest.mark.slow) for other in (1, 2))])
 @pytest.mark.parametrize("name", [name for name in KINDS if KINDS[name].transposed])
 @pytest.mark.parametrize("unit", [SMALL, LARGE], ids=["large tiles", "small tiles"])
 @pytest.mark.parametrize(("outputs", "size", "activation"), [(11, (5, 9), "none"), (3, (4, 30), "prelu"), (20, (6, 9), "relu")])
-def test_labels_are_pytorchs(run_kernel, name: str, unit: GpuUnit, outputs: int, size: tuple[int, int], activation: str):
-    """Of whole numbers many are equal, and after a ReLU most: the first of them wins, as `torch.argmax` has it."""
+def test_labels_are_pytorchs(
+    run_kernel, name: str, unit: GpuUnit, place: int, outputs: int, size: tuple[int, int], activation: str
+):
+    """By each of the first tiles.
+
+    Of whole numbers many are equal, and after a ReLU most: the first of them wins, as `torch.argmax` has it.
+    """
     kind, rng = KINDS[name], np.random.default_rng(outputs)
     attrs = attributes(kind, 2, 4, outputs, size, activation=activation, argmax=True)
     data = rng.integers(-2, 3, attrs.data_shape).astype(np.float32)
@@ -162,12 +168,12 @@ def test_labels_are_pytorchs(run_kernel, name: str, unit: GpuUnit, outputs: int,
     largest = values.max(1, keepdim=True).values
     assert ((values == largest).sum(1) > 1).any()
     expected = values.argmax(1).numpy().astype(np.uint8)
-    for tile in labelling_tiles(attrs, unit)[:3]:
-        vectors = [pack_gpu_vector(bias, tile), *([pack_gpu_vector(slope, tile)] if activation == "prelu" else [])]
-        packed = pack_transposed_weight(weight, attrs, tile)
-        kernel = serial_threads(gpu_conv2d_transpose_argmax(attrs, tile))
-        labels = run_kernel(kernel, data, packed, *vectors, shape=expected.shape, dtype="uint8")
-        np.testing.assert_array_equal(labels, expected)
+    tile = labelling_tiles(attrs, unit)[place]
+    vectors = [pack_gpu_vector(bias, tile), *([pack_gpu_vector(slope, tile)] if activation == "prelu" else [])]
+    packed = pack_transposed_weight(weight, attrs, tile)
+    kernel = serial_threads(gpu_conv2d_transpose_argmax(attrs, tile))
+    labels = run_kernel(kernel, data, packed, *vectors, shape=expected.shape, dtype="uint8")
+    np.testing.assert_array_equal(labels, expected)
 
 
 def test_each_template_knows_its_own():

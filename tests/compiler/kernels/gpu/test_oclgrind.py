@@ -24,7 +24,7 @@ from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight
 from enet_tvm.compiler.ops import FusedConv2D
 
-pytestmark = pytest.mark.emulated
+pytestmark = [pytest.mark.emulated, pytest.mark.slow]
 UNIT = GpuUnit(1, 80)
 
 
