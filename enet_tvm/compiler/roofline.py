@@ -144,7 +144,7 @@ def predict_compiled(compiled: Compiled, target: TargetSpec) -> tuple[KernelPred
     """Return the launches of a compiled network with what binds each; it raises what `predict` does."""
     chip = Chip.of(target)
     made = assembled(compiled.device_code, chip.arch, find_cuda_tools())
-    codes = read_machine_code(made.cubin, chip.arch)
+    codes = read_machine_code(made.cubins, chip.arch)
     resources = {each.name: each for each in made.resources}
     predictions = []
     for launch in compiled.launches:
