@@ -283,6 +283,8 @@ class TuningInfo(_Part):
         Number of threads that the log was measured with.
     date : str
         Date and time of the log, in ISO 8601.
+    modelled : bool
+        Whether a model of a GPU chose, and nothing was measured.
     """
 
     log: str
@@ -290,6 +292,7 @@ class TuningInfo(_Part):
     of: int
     threads: int
     date: str
+    modelled: bool = False
 
 
 class Manifest(_Part):
