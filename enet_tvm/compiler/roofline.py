@@ -15,7 +15,6 @@ from enet_tvm.compiler.kernels.gpu.geometry import Geometry, geometry_of
 from enet_tvm.compiler.pipeline import Compiled
 from enet_tvm.compiler.workload import Workload
 from enet_tvm.size import Size
-from enet_tvm.targets import TargetSpec
 
 PAPER: Mapping[str, Mapping[Size, float]] = {
     "Jetson TX1": {Size(480, 320): 47.0, Size(640, 360): 69.0, Size(1280, 720): 262.0},
@@ -137,12 +136,11 @@ def predict(workload: Workload) -> Prediction:
     """
     target = workload.target
     chip = Chip.of(target)
-    return Prediction(target.name, workload.input_size, chip, predict_compiled(compile_untuned(workload), target))
+    return Prediction(target.name, workload.input_size, chip, predict_compiled(compile_untuned(workload), chip))
 
 
-def predict_compiled(compiled: Compiled, target: TargetSpec) -> tuple[KernelPrediction, ...]:
+def predict_compiled(compiled: Compiled, chip: Chip) -> tuple[KernelPrediction, ...]:
     """Return the launches of a compiled network with what binds each; it raises what `predict` does."""
-    chip = Chip.of(target)
     made = assembled(compiled.device_code, chip.arch, find_cuda_tools())
     codes = read_machine_code(made.cubins, chip.arch)
     resources = {each.name: each for each in made.resources}

@@ -379,8 +379,9 @@ def use_log(directory: Path) -> Lookup:
 def find_log(wanted: LoggedWorkload, target: TargetSpec) -> Lookup:
     """Look for a log for a network on a target, with the nearest number of threads; of such logs, the user's comes first.
 
-    A log that was measured comes before one that was modelled, wherever and of whatever number of threads they are. A log of ``native`` serves that alone. Where a target has none of its own, those of targets will do whose vector registers
-    are the same and whose extensions it has: a ``zen4`` takes those of ``x86-64-v4``.
+    A log that was measured comes before one that was modelled, wherever and of whatever number of threads they are. A log of
+    ``native`` serves that alone. Where a target has none of its own, those of targets will do whose vector registers are the
+    same and whose extensions it has: a ``zen4`` takes those of ``x86-64-v4``.
     """
     problems: list[str] = []
     modelled: Lookup | None = None

@@ -53,6 +53,16 @@ def gpu_arch() -> str | None:
     return f"sm_{figures[0].value}{figures[1].value}"
 
 
+def gpu_name() -> str | None:
+    """Return what this machine's first GPU is called; None where there is no driver or no GPU."""
+    if missing_driver() is not None:
+        return None
+    driver, device, name = ctypes.CDLL(_DRIVER), ctypes.c_int(), ctypes.create_string_buffer(256)
+    if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, len(name), device):
+        return None
+    return name.value.decode(errors="replace")
+
+
 def load_cuda(ffi: ModuleType) -> None:
     """Load TVM's CUDA runtime into this process, beside the runtime that `load_runtime` loaded.
 

@@ -20,11 +20,12 @@ _CALLBACK = "tvm_callback_cuda_compile"
 
 
 def c_names(source: str) -> str:
-    """Return generated CUDA code with valid C names: ``__`` for the mark of intermediate values (``layer#1``).
+    """Return generated CUDA code with valid C names: ``__`` for the mark of intermediate values (``layer#1``), ``_`` before digits.
 
-    TVM's fusion takes the names of its kernels' arguments from the graph's variables, and prints them as they are.
+    TVM's fusion takes the names of its kernels' arguments from the graph's variables, and prints them as they are; those of an
+    ``nn.Sequential`` are numbers.
     """
-    return re.sub(r"(?<=\w)#(?=\w)", "__", source)
+    return re.sub(r"(?<![\w.])(?=\d\w*_ptr\b)", "_", re.sub(r"(?<=\w)#(?=\w)", "__", source))
 
 
 @contextmanager
@@ -68,8 +69,8 @@ def device_compiler(arch: str, isa: str, registers: int = 255) -> Iterator[list[
 def kernel_ptx(kernel: tvm.tirx.PrimFunc, target: tvm.target.Target, arch: str) -> str:
     """Return the PTX of one kernel, named ``main_kernel``, for looking at what an assembler makes of it.
 
-    It is that of `device_compiler` but for limits of registers, in a third of the time: the headers of TVM's prelude, which take
-    NVRTC longer than most kernels, are included only where the kernel needs them.
+    It is that of `device_compiler` but for limits of registers, in a third of the time: the headers of TVM's prelude, which
+    take NVRTC longer than most kernels do, are included only where the kernel needs them.
 
     Parameters
     ----------
