@@ -20,7 +20,7 @@ _CALLBACK = "tvm_callback_cuda_compile"
 
 
 def c_names(source: str) -> str:
-    """Return generated CUDA code with valid C names: ``__`` for the mark of intermediate values (``layer#1``), ``_`` before digits.
+    """Return generated CUDA code with valid C names: ``__`` for the mark of intermediate values (``layer#1``), no digit first.
 
     TVM's fusion takes the names of its kernels' arguments from the graph's variables, and prints them as they are; those of an
     ``nn.Sequential`` are numbers.

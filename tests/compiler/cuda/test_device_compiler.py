@@ -50,5 +50,8 @@ def test_without_the_tools_nothing_is_changed(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_names():
+    assert c_names("f(float* __restrict__ 2_ptr, float* 10__1_ptr) { 2_ptr[12] = a2_ptr[3] * 2.0f; }") == (
+        "f(float* __restrict__ _2_ptr, float* _10__1_ptr) { _2_ptr[12] = a2_ptr[3] * 2.0f; }"
+    )
     source = "#include <x>\n  #define uint unsigned\n#pragma unroll\nint lv4#1_ptr = a#2#3; // a # b"
     assert c_names(source) == "#include <x>\n  #define uint unsigned\n#pragma unroll\nint lv4__1_ptr = a__2__3; // a # b"
