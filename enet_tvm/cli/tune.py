@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from enet_tvm.cli.compile import CalibrationFile, Precision
+from enet_tvm.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from enet_tvm.rpc.address import Address
+    from enet_tvm.targets import TargetSpec
     from enet_tvm.tuning.measure import Fleet
     from enet_tvm.tuning.report import Progress, Result, SessionCost
 
@@ -52,7 +54,6 @@ def command(
     from rich.console import Console
 
     from enet_tvm.compiler.workload import Workload
-    from enet_tvm.errors import UserError
     from enet_tvm.files import write_json
     from enet_tvm.networks.weights import DEFAULT_WEIGHTS
     from enet_tvm.size import parse_size
@@ -62,14 +63,12 @@ def command(
     if trials is not None and minutes is not None and trials > 0:
         raise UserError("give --trials or --minutes, not both")
     console, spec = Console(soft_wrap=True, highlight=False), load_target(target)
-    if key is not None and tracker is None:
-        raise UserError("--key names a device at a tracker; give --tracker HOST:PORT")
     request = TuneRequest(
         Workload(weights or DEFAULT_WEIGHTS, parse_size(size) if size else None, spec, threads, batch, dtype, calibration),
         trials=trials,
         minutes=minutes if minutes is not None else None if trials else _MINUTES if spec.gpu is None else _GPU_MINUTES,
         out=out,
-        fleet=_fleet(tracker, key or spec.rpc_key),
+        fleet=fleet_of(tracker, key, spec),
         fresh=fresh,
     )
     shown = _shown(console)
@@ -88,16 +87,26 @@ def command(
         raise typer.Exit(1)
 
 
-def _fleet(tracker: str | None, key: str) -> Fleet | None:
+def fleet_of(tracker: str | None, key: str | None, target: TargetSpec) -> Fleet | None:
+    """Return the devices that options name, None without a tracker.
+
+    Raises
+    ------
+    UserError
+        When the tracker cannot be reached or has no such device, or a key is given without one.
+    """
     if tracker is None:
+        if key is not None:
+            raise UserError("--key names a device at a tracker; give --tracker HOST:PORT")
         return None
     from enet_tvm.rpc.address import parse_address
     from enet_tvm.rpc.devices import list_devices, require_device
     from enet_tvm.tuning.measure import Fleet
 
     address: Address = parse_address(tracker)
-    require_device(address, key)
-    return Fleet(address, key, max(1, len(list_devices(address).of(key))))
+    name = key or target.rpc_key
+    require_device(address, name)
+    return Fleet(address, name, max(1, len(list_devices(address).of(name))))
 
 
 def _shown(console: Console) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from enet_tvm.compiler.compile import compile_untuned
+from enet_tvm.compiler.cuda.calibration import figures_of
 from enet_tvm.compiler.cuda.cost import Bounds, Chip, kernel_bounds
 from enet_tvm.compiler.cuda.machine_code import read_machine_code
 from enet_tvm.compiler.cuda.ptxas import assembled
@@ -84,12 +85,15 @@ class Prediction:
         The GPU.
     kernels : tuple of KernelPrediction
         Launches in order.
+    source : str
+        Where the GPU's figures are from, as `enet_tvm.compiler.cuda.calibration.Figures` says.
     """
 
     target: str
     size: Size
     chip: Chip
     kernels: tuple[KernelPrediction, ...]
+    source: str = "as documents say"
 
     @property
     def kernel_ms(self) -> float:
@@ -122,6 +126,7 @@ class Prediction:
             "launch_ms": self.launch_ms,
             "measured_by_paper_ms": self.measured_by_paper,
             "chip": asdict(self.chip),
+            "source": self.source,
             "kernels": [kernel.to_dict() for kernel in self.kernels],
         }
 
@@ -135,8 +140,9 @@ def predict(workload: Workload) -> Prediction:
         When the target has no GPU or no peak figures, the CUDA compiler is missing, or the weights do not serve.
     """
     target = workload.target
-    chip = Chip.of(target)
-    return Prediction(target.name, workload.input_size, chip, predict_compiled(compile_untuned(workload), chip))
+    figures = figures_of(target)
+    kernels = predict_compiled(compile_untuned(workload), figures.chip)
+    return Prediction(target.name, workload.input_size, figures.chip, kernels, figures.source)
 
 
 def predict_compiled(compiled: Compiled, chip: Chip) -> tuple[KernelPrediction, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from enet_tvm.compiler.cuda.calibration import figures_of
 from enet_tvm.compiler.cuda.cost import Chip
 from enet_tvm.compiler.tuning_log import Parity
 from enet_tvm.files import read_json, write_json
@@ -126,15 +127,16 @@ class Modelled(Place):
     Raises
     ------
     UserError
-        When too little is known of the GPU; see `enet_tvm.compiler.cuda.cost.Chip.of`.
+        When too little is known of the GPU; see `enet_tvm.compiler.cuda.calibration.figures_of`.
     """
 
     modelled: ClassVar[bool] = True
 
     def __init__(self, target: TargetSpec) -> None:
         self._target = target
-        self.chip = Chip.of(target)
-        self.source = f"the model of 'enet-tvm roofline' for {self.chip.arch}"
+        figures = figures_of(target)
+        self.chip = figures.chip
+        self.source = f"the model of 'enet-tvm roofline' for {self.chip.arch}, {figures.source}"
         self._predictions: dict[Path, tuple[KernelPrediction, ...]] = {}
 
     @property

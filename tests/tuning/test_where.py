@@ -78,7 +78,9 @@ def test_a_gpu_that_is_not(at_hand: Callable[[str | None], None], arch: str | No
     at_hand(arch)
     found, notes = place(here("rtx-3090"))
     assert isinstance(found, Modelled)
-    assert notes == [f"{why}: nothing will be measured, kernels are ranked by the model of 'enet-tvm roofline' for sm_86"]
+    assert notes == [
+        f"{why}: nothing will be measured, kernels are ranked by the model of 'enet-tvm roofline' for sm_86, as documents say"
+    ]
 
 
 def test_devices_come_first(at_hand: Callable[[str | None], None]):

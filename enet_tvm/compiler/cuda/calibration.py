@@ -173,7 +173,9 @@ def constants_of(rates: Mapping[str, float], launch_us: float, chip: Chip) -> Co
     """
     for name, rate in [*rates.items(), ("launch", launch_us)]:
         if not 0 < rate < float("inf"):
-            raise UserError(f"the time of the microbenchmark '{name}' makes no sense; calibrate again with nothing else running")
+            raise UserError(
+                f"the time of the microbenchmark '{name}' makes no sense; calibrate again with nothing else running"
+            )
     clock = rates["fma"] / (chip.multiprocessors * chip.multiprocessor.lanes)
     bytes_of = {name: rates[name] / (clock * chip.multiprocessors) for name in ("l1", "shared", "l2")}
     latency, step, far = (clock / rates[name] for name in ("latency", "step", "memory_latency"))

@@ -106,7 +106,10 @@ def copies(count: int) -> Benchmark:
     """Return a copy of so many floats, four by each thread."""
 
     def body(x: Any, out: Any) -> None:
-        with for_threads((count // (THREADS * VECTOR), 1, 1), (THREADS, 1)) as (block, _, _, thread, _), T.vectorized(VECTOR) as i:
+        with (
+            for_threads((count // (THREADS * VECTOR), 1, 1), (THREADS, 1)) as (block, _, _, thread, _),
+            T.vectorized(VECTOR) as i,
+        ):
             place = (block * THREADS + thread) * VECTOR + i
             T.buffer_store(out, x[place], [place])
 
