@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from enet_tvm.compiler.cuda.backend import load_cuda_backend
+from enet_tvm.compiler.cuda.incremental import IncrementalCompiler
 from enet_tvm.compiler.cuda.nvrtc import compile_to_ptx
 from enet_tvm.compiler.cuda.ptx import with_register_limits, with_version
 from enet_tvm.compiler.cuda.register_limits import free_limits
@@ -55,9 +56,10 @@ def device_compiler(arch: str, isa: str, registers: int = 255) -> Iterator[list[
     load_cuda_backend()
 
     made: list[str] = []
+    compiler = IncrementalCompiler(arch, tools)
 
     def compile_kernels(source: str) -> bytes:
-        ptx = with_version(compile_to_ptx(c_names(str(source)), arch, tools), isa)
+        ptx = with_version(compiler.compile(c_names(str(source))), isa)
         made.append(with_register_limits(ptx, free_limits(ptx, arch, registers, tools)))
         # The driver takes PTX as text that ends in a zero.
         return made[-1].encode() + b"\0"
