@@ -12,7 +12,9 @@ import tiny_tuning
 from recording_driver import RecordingDriver
 from torch import nn
 
+from enet_tvm.compiler import roofline
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
+from enet_tvm.compiler.cuda.calibration import Calibration
 from enet_tvm.compiler.cuda.cost import Chip, kernel_bounds
 from enet_tvm.compiler.cuda.device_compiler import kernel_ptx
 from enet_tvm.compiler.cuda.machine_code import read_machine_code
@@ -23,6 +25,7 @@ from enet_tvm.compiler.kernels.gpu.geometry import argument_bytes, geometry_of
 from enet_tvm.compiler.kernels.gpu.tile import GpuTile, GpuUnit
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.tuning_log import TuningLog, read_log
+from enet_tvm.compiler.workload import Workload
 from enet_tvm.errors import UserError
 from enet_tvm.targets import load_target
 from enet_tvm.tuning.budget import Effort
@@ -73,6 +76,24 @@ def test_a_model_with_other_figures_is_another_one():
     assert place.modelled
     place.chip = replace(place.chip, gbps=place.chip.gbps / 2)
     assert place.processor != before
+
+
+def test_a_calibration_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By tuning and by predictions, which say so."""
+    monkeypatch.chdir(tmp_path)
+    constants = {"ghz": 0.9, "gbps": 12.5, "l1_bytes": 50, "shared_bytes": 100, "l2_bytes": 20}
+    latencies = {"latency": 90, "memory_latency": 600, "launch_us": 9}
+    facts = {"target": "jetson-tx1", "arch": "sm_53", "gpu": "Tegra X1", "date": "2026-11-26T00:00:00+00:00", "enet_tvm": "0"}
+    made = Calibration.model_validate({**facts, "multiprocessors": 2, "constants": {**constants, **latencies}})
+    made.write(tmp_path / "calibrations" / "jetson-tx1.toml")
+    place = Modelled(TX1)
+    assert (place.chip.gbps, place.chip.multiprocessor.launch_us) == (12.5, 9)
+    assert "as measured on Tegra X1 on 2026-11-26" in place.source
+    monkeypatch.setattr(roofline, "compile_untuned", lambda workload: None)
+    monkeypatch.setattr(roofline, "predict_compiled", lambda compiled, chip: ())
+    prediction = roofline.predict(Workload(Path("weights"), None, TX1))
+    assert prediction.chip == place.chip
+    assert prediction.source in place.source
 
 
 def two_convolutions() -> nn.Module:
