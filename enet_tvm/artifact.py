@@ -15,7 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from enet_tvm.compatibility import Machine, Mismatch, Requirements, find_mismatch
 from enet_tvm.errors import UserError
@@ -283,6 +292,8 @@ class TuningInfo(_Part):
         Number of threads that the log was measured with.
     date : str
         Date and time of the log, in ISO 8601.
+    modelled : bool
+        Whether a model of a GPU chose, and nothing was measured.
     """
 
     log: str
@@ -290,6 +301,12 @@ class TuningInfo(_Part):
     of: int
     threads: int
     date: str
+    modelled: bool = False
+
+    @model_serializer(mode="wrap")
+    def _measured_without_a_word(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        return content if self.modelled else {key: value for key, value in content.items() if key != "modelled"}
 
 
 class Manifest(_Part):

@@ -21,7 +21,7 @@ def shipped(path: str | Path = "") -> Path:
 
 
 def search_roots() -> list[Path]:
-    """Return the directories in which `targets/` and `tuning_logs/` are looked for: the user's, then that of shipped ones."""
+    """Return where `targets/`, `tuning_logs/` and `calibrations/` may be: the user's directory, then that of shipped ones."""
     return [Path.cwd(), shipped()]
 
 

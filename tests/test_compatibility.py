@@ -20,7 +20,7 @@ from enet_tvm.machine import architecture, cpu_features
 from enet_tvm.rpc.engine import RemoteEngine
 from enet_tvm.rpc.session_process import device_facts
 from enet_tvm.targets import TargetSpec, load_target
-from enet_tvm.tuning.network import check_runs_here
+from enet_tvm.tuning.where import check_runs_here
 from enet_tvm.version import TESTED_STACK
 
 BOARD = Machine("aarch64", frozenset({"asimd", "fp"}), {"apache-tvm": "1", "apache-tvm-ffi": "2"}, lambda: "it has no GPU")

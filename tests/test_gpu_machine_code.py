@@ -51,7 +51,7 @@ class Built:
             gpu,
             sections(source, r"__global__ void __launch_bounds__\([^)]*\) (\w+)\([^)]*\) \{"),
             sections(ptx, r"\.entry (\w+)\("),
-            read_machine_code(machine.cubin, gpu.arch),
+            read_machine_code(machine.cubins, gpu.arch),
             {kernel.name: kernel for kernel in machine.resources},
         )
 

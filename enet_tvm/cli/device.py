@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from enet_tvm.cli.device_bundle import bundle
+from enet_tvm.cli.device_calibrate import calibrate
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Boards that run compiled networks: what they need, and how to reach them.")
 app.command("bundle")(bundle)
+app.command("calibrate")(calibrate)
 
 RCE = "RPC runs whatever code it is sent, by design: use it only on a network that you trust."
 

@@ -91,8 +91,8 @@ def _sentences(prediction: Prediction) -> list[str]:
         f"predicted: {prediction.milliseconds:.3g} ms a frame, {prediction.kernel_ms:.3g} ms of them in "
         f"{len(prediction.kernels)} kernels and {prediction.launch_ms:.2g} ms between them in one captured graph; "
         "copies from and to the host left out",
-        f"for {chip.multiprocessors} multiprocessors of {chip.arch} at {chip.ghz:.3g} GHz and {chip.gbps:g} GB/s; nothing of "
-        "it was measured",
+        f"for {chip.multiprocessors} multiprocessors of {chip.arch} at {chip.ghz:.3g} GHz and {chip.gbps:.4g} GB/s, "
+        f"{prediction.source}; no kernel was measured",
     ]
     paper = prediction.measured_by_paper
     if paper:

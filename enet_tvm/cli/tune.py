@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from enet_tvm.cli.compile import CalibrationFile, Precision
+from enet_tvm.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from enet_tvm.rpc.address import Address
+    from enet_tvm.targets import TargetSpec
     from enet_tvm.tuning.measure import Fleet
     from enet_tvm.tuning.report import Progress, Result, SessionCost
 
-_MINUTES = 5.0
+_MINUTES, _GPU_MINUTES = 5.0, 15.0
+"""Default durations; a network for a GPU compiles for a minute or two, and that twice."""
 
 
 def command(
@@ -31,7 +34,9 @@ def command(
     trials: Annotated[
         int | None, typer.Option(min=0, help="Points to have measured, however long it takes; 0 shows what would be done.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.1, help="Time until the log is written; 5 by default.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Time until the log is written; by default 5, of a GPU 15.")
+    ] = None,
     tracker: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Tune on devices behind this RPC tracker.")] = None,
     key: Annotated[str | None, typer.Option(help="Name of the devices there; by default the target's.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory of tuning logs.")] = Path("tuning_logs"),
@@ -42,11 +47,13 @@ def command(
 
     'enet-tvm compile' then takes the log by itself. Interrupted in whatever way, the same command goes on where it was.
     The log takes the place of an older one only if the whole network is faster with it and agrees with PyTorch.
+
+    For a GPU that is not at hand, the model of 'enet-tvm roofline' takes the place of measurements. The log says so, and one
+    that was measured comes before it.
     """
     from rich.console import Console
 
     from enet_tvm.compiler.workload import Workload
-    from enet_tvm.errors import UserError
     from enet_tvm.files import write_json
     from enet_tvm.networks.weights import DEFAULT_WEIGHTS
     from enet_tvm.size import parse_size
@@ -56,14 +63,12 @@ def command(
     if trials is not None and minutes is not None and trials > 0:
         raise UserError("give --trials or --minutes, not both")
     console, spec = Console(soft_wrap=True, highlight=False), load_target(target)
-    if key is not None and tracker is None:
-        raise UserError("--key names a device at a tracker; give --tracker HOST:PORT")
     request = TuneRequest(
         Workload(weights or DEFAULT_WEIGHTS, parse_size(size) if size else None, spec, threads, batch, dtype, calibration),
         trials=trials,
-        minutes=minutes if minutes is not None else None if trials else _MINUTES,
+        minutes=minutes if minutes is not None else None if trials else _MINUTES if spec.gpu is None else _GPU_MINUTES,
         out=out,
-        fleet=_fleet(tracker, key or spec.rpc_key),
+        fleet=fleet_of(tracker, key, spec),
         fresh=fresh,
     )
     shown = _shown(console)
@@ -82,16 +87,26 @@ def command(
         raise typer.Exit(1)
 
 
-def _fleet(tracker: str | None, key: str) -> Fleet | None:
+def fleet_of(tracker: str | None, key: str | None, target: TargetSpec) -> Fleet | None:
+    """Return the devices that options name, None without a tracker.
+
+    Raises
+    ------
+    UserError
+        When the tracker cannot be reached or has no such device, or a key is given without one.
+    """
     if tracker is None:
+        if key is not None:
+            raise UserError("--key names a device at a tracker; give --tracker HOST:PORT")
         return None
     from enet_tvm.rpc.address import parse_address
     from enet_tvm.rpc.devices import list_devices, require_device
     from enet_tvm.tuning.measure import Fleet
 
     address: Address = parse_address(tracker)
-    require_device(address, key)
-    return Fleet(address, key, max(1, len(list_devices(address).of(key))))
+    name = key or target.rpc_key
+    require_device(address, name)
+    return Fleet(address, name, max(1, len(list_devices(address).of(name))))
 
 
 def _shown(console: Console) -> Any:
@@ -125,16 +140,16 @@ def _shown(console: Console) -> Any:
             """Print the plan."""
             self.planned = asdict(plan) | {"directory": str(plan.directory)}
             console.print(_plan_table(plan))
-            known = f", {plan.measured} of them already measured" if plan.measured else ""
+            known = f", {plan.measured} of them already {'modelled' if plan.modelled else 'measured'}" if plan.measured else ""
             console.print(
-                f"untuned: {plan.untuned_ms:.2f} ms; {plan.trials} trials{known}; about {plan.minutes:.1f} minutes; "
-                f"the log goes to {plan.directory}",
+                f"untuned: {_ms(plan.untuned_ms)} ms{' by the model' if plan.modelled else ''}; {plan.trials} trials{known}; "
+                f"about {plan.minutes:.1f} minutes; the log goes to {plan.directory}",
                 markup=False,
             )
 
         def progress(self, progress: Progress) -> None:
             """Move the line of progress, or print one where there is no terminal."""
-            state = f"network {progress.untuned_ms:.2f} -> {progress.predicted_ms:.2f} ms predicted"
+            state = f"network {_ms(progress.untuned_ms)} -> {_ms(progress.predicted_ms)} ms predicted"
             state += f", {progress.failed} failed" if progress.failed else ""
             if gains := _gains(progress):
                 state += f"; {gains}"
@@ -159,6 +174,11 @@ def _gains(progress: Progress, count: int = 2) -> str:
     return ", ".join(f"{name} {old:.0f} -> {new:.0f} us" for name, old, new in ranked[:count] if new < 0.98 * old)
 
 
+def _ms(milliseconds: float) -> str:
+    """Return milliseconds with two decimals, or three digits where a GPU takes less than one."""
+    return f"{milliseconds:.2f}" if milliseconds >= 1 else f"{milliseconds:.3g}"
+
+
 def _plan_table(plan: SessionCost) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -178,12 +198,18 @@ def _print_result(console: Console, result: Result) -> None:
     failed = "; ".join(f"{count} x {reason}" for reason, count in result.failures.items())
     if failed:
         console.print(f"failed trials, none of which is taken: {failed}", markup=False)
-    old = f", {result.old_ms:.2f} ms with the log that was there" if result.old_ms is not None else ""
+    old = f", {_ms(result.old_ms)} ms with the log that was there" if result.old_ms is not None else ""
+    where = f"by {log.host}, nothing was measured" if log.modelled else f"in turns on {log.workload.threads} threads"
+    right = "it did not run, so its labels were not compared with PyTorch's"
+    if log.parity is not None:
+        right = (
+            f"{log.parity.label_agreement:.4%} of the labels are PyTorch's, "
+            f"largest logit difference {log.parity.max_abs_logit_diff:.2g}"
+        )
     console.print(
-        f"{log.before_ms:.2f} ms untuned, {log.after_ms:.2f} ms tuned{old}, in turns on {log.workload.threads} threads; "
+        f"{_ms(log.before_ms)} ms untuned, {_ms(log.after_ms)} ms tuned{old}, {where}; "
         f"{result.changed} of {len(log.kernels) + len(log.functions)} kernels changed in {log.trials} trials, "
-        f"{log.minutes:.1f} minutes; {log.parity.label_agreement:.4%} of the labels are PyTorch's, "
-        f"largest logit difference {log.parity.max_abs_logit_diff:.2g}",
+        f"{log.minutes:.1f} minutes; {right}",
         markup=False,
     )
     if result.written:

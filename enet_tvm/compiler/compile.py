@@ -75,6 +75,7 @@ def compile_artifact(
     *,
     choices: Choices | None = None,
     say: Callable[[str], None] = lambda sentence: None,
+    made: Callable[[Compiled], None] = lambda compiled: None,
 ) -> Manifest:
     """Compile a network and write its artifact.
 
@@ -89,6 +90,8 @@ def compile_artifact(
         Points and schedules of the kernels, instead of a tuning log's.
     say : callable
         Called with sentences about the tuning log: which one, for how many kernels, why another one was of no use.
+    made : callable
+        Called with the compiled network before it is written.
 
     Raises
     ------
@@ -113,8 +116,9 @@ def compile_artifact(
         gpu=target.gpu,
         numerics=_numerics(request, source),
     )
-    if not (request.untuned or target.gpu or choices):
+    if not (request.untuned or choices):
         say(found.sentence())
+    made(compiled)
     linker = host_linker(target.triple, target.toolchain)
     manifest = _manifest(request, source, compiled.launches).model_copy(update={"tuning": found.info()})
     return write_artifact(
@@ -171,9 +175,9 @@ def _imported(workload: Workload, source: NetworkInMemory, path: Path | None) ->
 
 
 def _look_up(request: CompileRequest, source: _Source) -> Lookup:
-    """Return the tuning log for a request, or why there is none; GPU kernels are not tuned."""
+    """Return the tuning log for a request, or why there is none."""
     workload = request.workload
-    if request.untuned or workload.target.gpu is not None:
+    if request.untuned:
         return Lookup()
     if request.tuning_log is not None:
         return use_log(request.tuning_log)

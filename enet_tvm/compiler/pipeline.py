@@ -29,7 +29,7 @@ from tvm import relax
 from tvm.relax import backend, transform
 
 from enet_tvm.artifact import Precision
-from enet_tvm.compiler.cuda.device_compiler import device_compiler
+from enet_tvm.compiler.cuda.device_compiler import device_compiler, kernel_ptx
 from enet_tvm.compiler.cuda.ptxas import KernelResources, assemble
 from enet_tvm.compiler.cuda.tools import find_cuda_tools
 from enet_tvm.compiler.dataflow import Dataflow, is_call
@@ -229,7 +229,8 @@ def compile_module(
     dump_ir : Path, optional
         A directory to write the module into after each phase, as TVMScript.
     choices : Choices
-        Points and schedules for the kernels of a CPU, such as those of a tuning log.
+        Points and schedules for the kernels, such as those of a tuning log; of a GPU's kernels points alone, and smaller ones
+        where they do not fit into its registers.
     gpu : GpuSpec, optional
         The GPU that the network runs on.
     numerics : Numerics
@@ -243,31 +244,28 @@ def compile_module(
     if gpu is not None and numerics.dtype != "float32":
         raise UserError("kernels for GPUs compute in float32; leave --dtype out")
     if gpu is not None:
-        return _compile_for_gpu(mod, target, dump_ir, gpu, numerics.labels)
+        return _compile_for_gpu(mod, target, dump_ir, gpu, choices, numerics.labels)
     return _compile(mod, target, dump_ir, graph_phases(target, choices, numerics))
 
 
 def _compile_for_gpu(
-    mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, gpu: GpuSpec, labels: bool
+    mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, gpu: GpuSpec, wanted: Choices, labels: bool
 ) -> Compiled:
     """Compile for a GPU, and again with smaller tiles for those kernels that did not fit into its registers.
 
     How many registers a kernel takes is known once ptxas has assigned them. What does not fit after the last attempt is for
     the inspection of the result to refuse.
     """
-    unit, choices, tools = GpuUnit.of(gpu), FittingChoices(), find_cuda_tools()
+    unit, choices, tools = GpuUnit.of(gpu), FittingChoices(wanted), find_cuda_tools()
 
     def spills(kernel: KernelResources) -> bool:
         return kernel.spill_bytes > 0 or kernel.registers > gpu.max_registers
 
+    def fits(template: Template, point: Any) -> bool:
+        """Whether a kernel alone fits, which takes a second where the network takes half a minute."""
+        return not any(map(spills, assemble(kernel_ptx(template.kernel(point), target, gpu.arch), gpu.arch, tools)))
+
     with device_compiler(gpu.arch, gpu.ptx, gpu.max_registers) as made:
-
-        def fits(template: Template, point: Any) -> bool:
-            """Whether a kernel alone fits, which takes a second where the network takes half a minute."""
-            with target:
-                tvm.compile(tvm.IRModule({"main": template.kernel(point).with_attr("global_symbol", "main")}), target)
-            return not any(map(spills, assemble(made.pop(), gpu.arch, tools)))
-
         for _ in range(ATTEMPTS):
             compiled = _compile(mod, target, dump_ir, gpu_phases(unit, choices, labels=labels))
             kernels = assemble(made[-1], gpu.arch, tools) if made else ()

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from enet_tvm.compiler.compile import compile_untuned
+from enet_tvm.compiler.cuda.calibration import figures_of
 from enet_tvm.compiler.cuda.cost import Bounds, Chip, kernel_bounds
 from enet_tvm.compiler.cuda.machine_code import read_machine_code
 from enet_tvm.compiler.cuda.ptxas import assembled
@@ -15,7 +16,6 @@ from enet_tvm.compiler.kernels.gpu.geometry import Geometry, geometry_of
 from enet_tvm.compiler.pipeline import Compiled
 from enet_tvm.compiler.workload import Workload
 from enet_tvm.size import Size
-from enet_tvm.targets import TargetSpec
 
 PAPER: Mapping[str, Mapping[Size, float]] = {
     "Jetson TX1": {Size(480, 320): 47.0, Size(640, 360): 69.0, Size(1280, 720): 262.0},
@@ -85,12 +85,15 @@ class Prediction:
         The GPU.
     kernels : tuple of KernelPrediction
         Launches in order.
+    source : str
+        Where the GPU's figures are from, as `enet_tvm.compiler.cuda.calibration.Figures` says.
     """
 
     target: str
     size: Size
     chip: Chip
     kernels: tuple[KernelPrediction, ...]
+    source: str = "as documents say"
 
     @property
     def kernel_ms(self) -> float:
@@ -123,6 +126,7 @@ class Prediction:
             "launch_ms": self.launch_ms,
             "measured_by_paper_ms": self.measured_by_paper,
             "chip": asdict(self.chip),
+            "source": self.source,
             "kernels": [kernel.to_dict() for kernel in self.kernels],
         }
 
@@ -136,15 +140,15 @@ def predict(workload: Workload) -> Prediction:
         When the target has no GPU or no peak figures, the CUDA compiler is missing, or the weights do not serve.
     """
     target = workload.target
-    chip = Chip.of(target)
-    return Prediction(target.name, workload.input_size, chip, predict_compiled(compile_untuned(workload), target))
+    figures = figures_of(target)
+    kernels = predict_compiled(compile_untuned(workload), figures.chip)
+    return Prediction(target.name, workload.input_size, figures.chip, kernels, figures.source)
 
 
-def predict_compiled(compiled: Compiled, target: TargetSpec) -> tuple[KernelPrediction, ...]:
+def predict_compiled(compiled: Compiled, chip: Chip) -> tuple[KernelPrediction, ...]:
     """Return the launches of a compiled network with what binds each; it raises what `predict` does."""
-    chip = Chip.of(target)
     made = assembled(compiled.device_code, chip.arch, find_cuda_tools())
-    codes = read_machine_code(made.cubin, chip.arch)
+    codes = read_machine_code(made.cubins, chip.arch)
     resources = {each.name: each for each in made.resources}
     predictions = []
     for launch in compiled.launches:

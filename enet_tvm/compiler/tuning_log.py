@@ -12,10 +12,18 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 import tvm
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from enet_tvm.artifact import TuningInfo
 from enet_tvm.compatibility import find_mismatch
@@ -98,17 +106,29 @@ class FunctionChoice(_Part):
 
 
 class LogTarget(_Part):
-    """The target of a log, as its file said when it was made."""
+    """The target of a log, as its file said when it was made: of a GPU its architecture, too."""
 
     name: str
     triple: str
     mcpu: str
     mattr: tuple[str, ...] = ()
+    gpu: str = ""
 
     @classmethod
     def of(cls, spec: TargetSpec) -> LogTarget:
         """Return what a log keeps of a target."""
-        return cls(name=spec.name, triple=spec.triple, mcpu=spec.mcpu, mattr=spec.mattr)
+        gpu = "" if spec.gpu is None else spec.gpu.arch
+        return cls(name=spec.name, triple=spec.triple, mcpu=spec.mcpu, mattr=spec.mattr, gpu=gpu)
+
+    @property
+    def description(self) -> str:
+        """The processor with its features, and the GPU's architecture, as words."""
+        return " ".join(word for word in (self.gpu, self.mcpu, *self.mattr) if word)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        return content if self.gpu else {key: value for key, value in content.items() if key != "gpu"}
 
 
 class LoggedWorkload(_Part):
@@ -171,10 +191,12 @@ class TuningLog(_Part):
         Duration of the session that wrote the log, in minutes.
     before_ms, after_ms : float
         Median durations of a forward pass without and with the log, in milliseconds, measured in turns.
-    parity : Parity
-        Parity with PyTorch of the network with the log.
+    parity : Parity or None
+        Parity with PyTorch of the network with the log; None where it did not run, of a modelled log.
     kernels, functions : tuple
         Fastest points of the templates, and fastest schedules of the other functions.
+    modelled : bool
+        Whether all times in it are those of the model of a GPU (`enet_tvm.compiler.cuda.cost`), and none was measured.
     """
 
     schema_version: Literal[1] = LOG_SCHEMA
@@ -190,9 +212,16 @@ class TuningLog(_Part):
     minutes: float
     before_ms: Positive
     after_ms: Positive
-    parity: Parity
+    parity: Parity | None
     kernels: tuple[KernelChoice, ...]
     functions: tuple[FunctionChoice, ...] = ()
+    modelled: bool = False
+
+    @model_validator(mode="after")
+    def _ran_if_measured(self) -> Self:
+        if self.parity is None and not self.modelled:
+            raise ValueError("a log that was measured has its parity with PyTorch")
+        return self
 
 
 def read_log(directory: str | Path) -> TuningLog:
@@ -312,7 +341,12 @@ class Lookup:
         known, asked = len(self.choices.known), len(self.choices.asked)
         log, target = self.log, self.log.target.name
         return TuningInfo(
-            log=f"{target}/{log.workload.folder}", kernels=known, of=asked, threads=log.workload.threads, date=log.date
+            log=f"{target}/{log.workload.folder}",
+            kernels=known,
+            of=asked,
+            threads=log.workload.threads,
+            date=log.date,
+            modelled=log.modelled,
         )
 
     def sentence(self) -> str:
@@ -326,7 +360,8 @@ class Lookup:
                 f"the default kernels are used; {_AGAIN}"
             )
         rest = "" if known == asked else f", the default for the other {asked - known}"
-        return f"tuning: {known} of {asked} kernels by {self.directory} of {self.log.date[:10]}{rest}"
+        how = ", which is modelled, not measured" if self.log.modelled else ""
+        return f"tuning: {known} of {asked} kernels by {self.directory} of {self.log.date[:10]}{how}{rest}"
 
 
 def use_log(directory: Path) -> Lookup:
@@ -344,10 +379,12 @@ def use_log(directory: Path) -> Lookup:
 def find_log(wanted: LoggedWorkload, target: TargetSpec) -> Lookup:
     """Look for a log for a network on a target, with the nearest number of threads; of such logs, the user's comes first.
 
-    A log of ``native`` serves that alone. Where a target has none of its own, those of targets will do whose vector registers
-    are the same and whose extensions it has: a ``zen4`` takes those of ``x86-64-v4``.
+    A log that was measured comes before one that was modelled, wherever and of whatever number of threads they are. A log of
+    ``native`` serves that alone. Where a target has none of its own, those of targets will do whose vector registers are the
+    same and whose extensions it has: a ``zen4`` takes those of ``x86-64-v4``.
     """
     problems: list[str] = []
+    modelled: Lookup | None = None
     for name in itertools.chain([target.name], classes_of(target)):
         for directory in _directories(name, wanted):
             try:
@@ -356,12 +393,17 @@ def find_log(wanted: LoggedWorkload, target: TargetSpec) -> Lookup:
             except UserError as error:
                 problems.append(str(error))
                 continue
-            return Lookup(LoggedChoices(log), directory, log, problems)
-    return Lookup(problems=problems)
+            found = Lookup(LoggedChoices(log), directory, log, problems)
+            if not log.modelled:
+                return found
+            modelled = modelled or found
+    return modelled or Lookup(problems=problems)
 
 
 def classes_of(target: TargetSpec) -> Iterator[str]:
-    """Return the named targets that another is one of, the most specific first."""
+    """Return the named targets that another is one of, the most specific first; a GPU's kernels are those of its own target."""
+    if target.gpu is not None:
+        return
     unit, found = VectorUnit.of(target.to_tvm()), []
     for name in known_targets():
         try:
@@ -391,6 +433,5 @@ def _check(log: TuningLog, directory: Path, wanted: LoggedWorkload, target: Targ
     here = LogTarget.of(target)
     if log.target != here:
         raise UserError(
-            f"{directory} was made for {log.target.name} as {log.target.mcpu} {' '.join(log.target.mattr)}, which is "
-            f"{here.mcpu} {' '.join(here.mattr)} now; {_AGAIN}"
+            f"{directory} was made for {log.target.name} as {log.target.description}, which is {here.description} now; {_AGAIN}"
         )

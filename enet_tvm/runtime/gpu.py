@@ -19,6 +19,7 @@ from enet_tvm.runtime.queues import RUNTIME
 CUDA = 2  # kDLCUDA of DLPack
 _EXISTS = 0  # tvm::runtime::DeviceAttrKind::kExist
 _CAPABILITY = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+_MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 _DRIVER = "libcuda.so.1"
 _BACKEND = "libtvm_runtime_cuda.so"
 _opened_by: int | None = None
@@ -51,6 +52,28 @@ def gpu_arch() -> str | None:
         if driver.cuDeviceGetAttribute(ctypes.byref(figure), attribute, device):
             return None
     return f"sm_{figures[0].value}{figures[1].value}"
+
+
+def gpu_multiprocessors() -> int | None:
+    """Return how many multiprocessors this machine's first GPU has; None where there is no driver or no GPU."""
+    if missing_driver() is not None:
+        return None
+    driver, device, count = ctypes.CDLL(_DRIVER), ctypes.c_int(), ctypes.c_int()
+    if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetAttribute(
+        ctypes.byref(count), _MULTIPROCESSORS, device
+    ):
+        return None
+    return count.value
+
+
+def gpu_name() -> str | None:
+    """Return what this machine's first GPU is called; None where there is no driver or no GPU."""
+    if missing_driver() is not None:
+        return None
+    driver, device, name = ctypes.CDLL(_DRIVER), ctypes.c_int(), ctypes.create_string_buffer(256)
+    if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, len(name), device):
+        return None
+    return name.value.decode(errors="replace")
 
 
 def load_cuda(ffi: ModuleType) -> None:

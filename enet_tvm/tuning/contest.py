@@ -65,6 +65,8 @@ class Contest:
         Number of finalists and of turns.
     listener : Listener
         Receiver of the progress after each turn.
+    modelled : bool
+        Whether times are a model's, which has nothing to add to what it said.
     """
 
     baseline: Baseline
@@ -72,6 +74,7 @@ class Contest:
     trials: Trials
     effort: Effort
     listener: Listener
+    modelled: bool = False
 
     def hold(self) -> Choices:
         """Time the finalists in turns, and return the winners.
@@ -93,6 +96,9 @@ class Contest:
             rivals = sorted((point for point in measured if point != task.default), key=measured.__getitem__)
             if rivals and task.default in measured:
                 entrants[task] = [task.default, *rivals[: self.effort.finalists]]
+        if self.modelled:
+            known = {task: self.store.records.measured(task) for task in entrants}
+            return {task: {point: [known[task][point]] for point in points} for task, points in entrants.items()}
         times: dict[Task, dict[Any, list[float]]] = {task: {p: [] for p in points} for task, points in entrants.items()}
         # Libraries of a session that was interrupted are gone.
         self.trials.build([Trial(task, point) for task, points in entrants.items() for point in points])

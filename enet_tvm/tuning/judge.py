@@ -60,27 +60,39 @@ class Judge:
 
     def judge(self, choices: Choices) -> Result:
         """Compile the network with a new log, measure it against without and with the old one, verify it, decide."""
+        kernels, functions = choices
+        changed = sum(kernel.point != kernel.default for kernel in kernels) + sum(f.trace is not None for f in functions)
+        if self.place.modelled and not changed:
+            return self._unchanged(choices)
         self.listener.note("compiling the tuned network")
         draft = self._log(choices, self.baseline.seconds, self.baseline.seconds, _NO_PARITY)
         self.compile("tuned", LoggedChoices(draft))
         artifacts = {"untuned": self.store.work / "untuned", "tuned": self.store.work / "tuned"}
         old = self.store.old_log(self.baseline.keys)
+        if old is not None and old.modelled and not self.place.modelled:
+            old = None  # What was measured takes its place, whatever a model made of it.
         if old is not None:
             self.compile("old", LoggedChoices(old))
             artifacts["old"] = self.store.work / "old"
-        self.listener.note("measuring the network with and without the log, in turns")
+        if not self.place.modelled:
+            self.listener.note("measuring the network with and without the log, in turns")
         medians = self._medians(artifacts)
-        self.listener.note("comparing the tuned network with PyTorch")
+        if not self.place.modelled:
+            self.listener.note("comparing the tuned network with PyTorch")
         parity, agrees = self.place.parity(artifacts["tuned"], artifacts["untuned"], self.weights)
         log = self._log(choices, medians["untuned"], medians["tuned"], parity)
-        reason = objection(medians, parity, agrees=agrees)
+        reason = objection(medians, parity, agrees=agrees, modelled=self.place.modelled)
         if not reason:
             self.store.finish(log)
-        kernels, functions = choices
-        changed = sum(kernel.point != kernel.default for kernel in kernels) + sum(f.trace is not None for f in functions)
         counts = self.store.failure_counts()
         old_ms = 1e3 * medians["old"] if "old" in medians else None
         return Result(log, not reason, reason, not agrees, self.store.directory, changed, counts, old_ms)
+
+    def _unchanged(self, choices: Choices) -> Result:
+        """Return that a model knows nothing better than the defaults: the network need not be compiled for that."""
+        log = self._log(choices, self.baseline.seconds, self.baseline.seconds, None)
+        reason = "by the model no kernel is faster at another point than at its default"
+        return Result(log, False, reason, False, self.store.directory, 0, self.store.failure_counts())
 
     def _medians(self, artifacts: Mapping[str, Path]) -> dict[str, float]:
         """Return the median seconds of a forward pass of each artifact, measured in turns."""
@@ -90,7 +102,7 @@ class Judge:
         found = self.place.compare({name: artifacts[name] for name in distinct.values()}, COMPARISON_SECONDS)
         return {name: found[distinct[digest]] for name, digest in same.items()}
 
-    def _log(self, choices: Choices, before: float, after: float, parity: Parity) -> TuningLog:
+    def _log(self, choices: Choices, before: float, after: float, parity: Parity | None) -> TuningLog:
         stack = stack_versions()
         kernels, functions = choices
         return TuningLog(
@@ -109,25 +121,28 @@ class Judge:
             parity=parity,
             kernels=tuple(kernels),
             functions=tuple(functions),
+            modelled=self.place.modelled,
         )
 
 
-def objection(medians: Mapping[str, float], parity: Parity, *, agrees: bool) -> str:
+def objection(medians: Mapping[str, float], parity: Parity | None, *, agrees: bool, modelled: bool = False) -> str:
     """Return why a log is not to be kept, in a sentence; empty when it is.
 
     Parameters
     ----------
     medians : mapping of str to float
         Seconds of a forward pass ``untuned``, ``tuned`` and, where there is a log already, with the ``old`` one.
-    parity : Parity
-        Agreement of the tuned network with PyTorch.
+    parity : Parity or None
+        Agreement of the tuned network with PyTorch; None where it did not run.
     agrees : bool
         Whether that agreement is enough.
+    modelled : bool
+        Whether the seconds are a model's: then it must be faster, for there is no noise.
     """
     tuned = medians["tuned"]
-    if not agrees:
+    if not agrees and parity is not None:
         return f"the tuned network does not agree with PyTorch: {parity.label_agreement:.4%} of the labels are the same"
-    if tuned > medians["untuned"]:
+    if tuned > medians["untuned"] or (modelled and tuned == medians["untuned"]):
         return f"the tuned network takes {1e3 * tuned:.2f} ms, not less than the untuned one"
     if tuned > medians.get("old", float("inf")):
         return f"with the log that is there the network takes {1e3 * medians['old']:.2f} ms, which is less"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import tvm
 
     from enet_tvm.rpc.address import Address
+    from enet_tvm.targets.spec import GpuSpec
 
 _SHARE_ALL_CORES = -3  # ThreadGroup::AffinityMode::kSpecifyThreadShareAllCore
 _USES_OF_BUILDER = 100
@@ -99,6 +100,8 @@ class Measurer:
         Number of processes that build at once; by default `enet_tvm.machine.default_threads`.
     build_timeout, device_wait : float
         Seconds after which a build, or waiting for a free device, is given up.
+    gpu : GpuSpec, optional
+        The GPU that the kernels run on; by default they run on the processor.
     """
 
     def __init__(
@@ -113,26 +116,23 @@ class Measurer:
         workers: int | None = None,
         build_timeout: float = 60.0,
         device_wait: float = 60.0,
+        gpu: GpuSpec | None = None,
     ) -> None:
-        from tvm.support.popen_pool import PopenPoolExecutor
-
         from enet_tvm.tuning.metaschedule import lean_workers, load_meta_schedule
 
         ms = load_meta_schedule()
         self.target = target
         self.timing = timing or Timing()
+        self._kind = "cpu" if gpu is None else "cuda"
         self._devices = fleet.devices if fleet else 0
         self._lean = lean_workers
         directory.mkdir(parents=True, exist_ok=True)
         with lean_workers():
             self._runner = self._make_runner(ms, threads, fleet, device_wait)
-        # MetaSchedule's own builder ends its workers after every round, because they leak, and a new one imports TVM for
-        # seconds. Here they live for many builds. Its default build would import all tensor intrinsics in each, which
-        # takes longer than its timeout, and its default export leaves it to the runner, or the device, to link.
-        self._builders = PopenPoolExecutor(
-            max_workers=workers or default_threads().threads, timeout=build_timeout, maximum_process_uses=_USES_OF_BUILDER
+        self._builders = builder_pool(build_timeout, workers or default_threads().threads)
+        self._build_one = functools.partial(
+            build, target=target, directory=str(directory), triple=triple, toolchain=toolchain, gpu=gpu
         )
-        self._build_one = functools.partial(build, target=target, directory=str(directory), triple=triple, toolchain=toolchain)
         self._build_timeout = build_timeout
 
     def _make_runner(self, ms: Any, threads: int, fleet: Fleet | None, device_wait: float) -> Any:
@@ -144,6 +144,7 @@ class Measurer:
                 evaluator_config=config,
                 f_alloc_argument=allocate,
                 f_run_evaluator=functools.partial(evaluate, threads=threads),
+                initializer=open_gpu if self._kind == "cuda" else None,
             )
         runner = ms.runner.RPCRunner(
             rpc_config=ms.runner.RPCConfig(
@@ -153,7 +154,9 @@ class Measurer:
                 session_timeout_sec=int(timing.timeout) + 30,
             ),
             evaluator_config=config,
-            f_create_session=functools.partial(create_session, wait=device_wait, seconds=timing.timeout),
+            f_create_session=functools.partial(
+                create_session, wait=device_wait, seconds=timing.timeout, gpu=self._kind == "cuda"
+            ),
             f_upload_module=upload,
             f_alloc_argument=allocate_remote,
             f_run_evaluator=functools.partial(evaluate_remote, threads=threads),
@@ -168,16 +171,7 @@ class Measurer:
         """Compile and link modules, several at once; a failure takes the place of the library."""
         with self._lean():
             results = list(self._builders.map_with_error_catching(self._build_one, modules))
-        return [self._built(result) for result in results]
-
-    def _built(self, result: Any) -> Path | Outcome:
-        from tvm.support.popen_pool import StatusKind
-
-        if result.status == StatusKind.COMPLETE:
-            return Path(result.value)
-        if result.status == StatusKind.TIMEOUT:
-            return Outcome(reason=f"compiling took longer than {self._build_timeout:g} s")
-        return Outcome(reason=f"does not compile: {_last_line(str(result.value))}")
+        return [built_or_failed(result, self._build_timeout) for result in results]
 
     def run(self, libraries: Sequence[Path], arguments: Sequence[Any]) -> list[Outcome]:
         """Time libraries, one after the other on each device.
@@ -198,7 +192,7 @@ class Measurer:
 
         if not libraries:
             return []
-        inputs = [RunnerInput(str(library), "cpu", info) for library, info in zip(libraries, arguments, strict=True)]
+        inputs = [RunnerInput(str(library), self._kind, info) for library, info in zip(libraries, arguments, strict=True)]
         outcomes: list[Outcome] = []
         with self._lean():
             # Where the devices are gone, each trial would wait for one to come back.
@@ -217,6 +211,36 @@ class Measurer:
             # What still waits in its queue would start them again.
             pool._threadpool.shutdown(wait=False, cancel_futures=True)
             pool.shutdown(wait=False)
+
+
+def builder_pool(timeout: float, workers: int) -> Any:
+    """Return a pool of processes that compile, each for many kernels.
+
+    MetaSchedule's own builder ends its workers after every round, because they leak, and a new one imports TVM for seconds. Its
+    default build would import all tensor intrinsics in each, which takes longer than its timeout, and its default export leaves
+    it to the runner, or the device, to link.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds after which a kernel is given up.
+    workers : int
+        Number of processes.
+    """
+    from tvm.support.popen_pool import PopenPoolExecutor
+
+    return PopenPoolExecutor(max_workers=workers, timeout=timeout, maximum_process_uses=_USES_OF_BUILDER)
+
+
+def built_or_failed(result: Any, timeout: float, failure: str = "does not compile: ") -> Path | Outcome:
+    """Return the file that a worker of `builder_pool` has made, or why there is none: a failure's name and last line."""
+    from tvm.support.popen_pool import StatusKind
+
+    if result.status == StatusKind.COMPLETE:
+        return Path(result.value)
+    if result.status == StatusKind.TIMEOUT:
+        return Outcome(reason=f"compiling took longer than {timeout:g} s")
+    return Outcome(reason=f"{failure}{_last_line(str(result.value))}")
 
 
 def all_lost(outcomes: Sequence[Outcome]) -> bool:
@@ -242,15 +266,33 @@ def _last_line(message: str) -> str:
     return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1])[:200] if lines else "no reason was given"
 
 
-def build(mod: tvm.IRModule, target: tvm.target.Target, directory: str, triple: str, toolchain: str) -> str:
+def build(
+    mod: tvm.IRModule, target: tvm.target.Target, directory: str, triple: str, toolchain: str, gpu: GpuSpec | None = None
+) -> str:
     """Compile a module in a worker, link it into a shared library in a folder of its own, and return the library's path."""
     import tvm
 
     from enet_tvm.compiler.linking import host_linker
 
     path = Path(tempfile.mkdtemp(dir=directory)) / "kernel.so"
-    tvm.compile(mod, target).export_library(str(path), fcompile=host_linker(triple, toolchain))
+    if gpu is None:
+        made = tvm.compile(mod, target)
+    else:
+        from enet_tvm.compiler.cuda.device_compiler import device_compiler
+
+        with device_compiler(gpu.arch, gpu.ptx, gpu.max_registers), target:
+            made = tvm.compile(mod, target)
+    made.export_library(str(path), fcompile=host_linker(triple, toolchain))
     return str(path)
+
+
+def open_gpu() -> None:
+    """Load TVM's CUDA runtime into a worker that times kernels."""
+    import tvm_ffi
+
+    from enet_tvm.runtime.gpu import load_cuda
+
+    load_cuda(tvm_ffi)
 
 
 def allocate(device: Any, arguments: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
@@ -316,15 +358,21 @@ class _Remote:
         return self.session.remote.device(kind, index)
 
 
-def create_session(config: Any, wait: float, seconds: float) -> _Remote:
-    """Return a session on a device that the tracker has free."""
+def create_session(config: Any, wait: float, seconds: float, gpu: bool = False) -> _Remote:
+    """Return a session on a device that the tracker has free, its GPU open where the kernels run there."""
     from enet_tvm.errors import UserError
     from enet_tvm.rpc.address import Address
     from enet_tvm.rpc.session import open_session
+    from enet_tvm.rpc.session_process import OPEN_GPU
 
     try:
         address = Address(config.tracker_host, int(config.tracker_port))
         session = open_session(address, config.tracker_key, wait=wait, session_seconds=config.session_timeout_sec)
+        if gpu:
+            with session.within(60.0, "opening its GPU"):
+                # A server of TVM's has no such function, and has opened it.
+                if (open_there := session.find(OPEN_GPU)) is not None:
+                    open_there()
     except UserError as error:
         raise RuntimeError(f"{_REMOTE_ERRORS}cannot be had: {error}") from None
     return _Remote(session, seconds)

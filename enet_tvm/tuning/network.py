@@ -1,4 +1,8 @@
-"""The whole network while it is tuned: the time of each launch, the time of a forward pass, and parity with PyTorch."""
+"""The whole network while it is tuned: the time of each launch, the time of a forward pass, and parity with PyTorch.
+
+A `Place` is where these are from: this machine (`Here`), devices behind a tracker (`There`), or, where there is no GPU to run
+on, the model of one (`enet_tvm.tuning.modelled`).
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ import contextlib
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -17,9 +21,7 @@ from enet_tvm.artifact import Manifest, read_manifest
 from enet_tvm.bench.machine.description import processor
 from enet_tvm.bench.measure.latency import alternate
 from enet_tvm.bench.runners.base import PassTimes
-from enet_tvm.compatibility import Machine, Mismatch, Requirements, find_mismatch
 from enet_tvm.compiler.tuning_log import Parity
-from enet_tvm.errors import UserError
 from enet_tvm.evaluation.inputs import open_inputs
 from enet_tvm.evaluation.parity import load_reference, verify
 from enet_tvm.runtime import Segmenter
@@ -27,12 +29,40 @@ from enet_tvm.runtime.protocol import Capability
 from enet_tvm.tuning.measure import Fleet
 
 if TYPE_CHECKING:
+    from enet_tvm.compiler.pipeline import Compiled
     from enet_tvm.rpc.session import DeviceSession
 
 _PICTURES = 2
 
 
 class Place(ABC):
+    """Where the times of a network come from while it is tuned."""
+
+    modelled: ClassVar[bool] = False
+    """Whether they are a model's, and the network does not run."""
+
+    @property
+    @abstractmethod
+    def processor(self) -> str:
+        """Name of the processor; sessions that share measurements agree in it."""
+
+    def take(self, artifact: Path, compiled: Compiled) -> None:  # noqa: B027
+        """Be shown what an artifact was compiled to, before anything is asked of it."""
+
+    @abstractmethod
+    def launch_seconds(self, artifact: Path) -> tuple[list[float], float]:
+        """Return the median seconds of each launch of a forward pass, and of the whole of it."""
+
+    @abstractmethod
+    def compare(self, artifacts: Mapping[str, Path], seconds: float) -> dict[str, float]:
+        """Return the median seconds of a forward pass of each artifact; where they run, in turns, for so many seconds."""
+
+    @abstractmethod
+    def parity(self, artifact: Path, untuned: Path, weights: Path) -> tuple[Parity | None, bool]:
+        """Compare an artifact with PyTorch; None where it does not run. The second value says whether it may be kept."""
+
+
+class RunningPlace(Place):
     """The machine, or kind of device, that a network runs on while it is tuned.
 
     Parameters
@@ -43,15 +73,6 @@ class Place(ABC):
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-
-    @property
-    @abstractmethod
-    def processor(self) -> str:
-        """Name of the processor."""
-
-    @abstractmethod
-    def launch_seconds(self, artifact: Path, passes: int = 10) -> tuple[list[float], float]:
-        """Return the median seconds of each launch of a forward pass, and of the whole of it."""
 
     @abstractmethod
     @contextlib.contextmanager
@@ -96,20 +117,32 @@ class Place(ABC):
         return parity, report.passes(PICTURES[segmenter.manifest.dtype])
 
 
-class Here(Place):
-    """The machine that this process runs on."""
+class Here(RunningPlace):
+    """The machine that this process runs on.
+
+    Parameters
+    ----------
+    threads : int
+        Number of threads of a forward pass.
+    gpu : str or None
+        Name of its GPU, for a network that runs there.
+    """
+
+    def __init__(self, threads: int, gpu: str | None = None) -> None:
+        super().__init__(threads)
+        self._gpu = gpu
 
     @property
     def processor(self) -> str:
-        """Name of the processor."""
-        return processor()
+        """Name of the GPU that the network runs on, else of the processor."""
+        return self._gpu or processor()
 
     def launch_seconds(self, artifact: Path, passes: int = 10) -> tuple[list[float], float]:
         """Return the median seconds of each launch in instrumented passes, and of whole passes."""
         with Segmenter.load(artifact, self.threads, adaptive=False) as segmenter:
             x = np.random.default_rng(0).standard_normal(segmenter.manifest.input.shape, np.float32)
             launches = _launch_medians(segmenter, x, passes)
-            whole = alternate({"whole": lambda: segmenter.forward(x)}, min_rounds=passes, seconds=0.5)["whole"].median
+            whole = alternate({"whole": functools.partial(_pass, segmenter, x)}, min_rounds=passes, seconds=0.5)["whole"].median
         return launches, whole
 
     @contextlib.contextmanager
@@ -120,20 +153,14 @@ class Here(Place):
                 for name, path in artifacts.items()
             }
 
-            def caller(segmenter: Segmenter) -> Callable[[np.ndarray], None]:
-                def call(x: np.ndarray) -> None:
-                    segmenter.forward(x)
-
-                return call
-
-            yield {name: caller(segmenter) for name, segmenter in loaded.items()}
+            yield {name: functools.partial(_pass, segmenter) for name, segmenter in loaded.items()}
 
     def segmenter(self, artifact: Path) -> Segmenter:
         """Return a loaded artifact."""
         return Segmenter.load(artifact, self.threads, adaptive=False)
 
 
-class There(Place):
+class There(RunningPlace):
     """A device behind a tracker; each visit claims one of its kind."""
 
     def __init__(self, threads: int, fleet: Fleet, session_seconds: float = 1800.0) -> None:
@@ -196,6 +223,14 @@ class There(Place):
         )
 
 
+def _pass(segmenter: Segmenter, x: np.ndarray) -> PassTimes | None:
+    """Run a forward pass; on a GPU, return how long the network took there, the transfers left out."""
+    if segmenter.manifest.target.device == "cpu":
+        segmenter.forward(x)
+        return None
+    return PassTimes(segmenter.forward_timed(x)[1])
+
+
 def _launch_medians(segmenter: Segmenter, x: np.ndarray, passes: int) -> list[float]:
     timed = segmenter.time_kernels(x, passes)
     return [float(seconds) for seconds in np.median([[seconds for _, seconds in one] for one in timed], axis=0)]
@@ -203,21 +238,3 @@ def _launch_medians(segmenter: Segmenter, x: np.ndarray, passes: int) -> list[fl
 
 def _manifest(artifacts: Mapping[str, Path]) -> Manifest:
     return read_manifest(next(iter(artifacts.values())))
-
-
-def check_runs_here(architecture: str, features: Sequence[str], name: str) -> None:
-    """Refuse to tune for a processor that this machine is not.
-
-    Raises
-    ------
-    UserError
-        When it is of another architecture, or lacks features.
-    """
-    match find_mismatch(Requirements(architecture, features), Machine.here()):
-        case None:
-            return
-        case Mismatch("architecture", needed, found):
-            why = f"{name} is {needed} and this machine is {found}"
-        case mismatch:
-            why = f"this machine lacks {mismatch.needed} of {name}"
-    raise UserError(f"{why}; tune on the device: give --tracker HOST:PORT")

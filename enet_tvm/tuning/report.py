@@ -49,6 +49,8 @@ class SessionCost:
         Estimate of the time left, including the judgement at the end.
     directory : Path
         Directory that the log is written to.
+    modelled : bool
+        Whether all times are those of a GPU's model.
     """
 
     tasks: tuple[PlannedTask, ...]
@@ -57,6 +59,7 @@ class SessionCost:
     measured: int
     minutes: float
     directory: Path
+    modelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Listener:
         """Take the state after each round."""
 
 
-def plan_of(baseline: Baseline, budget: Budget, store: Store) -> SessionCost:
+def plan_of(baseline: Baseline, budget: Budget, store: Store, modelled: bool = False) -> SessionCost:
     """Return the plan of a session."""
     planned = [PlannedTask(t.name, len(t.launches), baseline.share_of(t), len(t.points)) for t in baseline.tasks]
     planned += [PlannedTask(t.name, len(t.launches), baseline.share_of(t), None) for t in baseline.generic]
@@ -144,6 +147,7 @@ def plan_of(baseline: Baseline, budget: Budget, store: Store) -> SessionCost:
         store.trials,
         budget.minutes_left(store.trials),
         store.directory,
+        modelled,
     )
 
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from enet_tvm.artifact import Manifest
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
+from enet_tvm.compiler.kernels.common.launch import Launch
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.pipeline import Compiled
 from enet_tvm.compiler.tuning_log import LoggedWorkload, LogTarget
 from enet_tvm.compiler.workload import Workload
 from enet_tvm.errors import UserError
@@ -25,12 +27,13 @@ from enet_tvm.tuning.contest import Contest
 from enet_tvm.tuning.judge import Judge
 from enet_tvm.tuning.measure import Fleet, Measurer, Timing
 from enet_tvm.tuning.metaschedule import load_meta_schedule
-from enet_tvm.tuning.network import Here, Place, There, check_runs_here
+from enet_tvm.tuning.modelled import Modelled, ModelledKernels
 from enet_tvm.tuning.report import Listener, Result, plan_of
 from enet_tvm.tuning.search import Search
 from enet_tvm.tuning.store import Store, identity_of
-from enet_tvm.tuning.tasks import Recorder, find_tasks
-from enet_tvm.tuning.trials import Trials
+from enet_tvm.tuning.tasks import GenericTask, Recorder, find_gpu_tasks, find_tasks
+from enet_tvm.tuning.trials import KernelTimer, Trials
+from enet_tvm.tuning.where import find_place
 from enet_tvm.version import check_stack
 
 
@@ -42,7 +45,7 @@ class TuneRequest:
     ----------
     workload : Workload
         Network, whose weights are a safetensors file, with its input size, target (a CPU of this machine's kind, or of the
-        devices'), threads and data type.
+        devices', or a GPU, at hand or not), threads and data type.
     trials : int or None
         Number of trials to have made in the end, those of an interrupted session included; 0 for the plan alone, None for as
         many as time allows.
@@ -81,7 +84,8 @@ def tune(request: TuneRequest, listener: Listener | None = None) -> Result | Non
     Raises
     ------
     UserError
-        When the target cannot be tuned from here, a device is lost, or every trial fails. What was measured is kept.
+        When the target cannot be tuned from here, its log was measured and there is no GPU to measure on, a device is lost, or
+        every trial fails. What was measured is kept.
     """
     session = Session(request, listener or Listener())
     store = session.store
@@ -111,35 +115,38 @@ class Session:
         check_stack()
         self.request, self.listener = request, listener
         self._budget = Budget(request.trials, request.minutes, request.effort)
-        self._weights = _check(request)
-        target, threads = request.workload.target, request.workload.thread_count
+        target = request.workload.target
+        self._place = find_place(request.workload, request.fleet, listener.note)
+        self._weights = _weights(request.workload)
         self._logged = LoggedWorkload.of(read_info(self._weights).network, request.workload)
-        self._place: Place = Here(threads) if request.fleet is None else There(threads, request.fleet)
         self.store = Store(request.out / target.name / self._logged.folder)
         load_meta_schedule()
         self._target = target.to_tvm()
         self._trials: Trials | None = None
+        self._launches: dict[str, tuple[Launch, ...]] = {}
 
     def run(self) -> Result | None:
         """Run all stages of the session; see `tune`."""
-        store, budget, listener = self.store, self._budget, self.listener
+        store, budget, listener, place = self.store, self._budget, self.listener, self._place
+        if place.modelled:
+            store.require_no_measured_log()
         logged_target = LogTarget.of(self.request.workload.target)
-        identity = identity_of(self._logged, logged_target, self._place.processor)
+        identity = identity_of(self._logged, logged_target, place.processor)
         store.begin(identity, listener.note, fresh=self.request.fresh)
 
         baseline = self._measure_baseline()
         store.open_records(self._target, {task.key for task in baseline.tasks})
         budget.share_out(baseline)
-        listener.plan(plan_of(baseline, budget, store))
+        listener.plan(plan_of(baseline, budget, store, place.modelled))
         if self.request.trials == 0:
             store.remove_if_idle()
             return None
 
-        trials = self._trials = Trials(self._make_measurer(), budget)
+        trials = self._trials = Trials(self._make_timer(), budget)
         Search(baseline, store, budget, trials, self._target, listener).run()
-        choices = Contest(baseline, store, trials, budget.effort, listener).hold()
+        choices = Contest(baseline, store, trials, budget.effort, listener, place.modelled).hold()
         judge = Judge(
-            *(self._logged, logged_target, self._place, self._weights, self._compile),
+            *(self._logged, logged_target, place, self._weights, self._compile),
             *(baseline, store, budget, listener),
         )
         return judge.judge(choices)
@@ -155,39 +162,46 @@ class Session:
         self.listener.note("compiling the untuned network")
         untuned = self._compile("untuned", asked)
         compile_seconds = time.monotonic() - began
-        tasks, generic = find_tasks(asked, untuned.kernels, VectorUnit.of(self._target).lanes)
-        self.listener.note("measuring the untuned network")
+        if self.request.workload.target.gpu is not None:
+            tasks = find_gpu_tasks(self._launches["untuned"])
+            generic: list[GenericTask] = []
+        else:
+            tasks, generic = find_tasks(asked, untuned.kernels, VectorUnit.of(self._target).lanes)
+        if not self._place.modelled:
+            self.listener.note("measuring the untuned network")
         launch_seconds, seconds = self._place.launch_seconds(self.store.work / "untuned")
         return Baseline(tasks, generic, launch_seconds, seconds, compile_seconds)
 
     def _compile(self, name: str, choices: Any) -> Manifest:
         """Compile the network into a folder of the session."""
-        request = CompileRequest(self.request.workload, command="enet-tvm tune")
-        return compile_artifact(request, self.store.work / name, choices=choices)
+        request, artifact = CompileRequest(self.request.workload, command="enet-tvm tune"), self.store.work / name
 
-    def _make_measurer(self) -> Measurer:
+        def take(compiled: Compiled) -> None:
+            self._launches[name] = compiled.launches
+            self._place.take(artifact, compiled)
+
+        return compile_artifact(request, artifact, choices=choices, made=take)
+
+    def _make_timer(self) -> KernelTimer:
         workload, fleet, timing = self.request.workload, self.request.fleet, self.request.timing
-        triple, toolchain = workload.target.triple, workload.target.toolchain
-        return Measurer(self._target, triple, toolchain, workload.thread_count, self.store.libraries, fleet, timing)
+        target, libraries = workload.target, self.store.libraries
+        if isinstance(self._place, Modelled):
+            return ModelledKernels(target, self._place.chip, libraries)
+        triple, toolchain = target.triple, target.toolchain
+        return Measurer(self._target, triple, toolchain, workload.thread_count, libraries, fleet, timing, gpu=target.gpu)
 
 
-def _check(request: TuneRequest) -> Path:
-    """Return the weights file if its network can be tuned from here.
+def _weights(workload: Workload) -> Path:
+    """Return the weights file of a network that can be tuned.
 
     Raises
     ------
     UserError
-        When the target is a GPU, this machine cannot run its kernels and no devices are given, or the weights are missing or
-        an ONNX file.
+        When it is missing or an ONNX file, or the network is in memory.
     """
-    target = request.workload.target
-    if getattr(target, "gpu", None) is not None:
-        raise UserError(f"{target.name} is a GPU, whose kernels 'enet-tvm compile' fits to its registers untuned")
-    if request.fleet is None:
-        check_runs_here(target.architecture, target.cpu_features, target.name)
-    if request.workload.weights_file is None:
+    if workload.weights_file is None:
         raise UserError("the network is in memory, and a log is of weights on disk; save them, and name their file")
-    weights = find_file(request.workload.weights_file)
+    weights = find_file(workload.weights_file)
     if weights.suffix == ".onnx":
         raise UserError(f"{weights} is an ONNX file; tune the weights that it came from, its compilation takes their log")
     return weights

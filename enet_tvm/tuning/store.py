@@ -134,6 +134,24 @@ class Store:
         chosen = {kernel.key for kernel in log.kernels} | {function.key for function in log.functions}
         return log if chosen & set(keys) else None
 
+    def require_no_measured_log(self) -> None:
+        """Refuse to model what was measured: where a log of measurements is, it stays.
+
+        Raises
+        ------
+        UserError
+            When there is one.
+        """
+        try:
+            log = read_log(self.directory)
+        except UserError:
+            return
+        if not log.modelled:
+            raise UserError(
+                f"{self.directory} was measured on {log.host}, and what a model says does not take its place; tune on the GPU, "
+                "or give another directory with --out"
+            )
+
     def remove_if_idle(self) -> None:
         """Remove what a session made that was never to measure: all of it, unless trials are kept there and nowhere else."""
         if self.trials == 0 or (self.directory / IDENTITY).is_file():

@@ -13,6 +13,7 @@ from tvm import s_tir, tirx
 
 from enet_tvm.artifact import Kernel
 from enet_tvm.compiler.kernels.common.choices import Choices
+from enet_tvm.compiler.kernels.common.launch import Launch
 from enet_tvm.compiler.kernels.common.template import Template
 from enet_tvm.compiler.passes.schedule_remaining import is_blocks, schedule_for_cpu
 from enet_tvm.compiler.tuning_keys import fingerprint, plain, point_dict, template_json, template_key
@@ -37,17 +38,21 @@ class Task:
         Indices of its launches in the forward pass, from 0.
     template : Template
         Template that makes the kernel.
+    taken : object
+        Point that is taken without tuning, where it is not the template's default: that does not fit into a GPU's registers.
     """
 
     key: str
     name: str
     launches: tuple[int, ...]
     template: Template
+    taken: Any = None
 
     @functools.cached_property
     def points(self) -> list[Any]:
         """The points worth measuring, the default first."""
-        return self.template.points()
+        points = self.template.points()
+        return points if self.taken is None else [self.taken, *(point for point in points if point != self.taken)]
 
     @property
     def default(self) -> Any:
@@ -140,6 +145,24 @@ class Recorder(Choices):
     def schedule(self, name: str, function: tvm.tirx.PrimFunc) -> None:
         """Return None, so that the pipeline schedules the function, and record it."""
         self.functions[name] = function
+
+
+def find_gpu_tasks(launches: Sequence[Launch]) -> list[Task]:
+    """Return the tasks of a network on a GPU, in the order of their first launch: kernels with more than one point.
+
+    Parameters
+    ----------
+    launches : sequence of Launch
+        Launches of the network compiled untuned.
+    """
+    grouped: dict[Template, list[int]] = {}
+    for place, launch in enumerate(launches):
+        if launch.template is not None and len(launch.template.points()) > 1:
+            grouped.setdefault(launch.template, []).append(place)
+    return [
+        Task(template_key(template), template.name, tuple(where), template, launches[where[0]].point)
+        for template, where in grouped.items()
+    ]
 
 
 def find_tasks(asked: Recorder, launches: Sequence[Kernel], lanes: int) -> tuple[list[Task], list[GenericTask]]:

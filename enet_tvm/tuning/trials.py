@@ -5,13 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import tvm
 
 from enet_tvm.tuning.budget import Budget
 from enet_tvm.tuning.cost_model import Trial
-from enet_tvm.tuning.measure import Measurer, Outcome
+from enet_tvm.tuning.measure import Outcome
+
+
+class KernelTimer(Protocol):
+    """Builder and timer of modules: `enet_tvm.tuning.measure.Measurer`, or the model of a GPU in its place."""
+
+    def build(self, modules: Sequence[tvm.IRModule]) -> list[Path | Outcome]:
+        """Build modules of one function ``main``; a failure takes the place of what was made."""
+
+    def run(self, libraries: Sequence[Path], arguments: Sequence[Any]) -> list[Outcome]:
+        """Time what was made, given the `ArgInfo` of each one's arguments."""
+
+    def close(self) -> None:
+        """End the workers."""
 
 
 class Trials:
@@ -19,13 +32,13 @@ class Trials:
 
     Parameters
     ----------
-    measurer : Measurer
+    measurer : KernelTimer
         Builder and timer of modules.
     budget : Budget
         Budget that learns how long timing takes.
     """
 
-    def __init__(self, measurer: Measurer, budget: Budget) -> None:
+    def __init__(self, measurer: KernelTimer, budget: Budget) -> None:
         self._measurer, self._budget = measurer, budget
         self._libraries: dict[tuple[str, str], Path] = {}
 

@@ -156,6 +156,42 @@ def test_found_by_name_and_threads(tmp_path):
     assert find_log(WANTED, load_target("x86-64-v2")).log is None
 
 
+def test_measured_comes_before_modelled(tmp_path):
+    """Whoever's it is, of whatever number of threads; and of a GPU's target its own alone."""
+    tx1 = load_target("jetson-tx1")
+    shipped, user = (tmp_path / root / "tuning_logs" / "jetson-tx1" for root in ("shipped", "user"))
+    modelled = {"target": LogTarget.of(tx1), "modelled": True, "parity": None}
+    save(make_log(**modelled), user / "enet-64x48-2threads")
+    found = find_log(WANTED, tx1)
+    assert found.directory == user / "enet-64x48-2threads"
+    assert found.log is not None
+    assert found.log.modelled
+    measured = make_log(target=LogTarget.of(tx1), workload=WANTED.model_copy(update={"threads": 4}))
+    save(measured, shipped / "enet-64x48-4threads")
+    assert find_log(WANTED, tx1).directory == shipped / "enet-64x48-4threads"
+    assert list(log_module.classes_of(tx1)) == []
+    assert find_log(WANTED, load_target("jetson-nano")).log is None
+
+
+def test_a_log_of_another_gpu_is_a_sentence(tmp_path):
+    tx1 = load_target("jetson-tx1")
+    assert tx1.gpu is not None
+    other = tx1.model_copy(update={"gpu": tx1.gpu.model_copy(update={"arch": "sm_61"})})
+    save(make_log(target=LogTarget.of(other)), tmp_path / "user" / "tuning_logs" / "jetson-tx1" / "enet-64x48-2threads")
+    (problem,) = find_log(WANTED, tx1).problems
+    assert "was made for jetson-tx1 as sm_61 cortex-a57, which is sm_53 cortex-a57 now" in problem
+
+
+def test_what_was_measured_ran():
+    with pytest.raises(ValueError, match="a log that was measured has its parity"):
+        make_log(parity=None)
+
+
+def test_a_processors_log_says_nothing_of_gpus():
+    """So that sessions before there were any go on."""
+    assert set(LogTarget.of(X86).model_dump(mode="json")) == {"name", "triple", "mcpu", "mattr"}
+
+
 def test_a_broken_log_is_a_sentence_and_the_next_one_is_taken(tmp_path):
     broken = tmp_path / "user" / "tuning_logs" / "x86-64-v3" / "enet-64x48-2threads"
     broken.mkdir(parents=True)
@@ -276,6 +312,7 @@ def test_compile_with_a_log(network, tmp_path):
     assert tuned.tuning is not None
     assert (tuned.tuning.kernels, tuned.tuning.of, tuned.tuning.threads) == (5, total, 2)
     assert tuned.tuning.log == "native/enet-64x48-2threads"
+    assert "modelled" not in (tmp_path / "tuned" / "manifest.json").read_text()
     assert tuned.hashes.library != untuned.hashes.library
     again = compile_artifact(request, tmp_path / "again")
     assert (again.hashes.library, again.tuning) == (tuned.hashes.library, tuned.tuning)

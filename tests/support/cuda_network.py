@@ -16,9 +16,9 @@ from cuda_fibers import FiberProgram, compile_fibers
 from tvm import relax, tirx
 
 from enet_tvm.compiler import pipeline
-from enet_tvm.compiler.cuda import device_compiler
 from enet_tvm.compiler.cuda.backend import load_cuda_backend
 from enet_tvm.compiler.cuda.device_compiler import c_names
+from enet_tvm.compiler.cuda.incremental import IncrementalCompiler
 from enet_tvm.compiler.dataflow import constant_value
 from enet_tvm.compiler.kernels.common.launch import Launch
 from enet_tvm.targets import load_target
@@ -130,7 +130,7 @@ def assembled_network(mod: tvm.IRModule, target: str, **options: Any) -> tuple[C
     """Return an imported network compiled for a GPU, tiles fitted to its registers, and the PTX of it."""
     sources: list[str] = []
     made: list[list[str]] = []
-    compile_to_ptx, compiler = device_compiler.compile_to_ptx, pipeline.device_compiler
+    compile_source, compiler = IncrementalCompiler.compile, pipeline.device_compiler
 
     @contextmanager
     def listened(*arguments: Any) -> Iterator[list[str]]:
@@ -139,7 +139,9 @@ def assembled_network(mod: tvm.IRModule, target: str, **options: Any) -> tuple[C
             yield modules
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(device_compiler, "compile_to_ptx", lambda *given: sources.append(given[0]) or compile_to_ptx(*given))
+        patch.setattr(
+            IncrementalCompiler, "compile", lambda self, source: sources.append(source) or compile_source(self, source)
+        )
         patch.setattr(pipeline, "device_compiler", listened)
         compiled, module = _compiled(mod, target, options)
     return CudaNetwork(sources[-1], module, compiled.launches), made[-1][-1]

@@ -94,12 +94,12 @@ class RecordingDriver:
         build_cuda_runtime(architecture(), folder / CUDA_RUNTIME)
         return cls(folder)
 
-    def run(self, code: str, *arguments: str, **variables: str) -> dict[str, Any]:
+    def run(self, code: str, *arguments: str, seconds: float = 120, **variables: str) -> dict[str, Any]:
         """Run Python code in a process of its own, the two libraries loaded; what it gives to `answer` comes back."""
         command = [sys.executable, "-c", PRELUDE + textwrap.dedent(code), str(self.folder), *arguments]
         # By their names, too: that is how the runtime looks for them.
         environment = {**os.environ, "LD_LIBRARY_PATH": str(self.folder), **variables}
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
         assert result.returncode == 0, result.stderr
         answer: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
         return answer

@@ -10,6 +10,15 @@ from enet_tvm.tuning.judge import objection
 PARITY = Parity(pictures=1, inputs="", label_agreement=0.9, max_abs_logit_diff=1.0)
 
 
+def test_a_model_must_say_less():
+    """There is no noise to allow for."""
+    same = {"untuned": 0.010, "tuned": 0.010}
+    assert (
+        objection(same, None, agrees=True, modelled=True) == "the tuned network takes 10.00 ms, not less than the untuned one"
+    )
+    assert objection({**same, "tuned": 0.009}, None, agrees=True, modelled=True) == ""
+
+
 @pytest.mark.parametrize(
     ("medians", "agrees", "reason"),
     [

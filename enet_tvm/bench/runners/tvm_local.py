@@ -143,7 +143,9 @@ def artifact_of(case: Case, dtype: Precision = "float32", *, untuned: bool = Fal
 def describe(manifest: Manifest) -> str:
     """Return in words what an artifact is."""
     target, tuning = manifest.target, manifest.tuning
-    tuned = f"{tuning.kernels} of {tuning.of} kinds tuned by {tuning.log}" if tuning is not None else "untuned"
+    tuned = "untuned"
+    if tuning is not None:
+        tuned = f"{tuning.kernels} of {tuning.of} kinds {'modelled' if tuning.modelled else 'tuned'} by {tuning.log}"
     return f"enet-tvm {manifest.versions.enet_tvm} for {target.name} ({target.mcpu}), {manifest.kernel_count} kernels, {tuned}"
 
 

@@ -19,6 +19,8 @@ on Maxwell and Pascal (64 bytes a clock; it may be half of it for loads of 4 byt
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import asdict, dataclass
 
@@ -59,6 +61,11 @@ class Chip:
     multiprocessor: Multiprocessor
     ghz: float
     gbps: float
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits of all its figures."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
 
     @classmethod
     def of(cls, target: TargetSpec) -> Chip:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from enet_tvm.compiler.cuda.backend import load_cuda_backend
+from enet_tvm.compiler.cuda.incremental import IncrementalCompiler
 from enet_tvm.compiler.cuda.nvrtc import compile_to_ptx
 from enet_tvm.compiler.cuda.ptx import with_register_limits, with_version
 from enet_tvm.compiler.cuda.register_limits import free_limits
 from enet_tvm.compiler.cuda.tools import find_cuda_tools
 
+if TYPE_CHECKING:
+    import tvm
+
 _CALLBACK = "tvm_callback_cuda_compile"
 
 
 def c_names(source: str) -> str:
-    """Return generated CUDA code with valid C names: ``__`` for the mark of intermediate values (``layer#1``).
+    """Return generated CUDA code with valid C names: ``__`` for the mark of intermediate values (``layer#1``), no digit first.
 
-    TVM's fusion takes the names of its kernels' arguments from the graph's variables, and prints them as they are.
+    TVM's fusion takes the names of its kernels' arguments from the graph's variables, and prints them as they are; those of an
+    ``nn.Sequential`` are numbers.
     """
-    return re.sub(r"(?<=\w)#(?=\w)", "__", source)
+    return re.sub(r"(?<![\w.])(?=\d\w*_ptr\b)", "_", re.sub(r"(?<=\w)#(?=\w)", "__", source))
 
 
 @contextmanager
@@ -46,23 +52,76 @@ def device_compiler(arch: str, isa: str, registers: int = 255) -> Iterator[list[
     UserError
         When the CUDA compiler is not installed, or TVM's CUDA backend cannot be loaded.
     """
-    import tvm
-
     tools = find_cuda_tools()
     load_cuda_backend()
 
     made: list[str] = []
+    compiler = IncrementalCompiler(arch, tools)
 
     def compile_kernels(source: str) -> bytes:
-        ptx = with_version(compile_to_ptx(c_names(str(source)), arch, tools), isa)
+        ptx = with_version(compiler.compile(c_names(str(source))), isa)
         made.append(with_register_limits(ptx, free_limits(ptx, arch, registers, tools)))
         # The driver takes PTX as text that ends in a zero.
         return made[-1].encode() + b"\0"
 
+    with _called(compile_kernels):
+        yield made
+
+
+def kernel_ptx(kernel: tvm.tirx.PrimFunc, target: tvm.target.Target, arch: str) -> str:
+    """Return the PTX of one kernel, named ``main_kernel``, for looking at what an assembler makes of it.
+
+    It is that of `device_compiler` but for limits of registers, in a third of the time: the headers of TVM's prelude, which
+    take NVRTC longer than most kernels do, are included only where the kernel needs them.
+
+    Parameters
+    ----------
+    kernel : tvm.tirx.PrimFunc
+        Kernel of a template.
+    target : tvm.target.Target
+        CUDA target.
+    arch : str
+        GPU architecture, such as ``sm_53``.
+
+    Raises
+    ------
+    UserError
+        When the CUDA compiler is not installed, or TVM's CUDA backend cannot be loaded.
+    RuntimeError
+        When the compiler refuses the code.
+    """
+    import tvm
+
+    tools = find_cuda_tools()
+    load_cuda_backend()
+    sources: list[str] = []
+
+    def keep(source: str) -> bytes:
+        sources.append(c_names(str(source)))
+        return b"\0"
+
+    with _called(keep), target:
+        tvm.compile(tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")}), target)
+    try:
+        return compile_to_ptx(without_headers(sources[-1]), arch, tools)
+    except RuntimeError:
+        return compile_to_ptx(sources[-1], arch, tools)
+
+
+def without_headers(source: str) -> str:
+    """Return generated CUDA code without the part of TVM's prelude that includes headers: fixed-width types and traits."""
+    return re.sub(r"\A\s*#ifdef __CUDACC_RTC__\n.*?\n#endif\n(?=\s*\n#if)", "", source, count=1, flags=re.DOTALL)
+
+
+@contextmanager
+def _called(compile_kernels: Callable[[str], bytes]) -> Iterator[None]:
+    """While this context is entered, TVM's CUDA backend calls a function to compile its modules."""
+    import tvm
+
     before = tvm.get_global_func(_CALLBACK, allow_missing=True)
     tvm.register_global_func(_CALLBACK, compile_kernels, override=True)
     try:
-        yield made
+        yield
     finally:
         if before is not None:
             tvm.register_global_func(_CALLBACK, before, override=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -209,19 +209,19 @@ class KernelCode:
         return Counter(each.operation for each in self.instructions)
 
 
-def read_machine_code(cubin: bytes, arch: str) -> dict[str, KernelCode]:
-    """Return the machine code of the kernels in a cubin, by the names of their entries.
+def read_machine_code(cubins: Iterable[bytes], arch: str) -> dict[str, KernelCode]:
+    """Return the machine code of the kernels in cubins, by the names of their entries.
 
     Parameters
     ----------
-    cubin : bytes
-        What ptxas wrote, such as `enet_tvm.compiler.cuda.ptxas.Assembled.cubin`.
+    cubins : iterable of bytes
+        What ptxas wrote: `enet_tvm.compiler.cuda.ptxas.Assembled.cubins`.
     arch : str
         The architecture that it was assembled for, such as ``sm_53``.
     """
     number = int(arch.removeprefix("sm_"))
     kernels = {}
-    for section in ELFFile(io.BytesIO(cubin)).iter_sections():
+    for section in (section for cubin in cubins for section in ELFFile(io.BytesIO(cubin)).iter_sections()):
         if section.name.startswith(_TEXT):
             name = section.name.removeprefix(_TEXT)
             code = section.data()

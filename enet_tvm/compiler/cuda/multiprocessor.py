@@ -13,13 +13,13 @@ class Multiprocessor:
     ----------
     lanes : int
         Float32 multiply-adds a clock.
-    l1_bytes, shared_bytes, l2_bytes : int
+    l1_bytes, shared_bytes, l2_bytes : float
         Bytes a clock between registers and L1, between registers and shared memory, and between L1 and L2.
     unified : bool
         Whether L1 and shared memory are one memory, and share its path.
-    latency : int
+    latency : float
         Clocks from a load that L1 holds to the use of its value.
-    memory_latency : int
+    memory_latency : float
         Clocks from a load that neither L1 nor L2 holds.
     warps, blocks : int
         Warps and blocks that it has room for.
@@ -32,12 +32,12 @@ class Multiprocessor:
     """
 
     lanes: int
-    l1_bytes: int
-    shared_bytes: int
-    l2_bytes: int
+    l1_bytes: float
+    shared_bytes: float
+    l2_bytes: float
     unified: bool
-    latency: int
-    memory_latency: int
+    latency: float
+    memory_latency: float
     warps: int
     blocks: int
     shared_memory: int

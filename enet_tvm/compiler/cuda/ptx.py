@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 
 _VERSION = re.compile(r"(?m)^\.version[ \t]+(\S+)[ \t]*$")
 _TARGET = re.compile(r"(?m)^\.target[ \t]+(\w+)")
 _ENTRY = re.compile(r"(?m)^(?:\.visible[ \t]+)?\.entry[ \t]+([\w$]+)")
+_SHARED_PARTS = re.compile(r"(?m)^(?:\.(?:visible|weak|extern|common)[ \t]+)?\.(?:func|global|const|shared|alias)\b")
 _HEAD = re.compile(_ENTRY.pattern + r"\s*(?:\([^)]*\))?(?:\s*\.\w+[^\n{]*)*")
 
 
@@ -42,6 +44,18 @@ def ptx_arch(ptx: str) -> str:
 def ptx_entries(ptx: str) -> tuple[str, ...]:
     """Return the names of the kernels, in order."""
     return tuple(_ENTRY.findall(ptx))
+
+
+def split_entries(ptx: str) -> tuple[str, ...]:
+    """Return a module's kernels as modules of one kernel each, with what is declared before the first of them.
+
+    It is the module itself, alone, where there are fewer than two kernels, or where something that they may share (a function,
+    a variable) is declared between or after them.
+    """
+    starts = [match.start() for match in _ENTRY.finditer(ptx)]
+    if len(starts) < 2 or ".func" in ptx[: starts[0]] or _SHARED_PARTS.search(ptx, starts[0]):
+        return (ptx,)
+    return tuple(ptx[: starts[0]] + ptx[start:end] for start, end in pairwise([*starts, len(ptx)]))
 
 
 def with_version(ptx: str, version: str) -> str:

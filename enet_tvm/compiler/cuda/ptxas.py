@@ -6,11 +6,14 @@ import functools
 import re
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from enet_tvm.compiler.cuda.ptx import split_entries
 from enet_tvm.compiler.cuda.tools import CudaTools
 from enet_tvm.errors import UserError
+from enet_tvm.machine import default_threads
 
 _TIMEOUT_SECONDS = 600
 
@@ -42,18 +45,18 @@ class KernelResources:
 
 @dataclass(frozen=True)
 class Assembled:
-    """A module of device code after the assembler.
+    """Device code after the assembler.
 
     Attributes
     ----------
     resources : tuple of KernelResources
         What each kernel takes, by name.
-    cubin : bytes
-        The machine code, an ELF file, which `enet_tvm.compiler.cuda.machine_code` reads.
+    cubins : tuple of bytes
+        The machine code, ELF files that `enet_tvm.compiler.cuda.machine_code` reads; each has one kernel or more.
     """
 
     resources: tuple[KernelResources, ...]
-    cubin: bytes
+    cubins: tuple[bytes, ...]
 
 
 def assemble(ptx: str, arch: str, tools: CudaTools) -> tuple[KernelResources, ...]:
@@ -61,15 +64,25 @@ def assemble(ptx: str, arch: str, tools: CudaTools) -> tuple[KernelResources, ..
     return assembled(ptx, arch, tools).resources
 
 
-@functools.lru_cache(maxsize=4)
 def assembled(ptx: str, arch: str, tools: CudaTools) -> Assembled:
-    """Assemble PTX for an architecture; what was assembled last is kept, for several look at a compiled network's.
+    """Assemble PTX for an architecture, its kernels apart and several at once.
+
+    What was assembled before is kept: while a network is compiled, most of its kernels come here more than once.
 
     Raises
     ------
     UserError
         When ptxas rejects it: for what its ISA version, or the architecture, lacks.
     """
+    parts = split_entries(ptx)
+    with ThreadPoolExecutor(default_threads().threads) as pool:
+        done = list(pool.map(functools.partial(_assembled, arch=arch, tools=tools), parts))
+    resources = sorted((kernel for part in done for kernel in part.resources), key=lambda kernel: kernel.name)
+    return Assembled(tuple(resources), tuple(cubin for part in done for cubin in part.cubins))
+
+
+@functools.lru_cache(maxsize=512)
+def _assembled(ptx: str, arch: str, tools: CudaTools) -> Assembled:
     with tempfile.TemporaryDirectory(prefix="enet-tvm-") as directory:
         file, cubin = Path(directory, "kernels.ptx"), Path(directory, "kernels.cubin")
         file.write_text(ptx, encoding="utf-8")
@@ -85,7 +98,7 @@ def assembled(ptx: str, arch: str, tools: CudaTools) -> Assembled:
         lines = [line.strip() for line in result.stderr.splitlines() if "error" in line or "fatal" in line]
         reason = re.sub(r"^ptxas \S+, ", "", (lines or ["it gave no reason"])[0].replace(str(file), "the code"))
         raise UserError(f"ptxas rejects the device code for {arch} ({reason}); correct gpu.arch and gpu.ptx of the target")
-    return Assembled(parse_resources(result.stderr), code)
+    return Assembled(parse_resources(result.stderr), (code,))
 
 
 def parse_resources(log: str) -> tuple[KernelResources, ...]:

@@ -99,6 +99,7 @@ class _Lowering:
                 codes=own,
                 flops=2 * spec.multiply_adds,
                 template=template,
+                point=point,
             )
         )
 

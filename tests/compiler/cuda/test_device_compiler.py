@@ -4,9 +4,15 @@ import pytest
 import tvm
 
 from enet_tvm.compiler.cuda import device_compiler as module
-from enet_tvm.compiler.cuda.device_compiler import c_names, device_compiler
+from enet_tvm.compiler.cuda.device_compiler import c_names, device_compiler, kernel_ptx, without_headers
+from enet_tvm.compiler.cuda.machine_code import read_machine_code
 from enet_tvm.compiler.cuda.ptx import ptx_arch, ptx_version
+from enet_tvm.compiler.cuda.ptxas import assembled
 from enet_tvm.compiler.cuda.tools import CudaTools
+from enet_tvm.compiler.kernels.gpu.conv2d import gpu_conv2d
+from enet_tvm.compiler.kernels.gpu.tile import GpuTile
+from enet_tvm.compiler.ops import FusedConv2D
+from enet_tvm.targets import load_target
 
 CODE = 'extern "C" __global__ void k(float* layer#1_ptr) { layer#1_ptr[0] = 1; }'
 
@@ -49,6 +55,34 @@ def test_without_the_tools_nothing_is_changed(monkeypatch: pytest.MonkeyPatch):
         pass
 
 
+def test_a_kernel_alone_is_as_in_a_network(tools: CudaTools, monkeypatch: pytest.MonkeyPatch):
+    """Without the headers, which NVRTC needs longer for than for the kernel."""
+    target = load_target("jetson-tx1").to_tvm()
+    spec = FusedConv2D((1, 8, 6, 40), (1, 8, 6, 40), (3, 3), (1, 1), (1, 1), (1, 1))
+    kernel = gpu_conv2d(spec, GpuTile(2, 4, 32, 2, 2))
+    with device_compiler("sm_53", "6.5", 16) as made, target:
+        tvm.compile(tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")}), target)
+    given: list[str] = []
+    compile_to_ptx = module.compile_to_ptx
+    monkeypatch.setattr(module, "compile_to_ptx", lambda source, *rest: given.append(source) or compile_to_ptx(source, *rest))
+    alone = kernel_ptx(kernel, target, "sm_53")
+    assert len(given) == 1
+    assert "#include" not in given[0]
+    whole, bare = (assembled(ptx, "sm_53", tools) for ptx in (made[0], alone))
+    assert whole.resources == bare.resources
+    assert read_machine_code(whole.cubins, "sm_53") == read_machine_code(bare.cubins, "sm_53")
+
+
+def test_what_needs_the_headers_gets_them(tools: CudaTools, monkeypatch: pytest.MonkeyPatch):
+    target = load_target("jetson-tx1").to_tvm()
+    spec = FusedConv2D((1, 8, 6, 40), (1, 8, 6, 40), (1, 1), (1, 1), (0, 0), (1, 1))
+    monkeypatch.setattr(module, "without_headers", lambda source: without_headers(source).replace("float", "no_such_type"))
+    assert ptx_arch(kernel_ptx(gpu_conv2d(spec, GpuTile(2, 4, 32, 2)), target, "sm_53")) == "sm_53"
+
+
 def test_names():
+    assert c_names("f(float* __restrict__ 2_ptr, float* 10__1_ptr) { 2_ptr[12] = a2_ptr[3] * 2.0f; }") == (
+        "f(float* __restrict__ _2_ptr, float* _10__1_ptr) { _2_ptr[12] = a2_ptr[3] * 2.0f; }"
+    )
     source = "#include <x>\n  #define uint unsigned\n#pragma unroll\nint lv4#1_ptr = a#2#3; // a # b"
     assert c_names(source) == "#include <x>\n  #define uint unsigned\n#pragma unroll\nint lv4__1_ptr = a__2__3; // a # b"

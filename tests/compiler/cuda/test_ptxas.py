@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from enet_tvm.compiler.cuda.machine_code import read_machine_code
 from enet_tvm.compiler.cuda.nvrtc import compile_to_ptx
 from enet_tvm.compiler.cuda.ptx import with_version
-from enet_tvm.compiler.cuda.ptxas import KernelResources, assemble, parse_resources
+from enet_tvm.compiler.cuda.ptxas import KernelResources, assemble, assembled, parse_resources
 from enet_tvm.compiler.cuda.tools import CudaTools
 from enet_tvm.errors import UserError
 
@@ -35,6 +36,20 @@ def test_what_kernels_take(tools: CudaTools):
     assert (plain.name, plain.shared_bytes, shared.name, shared.shared_bytes) == ("plain", 0, "shared", 1024)
     assert 0 < plain.registers < 32
     assert plain.spill_bytes == plain.stack_bytes == 0
+
+
+def test_kernels_apart_are_as_they_are_together(tools: CudaTools):
+    """Each is assembled alone; functions that they call keep them together."""
+    ptx = compile_to_ptx(SHARED, "sm_53", tools)
+    apart = assembled(ptx, "sm_53", tools)
+    assert len(apart.cubins) == 2
+    together = assembled(f"{ptx}\n.func never_called()\n{{\n\tret;\n}}\n", "sm_53", tools)
+    assert len(together.cubins) == 1
+    assert apart.resources == together.resources
+    kernels = read_machine_code(apart.cubins, "sm_53")
+    assert {name: kernels[name] for name in ("plain", "shared")} == {
+        name: code for name, code in read_machine_code(together.cubins, "sm_53").items() if name != "never_called"
+    }
 
 
 def test_registers_that_spill_are_seen(tools: CudaTools):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from enet_tvm.compiler.kernels.common.template import Template
 from enet_tvm.compiler.ops import PLANAR, Layout
@@ -33,6 +34,8 @@ class Launch:
         Operations of its convolution, two for each multiply-add; 0 where it has none.
     template : Template or None
         Template that made the kernel; None for those of TVM's own.
+    point : object
+        The point that it was made at; None without a template.
     """
 
     kernel: str
@@ -44,3 +47,4 @@ class Launch:
     codes: Codes = IDENTITY
     flops: int = 0
     template: Template | None = None
+    point: Any = None

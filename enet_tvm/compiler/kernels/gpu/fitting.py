@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from enet_tvm.compiler.kernels.common.choices import Choices
+from enet_tvm.compiler.kernels.common.choices import DEFAULTS, Choices
 from enet_tvm.compiler.kernels.common.template import Template
 from enet_tvm.compiler.kernels.gpu.tile import GpuTile
 
 
 class FittingChoices(Choices):
-    """The defaults, but for templates whose kernels were found too large a later point."""
+    """Other choices, but for templates whose kernels were found too large a later point.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    wanted : Choices
+        What to choose where it fits.
+    """
+
+    def __init__(self, wanted: Choices = DEFAULTS) -> None:
+        self._wanted = wanted
         self._points: dict[Template, GpuTile] = {}
 
     def point(self, template: Template) -> Any:
-        """Return the default, or the last point that `shrink` has found."""
-        return self._points.get(template, template.default)
+        """Return the point that is wanted, or the last one that `shrink` has found."""
+        return self._points[template] if template in self._points else self._wanted.point(template)
 
     def shrink(self, template: Template, fits: Callable[[Template, Any], bool]) -> bool:
         """Take the next point of a template, of another shape and no more sums, that fits or is the last; say if there is one.

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tvm_ffi
 from tvm import tirx
 
@@ -65,6 +66,12 @@ def geometry_of(kernel: tirx.PrimFunc) -> Geometry:
         multiply_adds=sum(nests.values()),
         loops=max(nests, key=lambda loops: nests[loops], default=()),
     )
+
+
+def argument_bytes(kernel: tirx.PrimFunc) -> int:
+    """Return the bytes of all arguments of a kernel: what it must at least read and write."""
+    tensors = [parameter.ty for parameter in kernel.params]
+    return sum(math.prod(map(int, each.shape)) * np.dtype(str(each.dtype)).itemsize for each in tensors)
 
 
 def _accumulates(store: tirx.BufferStore) -> bool:

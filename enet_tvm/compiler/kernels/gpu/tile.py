@@ -61,7 +61,7 @@ class GpuUnit:
         """Return the figures of a target's GPU; one of an architecture that is not known counts as the slowest."""
         unit = cls(gpu.multiprocessors, gpu.max_registers, gpu.max_threads_per_block)
         known = multiprocessor_of(gpu.arch)
-        return unit if known is None else replace(unit, l1_bytes=known.l1_bytes, l1_latency=known.latency)
+        return unit if known is None else replace(unit, l1_bytes=int(known.l1_bytes), l1_latency=int(known.latency))
 
     @property
     def accumulators(self) -> int:
