@@ -79,7 +79,7 @@ class Numerics:
 
     Attributes
     ----------
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "float16", "bfloat16", "int8"}
         Type of weights and of what layers read; sums are wider, and so are the picture and the logits outside.
     ranges : mapping
         Layer -> least and largest value of its output, and of the network's input; for int8 alone.
@@ -142,12 +142,13 @@ def _element(numerics: Numerics, target: tvm.target.Target) -> DType:
     if numerics.dtype == "float32":
         return "float32"
     known = dot_products(target)
-    wanted: tuple[DType, ...] = ("bfloat16",) if numerics.dtype == "bfloat16" else ("uint8", "int8")
+    wanted: tuple[DType, ...] = ("uint8", "int8") if numerics.dtype == "int8" else (numerics.dtype,)
     for element in wanted:
         if element in known:
             return element
+    lacks = "arithmetic" if numerics.dtype == "float16" else "dot product"
     raise UserError(
-        f"{target.attrs['mcpu']} has no dot product of {numerics.dtype}, so it would not be faster; "
+        f"{target.attrs['mcpu']} has no {lacks} of {numerics.dtype}, so it would not be faster; "
         "leave --dtype out, or name a target that has one"
     )
 
