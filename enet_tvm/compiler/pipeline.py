@@ -125,15 +125,16 @@ def graph_phases(target: tvm.target.Target, choices: Choices = DEFAULTS, numeric
     UserError
         When the target's processor has no instruction for the dot products of `numerics`.
     """
-    unit = VectorUnit.of(target)
+    element = _element(numerics, target)
+    unit = VectorUnit.of(target, element)
     templates = cpu_templates(unit)
     return [
         *_fusing_phases(templates),
         *_ending_phases(templates, numerics.labels),
-        Phase("block-layout", [BlockLayout(templates, _element(numerics, target))]),
+        Phase("block-layout", [BlockLayout(templates, element)]),
         Phase("lower-kernels", [LowerKernels(templates, choices, numerics.ranges)]),
         *_remaining_phases(),
-        Phase("schedule-remaining", [ScheduleRemaining(unit.lanes, choices)]),
+        Phase("schedule-remaining", [ScheduleRemaining(VectorUnit.of(target).lanes, choices)]),
     ]
 
 

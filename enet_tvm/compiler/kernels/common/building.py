@@ -11,7 +11,7 @@ import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.compiler.kernels.common.elements import Isa, calls, splat, vector, with_definitions
+from enet_tvm.compiler.kernels.common.elements import Isa, calls, splat, vector, with_definitions, zeros
 
 Arguments = dict[str, tuple[tuple[int, ...], str]]
 
@@ -113,12 +113,13 @@ def activated(value: Any, activation: str, slope: Any, lanes: int = 1, zero: Any
     zero : PrimExpr, optional
         Vector that stands for 0 among the values, if not 0 itself; it stands for it in the result too.
     """
+    nothing = zeros(str(value.ty.dtype).partition("x")[0], lanes)
     if activation == "relu":
-        return T.max(value, splat(T.float32(0), lanes) if zero is None else zero)
+        return T.max(value, nothing if zero is None else zero)
     if activation != "prelu":
         return value
     # In this order x86 multiplies under a mask, and selects nothing.
     if zero is None:
-        return T.Select(value < splat(T.float32(0), lanes), value * slope(), value)
+        return T.Select(value < nothing, value * slope(), value)
     # One multiplication and addition: the second half is the same for all pixels of a tile.
     return T.Select(value < zero, value * slope() + (zero - zero * slope()), value)
