@@ -107,17 +107,21 @@ def activated(value: Any, activation: str, slope: Any, lanes: int = 1, zero: Any
     activation : {"none", "relu", "prelu"}
         Activation to apply.
     slope : callable
-        Function that returns the slopes of a PReLU, called for that only.
+        Function that returns the slopes of a PReLU, called for that only; of float16, what they are beyond 1.
     lanes : int
         Elements of the vector.
     zero : PrimExpr, optional
         Vector that stands for 0 among the values, if not 0 itself; it stands for it in the result too.
     """
-    nothing = zeros(str(value.ty.dtype).partition("x")[0], lanes)
+    dtype = str(value.ty.dtype).partition("x")[0]
+    halves, nothing = dtype == "float16", zeros(dtype, lanes)
     if activation == "relu":
         return T.max(value, nothing if zero is None else zero)
     if activation != "prelu":
         return value
+    if halves:
+        # A minimum and a multiply-add. The slopes are rounded as numbers near 1 are, which costs less than storing the result.
+        return value + T.min(value, nothing) * slope()
     # In this order x86 multiplies under a mask, and selects nothing.
     if zero is None:
         return T.Select(value < nothing, value * slope(), value)

@@ -47,7 +47,7 @@ from enet_tvm.compiler.kernels.common.elements import (
     zeros,
 )
 from enet_tvm.compiler.kernels.common.taps import transposed_taps
-from enet_tvm.compiler.kernels.cpu.packing import coded, rounding_zero, summands, words
+from enet_tvm.compiler.kernels.cpu.packing import coded, rounding_zero, slopes, summands, words
 from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, nearest_first, register_tile, register_tiles
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes, zero_starts
@@ -118,8 +118,8 @@ class Conv2DTemplate(ConvolutionTemplate):
             scaled.append(rounding_zero(own))
         if zero_in_bias(spec):
             bias = bias + rounding_zero(own)
-        bias, *slopes = summands([constant(bias), *given.slopes], spec.data_layout)
-        return [given.data, *map(constant, (packed, *sums)), bias, *slopes, *map(constant, scaled), *given.shortcut]
+        added = [*summands([constant(bias)], spec.data_layout), *slopes(given.slopes, spec.data_layout)]
+        return [given.data, *map(constant, (packed, *sums)), *added, *map(constant, scaled), *given.shortcut]
 
     def features(self, point: RegisterTile) -> list[float]:
         """Return the features of this tile."""
@@ -446,7 +446,11 @@ class Conv2DBody:
             return start + i if half is None else half * 2 + i // 2 * 2 + i % 2
 
         together = pixels_together(out)
-        for first, o in itertools.product(range(0, self.tile.pixels, together), range(self.tile.blocks)):
+        places = itertools.product(range(0, self.tile.pixels, together), range(self.tile.blocks))
+        if self.by_lane:
+            # Neighbours one after the other, of which ARM loads and stores two at once.
+            places = ((first, o) for o in range(self.tile.blocks) for first in range(0, self.tile.pixels, together))
+        for first, o in places:
             place = (picture, group * self.tile.blocks + o, row)
             values = []
             for i in range(first, min(first + together, self.tile.pixels)):

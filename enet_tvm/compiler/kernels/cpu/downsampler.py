@@ -21,7 +21,7 @@ from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.convolution import convolution_features, known
 from enet_tvm.compiler.kernels.common.elements import Isa, arithmetic, load, splat, store, vector, write_edges
 from enet_tvm.compiler.kernels.cpu.conv2d import Conv2DBody, conv2d_arguments, pack_weight, tile_of, tiles_of, weight_sums
-from enet_tvm.compiler.kernels.cpu.packing import coded, rounding_zero, summands, words
+from enet_tvm.compiler.kernels.cpu.packing import coded, rounding_zero, slopes, summands, words
 from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, nearest_first
 from enet_tvm.compiler.ops import FusedConv2D, InitialBlockAttrs
 from enet_tvm.compiler.quantisation.codes import Codes, zero_starts
@@ -94,8 +94,9 @@ class DownsamplerTemplate:
         biases = np.concatenate([bias, shift + np.float32(read.offset) * scale]) / unit
         factors_of_maxima = scale * np.float32(read.scale) / unit
         if not self.spec.out_layout.codes:
-            floats = summands([constant(value) for value in (biases, slope, factors_of_maxima)], self.spec.data_layout)
-            return [data, *map(constant, (packed, *sums)), *floats]
+            layout = self.spec.data_layout
+            added, factor = summands([constant(biases), constant(factors_of_maxima)], layout)
+            return [data, *map(constant, (packed, *sums)), added, *slopes([constant(slope)], layout), factor]
         biases = biases + rounding_zero(own)
         return [data, *map(constant, (packed, *sums, biases, slope, rounding_zero(own), factors_of_maxima))]
 

@@ -42,7 +42,7 @@ from enet_tvm.compiler.kernels.common.elements import (
     write_edges,
     zero_word,
 )
-from enet_tvm.compiler.kernels.cpu.packing import rounding_zero, summands, words
+from enet_tvm.compiler.kernels.cpu.packing import rounding_zero, slopes, summands, words
 from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, nearest_first, register_tiles
 from enet_tvm.compiler.ops import PLANAR, FusedConv2D, InitialBlockAttrs, Layout
 from enet_tvm.compiler.quantisation.codes import Codes, quantise_weight, zero_starts
@@ -125,7 +125,7 @@ class InitialBlockTemplate:
         full, biases = initial_weight(weight, scale), np.concatenate([bias, shift])
         if not layout.codes:
             packed = words(pack_initial_weight(full, layout, point), layout)
-            return [data, constant(packed), *summands([constant(biases), constant(slope)], layout)]
+            return [data, constant(packed), *summands([constant(biases)], layout), *slopes([constant(slope)], layout)]
         values, factors = quantise_weight(full, axis=0)
         picture = codes.spanning(data)
         coding = np.array([1 / picture.scale, picture.rounding_zero], "float32")

@@ -24,10 +24,17 @@ def words(packed: np.ndarray, data: Layout) -> np.ndarray:
 
 
 def summands(vectors: Sequence[relax.Expr], data: Layout) -> list[relax.Expr]:
-    """Return constants, one float32 value for each channel, in the dtype that a kernel of such data adds and activates in."""
+    """Return constants, one float32 value for each channel, in the dtype that a kernel of such data computes in beside sums."""
     if arithmetic(data.dtype) == "float32":
         return list(vectors)
     return [constant(known(vector).astype(arithmetic(data.dtype))) for vector in vectors]
+
+
+def slopes(vectors: Sequence[relax.Expr], data: Layout) -> list[relax.Expr]:
+    """Return the slopes of PReLUs, one for each channel, as `enet_tvm.compiler.kernels.common.building.activated` takes them."""
+    if arithmetic(data.dtype) == "float32":
+        return list(vectors)
+    return summands([constant(known(vector) - np.float32(1)) for vector in vectors], data)
 
 
 def coded(weight: np.ndarray, axis: int, data: Codes, layout: Layout) -> tuple[np.ndarray, np.ndarray, int]:

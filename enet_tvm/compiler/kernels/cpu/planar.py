@@ -41,7 +41,7 @@ from enet_tvm.compiler.kernels.common.elements import (
 )
 from enet_tvm.compiler.kernels.common.taps import transposed_taps
 from enet_tvm.compiler.kernels.cpu.conv2d import tap_sums
-from enet_tvm.compiler.kernels.cpu.packing import coded, summands, words
+from enet_tvm.compiler.kernels.cpu.packing import coded, slopes, summands, words
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes, zero_starts
@@ -116,7 +116,8 @@ class PlanarTemplate(ConvolutionTemplate):
             ordered = pack_planar_weight(given.weight, spec)
             beyond = _beyond(spec, self.unit)
             packed = words(np.pad(ordered, ((0, 0), (0, 0), (0, beyond))) if beyond else ordered, spec.data_layout)
-            return [given.data, constant(packed), *summands([constant(given.bias), *given.slopes], spec.data_layout)]
+            added = [*summands([constant(given.bias)], spec.data_layout), *slopes(given.slopes, spec.data_layout)]
+            return [given.data, constant(packed), *added]
         weight, scales, zero = coded(given.weight, int(spec.transposed), codes.stored(given.data), spec.data_layout)
         # Rows and columns outside the picture hold the code of zero here, so every sum starts alike.
         starts = zero_starts(tap_sums(weight, spec), zero)

@@ -150,7 +150,7 @@ def lane_tiles(
     """Return the tiles worth measuring where pixels are multiplied by lane, that with the fewest instructions first.
 
     Beside the accumulators, each pixel's block of input channels is in a register, one pixel more where four phases are
-    computed together, and so are two vectors of weights.
+    computed together, and so are two vectors of weights; two registers are left for LLVM to order its loads.
 
     Parameters are those of `register_tile`.
     """
@@ -167,7 +167,7 @@ def lane_tiles(
 
     pixels = range(multiple, max(multiple, min(width, unit.registers)) + 1, multiple)
     tiles = [RegisterTile(p, b) for b in range(1, 5) if channel_blocks % b == 0 for p in pixels]
-    fitting = [tile for tile in tiles if registers(tile) <= unit.registers and tile.pixels <= width]
+    fitting = [tile for tile in tiles if registers(tile) <= unit.registers - 2 and tile.pixels <= width]
     most = unit.registers // 3
     large = [tile for tile in fitting if 2 * registers(tile) > unit.registers or tile.pixels + multiple > min(width, most)]
     return sorted(large or fitting or [RegisterTile(min(multiple, width), 1)], key=instructions)
