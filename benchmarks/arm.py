@@ -176,7 +176,8 @@ def _ncnn(
     how = (dtype, str(passes), str(size.height), str(size.width))
     arguments = (script, site, model, folder / "street.bin", folder / "ncnn.bin", *how)
     command = ("-0", "python3", root / f"usr/bin/python{ncnn_peer.PYTHON}", *arguments)
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    # Its pool waits for the main thread however many are asked for, and for how long depends on the clock: it shall not spin.
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
     return tools.blocks(command, cpu, {**threads, "PYTHONHOME": str(root / "usr"), "PYTHONHASHSEED": "0"})
 
 
