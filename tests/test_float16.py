@@ -1,7 +1,7 @@
 """Kernels in float16 against PyTorch: those for ARM's and for x86's registers, compiled for this processor.
 
-Where it has no float16, LLVM computes in float32 and rounds after every operation, which is what these kernels ask for: so whole
-numbers must come out as they are, on any machine.
+Where it has no float16, LLVM computes in float32 and rounds after every operation: so whole numbers must come out as they are,
+on any machine.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import tvm
 from torch import Tensor, nn
 
 from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.kernels.common.launch import Launch
-from enet_tvm.compiler.kernels.cpu.conv2d import Conv2DTemplate
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.kernels.cpu.templates import TEMPLATES, cpu_templates
 from enet_tvm.compiler.kernels.cpu.winograd_blocked import BlockedWinogradTemplate

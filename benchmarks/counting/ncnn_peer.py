@@ -21,8 +21,8 @@ from enet_tvm.size import Size
 
 NCNN, NUMPY, PYTHON = "1.0.20261020", "1.26.4", "3.11"
 _LARGE = {"float32": 1e30, "float16": 1e4}
-"""What a difference between a value and its window's maximum is multiplied by: beyond one, whatever the difference. In float16 the
-factor must be a number of that type, so that differences below a ten-thousandth count in part."""
+"""What a difference between a value and its window's maximum is multiplied by: beyond one, whatever the difference. The factor
+must be a number of the type, so that in float16 differences below a ten-thousandth count in part."""
 
 PROGRAM = """
 import sys

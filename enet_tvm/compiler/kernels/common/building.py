@@ -11,7 +11,7 @@ import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.compiler.kernels.common.elements import Isa, calls, splat, vector, with_definitions, zeros
+from enet_tvm.compiler.kernels.common.elements import Isa, calls, vector, with_definitions, zeros
 
 Arguments = dict[str, tuple[tuple[int, ...], str]]
 

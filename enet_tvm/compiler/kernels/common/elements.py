@@ -31,7 +31,7 @@ _FLIPPED = {"uint8": 0, "int8": -128}
 
 
 def dot_products(target: tvm.target.Target) -> frozenset[DType]:
-    """Return the short elements whose products a target's processor adds up in one instruction: dot products, but of float16."""
+    """Return the short elements whose products a target's processor adds in an instruction: dot products, but of float16."""
     has = tvm.target.codegen.target_has_features
     triple = str(target.attrs.get("mtriple") or tvm.target.codegen.llvm_get_system_triple())
     known: dict[str, DType] = {"avx512bf16": "bfloat16", "avx512vnni": "uint8", "avx512fp16": "float16"}

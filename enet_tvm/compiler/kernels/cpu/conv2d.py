@@ -446,10 +446,10 @@ class Conv2DBody:
             return start + i if half is None else half * 2 + i // 2 * 2 + i % 2
 
         together = pixels_together(out)
-        places = itertools.product(range(0, self.tile.pixels, together), range(self.tile.blocks))
+        places = list(itertools.product(range(0, self.tile.pixels, together), range(self.tile.blocks)))
         if self.by_lane:
             # Neighbours one after the other, of which ARM loads and stores two at once.
-            places = ((first, o) for o in range(self.tile.blocks) for first in range(0, self.tile.pixels, together))
+            places.sort(key=lambda place: place[1])
         for first, o in places:
             place = (picture, group * self.tile.blocks + o, row)
             values = []

@@ -31,7 +31,7 @@ def summands(vectors: Sequence[relax.Expr], data: Layout) -> list[relax.Expr]:
 
 
 def slopes(vectors: Sequence[relax.Expr], data: Layout) -> list[relax.Expr]:
-    """Return the slopes of PReLUs, one for each channel, as `enet_tvm.compiler.kernels.common.building.activated` takes them."""
+    """Return slopes of PReLUs, one for each channel, as `enet_tvm.compiler.kernels.common.building.activated` takes them."""
     if arithmetic(data.dtype) == "float32":
         return list(vectors)
     return summands([constant(known(vector) - np.float32(1)) for vector in vectors], data)
