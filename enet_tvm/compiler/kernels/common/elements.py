@@ -1,5 +1,8 @@
 """float32 vectors in and out of tensors whose elements are shorter, and the processors' dot products of those.
 
+float16 is the exception: TVM has vectors of it and their arithmetic, processors that compute in it take eight or 32 at once, and
+kernels between tensors of it do everything in it, their sums included. What that costs, README.md says.
+
 A code is a number from 0 to 255. It is stored as it is where the dot product takes unsigned bytes, and less 128 where it
 takes signed ones ("int8"); what `load` returns and `store` takes is the code itself.
 
