@@ -1,7 +1,7 @@
 """float32 vectors in and out of tensors whose elements are shorter, and the processors' dot products of those.
 
-float16 is the exception: TVM has vectors of it and their arithmetic, processors that compute in it take eight or 32 at once, and
-kernels between tensors of it do everything in it, their sums included. What that costs, README.md says.
+float16 is the exception: TVM has vectors of it and their arithmetic, processors that compute in it take eight or 32 at once,
+and kernels between tensors of it do everything in it, their sums included. What that costs, README.md says.
 
 A code is a number from 0 to 255. It is stored as it is where the dot product takes unsigned bytes, and less 128 where it
 takes signed ones ("int8"); what `load` returns and `store` takes is the code itself.
@@ -75,7 +75,7 @@ def load(buffer: Any, index: Sequence[Any], layout: Layout, dtype: str = "float3
     value = buffer[(*index, vector(0, words))]
     if layout.per_word > 1:
         value = _call("float32", layout.block, "load", layout.dtype, layout.block, value)
-    return _as(value, dtype)
+    return converted(value, dtype)
 
 
 def store(buffer: Any, value: Any, index: Sequence[Any], layout: Layout) -> None:
@@ -83,10 +83,10 @@ def store(buffer: Any, value: Any, index: Sequence[Any], layout: Layout) -> None
     words = layout.block // layout.per_word
     if layout.per_word > 1:
         value = _call("uint32", words, "store", layout.dtype, layout.block, value)
-    T.buffer_store(buffer, _as(value, layout.storage), [*index, vector(0, words)])
+    T.buffer_store(buffer, converted(value, layout.storage), [*index, vector(0, words)])
 
 
-def _as(value: Any, dtype: str) -> Any:
+def converted(value: Any, dtype: str) -> Any:
     """Return a scalar or vector with its elements in this dtype."""
     kind = str(value.ty.dtype).partition("x")
     return value if kind[0] == dtype else T.cast(value, f"{dtype}{kind[1]}{kind[2]}")
@@ -118,7 +118,7 @@ def to_words(values: Sequence[Any], dtype: DType, lanes: int) -> Any:
     At most as many vectors are given as a word has elements. Codes are cut off, not rounded, and saturate.
     """
     if dtype in ("float32", "float16"):
-        return _as(values[0], dtype)
+        return converted(values[0], dtype)
     if dtype == "bfloat16":
         second = values[1] if len(values) > 1 else splat(T.float32(0), lanes)
         return _call("uint32", lanes, "pair", dtype, lanes, values[0], second)

@@ -33,6 +33,7 @@ from enet_tvm.compiler.kernels.common.elements import (
     accumulator,
     arithmetic,
     by_lane,
+    converted,
     lane,
     multiply_add_pixels,
     splat,
@@ -318,9 +319,7 @@ class _Planar:
     ) -> None:
         acc = self._convolve(lines, phase, first, start, taps)
         for o in range(self.channels):
-            columns = [
-                T.cast(self._finished(acc, column, o, first + o), f"float32x{self.lanes}") for column in range(self.columns)
-            ]
+            columns = [converted(self._finished(acc, column, o, first + o), "float32") for column in range(self.columns)]
             self._store_row(columns, (picture, first + o, out_row), start)
 
     def _store_labels(self, lines: Any, phase: int, picture: Any, out_row: Any, start: Any, taps: list[Tap]) -> None:

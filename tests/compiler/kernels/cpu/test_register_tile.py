@@ -127,7 +127,9 @@ def test_tiles_multiplied_by_lane(width, channel_blocks, per_pixel, multiple):
         assert tile.pixels * tile.blocks * per_pixel + tile.pixels + 2 <= unit.registers
 
 
-@pytest.mark.parametrize(("channel_blocks", "per_pixel", "tile"), [(4, 1, (5, 4)), (2, 1, (8, 2)), (1, 1, (10, 1)), (2, 4, (5, 1))])
+@pytest.mark.parametrize(
+    ("channel_blocks", "per_pixel", "tile"), [(4, 1, (5, 4)), (2, 1, (8, 2)), (1, 1, (10, 1)), (2, 4, (5, 1))]
+)
 def test_tiles_by_lane_of_enet(channel_blocks, per_pixel, tile):
     """At 320x192: 32, 16 and 8 channels, and the four phases of a transposed convolution."""
     found = lane_tiles(VectorUnit(8, 32, "aarch64"), 40, channel_blocks, per_pixel)[0]
