@@ -1,6 +1,7 @@
 """What a forward pass costs on an ARM processor, without a board: instructions executed, and a model of the hot loops.
 
     python benchmarks/arm.py --target rpi4 --size 320x192 --peer ncnn
+    python benchmarks/arm.py --target rpi5 --dtype float16 --size 320x192 --peer ncnn     # ncnn in the same type
     python benchmarks/arm.py --artifact DIR     # what is compiled already, of any size
 
 Instructions are counted by a plugin of qemu's user mode on one thread, as the difference of two passes and one, so that
@@ -17,7 +18,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from counting.instructions import KINDS, Block, Loop, count_kinds, hot_loops
 from rich.console import Console
 from rich.table import Table
 
-from enet_tvm.artifact import read_manifest
+from enet_tvm.artifact import Precision, read_manifest
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.compiler.workload import Workload
 from enet_tvm.data.synthetic import SyntheticStreet
@@ -58,6 +59,7 @@ def main(
     target: Annotated[list[str] | None, typer.Option(help="Target, again for each; rpi4 by default.")] = None,
     size: Annotated[list[str] | None, typer.Option(help="Size of the picture, again for each; 160x96 by default.")] = None,
     peer: Annotated[list[str] | None, typer.Option(help="Runtime to compare with: ncnn.")] = None,
+    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="What ours and the peers compute in.")] = "float32",
     artifact: Annotated[Path | None, typer.Option(help="The compiled network to count, in place of targets and sizes.")] = None,
     loops: Annotated[int, typer.Option(min=0, help="Hot loops to model.")] = 4,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
@@ -65,7 +67,7 @@ def main(
     """Count the instructions of a forward pass, and model the hot loops."""
     console = Console(soft_wrap=True, highlight=False, stderr=True)
     try:
-        cases = _cases(target, size, artifact, peer or [])
+        cases = _cases(target, size, dtype, artifact, peer or [])
         tools = arm_tools()
         found = [_measure(tools, *case, peer or [], artifact, loops) for case in cases]
     except (UserError, device_builder().UnavailableError) as error:
@@ -81,9 +83,9 @@ def main(
 
 
 def _cases(
-    targets: list[str] | None, sizes: list[str] | None, artifact: Path | None, peers: Sequence[str]
-) -> list[tuple[TargetSpec, Size]]:
-    """Return what to count: every target at every size, or what an artifact is for."""
+    targets: list[str] | None, sizes: list[str] | None, dtype: Precision, artifact: Path | None, peers: Sequence[str]
+) -> list[tuple[TargetSpec, Size, Precision]]:
+    """Return what to count: every target at every size in a data type, or what an artifact is for."""
     if unknown := set(peers) - {"ncnn"}:
         raise UserError(f"no peer is called '{min(unknown)}'; there is ncnn")
     if artifact is not None and (targets or sizes):
@@ -91,16 +93,24 @@ def _cases(
     if artifact is not None:
         manifest = read_manifest(artifact)
         _, _, height, width = manifest.input.shape
-        targets, sizes = [manifest.target.name], [f"{width}x{height}"]
+        targets, sizes, dtype = [manifest.target.name], [f"{width}x{height}"], manifest.dtype
+    if "ncnn" in peers and dtype not in ("float32", "float16"):
+        raise UserError(f"ncnn does not compute in {dtype}; leave --peer out")
     specs = [load_target(name) for name in targets or ["rpi4"]]
     for spec in specs:
         if not spec.triple.startswith("aarch64") or spec.gpu is not None:
             raise UserError(f"{spec.name} is no 64-bit ARM processor; 'enet-tvm targets' lists those, such as rpi4")
-    return [(spec, parse_size(text)) for spec in specs for text in sizes or ["160x96"]]
+    return [(spec, parse_size(text), dtype) for spec in specs for text in sizes or ["160x96"]]
 
 
 def _measure(
-    tools: ArmTools, spec: TargetSpec, size: Size, peers: Sequence[str], artifact: Path | None, loops: int
+    tools: ArmTools,
+    spec: TargetSpec,
+    size: Size,
+    dtype: Precision,
+    peers: Sequence[str],
+    artifact: Path | None,
+    loops: int,
 ) -> dict[str, Any]:
     weights, target = find_file(Path(DEFAULT_WEIGHTS)), spec.name
     cpu = PROCESSORS.get(spec.mcpu, "max")
@@ -116,12 +126,13 @@ def _measure(
             expected = network(torch.from_numpy(x)).numpy()
         if artifact is None:
             artifact = Path(folder, "artifact")
-            compile_artifact(CompileRequest(Workload(weights, size, spec), command="benchmarks/arm.py"), artifact)
+            workload = Workload(weights, size, spec, dtype=dtype)
+            compile_artifact(CompileRequest(workload, command="benchmarks/arm.py"), artifact)
         ours, hot = _count(lambda passes: _ours(tools, Path(folder), target, artifact, cpu, passes))
         entries = {"ours": ours | _agreement(np.load(Path(folder, "logits.npy")), expected)}
         if "ncnn" in peers:
-            site, model = ncnn_peer.device_packages(tools.directory), ncnn_peer.convert(network, size, Path(folder))
-            theirs, _ = _count(lambda passes: _ncnn(tools, Path(folder), site, model, size, cpu, passes))
+            site, model = ncnn_peer.device_packages(tools.directory), ncnn_peer.convert(network, size, Path(folder), dtype)
+            theirs, _ = _count(lambda passes: _ncnn(tools, Path(folder), site, model, size, dtype, cpu, passes))
             logits = np.fromfile(Path(folder, "ncnn.bin"), np.float32).reshape(expected.shape)
             entries["ncnn"] = theirs | _agreement(logits, expected)
     modelled = [
@@ -133,7 +144,8 @@ def _measure(
         }
         for loop in hot[:loops]
     ]
-    return {"target": target, "emulated": cpu, "size": str(size), "entries": entries, "loops": modelled}
+    measured = {"target": target, "emulated": cpu, "size": str(size), "dtype": dtype}
+    return {**measured, "entries": entries, "loops": modelled}
 
 
 def _count(run: Passes) -> tuple[dict[str, Any], list[Loop]]:
@@ -155,14 +167,17 @@ def _ours(tools: ArmTools, folder: Path, target: str, artifact: Path, cpu: str, 
     return tools.blocks([runner, *options, artifact, folder / "street.ppm"], cpu)
 
 
-def _ncnn(tools: ArmTools, folder: Path, site: Path, model: Path, size: Size, cpu: str, passes: int) -> list[Block]:
+def _ncnn(
+    tools: ArmTools, folder: Path, site: Path, model: Path, size: Size, dtype: Precision, cpu: str, passes: int
+) -> list[Block]:
     script = folder / "ncnn_device.py"
     script.write_text(ncnn_peer.PROGRAM, encoding="utf-8")
     root = tools.device.root
-    sides = (str(passes), str(size.height), str(size.width))
-    arguments = (script, site, model, folder / "street.bin", folder / "ncnn.bin", *sides)
+    how = (dtype, str(passes), str(size.height), str(size.width))
+    arguments = (script, site, model, folder / "street.bin", folder / "ncnn.bin", *how)
     command = ("-0", "python3", root / f"usr/bin/python{ncnn_peer.PYTHON}", *arguments)
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    # Its pool waits for the main thread however many are asked for, and for how long depends on the clock: it shall not spin.
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
     return tools.blocks(command, cpu, {**threads, "PYTHONHOME": str(root / "usr"), "PYTHONHASHSEED": "0"})
 
 
@@ -174,7 +189,8 @@ def _agreement(logits: np.ndarray, expected: np.ndarray) -> dict[str, float]:
 
 
 def _counts(result: dict[str, Any]) -> Table:
-    title = f"{result['target']} at {result['size']}: instructions of a forward pass, one thread, emulated {result['emulated']}"
+    what = f"{result['target']} at {result['size']} in {result['dtype']}"
+    title = f"{what}: instructions of a forward pass, one thread, emulated {result['emulated']}"
     table = Table(title=title)
     for column in ("", "million", *(f"{name} %" for name in KINDS), "of PyTorch's labels", "ours / theirs"):
         table.add_column(column, justify="right")

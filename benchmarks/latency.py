@@ -35,6 +35,7 @@ OURS = "tvm"
 HEADINGS = {
     "tvm-untuned": "ours untuned",
     "tvm": "ours",
+    "tvm-float16": "ours float16",
     "tvm-bfloat16": "ours bfloat16",
     "tvm-int8": "ours int8",
     "torch": "PyTorch",

@@ -34,7 +34,7 @@ from enet_tvm.normalisation import Channel, Mean, Std
 SCHEMA_VERSION: Final = 1
 """Version of the manifest's format, raised whenever a manifest of the release before can no longer be read."""
 
-Precision = Literal["float32", "bfloat16", "int8"]
+Precision = Literal["float32", "float16", "bfloat16", "int8"]
 """Data types that a network computes in between its input and its output."""
 
 FRAME_FUNCTION = "frame"
@@ -159,7 +159,7 @@ class OutputLayout(_Part):
     pad : int
         Columns of zeros at each end of a row.
     dtype : str
-        Type of an element; types below 32 bits are stored several to a 32-bit word, the first in the lowest bits.
+        Type of an element; types below 32 bits, but float16, are stored several to a 32-bit word, the first in the lowest bits.
     scale, zero : float, int
         Scale and zero point of 8-bit codes, which mean ``scale * (code - zero)``; "int8" stores them less 128.
     """
@@ -167,7 +167,7 @@ class OutputLayout(_Part):
     shape: tuple[int, ...]
     block: int = 1
     pad: int = 0
-    dtype: Literal["float32", "bfloat16", "uint8", "int8"] = "float32"
+    dtype: Literal["float32", "float16", "bfloat16", "uint8", "int8"] = "float32"
     scale: float = 1.0
     zero: int = 0
 
@@ -338,7 +338,7 @@ class Manifest(_Part):
         File name of the library in the artifact's directory.
     library_report : LibraryReport or None
         Requirements of the library on the system that loads it; None where the library was not inspected.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "float16", "bfloat16", "int8"}
         Data type that it computes in between its first and its last layer.
     tuning : TuningInfo or None
         Tuning log that chose its kernels; None for the defaults.

@@ -7,7 +7,7 @@ and listing targets. The programs in C decide for themselves (``csrc/manifest.c`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -15,6 +15,15 @@ from enet_tvm.machine import architecture, cpu_features
 from enet_tvm.version import stack_versions
 
 _EVERY_PROCESSOR_HAS = {"x86_64": "sse2", "aarch64": "asimd"}
+_COMPUTES_IN = {
+    ("aarch64", "float16"): "asimdhp",
+    ("aarch64", "bfloat16"): "bf16",
+    ("aarch64", "int8"): "asimddp",
+    ("x86_64", "float16"): "avx512_fp16",
+    ("x86_64", "bfloat16"): "avx512_bf16",
+    ("x86_64", "int8"): "avx512_vnni",
+}
+"""The feature, as ``/proc/cpuinfo`` spells it, of processors that compute in a data type, by architecture and type."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,24 @@ class Machine:
         # An emulator shows the features of the machine that it runs on, which says nothing of the processor it emulates.
         known = _EVERY_PROCESSOR_HAS.get(kind or "") in features
         return cls(kind, features if known else None, facts.get("versions", {}), gpu_arch=gpu_arch)
+
+
+def features_for(architecture: str, features: Sequence[str], dtype: str) -> tuple[str, ...]:
+    """Return the features that a library needs which was compiled for some and computes in a data type.
+
+    A target of a user's, or a processor that this machine's kernel tells little of, need not list what its data type takes.
+
+    Parameters
+    ----------
+    architecture : str
+        Instruction set, as uname spells it.
+    features : sequence of str
+        Features that its target lists.
+    dtype : {"float32", "float16", "bfloat16", "int8"}
+        Data type that its kernels on the CPU compute in.
+    """
+    needed = _COMPUTES_IN.get((architecture, dtype))
+    return (*features, *([needed] if needed and needed not in features else []))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def test_every_dtype_has_its_limits() -> None:
 
 
 def test_the_fewer_bits_the_wider_the_limits() -> None:
-    order = ["float32", "bfloat16", "int8"]
+    order = ["float32", "float16", "bfloat16", "int8"]
     for table in (PICTURES, NOISE):
         assert [table[dtype] for dtype in order] == sorted(table.values(), reverse=True)
     assert [PICTURES_MIOU[dtype] for dtype in order] == sorted(PICTURES_MIOU.values())
@@ -58,4 +58,5 @@ def test_help_says_the_limits(capsys: pytest.CaptureFixture[str], monkeypatch: p
         main(["verify", "--help"])
     shown = capsys.readouterr().out
     for table in (PICTURES, PICTURES_MIOU):
-        assert f"by default {table['float32']:g}, {table['bfloat16']:g} in bfloat16, {table['int8']:g} in int8" in shown
+        shorter = ", ".join(f"{table[dtype]:g} in {dtype}" for dtype in ("float16", "bfloat16", "int8"))
+        assert f"by default {table['float32']:g}, {shorter}" in shown

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enet_tvm.artifact import check_artifact, read_manifest
-from enet_tvm.compatibility import Machine, Mismatch, Requirements, find_mismatch
+from enet_tvm.compatibility import Machine, Mismatch, Requirements, features_for, find_mismatch
 from enet_tvm.compiler.target_check import check_target
 from enet_tvm.device_bundle import BundleRequest, write_bundle
 from enet_tvm.errors import UserError
@@ -41,6 +41,21 @@ TX1 = Machine("aarch64", gpu_arch=lambda: "sm_53")
 )
 def test_what_does_not_fit(requirements: Requirements, mismatch: Mismatch | None) -> None:
     assert find_mismatch(requirements, BOARD) == mismatch
+
+
+@pytest.mark.parametrize(
+    ("architecture", "listed", "dtype", "needed"),
+    [
+        ("aarch64", ("fp", "asimd"), "float32", ("fp", "asimd")),
+        ("aarch64", (), "float16", ("asimdhp",)),
+        ("aarch64", ("asimdhp", "fphp"), "float16", ("asimdhp", "fphp")),
+        ("aarch64", ("asimd",), "int8", ("asimd", "asimddp")),
+        ("x86_64", ("avx2",), "float16", ("avx2", "avx512_fp16")),
+        ("x86_64", ("avx512_bf16",), "bfloat16", ("avx512_bf16",)),
+    ],
+)
+def test_what_a_data_type_needs(architecture: str, listed: tuple[str, ...], dtype: str, needed: tuple[str, ...]) -> None:
+    assert features_for(architecture, listed, dtype) == needed
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.kernels.common.elements import dot_products
 from enet_tvm.compiler.kernels.common.launch import Launch
-from enet_tvm.compiler.pipeline import Numerics, compile_module
+from enet_tvm.compiler.pipeline import Numerics, compile_module, graph_phases
 from enet_tvm.errors import UserError
 from enet_tvm.networks import ENet
 from enet_tvm.networks.enet import InitialBlock
@@ -236,6 +236,14 @@ def test_a_target_without_the_instruction_is_a_sentence():
     mod = from_torch(ENet(3).eval(), (1, 3, 16, 16))
     with pytest.raises(UserError, match="x86-64-v3 has no dot product of int8"):
         compile_module(mod, target, numerics=Numerics("int8"))
+
+
+@pytest.mark.parametrize("name", ["rpi3", "rpi4", "jetson-tx1-cpu", "aarch64-generic", "x86-64-v4", "zen4"])
+def test_a_target_without_float16_is_a_sentence(name: str):
+    target = load_target(name).to_tvm()
+    sentence = f"{target.attrs['mcpu']} has no arithmetic of float16, so it would not be faster; leave --dtype out, or name a"
+    with pytest.raises(UserError, match=f"^{sentence} target that has one$"):
+        graph_phases(target, numerics=Numerics("float16"))
 
 
 def test_a_layer_without_a_range_is_a_sentence(native):

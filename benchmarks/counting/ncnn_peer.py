@@ -20,17 +20,19 @@ from enet_tvm.errors import UserError
 from enet_tvm.size import Size
 
 NCNN, NUMPY, PYTHON = "1.0.20261020", "1.26.4", "3.11"
-_LARGE = 1e30
-"""What a difference between a value and its window's maximum is multiplied by: beyond one, whatever the difference."""
+_LARGE = {"float32": 1e30, "float16": 1e4}
+"""What a difference between a value and its window's maximum is multiplied by: beyond one, whatever the difference. The factor
+must be a number of the type, so that in float16 differences below a ten-thousandth count in part."""
 
 PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import ncnn, numpy
-model, picture, out, passes, height, width = *sys.argv[2:5], *map(int, sys.argv[5:8])
+model, picture, out, dtype, passes, height, width = *sys.argv[2:6], *map(int, sys.argv[6:9])
 net = ncnn.Net()
 net.opt.num_threads = 1
-net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_bf16_storage = False
+net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = dtype == "float16"
+net.opt.use_bf16_storage = False
 assert net.load_param(model + ".ncnn.param") == 0 and net.load_model(model + ".ncnn.bin") == 0
 x = numpy.fromfile(picture, "float32").reshape(3, height, width)
 for _ in range(passes):
@@ -64,14 +66,18 @@ class _Pool(nn.Module):
 class _Unpool(nn.Module):
     """Unpooling without indices: a value goes wherever its window has its maximum, twice where that is there twice."""
 
+    def __init__(self, large: float) -> None:
+        super().__init__()
+        self.large = large
+
     def forward(self, x: torch.Tensor, kept: Any) -> torch.Tensor:
         before, pooled = kept
-        hit = torch.clamp((before - F.interpolate(pooled, scale_factor=2.0)) * _LARGE + 1.0, 0.0, 1.0)
+        hit = torch.clamp((before - F.interpolate(pooled, scale_factor=2.0)) * self.large + 1.0, 0.0, 1.0)
         return hit * F.interpolate(x, scale_factor=2.0)
 
 
-def portable(network: nn.Module) -> nn.Module:
-    """Return an ENet in operators that embedded runtimes have."""
+def portable(network: nn.Module, dtype: str = "float32") -> nn.Module:
+    """Return an ENet in operators that embedded runtimes have, for one that computes in `dtype`."""
     network = copy.deepcopy(network).eval()
     for block in network.modules():
         for name, child in list(block.named_children()):
@@ -88,12 +94,14 @@ def portable(network: nn.Module) -> nn.Module:
     for name in ("bottleneck1_0", "bottleneck2_0"):
         getattr(network, name).pool = _Pool()
     for name in ("bottleneck4_0", "bottleneck5_0"):
-        getattr(network, name).unpool = _Unpool()
+        getattr(network, name).unpool = _Unpool(_LARGE[dtype])
     return network.eval()
 
 
-def convert(network: nn.Module, size: Size, folder: Path) -> Path:
+def convert(network: nn.Module, size: Size, folder: Path, dtype: str = "float32") -> Path:
     """Write an ENet as ncnn reads it and return the path without its endings; needs the package ``pnnx``.
+
+    Weights are stored in float32; in which type ncnn computes, the program says.
 
     Raises
     ------
@@ -104,7 +112,7 @@ def convert(network: nn.Module, size: Size, folder: Path) -> Path:
     if program is None:
         raise UserError("ncnn's models are made by pnnx, which is not here; pip install 'enet-tvm[ncnn]'")
     shape = (1, 3, size.height, size.width)
-    torch.jit.trace(portable(network), torch.zeros(shape), check_trace=False).save(str(folder / "enet.pt"))
+    torch.jit.trace(portable(network, dtype), torch.zeros(shape), check_trace=False).save(str(folder / "enet.pt"))
     command = [program, "enet.pt", f"inputshape=[{','.join(map(str, shape))}]", "fp16=0"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode or not (folder / "enet.ncnn.param").is_file():

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from enet_tvm.artifact import Manifest
 
-Precision = Literal["float32", "bfloat16", "int8"]
+Precision = Literal["float32", "float16", "bfloat16", "int8"]
 Output = Literal["logits", "labels"]
 CalibrationFile = Annotated[
     Path | None,
@@ -31,9 +31,7 @@ def command(
     batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures that go through the network at once.")] = 1,
     dtype: Annotated[
         Precision,
-        typer.Option(
-            help="What it computes in; bfloat16 and int8 are faster, nearly as accurate, and need a CPU that has them."
-        ),
+        typer.Option(help="What it computes in; the others are faster, nearly as accurate, and need a CPU that has them."),
     ] = "float32",
     output: Annotated[
         Output, typer.Option(help="What it returns: logits, or at once the labels, which saves writing and reading logits.")

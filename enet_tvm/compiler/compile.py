@@ -21,6 +21,7 @@ from enet_tvm.artifact import (
     check_destination,
     write_artifact,
 )
+from enet_tvm.compatibility import features_for
 from enet_tvm.compiler.cuda.tools import find_cuda_tools
 from enet_tvm.compiler.frontend.onnx_import import from_onnx, read_onnx_info, read_onnx_source
 from enet_tvm.compiler.frontend.torch_import import from_torch
@@ -222,6 +223,8 @@ def _check_classes(request: CompileRequest, source: _Source) -> None:
 def _manifest(request: CompileRequest, source: _Source, launches: tuple[Launch, ...]) -> Manifest:
     target, stack, weights = request.workload.target, stack_versions(), request.workload.weights_file
     info, shape = source.info, source.shape
+    # On a GPU it is not the processor that computes in the data type.
+    computes_in = request.workload.dtype if target.gpu is None else "float32"
     return Manifest(
         network=info.network,
         classes=info.classes,
@@ -234,7 +237,7 @@ def _manifest(request: CompileRequest, source: _Source, launches: tuple[Launch, 
             name=target.name,
             triple=target.triple,
             mcpu=target.mcpu,
-            cpu_features=target.cpu_features,
+            cpu_features=features_for(target.architecture, target.cpu_features, computes_in),
             architecture=target.architecture,
             device="cpu" if target.gpu is None else "cuda",
         ),

@@ -79,7 +79,7 @@ class Numerics:
 
     Attributes
     ----------
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "float16", "bfloat16", "int8"}
         Type of weights and of what layers read; sums are wider, and so are the picture and the logits outside.
     ranges : mapping
         Layer -> least and largest value of its output, and of the network's input; for int8 alone.
@@ -125,15 +125,16 @@ def graph_phases(target: tvm.target.Target, choices: Choices = DEFAULTS, numeric
     UserError
         When the target's processor has no instruction for the dot products of `numerics`.
     """
-    unit = VectorUnit.of(target)
+    element = _element(numerics, target)
+    unit = VectorUnit.of(target, element)
     templates = cpu_templates(unit)
     return [
         *_fusing_phases(templates),
         *_ending_phases(templates, numerics.labels),
-        Phase("block-layout", [BlockLayout(templates, _element(numerics, target))]),
+        Phase("block-layout", [BlockLayout(templates, element)]),
         Phase("lower-kernels", [LowerKernels(templates, choices, numerics.ranges)]),
         *_remaining_phases(),
-        Phase("schedule-remaining", [ScheduleRemaining(unit.lanes, choices)]),
+        Phase("schedule-remaining", [ScheduleRemaining(VectorUnit.of(target).lanes, choices)]),
     ]
 
 
@@ -142,12 +143,13 @@ def _element(numerics: Numerics, target: tvm.target.Target) -> DType:
     if numerics.dtype == "float32":
         return "float32"
     known = dot_products(target)
-    wanted: tuple[DType, ...] = ("bfloat16",) if numerics.dtype == "bfloat16" else ("uint8", "int8")
+    wanted: tuple[DType, ...] = ("uint8", "int8") if numerics.dtype == "int8" else (numerics.dtype,)
     for element in wanted:
         if element in known:
             return element
+    lacks = "arithmetic" if numerics.dtype == "float16" else "dot product"
     raise UserError(
-        f"{target.attrs['mcpu']} has no dot product of {numerics.dtype}, so it would not be faster; "
+        f"{target.attrs['mcpu']} has no {lacks} of {numerics.dtype}, so it would not be faster; "
         "leave --dtype out, or name a target that has one"
     )
 

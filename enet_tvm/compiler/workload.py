@@ -32,7 +32,7 @@ class Workload:
         Threads that the network is to run on, by which a tuning log is chosen; None for the target's cores.
     batch : int
         Pictures that go through the network at once; an ONNX file has its own.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "float16", "bfloat16", "int8"}
         Type of the weights and tensors between the network's input and its output.
     calibration : Path or None
         File of ``enet-tvm calibrate``, for int8 alone; None for the one beside the weights.

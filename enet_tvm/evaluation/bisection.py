@@ -151,11 +151,13 @@ def to_nchw(output: NDArray[Any], layout: OutputLayout) -> NDArray[Any]:
     ----------
     output : ndarray
         Output as the kernel wrote it: N x C/b x H x (W + 2p) x b for a block of b channels, N x C x H x (W + 2p) for none;
-        elements shorter than 32 bits in words of these.
+        elements shorter than 32 bits in words of these, but float16 as it is.
     layout : OutputLayout
         Block b, padding p, and type of the elements.
     """
-    if layout.dtype == "bfloat16":
+    if layout.dtype == "float16":
+        output = output.astype(np.float32)
+    elif layout.dtype == "bfloat16":
         output = (output.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     elif layout.dtype in ("uint8", "int8"):
         codes = output.view(np.uint8) ^ np.uint8(0x80 if layout.dtype == "int8" else 0)

@@ -95,7 +95,7 @@ class RunningPlace(Place):
     def parity(self, artifact: Path, untuned: Path, weights: Path) -> tuple[Parity, bool]:
         """Compare an artifact with PyTorch on drawn streets; the second value says whether they agree.
 
-        The accuracy that bfloat16 or int8 cost on such pictures is not for tuning to judge: with them the limit is that of the
+        The accuracy that shorter numbers cost on such pictures is not for tuning to judge: with them the limit is that of the
         untuned network, whose sums are rounded in another order, less `UNTUNED`.
         """
         parity, agrees = self._parity(artifact, weights)

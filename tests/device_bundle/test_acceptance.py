@@ -77,6 +77,8 @@ TABLE: dict[str, tuple[bool, Edit]] = {
     "a byte-order mark": (True, lambda text: b"\xef\xbb\xbf" + text.encode()),
     "names that are not ASCII": (True, at("command", "enet-tvm compile -o straße/🚗")),
     "such a name, escaped": (True, raw("command", r'"stra\u00dfe/\ud83d\ude97\n\u0000"')),
+    "float16": (True, at("dtype", "float16")),
+    "a dtype that nobody computes in": (False, at("dtype", "float64")),
     "a feature that is there": (True, at("target.cpu_features", [FEATURE])),
     "the same, escaped": (True, raw("target.cpu_features", f'["{ESCAPED}"]')),
     "a feature that is not": (False, at("target.cpu_features", [FEATURE, "avx1024"])),

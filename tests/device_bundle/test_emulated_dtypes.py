@@ -1,4 +1,4 @@
-"""bfloat16 and int8 on emulated ARM processors: the dot products of the kernels, run by the C runner on a whole ENet."""
+"""float16, bfloat16 and int8 on emulated ARM processors: the kernels' instructions, run by the C runner on a whole ENet."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ SIZE = Size(64, 48)
 PROCESSORS = {"rpi5": "cortex-a76", "graviton3": "max"}
 """What stands for each target's processor: qemu 7.2 knows no Neoverse V1."""
 
-# The vector forms, and those by element, of sdot and bfdot (Arm ARM, C7.2): bits that are fixed, and what they are.
+# The vector forms, and those by element, of sdot, bfdot and fmla of eight halves (Arm ARM, C7.2): bits that are fixed, and what
+# they are.
 INSTRUCTIONS = {
     "int8": ((0xFFE0FC00, 0x4E809400), (0xFFC0F400, 0x4F80E000)),
     "bfloat16": ((0xFFE0FC00, 0x6E40FC00), (0xFFC0F400, 0x4F40F000)),
+    "float16": ((0xFFE0FC00, 0x4E400C00), (0xFFC0F400, 0x4F001000)),
 }
 
 Logits = NDArray[np.float32]
@@ -74,7 +76,7 @@ def native(picture: Path) -> Callable[[str], Logits | None]:
     """Computes the same on this machine; None where its processor has no such dot product."""
 
     def compute(dtype: str) -> Logits | None:
-        kinds = {"bfloat16": {"bfloat16"}, "int8": {"uint8", "int8"}}[dtype]
+        kinds = {"uint8", "int8"} if dtype == "int8" else {dtype}
         if not kinds & dot_products(load_target("native").to_tvm()):
             return None
         with Segmenter.load(shipped_enet("native", dtype=dtype), 1) as segmenter:
@@ -82,6 +84,9 @@ def native(picture: Path) -> Callable[[str], Logits | None]:
         return logits
 
     return compute
+
+
+CASES = [("rpi5", "int8"), ("graviton3", "int8"), ("graviton3", "bfloat16"), ("rpi5", "float16"), ("graviton3", "float16")]
 
 
 def run_there(device: Any, runner: Path, target: str, *arguments: str | Path) -> None:
@@ -99,8 +104,8 @@ def occurrences(library: Path, dtype: str) -> int:
     return sum(int(((words & np.uint32(mask)) == bits).sum()) for mask, bits in INSTRUCTIONS[dtype])
 
 
-@pytest.mark.parametrize(("target", "dtype"), [("rpi5", "int8"), ("graviton3", "int8"), ("graviton3", "bfloat16")])
-def test_dot_products_of_arm(
+@pytest.mark.parametrize(("target", "dtype"), CASES)
+def test_instructions_of_arm(
     emulated_device: Any,
     runner: Path,
     picture: Path,
@@ -116,7 +121,7 @@ def test_dot_products_of_arm(
     run_there(emulated_device, runner, target, "--logits", tmp_path / "y.npy", artifact, picture)
     logits = np.load(tmp_path / "y.npy")
     # Of a picture so small, int8 loses much; a wrong kernel leaves nothing.
-    error, agreement = {"int8": (0.6, 0.75), "bfloat16": (0.06, 0.98)}[dtype]
+    error, agreement = {"int8": (0.6, 0.75), "bfloat16": (0.06, 0.98), "float16": (0.03, 0.99)}[dtype]
     assert np.abs(logits - reference).mean() < error
     assert same_labels(logits, reference) > agreement
     here = native(dtype)
@@ -130,8 +135,9 @@ def test_dot_products_of_arm(
         assert same_labels(logits, here) > 0.985
 
 
-def test_labels_on_arm(emulated_device: Any, runner: Path, picture: Path, tmp_path: Path) -> None:
-    logits, labels = (shipped_enet("rpi5", dtype="int8", labels=labels) for labels in (False, True))
+@pytest.mark.parametrize("dtype", ["int8", "float16"])
+def test_labels_on_arm(emulated_device: Any, runner: Path, picture: Path, tmp_path: Path, dtype: str) -> None:
+    logits, labels = (shipped_enet("rpi5", dtype=dtype, labels=labels) for labels in (False, True))
     run_there(emulated_device, runner, "rpi5", "--labels", tmp_path / "a.pgm", logits, picture)
     run_there(emulated_device, runner, "rpi5", "--labels", tmp_path / "b.pgm", labels, picture)
     expected = np.asarray(Image.open(tmp_path / "a.pgm"))

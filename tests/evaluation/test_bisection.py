@@ -19,18 +19,21 @@ from enet_tvm.evaluation.bisection import LayerDifference, compare_layers, first
     width=st.integers(1, 5),
     block=st.sampled_from([1, 4, 8, 16]),
     pad=st.integers(0, 3),
+    dtype=st.sampled_from(["float32", "float16"]),
 )
-def test_layouts_are_undone(batch, channels, height, width, block, pad):
+def test_layouts_are_undone(batch, channels, height, width, block, pad, dtype):
     """Stored by hand, element by element, and read back."""
     plain = np.arange(batch * channels * height * width, dtype=np.float32).reshape(batch, channels, height, width)
     shape = (
         (batch, channels // block, height, width + 2 * pad, block) if block > 1 else (batch, channels, height, width + 2 * pad)
     )
-    stored = np.full(shape, -1, np.float32)
+    stored = np.full(shape, -1, dtype)
     for n, c, y, x in np.ndindex(plain.shape):
         at = (n, c // block, y, x + pad, c % block) if block > 1 else (n, c, y, x + pad)
         stored[at] = plain[n, c, y, x]
-    np.testing.assert_array_equal(to_nchw(stored, OutputLayout(shape=shape, block=block, pad=pad)), plain)
+    found = to_nchw(stored, OutputLayout(shape=shape, block=block, pad=pad, dtype=dtype))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, plain)
 
 
 def with_layers(segmenter, *layers: tuple[str, ...]):

@@ -116,7 +116,7 @@ class Runner(ABC):
     ----------
     description : str
         Name of the runtime with its version, for the report.
-    precision : {"float32", "bfloat16", "int8"}
+    precision : {"float32", "float16", "bfloat16", "int8"}
         Data type that it computes in.
     remote : bool
         Whether it computes on another machine than this one. Then that machine's sensors are read, and it is never opened

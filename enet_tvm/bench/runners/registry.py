@@ -57,6 +57,7 @@ RUNNERS: dict[str, Callable[[Case], Runner]] = {
     # Ours first: its thread pool must be the first of TVM's in the process.
     "tvm": LazyRunner("tvm_local", "compiled_here", _HERE),
     "tvm-untuned": LazyRunner("tvm_local", "untuned", _HERE, by_default=False),
+    "tvm-float16": LazyRunner("tvm_local", "float16", _HERE, by_default=False),
     "tvm-bfloat16": LazyRunner("tvm_local", "bfloat16", _HERE, by_default=False),
     "tvm-int8": LazyRunner("tvm_local", "int8", _HERE, by_default=False),
     "torch": LazyRunner("pytorch", "eager", ("cpu",), packages=("torch",)),

@@ -79,6 +79,17 @@ def untuned(case: Case) -> Runner:
     return TvmRunner(artifact_of(replace(case, artifact=None), untuned=True), case.threads)
 
 
+def float16(case: Case) -> Runner:
+    """Return the network computing in float16.
+
+    Raises
+    ------
+    RunnerMissingError
+        When it cannot be compiled so, or the target cannot compute so.
+    """
+    return _in_precision(case, "float16")
+
+
 def bfloat16(case: Case) -> Runner:
     """Return the network computing in bfloat16.
 
@@ -116,7 +127,7 @@ def artifact_of(case: Case, dtype: Precision = "float32", *, untuned: bool = Fal
     ----------
     case : Case
         Case that the artifact is for, on this machine or on a device.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "float16", "bfloat16", "int8"}
         Data type to compile for.
     untuned : bool
         Whether to leave tuning logs alone.

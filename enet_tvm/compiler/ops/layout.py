@@ -11,10 +11,10 @@ from tvm import relax, te
 
 from enet_tvm.compiler.ops.registry import register_op, static_shape
 
-DType = Literal["float32", "bfloat16", "uint8", "int8"]
+DType = Literal["float32", "float16", "bfloat16", "uint8", "int8"]
 Shape = tuple[int, int, int, int]
 
-_PER_WORD: dict[DType, int] = {"float32": 1, "bfloat16": 2, "uint8": 4, "int8": 4}
+_PER_WORD: dict[DType, int] = {"float32": 1, "bfloat16": 2, "uint8": 4, "int8": 4, "float16": 1}
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Layout:
     pad : int
         Columns of zeros that the producer writes at either end of every row, so that a convolution reads
         past the picture's edge without a test.
-    dtype : {"float32", "bfloat16", "uint8", "int8"}
-        Type of an element. Where several fit into 32 bits they are stored as such words, the first in the lowest bits,
-        because that is what the processors' dot products read. The bytes are affine codes: a tensor's scale and the
-        code of its zero are known where kernels are made (``passes.lower_kernels``).
+    dtype : {"float32", "float16", "bfloat16", "uint8", "int8"}
+        Type of an element. float32 and float16 are stored as they are. Of the others, as many as fit into 32 bits are stored
+        as such a word, the first in the lowest bits, because that is what the processors' dot products read. The bytes are
+        affine codes: a tensor's scale and the code of its zero are known where kernels are made (``passes.lower_kernels``).
     """
 
     block: int = 0
@@ -41,7 +41,7 @@ class Layout:
 
     @property
     def per_word(self) -> int:
-        """Elements in 32 bits."""
+        """Elements in a word, as `storage` has it: 1 where they are stored as they are."""
         return _PER_WORD[self.dtype]
 
     @property
@@ -52,7 +52,7 @@ class Layout:
     @property
     def storage(self) -> str:
         """TVM's dtype of the stored tensor."""
-        return "float32" if self.dtype == "float32" else "uint32"
+        return self.dtype if self.per_word == 1 else "uint32"
 
     def physical(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the stored shape of a tensor of logical shape N x C x H x W."""
@@ -96,13 +96,13 @@ def logical_shape(stored: relax.Expr, layout: Layout = PLANAR) -> Shape:
 
 def _infer_pack(call: relax.Call) -> relax.TensorType:
     layout = Layout.from_attr(call.attrs["layout"])
-    dtype = str(call.args[0].ty.dtype) if layout.per_word == 1 else layout.storage
+    dtype = str(call.args[0].ty.dtype) if layout.dtype == "float32" else layout.storage
     return relax.TensorType(layout.physical(static_shape(call.args[0])), dtype)
 
 
 def _infer_unpack(call: relax.Call) -> relax.TensorType:
     layout = Layout.from_attr(call.attrs["layout"])
-    dtype = str(call.args[0].ty.dtype) if layout.per_word == 1 else "float32"
+    dtype = str(call.args[0].ty.dtype) if layout.dtype == "float32" else "float32"
     return relax.TensorType(layout.logical(static_shape(call.args[0])), dtype)
 
 
@@ -120,7 +120,9 @@ def _legalize_pack(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
                 tvm.tirx.if_then_else(inside, x[n, q * layout.block + v * layout.per_word + k, h, w - layout.pad], _zero(x))
                 for k in range(layout.per_word)
             ]
-            return values[0] if layout.per_word == 1 else _bfloat16_bits(values[0]) | (_bfloat16_bits(values[1]) << 16)
+            if layout.per_word == 1:
+                return values[0].astype(layout.dtype) if layout.dtype == "float16" else values[0]
+            return _bfloat16_bits(values[0]) | (_bfloat16_bits(values[1]) << 16)
 
         return te.compute(layout.physical(tuple(int(s) for s in x.shape)), element, name="pack")
 
@@ -137,7 +139,7 @@ def _legalize_unpack(builder: relax.BlockBuilder, call: relax.Call) -> relax.Exp
             block, lane = tvm.tirx.floordiv(c, layout.block), tvm.tirx.floormod(c, layout.block)
             word = x[i, block, y, z + layout.pad, tvm.tirx.floordiv(lane, layout.per_word)]
             if layout.per_word == 1:
-                return word
+                return word.astype("float32") if layout.dtype == "float16" else word
             bits = tvm.tirx.Select(tvm.tirx.floormod(lane, 2) == 0, word << 16, word & tvm.tirx.const(0xFFFF0000, "uint32"))
             return tvm.tirx.reinterpret("float32", bits)
 

@@ -30,7 +30,7 @@ class BlockLayout:
     ----------
     templates : Templates
         Templates of the CPU, which say which layouts they can write.
-    dtype : {"float32", "bfloat16", "uint8", "int8"}
+    dtype : {"float32", "float16", "bfloat16", "uint8", "int8"}
         Type of the elements of tensors that only the templates' kernels read; others stay float32.
     """
 

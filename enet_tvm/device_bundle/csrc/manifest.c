@@ -148,9 +148,9 @@ static int machine(const char* value, Wrong* wrong) { return (void)wrong, one_of
 
 static int device(const char* value, Wrong* wrong) { return (void)wrong, one_of(value, "cpu cuda"); }
 
-static int storage(const char* value, Wrong* wrong) { return (void)wrong, one_of(value, "float32 bfloat16 uint8 int8"); }
+static int storage(const char* value, Wrong* wrong) { return (void)wrong, one_of(value, "float32 float16 bfloat16 uint8 int8"); }
 
-static int arithmetic(const char* value, Wrong* wrong) { return (void)wrong, one_of(value, "float32 bfloat16 int8"); }
+static int arithmetic(const char* value, Wrong* wrong) { return (void)wrong, one_of(value, "float32 float16 bfloat16 int8"); }
 
 static int hash(const char* value, Wrong* wrong) {
   char digits[65];

@@ -36,6 +36,20 @@ def test_packed_and_unpacked(relax_main, run_relax, block: int, blocks: int, pad
     assert packed.astype(np.int64).sum() == x.astype(np.int64).sum(), "the padding is not zero"
 
 
+def test_float16_is_rounded_where_it_is_packed(relax_main, run_relax):
+    layout, logical = Layout(8, 1, "float16"), (1, 16, 3, 5)
+    x = np.random.default_rng(0).standard_normal(logical, np.float32)
+
+    def body(b: relax.BlockBuilder, data: relax.Var) -> relax.Expr:
+        packed = b.emit(pack(data, layout))
+        return relax.Tuple([packed, b.emit(unpack(packed, layout))])
+
+    packed, back = run_relax(relax_main(body, logical), x)
+    assert (packed.dtype, packed.shape) == (np.float16, (1, 2, 3, 7, 8))
+    assert back.dtype == np.float32
+    assert np.array_equal(back, x.astype(np.float16).astype(np.float32))
+
+
 def test_plain_nchw_is_stored_as_it_is():
     assert Layout() == PLANAR
     assert PLANAR.physical((1, 7, 5, 3)) == (1, 7, 5, 3)

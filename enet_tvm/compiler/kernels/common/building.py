@@ -11,7 +11,7 @@ import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.compiler.kernels.common.elements import Isa, calls, splat, vector, with_definitions
+from enet_tvm.compiler.kernels.common.elements import Isa, calls, vector, with_definitions, zeros
 
 Arguments = dict[str, tuple[tuple[int, ...], str]]
 
@@ -107,18 +107,23 @@ def activated(value: Any, activation: str, slope: Any, lanes: int = 1, zero: Any
     activation : {"none", "relu", "prelu"}
         Activation to apply.
     slope : callable
-        Function that returns the slopes of a PReLU, called for that only.
+        Function that returns the slopes of a PReLU, called for that only; of float16, what they are beyond 1.
     lanes : int
         Elements of the vector.
     zero : PrimExpr, optional
         Vector that stands for 0 among the values, if not 0 itself; it stands for it in the result too.
     """
+    dtype = str(value.ty.dtype).partition("x")[0]
+    halves, nothing = dtype == "float16", zeros(dtype, lanes)
     if activation == "relu":
-        return T.max(value, splat(T.float32(0), lanes) if zero is None else zero)
+        return T.max(value, nothing if zero is None else zero)
     if activation != "prelu":
         return value
+    if halves:
+        # A minimum and a multiply-add. The slopes are rounded as numbers near 1 are, which costs less than storing the result.
+        return value + T.min(value, nothing) * slope()
     # In this order x86 multiplies under a mask, and selects nothing.
     if zero is None:
-        return T.Select(value < splat(T.float32(0), lanes), value * slope(), value)
+        return T.Select(value < nothing, value * slope(), value)
     # One multiplication and addition: the second half is the same for all pixels of a tile.
     return T.Select(value < zero, value * slope() + (zero - zero * slope()), value)

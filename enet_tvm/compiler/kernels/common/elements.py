@@ -1,5 +1,8 @@
 """float32 vectors in and out of tensors whose elements are shorter, and the processors' dot products of those.
 
+float16 is the exception: TVM has vectors of it and their arithmetic, processors that compute in it take eight or 32 at once,
+and kernels between tensors of it do everything in it, their sums included. What that costs, README.md says.
+
 A code is a number from 0 to 255. It is stored as it is where the dot product takes unsigned bytes, and less 128 where it
 takes signed ones ("int8"); what `load` returns and `store` takes is the code itself.
 
@@ -31,12 +34,12 @@ _FLIPPED = {"uint8": 0, "int8": -128}
 
 
 def dot_products(target: tvm.target.Target) -> frozenset[DType]:
-    """Return the short elements whose dot products a target's processor has as an instruction."""
+    """Return the short elements whose products a target's processor adds in an instruction: dot products, but of float16."""
     has = tvm.target.codegen.target_has_features
     triple = str(target.attrs.get("mtriple") or tvm.target.codegen.llvm_get_system_triple())
-    known: dict[str, DType] = {"avx512bf16": "bfloat16", "avx512vnni": "uint8"}
+    known: dict[str, DType] = {"avx512bf16": "bfloat16", "avx512vnni": "uint8", "avx512fp16": "float16"}
     if triple.startswith(("aarch64", "arm64")):
-        known = {"bf16": "bfloat16", "dotprod": "int8"}
+        known = {"bf16": "bfloat16", "dotprod": "int8", "fullfp16": "float16"}
     return frozenset(dtype for feature, dtype in known.items() if has(feature, target))
 
 
@@ -50,8 +53,18 @@ def splat(value: Any, lanes: int) -> Any:
     return tvm.tirx.Broadcast(value, lanes) if lanes > 1 else value
 
 
-def load(buffer: Any, index: Sequence[Any], layout: Layout) -> Any:
-    """Return one block of channels as a float32 vector; of bytes, their codes.
+def arithmetic(dtype: DType) -> str:
+    """Return the dtype in which a kernel that reads such elements adds bias and shortcut, and activates."""
+    return "float16" if dtype == "float16" else "float32"
+
+
+def zeros(dtype: str, lanes: int) -> Any:
+    """Return a vector of zeros."""
+    return splat(tvm.tirx.const(0, dtype), lanes)
+
+
+def load(buffer: Any, index: Sequence[Any], layout: Layout, dtype: str = "float32") -> Any:
+    """Return one block of channels as a vector of float32, or of float16 elsewhere `dtype` says so; of bytes, their codes.
 
     Parameters
     ----------
@@ -60,15 +73,23 @@ def load(buffer: Any, index: Sequence[Any], layout: Layout) -> Any:
     """
     words = layout.block // layout.per_word
     value = buffer[(*index, vector(0, words))]
-    return value if layout.dtype == "float32" else _call("float32", layout.block, "load", layout.dtype, layout.block, value)
+    if layout.per_word > 1:
+        value = _call("float32", layout.block, "load", layout.dtype, layout.block, value)
+    return converted(value, dtype)
 
 
 def store(buffer: Any, value: Any, index: Sequence[Any], layout: Layout) -> None:
-    """Store a float32 vector as one block of channels; as bytes, codes are cut off, not rounded, and saturate."""
+    """Store a vector of floats as one block of channels; as bytes, codes are cut off, not rounded, and saturate."""
     words = layout.block // layout.per_word
-    if layout.dtype != "float32":
+    if layout.per_word > 1:
         value = _call("uint32", words, "store", layout.dtype, layout.block, value)
-    T.buffer_store(buffer, value, [*index, vector(0, words)])
+    T.buffer_store(buffer, converted(value, layout.storage), [*index, vector(0, words)])
+
+
+def converted(value: Any, dtype: str) -> Any:
+    """Return a scalar or vector with its elements in this dtype."""
+    kind = str(value.ty.dtype).partition("x")
+    return value if kind[0] == dtype else T.cast(value, f"{dtype}{kind[1]}{kind[2]}")
 
 
 def pixels_together(layout: Layout) -> int:
@@ -96,8 +117,8 @@ def to_words(values: Sequence[Any], dtype: DType, lanes: int) -> Any:
 
     At most as many vectors are given as a word has elements. Codes are cut off, not rounded, and saturate.
     """
-    if dtype == "float32":
-        return values[0]
+    if dtype in ("float32", "float16"):
+        return converted(values[0], dtype)
     if dtype == "bfloat16":
         second = values[1] if len(values) > 1 else splat(T.float32(0), lanes)
         return _call("uint32", lanes, "pair", dtype, lanes, values[0], second)
@@ -113,15 +134,13 @@ def to_words(values: Sequence[Any], dtype: DType, lanes: int) -> Any:
 
 def largest(a: Any, b: Any, dtype: DType, lanes: int) -> Any:
     """Return the larger of each pair of elements in two vectors of words."""
-    return T.max(a, b) if dtype == "float32" else _call("uint32", lanes, "max", dtype, lanes, a, b)
+    return T.max(a, b) if dtype in ("float32", "float16") else _call("uint32", lanes, "max", dtype, lanes, a, b)
 
 
 def zero_word(layout: Layout, zero: Any = 0) -> Any:
     """Return the word that is stored for zeros; where elements are codes, the whole part of `zero`, a float32, is that of 0."""
-    if layout.dtype == "float32":
-        return T.float32(0)
-    if layout.dtype == "bfloat16":
-        return tvm.tirx.const(0, "uint32")
+    if not layout.codes:
+        return tvm.tirx.const(0, layout.storage)
     word = T.cast(zero, "uint32") * tvm.tirx.const(0x01010101, "uint32")
     return word ^ tvm.tirx.const(0x80808080, "uint32") if layout.dtype == "int8" else word
 
@@ -144,12 +163,25 @@ def write_edges(buffer: Any, leading: Sequence[Any], width: int, layout: Layout,
 
 def accumulator(dtype: DType) -> str:
     """Return the dtype that products of such elements are summed in."""
-    return "int32" if dtype in ("uint8", "int8") else "float32"
+    return "int32" if dtype in ("uint8", "int8") else arithmetic(dtype)
+
+
+def by_lane(dtype: DType, isa: Isa) -> bool:
+    """Return whether a block of channels is best loaded at once, and each multiplied from its lane of the register.
+
+    ARM multiplies with a lane of a register, but with nothing in memory, as x86 does.
+    """
+    return isa == "aarch64" and dtype == "float16"
+
+
+def lane(block: Any, number: int) -> Any:
+    """Return one element of a vector."""
+    return tvm.tirx.Shuffle([block], [tvm.tirx.const(number, "int32")])
 
 
 def multiply_add(total: Any, word: Any, weights: Any, dtype: DType, lanes: int) -> Any:
     """Return `total` plus the products of the elements in one word with those in each lane of `weights`."""
-    if dtype == "float32":
+    if dtype in ("float32", "float16"):
         return total + splat(word, lanes) * weights
     return _call(accumulator(dtype), lanes, "dot", dtype, lanes, total, splat(word, lanes), weights)
 
@@ -170,7 +202,7 @@ def calls() -> Iterator[set[str]]:
 
 def multiply_add_pixels(total: Any, words: Any, weight: Any, dtype: DType, lanes: int) -> Any:
     """Return `total` plus the products of the elements in each lane of `words` with those in the one word `weight`."""
-    if dtype == "float32":
+    if dtype in ("float32", "float16"):
         return total + words * splat(weight, lanes)
     return _call(accumulator(dtype), lanes, "dotpixels", dtype, lanes, total, words, splat(weight, lanes))
 

@@ -8,7 +8,7 @@ zeros that the producer wrote.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -33,6 +33,9 @@ from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, C
 from enet_tvm.compiler.kernels.common.elements import (
     Isa,
     accumulator,
+    arithmetic,
+    by_lane,
+    lane,
     load,
     multiply_add,
     pixels_together,
@@ -41,12 +44,16 @@ from enet_tvm.compiler.kernels.common.elements import (
     store_pixels,
     vector,
     write_edges,
+    zeros,
 )
 from enet_tvm.compiler.kernels.common.taps import transposed_taps
-from enet_tvm.compiler.kernels.cpu.packing import coded, rounding_zero, words
+from enet_tvm.compiler.kernels.cpu.packing import coded, rounding_zero, slopes, summands, words
 from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, nearest_first, register_tile, register_tiles
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes, zero_starts
+
+Product = tuple[tuple[int, ...], int, tuple[Any, Any]]
+"""A product that is added to a sum: place of the sum, number of the pixel, and row and column of the kernel."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,8 @@ class Conv2DTemplate(ConvolutionTemplate):
             scaled.append(rounding_zero(own))
         if zero_in_bias(spec):
             bias = bias + rounding_zero(own)
-        return [given.data, *map(constant, (packed, *sums, bias)), *given.slopes, *map(constant, scaled), *given.shortcut]
+        added = [*summands([constant(bias)], spec.data_layout), *slopes(given.slopes, spec.data_layout)]
+        return [given.data, *map(constant, (packed, *sums)), *added, *map(constant, scaled), *given.shortcut]
 
     def features(self, point: RegisterTile) -> list[float]:
         """Return the features of this tile."""
@@ -139,14 +147,14 @@ def tiles_of(attrs: FusedConv2D, unit: VectorUnit) -> list[RegisterTile]:
     return register_tiles(*_tiled(attrs, unit))
 
 
-def _tiled(attrs: FusedConv2D, unit: VectorUnit) -> tuple[VectorUnit, int, int, int, int]:
+def _tiled(attrs: FusedConv2D, unit: VectorUnit) -> tuple[VectorUnit, int, int, int, int, bool]:
     """Return the arguments of `register_tile` for a convolution."""
-    lanes = attrs.out_layout.block
+    lanes, lanewise = attrs.out_layout.block, by_lane(attrs.data_layout.dtype, unit.isa)
     channel_blocks = attrs.out_shape[1] // lanes
     unit = replace(unit, lanes=lanes)
     if attrs.transposed:
-        return unit, attrs.data_shape[3], channel_blocks, 4, 1
-    return unit, attrs.out_shape[3], channel_blocks, 1, 2 if attrs.residual == "unpool" else 1
+        return unit, attrs.data_shape[3], channel_blocks, 4, 1, lanewise
+    return unit, attrs.out_shape[3], channel_blocks, 1, 2 if attrs.residual == "unpool" else 1, lanewise
 
 
 def pack_weight(weight: np.ndarray, attrs: FusedConv2D, tile: RegisterTile) -> np.ndarray:
@@ -244,7 +252,7 @@ def conv2d(attrs: FusedConv2D, tile: RegisterTile, isa: Isa = "x86") -> tvm.tirx
     arguments = conv2d_arguments(attrs, tile)
 
     def body(*buffers: Any) -> None:
-        Conv2DBody(attrs, tile, dict(zip(arguments, buffers, strict=True))).emit()
+        Conv2DBody(attrs, tile, dict(zip(arguments, buffers, strict=True)), isa).emit()
 
     return prim_func(arguments, body, isa)
 
@@ -254,7 +262,7 @@ def conv2d_arguments(attrs: FusedConv2D, tile: RegisterTile) -> Arguments:
     channels = attrs.out_shape[1]
     width = tile.blocks * attrs.out_layout.block
     data, out, residual = attrs.data_layout, attrs.out_layout, attrs.residual_layout
-    inputs = attrs.data_shape[1] // data.per_word
+    inputs, floats = attrs.data_shape[1] // data.per_word, arithmetic(data.dtype)
     arguments: Arguments = {
         "data": (data.physical(attrs.data_shape), data.storage),
         "weight": ((channels // width, *attrs.kernel, inputs, width), data.storage),
@@ -262,11 +270,11 @@ def conv2d_arguments(attrs: FusedConv2D, tile: RegisterTile) -> Arguments:
     if data.codes:
         arguments["scale"] = ((channels,), "float32")
         arguments["starts"] = (starts_shape(attrs), "int32")
-    arguments["bias"] = ((channels,), "float32")
+    arguments["bias"] = ((channels,), floats)
     if attrs.inner_activation == "prelu":
-        arguments["inner_slope"] = ((channels,), "float32")
+        arguments["inner_slope"] = ((channels,), floats)
     if attrs.activation == "prelu":
-        arguments["slope"] = ((channels,), "float32")
+        arguments["slope"] = ((channels,), floats)
     if attrs.residual != "none" and (residual.codes or out.codes):
         arguments["shortcut"] = ((2,), "float32")
     if out.codes:
@@ -294,13 +302,18 @@ class Conv2DBody:
         Pixels and blocks that are computed at once.
     buffers : dict
         The kernel's arguments by name.
+    isa : {"x86", "aarch64"}
+        Instruction set.
     """
 
-    def __init__(self, attrs: FusedConv2D, tile: RegisterTile, buffers: dict[str, Any]) -> None:
+    def __init__(self, attrs: FusedConv2D, tile: RegisterTile, buffers: dict[str, Any], isa: Isa = "x86") -> None:
         self.attrs = attrs
         self.tile = tile
         self.lanes = attrs.out_layout.block
         self.sums = accumulator(attrs.data_layout.dtype)
+        self.floats = arithmetic(attrs.data_layout.dtype)
+        self.by_lane = by_lane(attrs.data_layout.dtype, isa)
+        self.starts_with_bias = attrs.data_layout.dtype == "float16"
         self.buffers = buffers
 
     def emit(self) -> None:
@@ -328,19 +341,17 @@ class Conv2DBody:
 
     def _accumulate(self, acc: Registers, picture: Any, row: Any, start: Any, group: Any) -> None:
         attrs, layout = self.attrs, self.attrs.data_layout
-        words = layout.block // layout.per_word
         shift = layout.pad - attrs.padding[1]
         with T.serial(attrs.kernel[0]) as kh:
             source = row * attrs.strides[0] + kh * attrs.dilation[0] - attrs.padding[0]
             with if_inside(source, attrs.data_shape[2], may_be_outside=skips_rows(attrs)):
-                with (
-                    T.serial(attrs.kernel[1]) as kw,
-                    T.serial(attrs.data_shape[1] // layout.block) as kb,
-                    T.serial(words) as ki,
-                ):
-                    for i, o in tile_places(self.tile.pixels, self.tile.blocks):
-                        column = (start + i) * attrs.strides[1] + kw * attrs.dilation[1] + shift
-                        self._multiply_add(acc, (0, i, o), (picture, kb, source, column, ki), (group, kh, kw, kb * words + ki))
+                with T.serial(attrs.kernel[1]) as kw, T.serial(attrs.data_shape[1] // layout.block) as kb:
+
+                    def column(i: int, kw: Any = kw) -> Any:
+                        return (start + i) * attrs.strides[1] + kw * attrs.dilation[1] + shift
+
+                    products = [((0, i, o), i, (kh, kw)) for i, o in tile_places(self.tile.pixels, self.tile.blocks)]
+                    self._multiply_block(acc, products, (picture, kb, source), column, group)
 
     def _transposed(self) -> None:
         attrs = self.attrs
@@ -359,32 +370,63 @@ class Conv2DBody:
 
     def _accumulate_phases(self, acc: Registers, picture: Any, row: Any, start: Any, group: Any) -> None:
         attrs, layout = self.attrs, self.attrs.data_layout
-        words = layout.block // layout.per_word
         taps = transposed_taps(attrs)
         for dy in sorted({tap[2] for tap in taps}):
             with if_inside(row + dy, attrs.data_shape[2], may_be_outside=dy != 0):
-                with T.serial(attrs.data_shape[1] // layout.block) as kb, T.serial(words) as ki:
-                    for (a, b), tap, tap_dy, dx in taps:
-                        if tap_dy != dy:
-                            continue
-                        kh, kw = divmod(tap, attrs.kernel[1])
-                        for i, o in tile_places(self.tile.pixels, self.tile.blocks):
-                            pixel = (picture, kb, row + dy, start + i + dx + layout.pad, ki)
-                            self._multiply_add(acc, (2 * a + b, i, o), pixel, (group, kh, kw, kb * words + ki))
+                with T.serial(attrs.data_shape[1] // layout.block) as kb:
+                    products = [
+                        ((2 * a + b, i, o), i + dx, divmod(tap, attrs.kernel[1]))
+                        for (a, b), tap, tap_dy, dx in taps
+                        if tap_dy == dy
+                        for i, o in tile_places(self.tile.pixels, self.tile.blocks)
+                    ]
+                    place = (picture, kb, row + dy)
+                    self._multiply_block(acc, products, place, lambda pixel: start + pixel + layout.pad, group)
 
-    def _multiply_add(self, acc: Registers, place: tuple[int, ...], pixel: tuple[Any, ...], weight: tuple[Any, ...]) -> None:
+    def _multiply_block(
+        self, acc: Registers, products: Sequence[Product], place: tuple[Any, Any, Any], column: Callable[[int], Any], group: Any
+    ) -> None:
+        """Add to the sums what one block of input channels contributes.
+
+        Parameters
+        ----------
+        products : sequence
+            Products of words with weights: place of the sums, number of the pixel, and row and column of the kernel.
+        place : tuple
+            Picture, block and row of the data.
+        column : callable
+            Function that returns the stored column of a pixel by its number.
+        group : PrimExpr
+            Tile of output channels.
+        """
+        layout, data, kb = self.attrs.data_layout, self.buffers["data"], place[1]
+        words = layout.block // layout.per_word
+        if not self.by_lane:
+            with T.serial(words) as ki:
+                for sums, pixel, tap in products:
+                    self._multiply_add(acc, sums, data[(*place, column(pixel), ki)], (group, *tap, kb * words + ki))
+            return
+        pixels = dict.fromkeys(pixel for _, pixel, _ in products)
+        blocks = {pixel: T.bind(load(data, (*place, column(pixel)), layout, self.floats)) for pixel in pixels}
+        for ki in range(words):
+            for sums, pixel, tap in products:
+                self._multiply_add(acc, sums, lane(blocks[pixel], ki), (group, *tap, kb * words + ki))
+
+    def _multiply_add(self, acc: Registers, place: tuple[int, ...], word: Any, weight: tuple[Any, ...]) -> None:
         """Add to one vector of sums what one word of the data contributes."""
         lanes = self.lanes
         weights = self.buffers["weight"][(*weight, vector(place[-1] * lanes, lanes))]
-        acc[place] = multiply_add(acc[place], self.buffers["data"][pixel], weights, self.attrs.data_layout.dtype, lanes)
+        acc[place] = multiply_add(acc[place], word, weights, self.attrs.data_layout.dtype, lanes)
 
     def _started(self, phases: int, row: Any, group: Any) -> Registers:
         acc = Registers((phases, self.tile.pixels, self.tile.blocks), self.lanes, self.sums)
         for phase, i, o in tile_places(phases, self.tile.pixels, self.tile.blocks):
             start = splat(tvm.tirx.const(0, self.sums), self.lanes)
+            channels = vector((group * self.tile.blocks + o) * self.lanes, self.lanes)
             if self.attrs.data_layout.codes:
-                channel = (group * self.tile.blocks + o) * self.lanes
-                start = self.buffers["starts"][row if skips_rows(self.attrs) else 0, phase, vector(channel, self.lanes)]
+                start = self.buffers["starts"][row if skips_rows(self.attrs) else 0, phase, channels]
+            elif self.starts_with_bias:
+                start = self.buffers["bias"][channels]
             acc[phase, i, o] = start
         return acc
 
@@ -404,7 +446,11 @@ class Conv2DBody:
             return start + i if half is None else half * 2 + i // 2 * 2 + i % 2
 
         together = pixels_together(out)
-        for first, o in itertools.product(range(0, self.tile.pixels, together), range(self.tile.blocks)):
+        places = list(itertools.product(range(0, self.tile.pixels, together), range(self.tile.blocks)))
+        if self.by_lane:
+            # Neighbours one after the other, of which ARM loads and stores two at once.
+            places.sort(key=lambda place: place[1])
+        for first, o in places:
             place = (picture, group * self.tile.blocks + o, row)
             values = []
             for i in range(first, min(first + together, self.tile.pixels)):
@@ -418,7 +464,7 @@ class Conv2DBody:
         window = (picture, block, T.floordiv(row, 2), half + i // 2)
         position = T.cast(T.floormod(row, 2) * 2 + i % 2, "uint8")
         hit = self.buffers["window"][(*window, vector(0, self.lanes))] == splat(position, self.lanes)
-        return T.Select(hit, self._shortcut(window), splat(T.float32(0), self.lanes))
+        return T.Select(hit, self._shortcut(window), zeros(self.floats, self.lanes))
 
     def _store_phase(self, acc: Registers, phase: int, picture: Any, row: Any, start: Any, group: Any) -> None:
         out = self.attrs.out_layout
@@ -430,7 +476,7 @@ class Conv2DBody:
         """Return one block of the stored shortcut as it is added, but for an offset that the bias has."""
         picture, block, row, column = place
         layout = self.attrs.residual_layout
-        value = load(self.buffers["residual"], (picture, block, row, column + layout.pad), layout)
+        value = load(self.buffers["residual"], (picture, block, row, column + layout.pad), layout, self.floats)
         if "shortcut" in self.buffers:
             value = value * splat(self.buffers["shortcut"][0], self.lanes)
             if layout.codes and not offset_in_bias(self.attrs):
@@ -444,9 +490,9 @@ class Conv2DBody:
         channels = vector(block * lanes, lanes)
         if attrs.data_layout.codes:
             value = T.cast(value, f"float32x{lanes}") * buffers["scale"][channels]
-        value = activated(
-            value + buffers["bias"][channels], attrs.inner_activation, lambda: buffers["inner_slope"][channels], lanes
-        )
+        if not self.starts_with_bias:
+            value = value + buffers["bias"][channels]
+        value = activated(value, attrs.inner_activation, lambda: buffers["inner_slope"][channels], lanes)
         if unpooled is not None:
             value = value + unpooled
         elif attrs.residual == "add":
@@ -454,7 +500,7 @@ class Conv2DBody:
         elif attrs.residual == "pad":
             known = attrs.residual_channels // lanes
             shortcut = self._shortcut((picture, T.min(block, known - 1), row, column))
-            value = value + T.Select(splat(block < known, lanes), shortcut, splat(T.float32(0), lanes))
+            value = value + T.Select(splat(block < known, lanes), shortcut, zeros(self.floats, lanes))
         zero = splat(buffers["zero"][0], lanes) if attrs.out_layout.codes else None
         if zero is not None and not zero_in_bias(attrs):
             value = value + zero

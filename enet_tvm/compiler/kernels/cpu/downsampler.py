@@ -19,9 +19,9 @@ from enet_tvm.compiler.dataflow import constant
 from enet_tvm.compiler.kernels.common.building import Arguments, activated, for_rows, prim_func
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.convolution import convolution_features, known
-from enet_tvm.compiler.kernels.common.elements import Isa, load, splat, store, vector, write_edges
+from enet_tvm.compiler.kernels.common.elements import Isa, arithmetic, load, splat, store, vector, write_edges
 from enet_tvm.compiler.kernels.cpu.conv2d import Conv2DBody, conv2d_arguments, pack_weight, tile_of, tiles_of, weight_sums
-from enet_tvm.compiler.kernels.cpu.packing import coded, rounding_zero, words
+from enet_tvm.compiler.kernels.cpu.packing import coded, rounding_zero, slopes, summands, words
 from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, nearest_first
 from enet_tvm.compiler.ops import FusedConv2D, InitialBlockAttrs
 from enet_tvm.compiler.quantisation.codes import Codes, zero_starts
@@ -94,7 +94,9 @@ class DownsamplerTemplate:
         biases = np.concatenate([bias, shift + np.float32(read.offset) * scale]) / unit
         factors_of_maxima = scale * np.float32(read.scale) / unit
         if not self.spec.out_layout.codes:
-            return [data, *map(constant, (packed, *sums, biases, slope, factors_of_maxima))]
+            layout = self.spec.data_layout
+            added, factor = summands([constant(biases), constant(factors_of_maxima)], layout)
+            return [data, *map(constant, (packed, *sums)), added, *slopes([constant(slope)], layout), factor]
         biases = biases + rounding_zero(own)
         return [data, *map(constant, (packed, *sums, biases, slope, rounding_zero(own), factors_of_maxima))]
 
@@ -130,13 +132,13 @@ def downsampler(spec: InitialBlockAttrs, tile: RegisterTile, isa: Isa = "x86") -
     arguments: Arguments = conv2d_arguments(filters_of(spec), tile)
     channels = spec.out_shape[1]
     del arguments["out"]
-    arguments["bias"] = arguments["slope"] = ((channels,), "float32")
-    arguments["factor"] = ((spec.data_shape[1],), "float32")
+    arguments["bias"] = arguments["slope"] = ((channels,), arithmetic(spec.data_layout.dtype))
+    arguments["factor"] = ((spec.data_shape[1],), arithmetic(spec.data_layout.dtype))
     arguments["out"] = (spec.out_layout.physical(spec.out_shape), spec.out_layout.storage)
 
     def body(*buffers: Any) -> None:
         named = dict(zip(arguments, buffers, strict=True))
-        convolution = Conv2DBody(filters_of(spec), tile, named)
+        convolution = Conv2DBody(filters_of(spec), tile, named, isa)
         with for_rows(spec.out_shape[0], spec.out_shape[2]) as (picture, row):
             zero = named["zero"][0] if spec.out_layout.codes else 0
             if spec.out_layout.pad:
@@ -155,7 +157,7 @@ def _pool_row(spec: InitialBlockAttrs, buffers: dict[str, Any], picture: Any, ro
     zero = splat(buffers["zero"][0], lanes) if out.codes else None
     with T.serial(spec.data_shape[1] // lanes) as block, T.serial(spec.out_shape[3]) as column:
         places = [(row * 2 + a, column * 2 + b + data.pad) for a in (0, 1) for b in (0, 1)]
-        pixels = [load(buffers["data"], (picture, block, *place), data) for place in places]
+        pixels = [load(buffers["data"], (picture, block, *place), data, arithmetic(data.dtype)) for place in places]
         best = T.max(T.max(pixels[0], pixels[1]), T.max(pixels[2], pixels[3]))
         channels = vector((filters + block) * lanes, lanes)
         value = T.bind(best * buffers["factor"][vector(block * lanes, lanes)] + buffers["bias"][channels])

@@ -30,6 +30,9 @@ from enet_tvm.compiler.kernels.common.convolution import convolution_features, k
 from enet_tvm.compiler.kernels.common.elements import (
     Isa,
     accumulator,
+    arithmetic,
+    by_lane,
+    lane,
     largest,
     multiply_add,
     splat,
@@ -39,8 +42,8 @@ from enet_tvm.compiler.kernels.common.elements import (
     write_edges,
     zero_word,
 )
-from enet_tvm.compiler.kernels.cpu.packing import rounding_zero, words
-from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, nearest_first, register_tile, register_tiles
+from enet_tvm.compiler.kernels.cpu.packing import rounding_zero, slopes, summands, words
+from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, nearest_first, register_tiles
 from enet_tvm.compiler.ops import PLANAR, FusedConv2D, InitialBlockAttrs, Layout
 from enet_tvm.compiler.quantisation.codes import Codes, quantise_weight, zero_starts
 
@@ -48,6 +51,9 @@ Shape = tuple[int, int, int, int]
 
 TAPS = 10
 """Taps of the convolution, row-major, and one of the pooling."""
+
+_NEIGHBOURS = 8
+"""Pixels of float16 that are loaded at once where they are multiplied by lane."""
 
 MOST_COLOURS = 8
 """Most channels of a picture: all of them are unrolled, and the pooling multiplies with every filter's lane."""
@@ -119,7 +125,7 @@ class InitialBlockTemplate:
         full, biases = initial_weight(weight, scale), np.concatenate([bias, shift])
         if not layout.codes:
             packed = words(pack_initial_weight(full, layout, point), layout)
-            return [data, *map(constant, (packed, biases, slope))]
+            return [data, constant(packed), *summands([constant(biases)], layout), *slopes([constant(slope)], layout)]
         values, factors = quantise_weight(full, axis=0)
         picture = codes.spanning(data)
         coding = np.array([1 / picture.scale, picture.rounding_zero], "float32")
@@ -156,12 +162,15 @@ def pack_initial_weight(weight: np.ndarray, layout: Layout, tile: RegisterTile) 
 
 def initial_tile(shape: Shape, layout: Layout, channels: int, unit: VectorUnit) -> RegisterTile:
     """Return the register tile of the block."""
-    return register_tile(replace(unit, lanes=layout.block), shape[3] // 2, channels // layout.block)
+    return initial_tiles(shape, layout, channels, unit)[0]
 
 
 def initial_tiles(shape: Shape, layout: Layout, channels: int, unit: VectorUnit) -> list[RegisterTile]:
     """Return the register tiles worth measuring, that of `initial_tile` first."""
-    return register_tiles(replace(unit, lanes=layout.block), shape[3] // 2, channels // layout.block)
+    tiles = register_tiles(replace(unit, lanes=layout.block), shape[3] // 2, channels // layout.block)
+    # What is multiplied by lane are pixels of a row here, which one register is to hold.
+    narrow = [tile for tile in tiles if tile.pixels <= unit.lanes] if by_lane(layout.dtype, unit.isa) else tiles
+    return narrow or [RegisterTile(min(unit.lanes, shape[3] // 2), 1)]
 
 
 def initial_block(
@@ -198,14 +207,14 @@ def initial_block(
     if layout.codes:
         arguments["scale"] = ((channels,), "float32")
         arguments["starts"] = ((channels,), "int32")
-    arguments["bias"] = ((channels,), "float32")
-    arguments["slope"] = ((channels,), "float32")
+    arguments["bias"] = ((channels,), arithmetic(layout.dtype))
+    arguments["slope"] = ((channels,), arithmetic(layout.dtype))
     if layout.codes:
         arguments["zero"] = ((1,), "float32")
     arguments["out"] = (layout.physical((n, channels, height // 2, width // 2)), layout.storage)
 
     def body(*buffers: Any) -> None:
-        _InitialBlock(shape, channels, layout, tile, pool_size, dict(zip(arguments, buffers, strict=True))).emit()
+        _InitialBlock(shape, channels, layout, tile, pool_size, dict(zip(arguments, buffers, strict=True)), isa).emit()
 
     return prim_func(arguments, body, isa)
 
@@ -214,7 +223,14 @@ class _InitialBlock:
     """Emits the statements of the block."""
 
     def __init__(
-        self, shape: Shape, channels: int, layout: Layout, tile: RegisterTile, pool_size: int, buffers: dict[str, Any]
+        self,
+        shape: Shape,
+        channels: int,
+        layout: Layout,
+        tile: RegisterTile,
+        pool_size: int,
+        buffers: dict[str, Any],
+        isa: Isa,
     ) -> None:
         self.shape = shape
         self.channels = channels
@@ -224,6 +240,7 @@ class _InitialBlock:
         self.buffers = buffers
         self.planes = -(-shape[1] // layout.per_word)
         self.columns = shape[3] // 2
+        self.by_lane = by_lane(layout.dtype, isa)
         self.lanes = next(k for k in (16, 8, 4, 2, 1) if self.columns % k == 0)
 
     def emit(self) -> None:
@@ -231,9 +248,11 @@ class _InitialBlock:
         with for_rows(self.shape[0], self.shape[2] // 2) as (picture, row):
             # The three rows of the picture that this row needs, even and odd columns apart, so that what stride 2 reads
             # are neighbours; the odd ones after a zero.
-            even = T.alloc_buffer((3, self.planes, self.columns), dtype, scope="global", layout=None)
-            odd = T.alloc_buffer((3, self.planes, 1 + self.columns), dtype, scope="global", layout=None)
-            pooled = T.alloc_buffer((self.planes, self.columns), dtype, scope="global", layout=None)
+            # A register of neighbours may reach beyond a row by as many as a tile has fewer.
+            columns = self.columns + (_NEIGHBOURS - self.tile.pixels if self.by_lane else 0)
+            even = T.alloc_buffer((3, self.planes, columns), dtype, scope="global", layout=None)
+            odd = T.alloc_buffer((3, self.planes, 1 + columns), dtype, scope="global", layout=None)
+            pooled = T.alloc_buffer((self.planes, columns), dtype, scope="global", layout=None)
             self._copy(even, odd, picture, row)
             self._pool(even, odd, pooled, row)
             with T.serial(self.channels // layout.block) as block:
@@ -295,12 +314,20 @@ class _InitialBlock:
                 with T.serial(self.planes) as plane:
                     with T.serial(3) as kh:
                         for kw, line in enumerate((odd, even, odd)):
+                            pixels = self._neighbours(line, (kh, plane), start + (kw == 2))
                             for i, o in tile_places(tile.pixels, tile.blocks):
-                                pixel = line[kh, plane, start + i + (kw == 2)]
-                                self._multiply_add(acc, (i, o), pixel, (group, kh * 3 + kw, plane))
+                                self._multiply_add(acc, (i, o), pixels[i], (group, kh * 3 + kw, plane))
+                    pixels = self._neighbours(pooled, (plane,), start)
                     for i, o in tile_places(tile.pixels, tile.blocks):
-                        self._multiply_add(acc, (i, o), pooled[plane, start + i], (group, TAPS - 1, plane))
+                        self._multiply_add(acc, (i, o), pixels[i], (group, TAPS - 1, plane))
                 self._store(acc, picture, row, start, group)
+
+    def _neighbours(self, line: Any, leading: tuple[Any, ...], start: Any) -> list[Any]:
+        """Return the pixels of a tile, neighbours in a row from `start` on."""
+        if not self.by_lane:
+            return [line[(*leading, start + i)] for i in range(self.tile.pixels)]
+        loaded = T.bind(line[(*leading, vector(start, _NEIGHBOURS))])
+        return [lane(loaded, i) for i in range(self.tile.pixels)]
 
     def _started(self, group: int) -> Registers:
         block, sums = self.layout.block, accumulator(self.layout.dtype)

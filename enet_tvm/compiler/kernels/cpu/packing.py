@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
+import numpy as np
+from tvm import relax
+
+from enet_tvm.compiler.dataflow import constant
+from enet_tvm.compiler.kernels.common.convolution import known
+from enet_tvm.compiler.kernels.common.elements import arithmetic
 from enet_tvm.compiler.ops import Layout
 from enet_tvm.compiler.quantisation.codes import Codes, bfloat16_bits, quantise_weight, to_words
 
@@ -12,7 +18,23 @@ def words(packed: np.ndarray, data: Layout) -> np.ndarray:
     """Return packed weights in words of the data's elements: float32, or bytes where those are of codes, ... x K x L."""
     if data.codes:
         return to_words(packed)
+    if data.dtype == "float16":
+        return packed.astype(np.float16)
     return to_words(bfloat16_bits(packed)) if data.dtype == "bfloat16" else packed
+
+
+def summands(vectors: Sequence[relax.Expr], data: Layout) -> list[relax.Expr]:
+    """Return constants, one float32 value for each channel, in the dtype that a kernel of such data computes in beside sums."""
+    if arithmetic(data.dtype) == "float32":
+        return list(vectors)
+    return [constant(known(vector).astype(arithmetic(data.dtype))) for vector in vectors]
+
+
+def slopes(vectors: Sequence[relax.Expr], data: Layout) -> list[relax.Expr]:
+    """Return slopes of PReLUs, one for each channel, as `enet_tvm.compiler.kernels.common.building.activated` takes them."""
+    if arithmetic(data.dtype) == "float32":
+        return list(vectors)
+    return summands([constant(known(vector) - np.float32(1)) for vector in vectors], data)
 
 
 def coded(weight: np.ndarray, axis: int, data: Codes, layout: Layout) -> tuple[np.ndarray, np.ndarray, int]:

@@ -29,13 +29,26 @@ from enet_tvm.compiler.kernels.common.building import (
 )
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, ConvolutionTemplate, convolution_features
-from enet_tvm.compiler.kernels.common.elements import accumulator, multiply_add_pixels, splat, vector, zero_word
+from enet_tvm.compiler.kernels.common.elements import (
+    accumulator,
+    arithmetic,
+    by_lane,
+    converted,
+    lane,
+    multiply_add_pixels,
+    splat,
+    vector,
+    zero_word,
+)
 from enet_tvm.compiler.kernels.common.taps import transposed_taps
 from enet_tvm.compiler.kernels.cpu.conv2d import tap_sums
-from enet_tvm.compiler.kernels.cpu.packing import coded, words
+from enet_tvm.compiler.kernels.cpu.packing import coded, slopes, summands, words
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes, zero_starts
+
+_WEIGHTS = 8
+"""Weights of float16 that are loaded at once where they are multiplied by lane."""
 
 Tap = tuple[int, int, int, int]
 """Phase column, tap, input row offset, input column offset."""
@@ -101,8 +114,11 @@ class PlanarTemplate(ConvolutionTemplate):
         spec = self.spec
         given = ConvolutionArguments.of(spec, arguments)
         if not spec.data_layout.codes:
-            packed = words(pack_planar_weight(given.weight, spec), spec.data_layout)
-            return [given.data, *map(constant, (packed, given.bias)), *given.slopes]
+            ordered = pack_planar_weight(given.weight, spec)
+            beyond = _beyond(spec, self.unit)
+            packed = words(np.pad(ordered, ((0, 0), (0, 0), (0, beyond))) if beyond else ordered, spec.data_layout)
+            added = [*summands([constant(given.bias)], spec.data_layout), *slopes(given.slopes, spec.data_layout)]
+            return [given.data, constant(packed), *added]
         weight, scales, zero = coded(given.weight, int(spec.transposed), codes.stored(given.data), spec.data_layout)
         # Rows and columns outside the picture hold the code of zero here, so every sum starts alike.
         starts = zero_starts(tap_sums(weight, spec), zero)
@@ -118,7 +134,9 @@ class PlanarTemplate(ConvolutionTemplate):
 
 def planar_tile(attrs: FusedConv2D, unit: VectorUnit) -> PlanarTile:
     """Return the tile of a convolution: as few tiles of output channels as the registers allow, all of one size."""
-    most = max(1, unit.accumulators // _columns(attrs))
+    # Where weights are multiplied by lane, few registers hold them and the pixels.
+    sums = unit.registers - unit.registers // 4 if by_lane(attrs.data_layout.dtype, unit.isa) else unit.accumulators
+    most = max(1, sums // _columns(attrs))
     tiles = -(-attrs.out_shape[1] // most)
     return PlanarTile(_widest(attrs, unit), -(-attrs.out_shape[1] // tiles))
 
@@ -136,6 +154,11 @@ def planar_tiles(attrs: FusedConv2D, unit: VectorUnit) -> list[PlanarTile]:
 def _columns(attrs: FusedConv2D) -> int:
     """Return how many columns of the output a column of the input makes."""
     return 2 if attrs.transposed else 1
+
+
+def _beyond(attrs: FusedConv2D, unit: VectorUnit) -> int:
+    """Return how many weights are behind those of the last channel, for a register of them to be loaded from each."""
+    return _WEIGHTS - 1 if by_lane(attrs.data_layout.dtype, unit.isa) else 0
 
 
 def _widest(attrs: FusedConv2D, unit: VectorUnit) -> int:
@@ -164,28 +187,33 @@ def planar_conv2d(attrs: FusedConv2D, unit: VectorUnit, tile: PlanarTile | None 
     layout = attrs.data_layout
     arguments: Arguments = {
         "data": (layout.physical(attrs.data_shape), layout.storage),
-        "weight": ((attrs.kernel[0] * attrs.kernel[1], attrs.data_shape[1] // layout.per_word, channels), layout.storage),
+        "weight": (
+            (attrs.kernel[0] * attrs.kernel[1], attrs.data_shape[1] // layout.per_word, channels + _beyond(attrs, unit)),
+            layout.storage,
+        ),
     }
     if layout.codes:
         arguments["scale"] = ((channels,), "float32")
         arguments["starts"] = ((4 if attrs.transposed else 1, channels), "int32")
-    arguments["bias"] = ((channels,), "float32")
+    arguments["bias"] = ((channels,), arithmetic(layout.dtype))
     if attrs.activation == "prelu":
-        arguments["slope"] = ((channels,), "float32")
+        arguments["slope"] = ((channels,), arithmetic(layout.dtype))
     if layout.codes:
         arguments["zero"] = ((1,), "uint32")
     arguments["out"] = ((n, height, width), "uint8") if attrs.argmax else (attrs.out_shape, "float32")
 
     def body(*buffers: Any) -> None:
-        _Planar(attrs, tile or planar_tile(attrs, unit), dict(zip(arguments, buffers, strict=True))).emit()
+        _Planar(attrs, tile or planar_tile(attrs, unit), dict(zip(arguments, buffers, strict=True)), unit).emit()
 
     return prim_func(arguments, body, unit.isa)
 
 
 class _Planar:
-    def __init__(self, attrs: FusedConv2D, tile: PlanarTile, buffers: dict[str, Any]) -> None:
+    def __init__(self, attrs: FusedConv2D, tile: PlanarTile, buffers: dict[str, Any], unit: VectorUnit) -> None:
         self.attrs = attrs
+        self.by_lane = by_lane(attrs.data_layout.dtype, unit.isa)
         self.layout = attrs.data_layout
+        self.floats = arithmetic(self.layout.dtype)
         self.buffers = buffers
         self.lanes, self.channels = tile.lanes, tile.channels
         self.columns = _columns(attrs)
@@ -266,10 +294,17 @@ class _Planar:
         with T.serial(self.attrs.data_shape[1] // self.layout.per_word) as channel:
             for column, tap, dy, dx in taps:
                 pixels = lines[self.rows.index(dy), channel, vector(self.margin + start + dx, self.lanes)]
-                for o in range(self.channels):
-                    weight = self.buffers["weight"][tap, channel, first + o]
+                for o, weight in enumerate(self._weights(tap, channel, first)):
                     acc[column, o] = multiply_add_pixels(acc[column, o], pixels, weight, dtype, self.lanes)
         return acc
+
+    def _weights(self, tap: int, channel: Any, first: Any) -> list[Any]:
+        """Return what a word of the data is multiplied with for each of the tile's output channels, from `first` on."""
+        weight, channels = self.buffers["weight"], range(self.channels)
+        if not self.by_lane:
+            return [weight[tap, channel, first + o] for o in channels]
+        loaded = [T.bind(weight[tap, channel, vector(first + o, _WEIGHTS)]) for o in channels[::_WEIGHTS]]
+        return [lane(loaded[o // _WEIGHTS], o % _WEIGHTS) for o in channels]
 
     def _finished(self, acc: Registers, column: int, o: int, channel: Any) -> Any:
         """Return one vector of sums after bias and activation."""
@@ -284,20 +319,21 @@ class _Planar:
     ) -> None:
         acc = self._convolve(lines, phase, first, start, taps)
         for o in range(self.channels):
-            columns = [self._finished(acc, column, o, first + o) for column in range(self.columns)]
+            columns = [converted(self._finished(acc, column, o, first + o), "float32") for column in range(self.columns)]
             self._store_row(columns, (picture, first + o, out_row), start)
 
     def _store_labels(self, lines: Any, phase: int, picture: Any, out_row: Any, start: Any, taps: list[Tap]) -> None:
         """Store the channel of the largest of all sums, the first of equals, which are never in memory."""
         channels = self.attrs.out_shape[1]
-        best, place = (Registers((self.columns,), self.lanes, dtype) for dtype in ("float32", "int32"))
+        kinds = (self.floats, "int16" if self.floats == "float16" else "int32")
+        best, place = (Registers((self.columns,), self.lanes, dtype) for dtype in kinds)
         for number in range(-(-channels // self.channels)):
             first = min(number * self.channels, channels - self.channels)
             acc = self._convolve(lines, phase, first, start, taps)
             for o in range(self.channels):
                 for column in range(self.columns):
                     value = self._finished(acc, column, o, first + o)
-                    label = splat(tvm.tirx.const(first + o, "int32"), self.lanes)
+                    label = splat(tvm.tirx.const(first + o, kinds[1]), self.lanes)
                     if first + o:
                         better = value > best[column,]
                         label = T.Select(better, label, place[column,])

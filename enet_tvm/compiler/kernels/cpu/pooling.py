@@ -13,7 +13,7 @@ from tvm.tirx.script.builder import ir as T
 from enet_tvm.compiler.dataflow import constant
 from enet_tvm.compiler.kernels.common.building import Arguments, for_rows, prim_func
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
-from enet_tvm.compiler.kernels.common.elements import fill, load, splat, store, vector, write_edges
+from enet_tvm.compiler.kernels.common.elements import arithmetic, fill, load, splat, store, vector, write_edges
 from enet_tvm.compiler.kernels.common.pooling import PoolingTemplate
 from enet_tvm.compiler.kernels.common.template import OnlyPoint
 from enet_tvm.compiler.kernels.cpu.packing import rounding_zero
@@ -105,7 +105,8 @@ def max_pool2d_with_window(shape: Shape, layout: Layout, out_layout: Layout) -> 
                 with T.serial(width // 2) as column:
 
                     def pixel(a: int, b: int, block: Any = block, column: Any = column) -> Any:
-                        return load(data, (picture, block, row * 2 + a, column * 2 + b + layout.pad), layout)
+                        place = (picture, block, row * 2 + a, column * 2 + b + layout.pad)
+                        return load(data, place, layout, arithmetic(layout.dtype))
 
                     best = pixel(0, 0)
                     place = splat(tvm.tirx.const(0, "uint8"), lanes)
@@ -148,14 +149,15 @@ def max_unpool2d(shape: Shape, layout: Layout, output_size: tuple[int, int], out
 
     def body(data: Any, window: Any, *rest: Any) -> None:
         *given, out = rest
-        zero = given[0][0] if given else T.float32(0)
+        floats = arithmetic(layout.dtype)
+        zero = given[0][0] if given else tvm.tirx.const(0, floats)
 
         def spread(picture: Any, block: Any, row: Any) -> None:
             for a in (0, 1):
                 write_edges(out, (picture, block, row * 2 + a), width, out_layout, zero)
                 fill(out, (picture, block, row * 2 + a), out_layout.pad + columns * 2, width - columns * 2, out_layout, zero)
             with T.serial(columns) as column:
-                value = load(data, (picture, block, row, column + layout.pad), layout)
+                value = load(data, (picture, block, row, column + layout.pad), layout, floats)
                 place = window[picture, block, row, column, vector(0, lanes)]
                 for position in range(4):
                     a, b = divmod(position, 2)

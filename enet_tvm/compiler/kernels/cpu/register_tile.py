@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tvm
 
 from enet_tvm.compiler.kernels.common.elements import Isa
+from enet_tvm.compiler.ops.layout import DType
+
+_LOOP = 5
+"""Instructions of a loop over blocks of input channels beside those for its tile: addresses, count, branch."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class VectorUnit:
     Attributes
     ----------
     lanes : int
-        float32 values in a register.
+        Values in a register, of the type that is computed in.
     registers : int
         Number of vector registers.
     isa : {"x86", "aarch64"}
@@ -28,8 +32,18 @@ class VectorUnit:
     isa: Isa = "x86"
 
     @classmethod
-    def of(cls, target: tvm.target.Target) -> VectorUnit:
-        """Return the vector unit of an LLVM target: AVX-512, AVX2, SSE or NEON."""
+    def of(cls, target: tvm.target.Target, dtype: DType = "float32") -> VectorUnit:
+        """Return the vector unit of an LLVM target: AVX-512, AVX2, SSE or NEON.
+
+        Parameters
+        ----------
+        dtype : DType
+            Type of the elements that layers read: of float16 a register holds twice as many values, of others as many as
+            of float32, in which they are summed.
+        """
+        if dtype == "float16":
+            single = cls.of(target)
+            return replace(single, lanes=2 * single.lanes)
         has = tvm.target.codegen.target_has_features
         triple = str(target.attrs.get("mtriple") or tvm.target.codegen.llvm_get_system_triple())
         if triple.startswith(("aarch64", "arm64")):
@@ -66,7 +80,12 @@ class RegisterTile:
 
 
 def register_tile(
-    unit: VectorUnit, width: int, channel_blocks: int, accumulators_per_pixel: int = 1, multiple: int = 1
+    unit: VectorUnit,
+    width: int,
+    channel_blocks: int,
+    accumulators_per_pixel: int = 1,
+    multiple: int = 1,
+    lanewise: bool = False,
 ) -> RegisterTile:
     """Return the tile for rows of `width` pixels and `channel_blocks` blocks of output channels.
 
@@ -80,7 +99,11 @@ def register_tile(
         Accumulators of each pixel and block: 4 where the four phases of a transposed convolution are computed together.
     multiple : int
         Number that divides `pixels`, as long as `width` allows it.
+    lanewise : bool
+        Whether blocks of channels are loaded at once, and multiplied by lane: see `lane_tiles`.
     """
+    if lanewise:
+        return lane_tiles(unit, width, channel_blocks, accumulators_per_pixel, multiple)[0]
     wanted = {16: 1, 8: 2, 4: 4}.get(unit.lanes, 1) if accumulators_per_pixel == 1 else 1
     blocks = max(b for b in range(1, wanted + 1) if channel_blocks % b == 0)
     most = max(multiple, unit.accumulators // (blocks * accumulators_per_pixel))
@@ -94,7 +117,12 @@ def register_tile(
 
 
 def register_tiles(
-    unit: VectorUnit, width: int, channel_blocks: int, accumulators_per_pixel: int = 1, multiple: int = 1
+    unit: VectorUnit,
+    width: int,
+    channel_blocks: int,
+    accumulators_per_pixel: int = 1,
+    multiple: int = 1,
+    lanewise: bool = False,
 ) -> list[RegisterTile]:
     """Return the tiles among which measuring may find a better one than `register_tile`, which comes first.
 
@@ -102,6 +130,8 @@ def register_tiles(
     widths that cut a row into the same number of tiles, only the narrowest is there, which computes the fewest pixels
     twice.
     """
+    if lanewise:
+        return lane_tiles(unit, width, channel_blocks, accumulators_per_pixel, multiple)
     default = register_tile(unit, width, channel_blocks, accumulators_per_pixel, multiple)
     least, most = unit.accumulators // 2, unit.accumulators + unit.registers // 8
     tiles = [default]
@@ -112,6 +142,35 @@ def register_tiles(
                 narrowest.setdefault(-(-width // pixels), pixels)
         tiles += [tile for pixels in narrowest.values() if (tile := RegisterTile(pixels, blocks)) != default]
     return tiles
+
+
+def lane_tiles(
+    unit: VectorUnit, width: int, channel_blocks: int, accumulators_per_pixel: int = 1, multiple: int = 1
+) -> list[RegisterTile]:
+    """Return the tiles worth measuring where pixels are multiplied by lane, that with the fewest instructions first.
+
+    Beside the accumulators, each pixel's block of input channels is in a register, one pixel more where four phases are
+    computed together, and so are two vectors of weights; two registers are left for LLVM to order its loads.
+
+    Parameters are those of `register_tile`.
+    """
+    more = 1 if accumulators_per_pixel > 1 else 0
+
+    def registers(tile: RegisterTile) -> int:
+        return tile.pixels * tile.blocks * accumulators_per_pixel + tile.pixels + more + 2
+
+    def instructions(tile: RegisterTile) -> float:
+        # For a block of input channels: multiplications, loads of weights by pairs, of pixels, and the loop itself.
+        lanes, blocks = unit.lanes, accumulators_per_pixel * tile.blocks
+        inner = lanes * tile.pixels * blocks + lanes * blocks / 2 + tile.pixels + more + _LOOP
+        return -(-width // tile.pixels) * (channel_blocks // tile.blocks) * inner
+
+    pixels = range(multiple, max(multiple, min(width, unit.registers)) + 1, multiple)
+    tiles = [RegisterTile(p, b) for b in range(1, 5) if channel_blocks % b == 0 for p in pixels]
+    fitting = [tile for tile in tiles if registers(tile) <= unit.registers - 2 and tile.pixels <= width]
+    most = unit.registers // 3
+    large = [tile for tile in fitting if 2 * registers(tile) > unit.registers or tile.pixels + multiple > min(width, most)]
+    return sorted(large or fitting or [RegisterTile(min(multiple, width), 1)], key=instructions)
 
 
 def nearest_first(default: RegisterTile, tiles: list[RegisterTile]) -> list[RegisterTile]:

@@ -8,7 +8,9 @@ A filter with one row or one column is transformed in the other direction alone.
 
 With four outputs the points of the interpolation are 0, infinity, and 5/8 and 3/2 of either sign, not the usual 1 and 2:
 that leaves a quarter of the usual error (at 32 channels of random numbers the largest was 4e-6 instead of 1.6e-5, that
-of the direct sum 2e-6), and every constant of the transforms is a float32.
+of the direct sum 2e-6), and every constant of the transforms is a float32, and a float16. Between tensors of float16 everything
+is computed in it: at 32 channels the error is 0.4 % of the outputs' spread with four outputs either way, that of the direct sum
+0.2 %.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ from enet_tvm.compiler.kernels.common.building import (
 )
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, ConvolutionTemplate, convolution_features
-from enet_tvm.compiler.kernels.common.elements import load, splat, store, vector, write_edges
+from enet_tvm.compiler.kernels.common.elements import arithmetic, load, splat, store, vector, write_edges, zeros
+from enet_tvm.compiler.kernels.cpu.packing import slopes, summands
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes
@@ -105,8 +108,9 @@ class WinogradConvolutionTemplate(ConvolutionTemplate):
 
     def operands(self, point: Any, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes) -> list[relax.Expr]:
         """Return data, transformed weights, bias, slope and shortcut; nothing here is of codes."""
-        given = ConvolutionArguments.of(self.spec, arguments)
-        return [given.data, *map(constant, (self.pack(given.weight, point), given.bias)), *given.slopes, *given.shortcut]
+        given, layout = ConvolutionArguments.of(self.spec, arguments), self.spec.data_layout
+        packed = constant(self.pack(given.weight, point).astype(arithmetic(layout.dtype)))
+        return [given.data, packed, *summands([constant(given.bias)], layout), *slopes(given.slopes, layout), *given.shortcut]
 
 
 @dataclass(frozen=True)
@@ -302,14 +306,14 @@ def winograd(attrs: FusedConv2D, tile: WinogradTile) -> tvm.tirx.PrimFunc:
 
 def winograd_arguments(attrs: FusedConv2D, weight: tuple[int, ...]) -> Arguments:
     """Return the arguments of a kernel whose transformed weights have this shape, the output last."""
-    channels = attrs.out_shape[1]
+    channels, floats = attrs.out_shape[1], arithmetic(attrs.data_layout.dtype)
     arguments: Arguments = {
         "data": (attrs.data_layout.physical(attrs.data_shape), attrs.data_layout.storage),
-        "weight": (weight, "float32"),
-        "bias": ((channels,), "float32"),
+        "weight": (weight, floats),
+        "bias": ((channels,), floats),
     }
     if attrs.activation == "prelu":
-        arguments["slope"] = ((channels,), "float32")
+        arguments["slope"] = ((channels,), floats)
     if attrs.residual == "add":
         arguments["shortcut"] = (attrs.residual_layout.physical(attrs.out_shape), attrs.residual_layout.storage)
     arguments["out"] = (attrs.out_layout.physical(attrs.out_shape), attrs.out_layout.storage)
@@ -355,7 +359,7 @@ def _cost(attrs: FusedConv2D, tile: WinogradTile, unit: VectorUnit) -> float:
 
 
 def _times(factor: float, value: Any, lanes: int) -> Any:
-    return splat(T.float32(factor), lanes) * value
+    return splat(tvm.tirx.const(factor, str(value.ty.dtype).partition("x")[0]), lanes) * value
 
 
 class WinogradBody:
@@ -370,6 +374,7 @@ class WinogradBody:
         self.tile = tile
         self.buffers = buffers
         self.lanes = attrs.out_layout.block
+        self.floats = arithmetic(attrs.data_layout.dtype)
         self.flat = tile.rows == 1
         self.outer, self.inner = _extents(tile)
         self.down, self.across = spectrum_of(tile)
@@ -404,7 +409,7 @@ class WinogradBody:
                 write_edges(self.buffers["out"], leading, self.attrs.out_shape[3], self.attrs.out_layout)
 
     def _scratch(self, *shape: int) -> Any:
-        return T.alloc_buffer(shape, "float32", scope="global", layout=None)
+        return T.alloc_buffer(shape, self.floats, scope="global", layout=None)
 
     def _top(self, strip: Any) -> Any:
         """Return the first row of a strip."""
@@ -427,7 +432,7 @@ class WinogradBody:
             for y in range(self.down):
                 if self.flat:
                     place = (picture, block, top, left + y * step_across)
-                    column.append(T.bind(load(self.buffers["data"], place, layout)))
+                    column.append(T.bind(load(self.buffers["data"], place, layout, self.floats)))
                 else:
                     column.append(self._row(picture, block, top + (y - 1) * step_down, y, left + x * step_across))
             columns.append([T.bind(value) for value in data_transform(self.outer, column, layout.block)])
@@ -445,10 +450,10 @@ class WinogradBody:
         # All rows but the first and those below the last tile that fits are in the picture.
         outside = y == 0 or self.last_top + (y - 1) * self.attrs.dilation[0] >= height
         at = T.max(T.min(row, height - 1), 0) if outside else row
-        value = load(self.buffers["data"], (picture, block, at, column), layout)
+        value = load(self.buffers["data"], (picture, block, at, column), layout, self.floats)
         if outside:
             inside = splat(tvm.tirx.all(row >= 0, row < height), layout.block)
-            value = T.Select(inside, value, splat(T.float32(0), layout.block))
+            value = T.Select(inside, value, zeros(self.floats, layout.block))
         return T.bind(value)
 
     def _multiply(self, spectrum: Any, sums: Any, y: Any, block: Any, group: Any) -> None:
@@ -483,8 +488,8 @@ class WinogradBody:
             value = T.bind(value + self.buffers["bias"][channels])
             with self._if_stored(top, row):
                 if attrs.residual == "add":
-                    stored = attrs.residual_layout
-                    value = value + load(self.buffers["shortcut"], (picture, block, down, across + stored.pad), stored)
+                    place, stored = (picture, block, down, across + attrs.residual_layout.pad), attrs.residual_layout
+                    value = value + load(self.buffers["shortcut"], place, stored, self.floats)
                 value = activated(value, attrs.activation, lambda: self.buffers["slope"][channels], self.lanes)
                 store(self.buffers["out"], value, (picture, block, down, across + attrs.out_layout.pad), attrs.out_layout)
 

@@ -9,6 +9,7 @@ directions at the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from tvm.tirx.script.builder import ir as T
 
 from enet_tvm.compiler.kernels.common.building import Registers, for_rows, prim_func, tile_places, tile_start
 from enet_tvm.compiler.kernels.common.convolution import convolution_features
-from enet_tvm.compiler.kernels.common.elements import splat, vector
+from enet_tvm.compiler.kernels.common.elements import by_lane, lane, splat, vector, zeros
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.kernels.cpu.winograd import (
     MOST_WEIGHT,
@@ -130,7 +131,8 @@ def _cost(attrs: FusedConv2D, tile: BlockedWinogradTile) -> float:
     sums = tile.tiles * tile.blocks
     # For four channels of the input there is a load for each tile and half a one for each vector of weights; sums begin with
     # zero, and are stored.
-    multiplied = groups * (inputs / 4 * (4 * sums + tile.tiles + 2 * tile.blocks + _LOOP) + 2 * sums)
+    lanes = attrs.out_layout.block
+    multiplied = groups * (inputs / lanes * (lanes * sums + tile.tiles + lanes / 2 * tile.blocks + _LOOP) + 2 * sums)
     transformed = count * (inputs / attrs.data_layout.block + outputs) * _TRANSFORM
     return strips(attrs, tile.rows) * down * across * (multiplied + transformed)
 
@@ -196,13 +198,23 @@ class BlockedWinogradBody(WinogradBody):
     def _multiply_frequency(self, spectrum: Any, sums: Any, frequency: tuple[Any, Any], group: Any, first: Any) -> None:
         """Emit the sums over the input channels at one frequency."""
         inputs, (tiles, blocks) = self.attrs.data_layout.block, (self.tile.tiles, self.tile.blocks)
-        acc = Registers((tiles, blocks), self.lanes)
+        acc = Registers((tiles, blocks), self.lanes, self.floats)
         for place in tile_places(tiles, blocks):
-            acc[place] = splat(T.float32(0), self.lanes)
-        with T.serial(self.attrs.data_shape[1] // inputs) as kb, T.serial(inputs) as ki:
+            acc[place] = zeros(self.floats, self.lanes)
+
+        def multiply(channel: Any, values: Sequence[Any]) -> None:
             for t, o in tile_places(tiles, blocks):
-                weights = self.buffers["weight"][(*frequency, group, kb * inputs + ki, vector(o * self.lanes, self.lanes))]
-                acc[t, o] = acc[t, o] + splat(spectrum[(*frequency, kb, first + t, ki)], self.lanes) * weights
+                weights = self.buffers["weight"][(*frequency, group, channel, vector(o * self.lanes, self.lanes))]
+                acc[t, o] = acc[t, o] + splat(values[t], self.lanes) * weights
+
+        with T.serial(self.attrs.data_shape[1] // inputs) as kb:
+            if by_lane(self.attrs.data_layout.dtype, "aarch64"):
+                loaded = [T.bind(spectrum[(*frequency, kb, first + t, vector(0, inputs))]) for t in range(tiles)]
+                for number in range(inputs):
+                    multiply(kb * inputs + number, [lane(block, number) for block in loaded])
+            else:
+                with T.serial(inputs) as ki:
+                    multiply(kb * inputs + ki, [spectrum[(*frequency, kb, first + t, ki)] for t in range(tiles)])
         for t, o in tile_places(tiles, blocks):
             T.buffer_store(sums, acc[t, o], [*frequency, group * blocks + o, first + t, vector(0, self.lanes)])
 

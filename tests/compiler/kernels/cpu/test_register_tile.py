@@ -5,7 +5,7 @@ import tvm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit, register_tile, register_tiles
+from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit, lane_tiles, register_tile, register_tiles
 from enet_tvm.targets import TargetSpec
 
 UNITS = st.sampled_from([VectorUnit(4, 16), VectorUnit(8, 16), VectorUnit(16, 32), VectorUnit(4, 32), VectorUnit(8, 32)])
@@ -105,3 +105,32 @@ def test_tiles_worth_measuring(unit, half, channel_blocks, per_pixel, multiple):
         assert tile.pixels % multiple == 0
         assert channel_blocks % tile.blocks == 0
         assert tile.pixels * tile.blocks * per_pixel < unit.registers
+
+
+@given(
+    width=st.integers(1, 400),
+    channel_blocks=st.integers(1, 16),
+    per_pixel=st.sampled_from([1, 4]),
+    multiple=st.sampled_from([1, 2]),
+)
+def test_tiles_multiplied_by_lane(width, channel_blocks, per_pixel, multiple):
+    """Sums, the pixels' blocks and two vectors of weights are in registers; the first tile is the default."""
+    unit, width = VectorUnit(8, 32, "aarch64"), width * multiple
+    tiles = lane_tiles(unit, width, channel_blocks, per_pixel, multiple)
+    assert tiles == register_tiles(unit, width, channel_blocks, per_pixel, multiple, lanewise=True)
+    assert tiles[0] == register_tile(unit, width, channel_blocks, per_pixel, multiple, lanewise=True)
+    assert 0 < len(set(tiles)) == len(tiles) <= 40
+    for tile in tiles:
+        assert tile.pixels <= width
+        assert tile.pixels % multiple == 0
+        assert channel_blocks % tile.blocks == 0
+        assert tile.pixels * tile.blocks * per_pixel + tile.pixels + 2 <= unit.registers
+
+
+@pytest.mark.parametrize(
+    ("channel_blocks", "per_pixel", "tile"), [(4, 1, (5, 4)), (2, 1, (8, 2)), (1, 1, (10, 1)), (2, 4, (5, 1))]
+)
+def test_tiles_by_lane_of_enet(channel_blocks, per_pixel, tile):
+    """At 320x192: 32, 16 and 8 channels, and the four phases of a transposed convolution."""
+    found = lane_tiles(VectorUnit(8, 32, "aarch64"), 40, channel_blocks, per_pixel)[0]
+    assert (found.pixels, found.blocks) == tile
