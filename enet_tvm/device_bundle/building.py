@@ -14,7 +14,11 @@ from enet_tvm.version import TESTED_STACK
 
 SOURCES = Path(__file__).parent / "csrc"
 PROGRAMS = {
-    "enet-run": ("enet_run", "cpus", "manifest", "pictures", "files", "json", "sha256", "text", "tvm_arguments", "tvm_call"),
+    "enet-run": (
+        *("enet_run", "camera", "capture", "cpus", "exif", "exits", "figures", "files", "image_output", "jpeg", "jpeg_idct"),
+        *("jpeg_upsample", "json", "labels", "manifest", "network", "network_input", "npy", "overlay", "picture", "picture_file"),
+        *("png", "ppm", "resample", "sha256", "text", "tvm_arguments", "tvm_call", "watch", "yuyv"),
+    ),
     "enet-rpcd": (
         *("enet_rpcd", "address", "cpus", "facts", "greeting", "instrument", "json"),
         *("session_folder", "sockets", "text", "tracker", "tvm_arguments", "tvm_call", "upload_name"),
@@ -63,14 +67,14 @@ def program_arguments(name: str, libraries: Path) -> list[str]:
         str(libraries / "libtvm_ffi.so"),
         "-Wl,--allow-shlib-undefined",
         "-Wl,-rpath,$ORIGIN/../lib",
-        *("-ldl", "-lm"),
+        *("-ldl", "-lm", "-lpthread"),
     ]
 
 
 def source_arguments(sources: Sequence[str]) -> list[str]:
     """Return what a C compiler is given to compile some of the sources: their files, and the versions of TVM."""
     versions = [f'-D{key.upper().replace("-", "_")}="{version}"' for key, version in TESTED_STACK.items()]
-    return [*versions, f"-I{SOURCES}", *(str(SOURCES / f"{source}.c") for source in sources)]
+    return [*versions, f"-I{SOURCES}", f"-isystem{SOURCES / 'third_party'}", *(str(SOURCES / f"{source}.c") for source in sources)]
 
 
 def build_cuda_runtime(machine: str, output: Path) -> None:
