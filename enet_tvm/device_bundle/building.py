@@ -26,6 +26,13 @@ PROGRAMS = {
 }
 """Names of the sources of each program."""
 
+THIRD_PARTY = {
+    "LICENSE": "bebfe904b14301657e4e5d655c811d51fd31b97c455b9cc2d8600d6bac6cff63",
+    "stb_image.h": "594c2fe35d49488b4382dbfaec8f98366defca819d916ac95becf3e75f4200b3",
+    "stb_image_write.h": "cbd5f0ad7a9cf4468affb36354a1d2338034f2c12473cf1a8e32053cb6914a05",
+}
+"""SHA-256 of the sources that are not ours: stb (github.com/nothings/stb, commit 31c1ad3), public domain or MIT."""
+
 CUDA_RUNTIME = "libcudart.so.13"
 """Library that TVM's CUDA runtime was linked against."""
 

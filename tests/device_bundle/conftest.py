@@ -88,19 +88,9 @@ def enet_run(board: Unpacked) -> Callable[..., subprocess.CompletedProcess[str]]
 
 
 READERS = (
-    "address",
-    "cpus",
-    "facts",
-    "files",
-    "greeting",
-    "json",
-    "manifest",
-    "pictures",
-    "sha256",
-    "sockets",
-    "text",
-    "tracker",
-    "upload_name",
+    *("address", "cpus", "exif", "facts", "files", "greeting", "image_output", "jpeg", "jpeg_idct", "jpeg_upsample", "json"),
+    *("manifest", "npy", "overlay", "picture", "picture_file", "png", "ppm", "resample", "sha256", "sockets", "text"),
+    *("tracker", "upload_name", "yuyv"),
 )
 """The sources of the programs that need no TVM."""
 SANITISERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")

@@ -132,8 +132,8 @@ static const char* decode(stbi__jpeg* jpeg, stbi__context* source, const unsigne
   jpeg->s = source;
   if (!stbi__decode_jpeg_image(jpeg)) return reason();
   /* What ends without a mark of its end was cut, and is grey from there on. */
-  const unsigned char* end = source->img_buffer;
-  return end - data >= 2 && end[-2] == 0xFF && end[-1] == EOI ? NULL : "it ends too early";
+  const unsigned char* end = source->img_buffer; /* behind the data, where a segment says that it goes on there */
+  return end <= data + length && end - data >= 2 && end[-2] == 0xFF && end[-1] == EOI ? NULL : "it ends too early";
 }
 
 int decode_jpeg(const unsigned char* data, size_t length, const char* name, Picture* picture, int* orientation, char* why,

@@ -117,8 +117,8 @@ static int follow(Watch* watch, char* why, size_t size) {
       if (state == 0) ++watch->broken;
     }
     if (state == 0 && milliseconds() - good > SILENCE)
-      state = fail(why, size, "camera %s gave no frame that can be read for %d seconds%s%s; check it, and its cable",
-                   watch->camera.name, SILENCE / 1000, last[0] ? ": " : "", last);
+      state = fail(why, size, "camera %s gave no frame that can be read for %d seconds%s%s%s; check it and its cable",
+                   watch->camera.name, SILENCE / 1000, last[0] ? " (" : "", last, last[0] ? ")" : "");
     show_progress(watch, &shown);
   }
   watch->seconds = (good - begin) / 1e3;
@@ -183,7 +183,8 @@ int watch(const WatchRequest* request, const char* artifact, const Manifest* man
   if (watch.values == NULL || watch.results == NULL) die(1, "there is no memory for the input");
   load_network(&watch.network, manifest);
   compute(&watch.network); /* the first pass takes longer, and the camera's frames wait for none */
-  struct sigaction action = {.sa_handler = interrupt};
+  /* The first ends it in order, and no file is cut by it; the second at once, should it wait for somebody to read a pipe. */
+  struct sigaction action = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
   sigaction(SIGINT, &action, NULL);
   sigaction(SIGTERM, &action, NULL);
   int failed = follow(&watch, reason, sizeof reason);
