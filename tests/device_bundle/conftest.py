@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from effort import shared_work
 
 from enet_tvm.device_bundle import BundleManifest, BundleRequest, write_bundle
 from enet_tvm.device_bundle.building import WARNINGS, compile_c, program_arguments, source_arguments
@@ -93,7 +94,7 @@ READERS = (
     *("tracker", "upload_name", "yuyv"),
 )
 """The sources of the programs that need no TVM."""
-SANITISERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+SANITISERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ def sanitised_programs(
     def build(name: str) -> Path:
         path = root / "bin" / name
         if not path.exists():
-            compile_sanitised(*program_arguments(name, board.folder / "lib"), "-o", path)
+            with shared_work():
+                compile_sanitised(*program_arguments(name, board.folder / "lib"), "-o", path)
         return path
 
     return build

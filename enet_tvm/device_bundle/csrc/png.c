@@ -48,6 +48,7 @@ static uint32_t checksum(const unsigned char* data, size_t length) {
 static const char* read_chunks(const unsigned char* data, size_t length, Facts* facts) {
   static const char xmp[] = "XML:com.adobe.xmp\0\0\0\0"; /* not compressed, of no language and no other name */
   *facts = (Facts){.frames = 1};
+  if (!is_png(data, length)) return "it does not begin as one";
   for (size_t at = SIGNATURE; length - at >= HEAD + CHECK;) {
     size_t bytes = big_endian(data + at);
     const unsigned char *kind = data + at + 4, *content = data + at + HEAD;
