@@ -16,8 +16,8 @@ SOURCES = Path(__file__).parent / "csrc"
 PROGRAMS = {
     "enet-run": (
         *("enet_run", "camera", "capture", "cpus", "exif", "exits", "figures", "files", "image_output", "jpeg", "jpeg_idct"),
-        *("jpeg_upsample", "json", "labels", "manifest", "network", "network_input", "npy", "overlay", "picture", "picture_file"),
-        *("png", "ppm", "resample", "sha256", "text", "tvm_arguments", "tvm_call", "watch", "yuyv"),
+        *("jpeg_upsample", "json", "labels", "manifest", "network", "network_input", "npy", "overlay", "picture"),
+        *("picture_file", "png", "ppm", "resample", "sha256", "text", "tvm_arguments", "tvm_call", "watch", "yuyv"),
     ),
     "enet-rpcd": (
         *("enet_rpcd", "address", "cpus", "facts", "greeting", "instrument", "json"),
@@ -81,7 +81,8 @@ def program_arguments(name: str, libraries: Path) -> list[str]:
 def source_arguments(sources: Sequence[str]) -> list[str]:
     """Return what a C compiler is given to compile some of the sources: their files, and the versions of TVM."""
     versions = [f'-D{key.upper().replace("-", "_")}="{version}"' for key, version in TESTED_STACK.items()]
-    return [*versions, f"-I{SOURCES}", f"-isystem{SOURCES / 'third_party'}", *(str(SOURCES / f"{source}.c") for source in sources)]
+    folders = [f"-I{SOURCES}", f"-isystem{SOURCES / 'third_party'}"]
+    return [*versions, *folders, *(str(SOURCES / f"{source}.c") for source in sources)]
 
 
 def build_cuda_runtime(machine: str, output: Path) -> None:

@@ -106,9 +106,13 @@ def test_jpegs_of_other_kinds(decode: Decode, tmp_path: Path, kind: str) -> None
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(width=st.integers(1, 70), height=st.integers(1, 70), seed=st.integers(0, 9), quality=st.integers(1, 100), data=st.data())
-def test_any_jpeg(decode: Decode, tmp_path: Path, width: int, height: int, seed: int, quality: int, data: st.DataObject) -> None:
+def test_any_jpeg(
+    decode: Decode, tmp_path: Path, width: int, height: int, seed: int, quality: int, data: st.DataObject
+) -> None:
     options = {"subsampling": data.draw(st.integers(0, 2)), "progressive": data.draw(st.booleans())}
-    street(width, height, data.draw(st.sampled_from(["RGB", "L", "CMYK"])), seed).save(tmp_path / "x.jpg", quality=quality, **options)
+    street(width, height, data.draw(st.sampled_from(["RGB", "L", "CMYK"])), seed).save(
+        tmp_path / "x.jpg", quality=quality, **options
+    )
     same(decode, tmp_path / "x.jpg")
 
 
@@ -242,7 +246,13 @@ def test_what_is_refused(decode: Decode, sanitised_readers: Any, tmp_path: Path,
 
 def test_metadata_that_is_damaged(decode: Decode, tmp_path: Path) -> None:
     """Pixels beside it are good."""
-    for exif in (b"", b"II*\0", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff", b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0"):
+    for exif in (
+        b"",
+        b"II*\0",
+        b"MM\0*\xff\xff\xff\xff",
+        b"II*\0\x08\0\0\0\xff\xff",
+        b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0",
+    ):
         street(31, 20).save(tmp_path / "x.jpg", exif=b"Exif\0\0" + exif)
         assert decode(tmp_path / "x.jpg").shape == (20, 31, 3)
 
@@ -263,7 +273,9 @@ def test_resized_pictures(
 
 
 @pytest.mark.parametrize(("size", "to"), [((1280, 720), (480, 360)), ((1920, 1080), (640, 360)), ((320, 240), (640, 480))])
-def test_a_cameras_sizes_are_resized_exactly(decode: Decode, tmp_path: Path, size: tuple[int, int], to: tuple[int, int]) -> None:
+def test_a_cameras_sizes_are_resized_exactly(
+    decode: Decode, tmp_path: Path, size: tuple[int, int], to: tuple[int, int]
+) -> None:
     street(*size).save(tmp_path / "x.ppm")
     expected = street(*size).resize(to, Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(decode(tmp_path / "x.ppm", *to), np.asarray(expected))

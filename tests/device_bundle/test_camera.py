@@ -98,7 +98,14 @@ def test_frames_are_segmented_as_pictures_are(watch: Watch, tiny_artifact: Any, 
         for frame in frames:
             without_tables(frame)
     script = ["period 60", "format MJPG 40x24", *(f"frame {frame}" for frame in frames), "again"]
-    options = ("--labels", tmp_path / "labels-%d.png", "--overlay", tmp_path / "seen-%03d.ppm", "--json", tmp_path / "figures.json")
+    options = (
+        "--labels",
+        tmp_path / "labels-%d.png",
+        "--overlay",
+        tmp_path / "seen-%03d.ppm",
+        "--json",
+        tmp_path / "figures.json",
+    )
     result = watch(script, "--frames", 6, *options)
     assert result.returncode == 0, result
     assert result.stderr == ""
@@ -153,7 +160,9 @@ def yuyv(picture: Image.Image, stride: int, full: bool, bt709: bool) -> tuple[by
     return rows.tobytes(), np.stack([r, g, b], axis=-1).clip(0, 255)
 
 
-@pytest.mark.parametrize(("full", "bt709", "stride"), [(False, False, 80), (True, False, 80), (False, True, 96), (True, True, 81)])
+@pytest.mark.parametrize(
+    ("full", "bt709", "stride"), [(False, False, 80), (True, False, 80), (False, True, 96), (True, True, 81)]
+)
 def test_yuyv(watch: Watch, tmp_path: Path, full: bool, bt709: bool, stride: int) -> None:
     content, expected = yuyv(street(1), stride, full, bt709)
     (tmp_path / "frame").write_bytes(content)
@@ -253,7 +262,9 @@ def test_frames_that_are_damaged(watch: Watch, tmp_path: Path) -> None:
         script += [f"frame {path}"]
     (tmp_path / "padded.jpg").write_bytes(data + bytes(300))  # up to the size of the buffer, as some cameras do
     script += [f"broken {other}", f"frame {tmp_path / 'padded.jpg'}", "again"]
-    result = watch(script, "--frames", 2, "--overlay", tmp_path / "seen.png", "--opacity", 0, "--json", tmp_path / "figures.json")
+    result = watch(
+        script, "--frames", 2, "--overlay", tmp_path / "seen.png", "--opacity", 0, "--json", tmp_path / "figures.json"
+    )
     assert result.returncode == 0, result
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["frames"] == 2
@@ -278,7 +289,9 @@ def test_a_camera_of_which_nothing_can_be_read(watch: Watch, tmp_path: Path, scr
     (tmp_path / "noise").write_bytes(np.random.default_rng(0).bytes(1000))
     begun = time.monotonic()
     result = watch(["period 100", "format MJPG 40x24", *(line.format(path=tmp_path / "noise") for line in script)])
-    refused(result, "gave no frame that can be read for 10 seconds", *(["(/dev/video7 cannot be read as a JPEG"] if script else []))
+    refused(
+        result, "gave no frame that can be read for 10 seconds", *(["(/dev/video7 cannot be read as a JPEG"] if script else [])
+    )
     assert 9 < time.monotonic() - begun < 30
 
 
@@ -362,7 +375,12 @@ def test_under_sanitisers(
     variables = {"ASAN_OPTIONS": "detect_leaks=0:verify_asan_link_order=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
     command = [sanitised_programs("enet-run"), "--camera", DEVICE, "--overlay", tmp_path / "seen.png", tiny_artifact.directory]
     result = subprocess.run(
-        [str(word) for word in command], env={**environment, **variables}, capture_output=True, text=True, timeout=120, check=False
+        [str(word) for word in command],
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     refused(result, "is gone")
     assert " frames, " in result.stdout

@@ -93,7 +93,9 @@ def test_pictures_of_any_size(enet_run: Run, tiny_artifact: Any, segmenter: Any,
     picture = load_picture(tmp_path / name)
     x = segmenter.preprocess(picture)
     labels = segmenter.segment(picture)
-    outputs = {option: tmp_path / f"y{suffix}" for option, suffix in (("logits", ".npy"), ("labels", ".png"), ("overlay", ".ppm"))}
+    outputs = {
+        option: tmp_path / f"y{suffix}" for option, suffix in (("logits", ".npy"), ("labels", ".png"), ("overlay", ".ppm"))
+    }
     written = [word for option, path in outputs.items() for word in (f"--{option}", path)]
     result = enet_run("--runs", 1, *written, "--opacity", 0.3, tiny_artifact.directory, tmp_path / name)
     assert result.returncode == 0, result.stderr
