@@ -61,7 +61,9 @@ static void misuse(const char* what) {
   abort();
 }
 
-static uint32_t code_of(const char* name) { return v4l2_fourcc((uint32_t)name[0], (uint32_t)name[1], (uint32_t)name[2], (uint32_t)name[3]); }
+static uint32_t code_of(const char* name) {
+  return v4l2_fourcc((uint32_t)name[0], (uint32_t)name[1], (uint32_t)name[2], (uint32_t)name[3]);
+}
 
 static void read_format(char* rest, int range) {
   char *place = NULL, *word = strtok_r(rest, " \n", &place);
@@ -148,7 +150,8 @@ static int refuse(int reason) {
 static int capability(struct v4l2_capability* about) {
   memset(about, 0, sizeof *about);
   strcpy((char*)about->card, "Fake camera");
-  about->device_caps = (camera.output ? V4L2_CAP_VIDEO_OUTPUT : V4L2_CAP_VIDEO_CAPTURE) | (camera.unstreamed ? 0 : V4L2_CAP_STREAMING);
+  about->device_caps = camera.output ? V4L2_CAP_VIDEO_OUTPUT : V4L2_CAP_VIDEO_CAPTURE;
+  if (!camera.unstreamed) about->device_caps |= V4L2_CAP_STREAMING;
   about->capabilities = about->device_caps | V4L2_CAP_DEVICE_CAPS | V4L2_CAP_VIDEO_CAPTURE; /* of all its devices */
   return 0;
 }
@@ -316,7 +319,8 @@ int ioctl(int file, unsigned long request, ...) {
 void* mmap(void* where, size_t length, int protection, int flags, int file, off_t offset) {
   if (file >= 0 && file == camera.file) {
     size_t index = (size_t)offset / ROOM;
-    if (length != ROOM || (size_t)offset % ROOM || index >= (size_t)camera.buffer_count || !(flags & MAP_SHARED)) misuse("a map that is none");
+    if (length != ROOM || (size_t)offset % ROOM || index >= (size_t)camera.buffer_count || !(flags & MAP_SHARED))
+      misuse("a map that is none");
     return camera.buffers[index].memory;
   }
   return (void*)syscall(SYS_mmap, where, length, protection, flags, file, offset);

@@ -251,7 +251,8 @@ static void damage(Bytes* bytes) {
       insert(bytes, at, word, strlen(word));
       break;
     case 6: /* lengths and sizes at their ends */
-      for (size_t i = at; i < bytes->length && i < at + 1 + count % 4; ++i) bytes->data[i] = "\x00\xff\x7f\x80"[random_below(4)];
+      for (size_t i = at; i < bytes->length && i < at + 1 + count % 4; ++i)
+        bytes->data[i] = (unsigned char)"\x00\xff\x7f\x80"[random_below(4)];
       break;
     default:
       if (random_below(8) == 0) bytes->length = at;
@@ -392,7 +393,8 @@ static int show_lines(const char* what) {
     } else if (sscanf(line, "%1023s %1023s %d %d %d %d %d", file, out, &w, &h, &stride, &bt709, &full) == 7) {
       YuyvFormat format = {w, h, (size_t)stride, bt709, full};
       Bytes bytes = read_bytes(file);
-      result = decode_yuyv(bytes.data, bytes.length, &format, file, &picture, why, sizeof why) || show(&picture, out, 0, 0, why) ? -1 : 0;
+      result = decode_yuyv(bytes.data, bytes.length, &format, file, &picture, why, sizeof why);
+      if (result == 0) result = show(&picture, out, 0, 0, why);
       free(bytes.data);
     } else {
       die("a line that is none");

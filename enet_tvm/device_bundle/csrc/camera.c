@@ -142,7 +142,8 @@ static int choose_format(Camera* camera, const int wanted[2], const int least[2]
     }
   }
   if (best != 0) return 0;
-  if (known) return fail(why, size, "camera %s has no frames of %dx%d; give another --camera-size", camera->name, wanted[0], wanted[1]);
+  if (known)
+    return fail(why, size, "camera %s has no frames of %dx%d; give another --camera-size", camera->name, wanted[0], wanted[1]);
   return fail(why, size, "camera %s offers %s, and MJPEG and YUYV are read; take another camera", camera->name,
               used ? offered : "no format");
 }
@@ -153,10 +154,10 @@ static int set_format(Camera* camera, const int wanted[2], const int least[2], c
   if (choose_format(camera, wanted, least, &format, why, size)) return -1;
   uint32_t code = picture->pixelformat;
   if (control(camera->file, VIDIOC_S_FMT, &format))
-    return fail(why, size, errno == EBUSY ? "camera %s is in use by another program (%s); end that" : "camera %s refuses its own format (%s)",
-                camera->name, strerror(errno));
-  if (picture->pixelformat != code)
-    return fail(why, size, "camera %s refuses its own format; take another camera", camera->name);
+    return fail(why, size, "camera %s %s (%s)", camera->name,
+                errno == EBUSY ? "is in use by another program; end that" : "refuses its own format; take another camera",
+                strerror(errno));
+  if (picture->pixelformat != code) return fail(why, size, "camera %s refuses its own format; take another camera", camera->name);
   if (wanted[0] && ((int)picture->width != wanted[0] || (int)picture->height != wanted[1]))
     return fail(why, size, "camera %s has no frames of %dx%d, the nearest are %ux%u; give another --camera-size", camera->name,
                 wanted[0], wanted[1], picture->width, picture->height);

@@ -69,7 +69,8 @@ static double share(const char* text, const char* option) {
 
 static void sides(const char* text, const char* option, int* width, int* height) {
   char rest;
-  if (sscanf(text, "%5dx%5d%c", width, height, &rest) != 2 || *width < 1 || *height < 1 || *width > MOST_SIDE || *height > MOST_SIDE)
+  int two = sscanf(text, "%5dx%5d%c", width, height, &rest) == 2;
+  if (!two || *width < 1 || *height < 1 || *width > MOST_SIDE || *height > MOST_SIDE)
     die(2, "%s is %s and must be a width and a height, such as 1280x720", option, text);
 }
 

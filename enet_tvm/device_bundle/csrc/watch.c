@@ -130,7 +130,9 @@ static double rate_of(const Watch* watch) { return watch->seconds > 0 ? (double)
 
 static void print_figures(const Watch* watch, FILE* file) {
   const Manifest* manifest = watch->manifest;
-  fprintf(file, "%s for %s at %lldx%lld on %s, %lld threads; camera %s, %dx%d %s: %ld frames, %.1f a second, %ld dropped, %ld damaged\n",
+  fprintf(file,
+          "%s for %s at %lldx%lld on %s, %lld threads; camera %s, %dx%d %s: %ld frames, %.1f a second, %ld dropped, "
+          "%ld damaged\n",
           watch->artifact, manifest->target, (long long)manifest->input[3], (long long)manifest->input[2],
           manifest->gpu ? "cuda" : "cpu", threads_of_pool(), watch->camera.name, watch->camera.format.width,
           watch->camera.format.height, watch->camera.jpeg ? "MJPEG" : "YUYV", watch->frames, rate_of(watch), watch->dropped,
