@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import resource
 import struct
+import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -242,6 +244,34 @@ def test_what_is_refused(decode: Decode, sanitised_readers: Any, tmp_path: Path,
     if not re.search("end|another|two frames|two headers|last segment|too few pixels", name):  # Pillow is less strict
         with pytest.raises(UserError):
             load_picture(path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_too_little_memory(readers: Any, tmp_path: Path, suffix: str) -> None:
+    """Wherever it ends, a sentence says so, and with enough of it the picture is whole."""
+    source, out = tmp_path / f"x{suffix}", tmp_path / "y.png"
+    street(600, 500).save(source, progressive=True)
+    said = []
+    for megabytes in (*np.arange(4, 16, 0.6), 64):
+
+        def run(lines: str, most: int = int(megabytes * 2**20)) -> subprocess.CompletedProcess[bytes]:
+            return subprocess.run(
+                [readers.path, "pictures"],
+                input=lines.encode(),
+                capture_output=True,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
+                check=False,
+            )
+
+        if run("").returncode == 0:  # the program itself can be loaded
+            result = run(f"{source} {out} 0 0\n")
+            assert result.returncode == 0, result
+            said.append(result.stdout.decode().strip())
+    told = set(said) - {"accepted"}
+    assert said[-1] == "accepted"
+    assert len(told) >= 2
+    assert [line for line in told if "there is no memory" not in line] == []
+    np.testing.assert_array_equal(np.asarray(Image.open(out)), np.asarray(load_picture(source)))
 
 
 def test_metadata_that_is_damaged(decode: Decode, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 #include "image_output.h"
 
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,18 @@
 #include "files.h"
 #include "text.h"
 
+/* stb_image_write does not look whether memory grew: where it does not, writing is left at once. */
+static jmp_buf no_memory;
+
+static void* grown(void* memory, size_t bytes) {
+  void* more = realloc(memory, bytes);
+  if (more == NULL) longjmp(no_memory, 1);
+  return more;
+}
+
+#define STBIW_MALLOC(bytes) malloc(bytes)
+#define STBIW_REALLOC(memory, bytes) grown(memory, bytes)
+#define STBIW_FREE(memory) free(memory)
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #define STB_IMAGE_WRITE_STATIC
 #define STBI_WRITE_NO_STDIO
@@ -20,6 +33,12 @@ int ends_in(const char* path, const char* suffix) {
   return length > tail && strcmp(path + length - tail, suffix) == 0;
 }
 
+/* The bytes of a PNG picture; NULL if there is no memory. */
+static unsigned char* png_of(int width, int height, int channels, const unsigned char* pixels, int* length) {
+  if (setjmp(no_memory)) return NULL; /* what was begun is lost, and with it the program's purpose */
+  return stbi_write_png_to_mem(pixels, width * channels, width, height, channels, length);
+}
+
 int write_image(const char* path, int width, int height, int channels, const unsigned char* pixels, char* why, size_t size) {
   Output output;
   size_t bytes = (size_t)width * (size_t)height * (size_t)channels;
@@ -28,7 +47,7 @@ int write_image(const char* path, int width, int height, int channels, const uns
   if (as_png && bytes > MOST_OF_PNG)
     return fail(why, size, "%s would be too large for a PNG picture; give a name that ends in .%s", path,
                 channels == 3 ? "ppm" : "pgm");
-  if (as_png && (png = stbi_write_png_to_mem(pixels, width * channels, width, height, channels, &length)) == NULL)
+  if (as_png && (png = png_of(width, height, channels, pixels, &length)) == NULL)
     return fail(why, size, "there is no memory to write %s", path);
   if (begin_output(&output, path, why, size)) {
     free(png);

@@ -165,7 +165,10 @@ int decode_jpeg(const unsigned char* data, size_t length, const char* name, Pict
     stbi__cleanup_jpeg(jpeg);
   }
   free(jpeg);
-  if (wrong != NULL) result = fail(why, size, "%s cannot be read as a JPEG picture (%s); is it damaged?", name, wrong);
+  if (wrong != NULL && strcmp(wrong, "outofmem") == 0)
+    result = fail(why, size, "there is no memory to read %s", name);
+  else if (wrong != NULL)
+    result = fail(why, size, "%s cannot be read as a JPEG picture (%s); is it damaged?", name, wrong);
   if (result)
     free_picture(picture);
   else

@@ -8,6 +8,18 @@
 #include "exif.h"
 #include "text.h"
 
+/* stb_image does not always say that there was no memory. */
+static int starved;
+
+static void* grown(void* memory, size_t bytes) {
+  void* more = realloc(memory, bytes);
+  starved |= more == NULL;
+  return more;
+}
+
+#define STBI_MALLOC(bytes) grown(NULL, bytes)
+#define STBI_REALLOC grown
+#define STBI_FREE free
 #define STB_IMAGE_IMPLEMENTATION
 #define STB_IMAGE_STATIC
 #define STBI_ONLY_PNG
@@ -97,6 +109,7 @@ static void to_rgb(const void* samples, int channels, int wide, int opaque, Pict
 int decode_png(const unsigned char* data, size_t length, const char* name, Picture* picture, int* orientation, char* why,
                size_t size) {
   Facts facts;
+  starved = 0;
   *picture = (Picture){0, 0, NULL};
   if (length > INT_MAX) return fail(why, size, "there is no memory to read %s", name);
   const char* wrong = read_chunks(data, length, &facts);
@@ -119,6 +132,7 @@ int decode_png(const unsigned char* data, size_t length, const char* name, Pictu
   }
   if (wrong != NULL) {
     free_picture(picture);
+    if (starved) return fail(why, size, "there is no memory to read %s", name);
     return fail(why, size, "%s cannot be read as a PNG picture (%s); is it damaged?", name, wrong);
   }
   *orientation = facts.exif ? facts.exif : facts.xmp;

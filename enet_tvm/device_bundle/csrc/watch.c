@@ -128,6 +128,10 @@ static int follow(Watch* watch, char* why, size_t size) {
 
 static double rate_of(const Watch* watch) { return watch->seconds > 0 ? (double)watch->frames / watch->seconds : 0; }
 
+static int is_stdout(const char* path) {
+  return path != NULL && (strcmp(path, "/dev/stdout") == 0 || strcmp(path, "/dev/fd/1") == 0);
+}
+
 static void print_figures(const Watch* watch, FILE* file) {
   const Manifest* manifest = watch->manifest;
   fprintf(file,
@@ -192,8 +196,7 @@ int watch(const WatchRequest* request, const char* artifact, const Manifest* man
   int failed = follow(&watch, reason, sizeof reason);
   if (watch.frames > 0) {
     /* Where the pictures go to the standard output, the figures do not. */
-    int mixed = request->overlay != NULL && strcmp(request->overlay, "/dev/stdout") == 0;
-    print_figures(&watch, mixed ? stderr : stdout);
+    print_figures(&watch, is_stdout(request->overlay) || is_stdout(request->labels) ? stderr : stdout);
     if (request->json != NULL && write_figures(&watch, why, sizeof why)) die(2, "%s", why);
   }
   fflush(stdout);
