@@ -14,13 +14,24 @@ from enet_tvm.version import TESTED_STACK
 
 SOURCES = Path(__file__).parent / "csrc"
 PROGRAMS = {
-    "enet-run": ("enet_run", "cpus", "manifest", "pictures", "files", "json", "sha256", "text", "tvm_arguments", "tvm_call"),
+    "enet-run": (
+        *("enet_run", "camera", "capture", "cpus", "exif", "exits", "figures", "files", "image_output", "jpeg", "jpeg_idct"),
+        *("jpeg_upsample", "json", "labels", "manifest", "network", "network_input", "npy", "overlay", "picture"),
+        *("picture_file", "png", "ppm", "resample", "sha256", "text", "tvm_arguments", "tvm_call", "watch", "yuyv"),
+    ),
     "enet-rpcd": (
         *("enet_rpcd", "address", "cpus", "facts", "greeting", "instrument", "json"),
         *("session_folder", "sockets", "text", "tracker", "tvm_arguments", "tvm_call", "upload_name"),
     ),
 }
 """Names of the sources of each program."""
+
+THIRD_PARTY = {
+    "LICENSE": "bebfe904b14301657e4e5d655c811d51fd31b97c455b9cc2d8600d6bac6cff63",
+    "stb_image.h": "594c2fe35d49488b4382dbfaec8f98366defca819d916ac95becf3e75f4200b3",
+    "stb_image_write.h": "cbd5f0ad7a9cf4468affb36354a1d2338034f2c12473cf1a8e32053cb6914a05",
+}
+"""SHA-256 of the sources that are not ours: stb (github.com/nothings/stb, commit 31c1ad3), public domain or MIT."""
 
 CUDA_RUNTIME = "libcudart.so.13"
 """Library that TVM's CUDA runtime was linked against."""
@@ -63,14 +74,15 @@ def program_arguments(name: str, libraries: Path) -> list[str]:
         str(libraries / "libtvm_ffi.so"),
         "-Wl,--allow-shlib-undefined",
         "-Wl,-rpath,$ORIGIN/../lib",
-        *("-ldl", "-lm"),
+        *("-ldl", "-lm", "-lpthread"),
     ]
 
 
 def source_arguments(sources: Sequence[str]) -> list[str]:
     """Return what a C compiler is given to compile some of the sources: their files, and the versions of TVM."""
     versions = [f'-D{key.upper().replace("-", "_")}="{version}"' for key, version in TESTED_STACK.items()]
-    return [*versions, f"-I{SOURCES}", *(str(SOURCES / f"{source}.c") for source in sources)]
+    folders = [f"-I{SOURCES}", f"-isystem{SOURCES / 'third_party'}"]
+    return [*versions, *folders, *(str(SOURCES / f"{source}.c") for source in sources)]
 
 
 def build_cuda_runtime(machine: str, output: Path) -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from enet_tvm.artifact import MANIFEST_NAME, read_manifest
 from enet_tvm.compatibility import Mismatch, find_mismatch
 from enet_tvm.device_bundle.archive import Entry, write_tar
-from enet_tvm.device_bundle.building import CUDA_RUNTIME, PROGRAMS, build_cuda_runtime, build_program
+from enet_tvm.device_bundle.building import CUDA_RUNTIME, PROGRAMS, SOURCES, build_cuda_runtime, build_program
 from enet_tvm.device_bundle.python_modules import module_files
 from enet_tvm.device_bundle.wheels import LIBRARIES, RuntimeFiles, runtime_files
 from enet_tvm.errors import UserError
@@ -210,6 +210,7 @@ def _add_programs(entries: dict[str, Entry], runtime: RuntimeFiles, target: Targ
             program = Path(directory, name)
             build_program(name, runtime.libraries, target.architecture, program)
             entries[f"bin/{name}"] = Entry(program.read_bytes(), executable=True)
+    entries["licenses/stb-LICENSE.txt"] = Entry((SOURCES / "third_party/LICENSE").read_bytes())
 
 
 def _add_python(entries: dict[str, Entry], runtime: RuntimeFiles) -> None:

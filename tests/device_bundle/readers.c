@@ -2,31 +2,45 @@
 
      readers verdicts manifest ARTIFACT    takes the names of files from the standard input, puts each in the place of the
                                            artifact's manifest, and says in a line what the loader says: "accepted", or why not
-     readers verdicts npy|ppm              the same for pictures of 24x16
+     readers verdicts npy                  the same for arrays of 1x3x16x24
+     readers pictures                      takes lines "FILE OUT WIDTH HEIGHT", reads each picture, brings it to that size, or
+                                           with 0 0 leaves it, and writes it to OUT; says "accepted", or why not
+     readers frames                        takes lines "FILE OUT WIDTH HEIGHT STRIDE BT709 FULL" of YUYV, and does the same
+     readers labels                        takes lines "WIDTH HEIGHT NEW_WIDTH NEW_HEIGHT OUT", and brings a label map, whose
+                                           labels are x + 7 y, to the new size
      readers verdicts address|host|name    the same for the lines themselves; what an address or a host means is said, too
      readers verdicts features             the features of all processors in files such as /proc/cpuinfo
      readers hash FILE...                  SHA-256, a line each
-     readers fuzz KIND SEED COUNT FOLDER FILE...
-                                           reads COUNT damaged copies of the files, which depend on the seed alone, and says how
-                                           many were accepted */
+     readers fuzz KIND SEED COUNT SECONDS FOLDER FILE...
+                                           reads COUNT damaged copies of the files, or fewer in so many seconds, which depend on the
+                                           seed alone, and says how many were accepted. What ends it is kept in FOLDER/killer. KIND
+                                           is also sealed-png: with checksums that fit what was damaged */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "address.h"
 #include "facts.h"
 #include "files.h"
 #include "greeting.h"
+#include "image_output.h"
+#include "jpeg.h"
 #include "json.h"
 #include "manifest.h"
-#include "pictures.h"
+#include "npy.h"
+#include "picture_file.h"
+#include "png.h"
+#include "ppm.h"
+#include "resample.h"
 #include "sha256.h"
 #include "text.h"
 #include "tracker.h"
 #include "upload_name.h"
+#include "yuyv.h"
 
 enum { WHY = 1024, MOST = 1 << 20 };
 
@@ -75,13 +89,41 @@ static int manifest_of(const char* artifact, char* why) {
   return 0;
 }
 
-static int picture_of(int npy, const char* path, char* why) {
-  static const double mean[3] = {0.5, 0.4, 0.3}, std[3] = {0.2, 0.25, 0.3};
+static int array_of(const char* path, char* why) {
   float* values = malloc(3 * 16 * 24 * sizeof *values); /* of its own, so that a byte too much is found */
   if (values == NULL) die("no memory");
-  int result = npy ? read_npy(path, shape, values, why, WHY) : read_ppm(path, shape, mean, std, values, why, WHY);
+  int result = read_npy(path, shape, values, why, WHY);
   free(values);
   check_reason(result, why);
+  return result;
+}
+
+/* A picture or a camera's frame, in memory of its own, brought to the network's size. */
+static int picture_of(const char* kind, Bytes bytes, char* why) {
+  static const YuyvFormat format = {.width = 23, .height = 16, .stride = 50};
+  static unsigned char small[16 * 24 * 3];
+  Picture picture;
+  int orientation = 0, result;
+  unsigned char* data = malloc(bytes.length ? bytes.length : 1);
+  if (data == NULL) die("no memory");
+  memcpy(data, bytes.data, bytes.length);
+  if (strcmp(kind, "jpeg") == 0)
+    result = decode_jpeg(data, bytes.length, "it", &picture, &orientation, why, WHY);
+  else if (strstr(kind, "png") != NULL)
+    result = decode_png(data, bytes.length, "it", &picture, &orientation, why, WHY);
+  else if (strcmp(kind, "ppm") == 0)
+    result = decode_ppm(data, bytes.length, "it", &picture, why, WHY);
+  else
+    result = decode_yuyv(data, bytes.length, &format, "it", &picture, why, WHY);
+  free(data);
+  check_reason(result, why);
+  if (result == 0) {
+    if (orientation < 0 || orientation > 8) die("an orientation that is none");
+    if (turn_upright(&picture, orientation) || resize_picture(&picture, 24, 16, small)) die("no memory");
+  } else if (picture.pixels != NULL) {
+    die("a picture was refused and kept");
+  }
+  free_picture(&picture);
   return result;
 }
 
@@ -142,14 +184,19 @@ static int text_of(const char* kind, Bytes bytes) {
   return result;
 }
 
+static int is_picture(const char* kind) {
+  return strcmp(kind, "jpeg") == 0 || strstr(kind, "png") != NULL || strcmp(kind, "ppm") == 0 || strcmp(kind, "yuyv") == 0;
+}
+
 static int read_one(const char* kind, const char* folder, Bytes bytes) {
   char path[1024], why[WHY] = "";
-  if (strcmp(kind, "greeting") == 0) return greeting_of(bytes);
-  if (strcmp(kind, "manifest") != 0 && strcmp(kind, "npy") != 0 && strcmp(kind, "ppm") != 0) return text_of(kind, bytes);
   int manifest = strcmp(kind, "manifest") == 0;
-  snprintf(path, sizeof path, "%s/%s", folder, manifest ? "manifest.json" : "picture");
+  if (strcmp(kind, "greeting") == 0) return greeting_of(bytes);
+  if (is_picture(kind)) return picture_of(kind, bytes, why);
+  if (!manifest && strcmp(kind, "npy") != 0) return text_of(kind, bytes);
+  snprintf(path, sizeof path, "%s/%s", folder, manifest ? "manifest.json" : "array");
   write_bytes(path, bytes.data, bytes.length);
-  return manifest ? manifest_of(folder, why) : picture_of(strcmp(kind, "npy") == 0, path, why);
+  return manifest ? manifest_of(folder, why) : array_of(path, why);
 }
 
 /* ---- damage ---- */
@@ -179,7 +226,7 @@ static void damage(Bytes* bytes) {
   size_t at = random_below(bytes->length + 1), count = random_below(48) + 1;
   const char* word = words[random_below(sizeof words / sizeof *words)];
   if (count > bytes->length - at) count = bytes->length - at;
-  switch (random_below(7)) {
+  switch (random_below(8)) {
     case 0:
       if (at < bytes->length) bytes->data[at] ^= (unsigned char)(1 << random_below(8));
       break;
@@ -203,28 +250,68 @@ static void damage(Bytes* bytes) {
       bytes->length -= count;
       insert(bytes, at, word, strlen(word));
       break;
+    case 6: /* lengths and sizes at their ends */
+      for (size_t i = at; i < bytes->length && i < at + 1 + count % 4; ++i)
+        bytes->data[i] = (unsigned char)"\x00\xff\x7f\x80"[random_below(4)];
+      break;
     default:
       if (random_below(8) == 0) bytes->length = at;
   }
 }
 
-static int fuzz(const char* kind, uint64_t seed, long count, const char* folder, int files, char** paths) {
-  long accepted = 0;
+/* Write the checksums of a PNG picture's chunks anew, as far as there are any (RFC 2083, 15). */
+static void seal(Bytes* bytes) {
+  for (size_t at = 8; at + 12 <= bytes->length;) {
+    unsigned char* chunk = bytes->data + at;
+    size_t length = (size_t)chunk[0] << 24 | (size_t)chunk[1] << 16 | (size_t)chunk[2] << 8 | chunk[3];
+    if (length > bytes->length - at - 12) return;
+    uint32_t sum = UINT32_MAX;
+    for (size_t i = 4; i < 8 + length; ++i) {
+      sum ^= chunk[i];
+      for (int bit = 0; bit < 8; ++bit) sum = sum >> 1 ^ (sum & 1 ? UINT32_C(0xEDB88320) : 0);
+    }
+    for (int i = 0; i < 4; ++i) chunk[8 + length + (size_t)i] = (unsigned char)(~sum >> (24 - 8 * i));
+    at += 12 + length;
+  }
+}
+
+/* What is being read, for who wants to read it again after it has ended the program. */
+static const Bytes* read_now;
+static const char* killer_folder;
+
+void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
+
+static void keep_killer(void) {
+  char path[1024];
+  snprintf(path, sizeof path, "%s/killer", killer_folder);
+  write_bytes(path, read_now->data, read_now->length);
+}
+
+static int fuzz(const char* kind, uint64_t seed, long count, double seconds, const char* folder, int files, char** paths) {
+  long accepted = 0, i = 0;
   Bytes* originals = calloc((size_t)files, sizeof *originals);
   Bytes bytes = {malloc(MOST + 1), 0};
+  struct timespec begin, now;
   if (originals == NULL || bytes.data == NULL) die("no memory");
-  for (int i = 0; i < files; ++i) originals[i] = read_bytes(paths[i]);
-  for (long i = 0; i < count; ++i) {
+  for (int k = 0; k < files; ++k) originals[k] = read_bytes(paths[k]);
+  read_now = &bytes;
+  killer_folder = folder;
+  if (__sanitizer_set_death_callback != NULL) __sanitizer_set_death_callback(keep_killer);
+  clock_gettime(CLOCK_MONOTONIC, &begin);
+  for (; i < count; ++i) {
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if ((double)(now.tv_sec - begin.tv_sec) + (double)(now.tv_nsec - begin.tv_nsec) * 1e-9 > seconds) break;
     state = (seed * 1000003 + (uint64_t)i) * UINT64_C(0x9E3779B97F4A7C15) | 1;
     for (int j = 0; j < 8; ++j) random_below(1);
     const Bytes* original = &originals[random_below((uint64_t)files)];
     memcpy(bytes.data, original->data, original->length);
     bytes.length = original->length;
     for (uint64_t times = random_below(4) + 1; times > 0; --times) damage(&bytes);
+    if (strcmp(kind, "sealed-png") == 0) seal(&bytes);
     accepted += read_one(kind, folder, bytes) == 0;
   }
-  printf("%ld of %ld accepted\n", accepted, count);
-  for (int i = 0; i < files; ++i) free(originals[i].data);
+  printf("%ld of %ld accepted\n", accepted, i);
+  for (int k = 0; k < files; ++k) free(originals[k].data);
   free(originals);
   free(bytes.data);
   return 0;
@@ -243,8 +330,8 @@ static int verdicts(const char* kind, const char* artifact) {
       write_bytes(path, bytes.data, bytes.length);
       free(bytes.data);
       result = manifest_of(artifact, why);
-    } else if (strcmp(kind, "npy") == 0 || strcmp(kind, "ppm") == 0) {
-      result = picture_of(strcmp(kind, "npy") == 0, line, why);
+    } else if (strcmp(kind, "npy") == 0) {
+      result = array_of(line, why);
     } else if (strcmp(kind, "address") == 0) {
       result = parse_address(line, host, &port);
       if (result == 0) printf("%s %d ", host, port);
@@ -268,11 +355,64 @@ static int verdicts(const char* kind, const char* artifact) {
   return 0;
 }
 
+/* Write a picture, at another size if one is given. */
+static int show(Picture* picture, const char* out, int width, int height, char* why) {
+  int result = 0;
+  if (width > 0) {
+    unsigned char* pixels = malloc((size_t)width * (size_t)height * 3);
+    if (pixels == NULL || resize_picture(picture, width, height, pixels)) die("no memory");
+    result = write_image(out, width, height, 3, pixels, why, WHY);
+    free(pixels);
+  } else {
+    result = write_image(out, picture->width, picture->height, 3, picture->pixels, why, WHY);
+  }
+  free_picture(picture);
+  return result;
+}
+
+static int show_labels(int width, int height, int new_width, int new_height, const char* out, char* why) {
+  unsigned char *labels = malloc((size_t)width * (size_t)height), *resized = malloc((size_t)new_width * (size_t)new_height);
+  if (labels == NULL || resized == NULL) die("no memory");
+  for (int i = 0; i < width * height; ++i) labels[i] = (unsigned char)(i % width + 7 * (i / width));
+  resize_labels(labels, width, height, new_width, new_height, resized);
+  int result = write_image(out, new_width, new_height, 1, resized, why, WHY);
+  free(labels);
+  free(resized);
+  return result;
+}
+
+static int show_lines(const char* what) {
+  char line[4096], file[1024], out[1024], why[WHY];
+  while (fgets(line, sizeof line, stdin) != NULL) {
+    Picture picture;
+    int w, h, new_w, new_h, stride, bt709, full, result = -1;
+    if (strcmp(what, "labels") == 0 && sscanf(line, "%d %d %d %d %1023s", &w, &h, &new_w, &new_h, out) == 5) {
+      result = show_labels(w, h, new_w, new_h, out, why);
+    } else if (strcmp(what, "pictures") == 0 && sscanf(line, "%1023s %1023s %d %d", file, out, &w, &h) == 4) {
+      result = read_picture(file, &picture, why, sizeof why) || show(&picture, out, w, h, why) ? -1 : 0;
+    } else if (sscanf(line, "%1023s %1023s %d %d %d %d %d", file, out, &w, &h, &stride, &bt709, &full) == 7) {
+      YuyvFormat format = {w, h, (size_t)stride, bt709, full};
+      Bytes bytes = read_bytes(file);
+      result = decode_yuyv(bytes.data, bytes.length, &format, file, &picture, why, sizeof why);
+      if (result == 0) result = show(&picture, out, 0, 0, why);
+      free(bytes.data);
+    } else {
+      die("a line that is none");
+    }
+    make_printable(why);
+    printf("%s\n", result == 0 ? "accepted" : why);
+    fflush(stdout);
+  }
+  return 0;
+}
+
 int main(int argc, char** argv) {
   char digits[65], why[WHY];
   if (argc >= 3 && strcmp(argv[1], "verdicts") == 0) return verdicts(argv[2], argc > 3 ? argv[3] : ".");
-  if (argc >= 7 && strcmp(argv[1], "fuzz") == 0)
-    return fuzz(argv[2], strtoull(argv[3], NULL, 10), atol(argv[4]), argv[5], argc - 6, argv + 6);
+  if (argc == 2 && (strcmp(argv[1], "pictures") == 0 || strcmp(argv[1], "frames") == 0 || strcmp(argv[1], "labels") == 0))
+    return show_lines(argv[1]);
+  if (argc >= 8 && strcmp(argv[1], "fuzz") == 0)
+    return fuzz(argv[2], strtoull(argv[3], NULL, 10), atol(argv[4]), atof(argv[5]), argv[6], argc - 7, argv + 7);
   if (argc >= 3 && strcmp(argv[1], "hash") == 0) {
     for (int i = 2; i < argc; ++i) puts(sha256_file(argv[i], digits, why, sizeof why) ? why : digits);
     return 0;

@@ -457,7 +457,7 @@ def test_pictures_that_are_no_files(enet_run: Any, tiny_artifact: Any, tmp_path:
         load_picture(tmp_path / "fifo.ppm")
 
 
-@pytest.mark.parametrize("option", ["--labels", "--logits", "--json"])
+@pytest.mark.parametrize("option", ["--labels", "--overlay", "--logits", "--json"])
 def test_outputs_that_are_no_files(enet_run: Any, tiny_artifact: Any, tmp_path: Path, option: str) -> None:
     """They are written into, not replaced; a link stays one."""
     x = tmp_path / "x.ppm"

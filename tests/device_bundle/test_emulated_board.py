@@ -15,13 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 from compiled import shipped_enet
+from PIL import Image
 
 from enet_tvm.agreement import PICTURES
+from enet_tvm.artifact import read_manifest
 from enet_tvm.device_bundle import BundleRequest
 from enet_tvm.errors import UserError
 from enet_tvm.rpc.address import Address
 from enet_tvm.rpc.engine import DeviceSegmenter
 from enet_tvm.rpc.session import open_session
+from enet_tvm.runtime.labels import most_likely, resize_labels
+from enet_tvm.runtime.overlay import overlay
+from enet_tvm.runtime.pictures import load_picture
+from enet_tvm.size import Size
 from enet_tvm.targets import load_target
 
 pytestmark = [pytest.mark.emulated, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -102,6 +108,34 @@ def test_alone_and_over_rpc(emulated_device: Any, folder: Path, farm: tuple[Addr
     assert result.returncode == 0, result.stderr
     assert f"for {TARGET} at 64x48 on cpu" in result.stdout
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), over_rpc)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_picture_of_another_size(emulated_device: Any, folder: Path, tmp_path: Path, suffix: str) -> None:
+    """The board decodes, resizes and labels what Python does, to the bit."""
+    small = np.random.default_rng(1).integers(0, 256, (9, 13, 3)).astype(np.uint8)
+    Image.fromarray(small).resize((200, 133), Image.Resampling.BICUBIC).save(tmp_path / f"x{suffix}")
+    picture = load_picture(tmp_path / f"x{suffix}")
+    manifest = read_manifest(folder / "artifact")
+
+    def run(source: Path, *options: object) -> np.ndarray:
+        words = ("--runs", "1", "--warmup", "0", "--logits", tmp_path / "y.npy", *options, folder / "artifact", source)
+        command = emulated_device.command(folder / "bin/enet-run", *words)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert result.returncode == 0, result.stderr
+        return np.load(tmp_path / "y.npy")
+
+    outputs = ("--labels", tmp_path / "labels.png", "--overlay", tmp_path / "seen.png")
+    logits = run(tmp_path / f"x{suffix}", *outputs)
+    pixels = np.asarray(picture.resize((64, 48), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    mean, std = (np.array(values)[:, None, None] for values in (manifest.input.mean, manifest.input.std))
+    x = pixels * (1 / (255 * std)).astype(np.float32) + (-mean / std).astype(np.float32)
+    np.save(tmp_path / "x.npy", x[None])
+    np.testing.assert_array_equal(logits, run(tmp_path / "x.npy"))
+    labels = resize_labels(most_likely(logits[0]), Size(200, 133))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "labels.png")), labels)
+    expected = overlay(picture, labels, manifest.palette)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "seen.png")), np.asarray(expected))
 
 
 def test_the_board_tells_what_it_is(farm: tuple[Address, Path]) -> None:

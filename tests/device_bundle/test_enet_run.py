@@ -15,10 +15,12 @@ import pytest
 from compiled import shipped_enet, small_network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from enet_tvm.machine import architecture, default_threads, usable_cpus
 from enet_tvm.runtime.labels import most_likely
+from enet_tvm.runtime.overlay import overlay
+from enet_tvm.runtime.pictures import load_picture
 from enet_tvm.runtime.segmenter import Segmenter
 from enet_tvm.version import TESTED_STACK
 
@@ -76,6 +78,64 @@ def test_reads_a_picture_as_the_segmenter_does(enet_run: Run, tiny_artifact: Any
     result = enet_run("--logits", tmp_path / "y.npy", tiny_artifact.directory, tmp_path / "picture.ppm")
     assert result.returncode == 0, result.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), segmenter.forward(segmenter.preprocess(pixels)))
+
+
+@pytest.mark.parametrize("name", ["turned.jpg", "transparent.png", "small.ppm", "exact.png", "narrow.jpg"])
+def test_pictures_of_any_size(enet_run: Run, tiny_artifact: Any, segmenter: Any, tmp_path: Path, name: str) -> None:
+    """Logits, labels and overlay are those of Python, to the bit and at the picture's size."""
+    size = {"small.ppm": (7, 5), "exact.png": (24, 16), "narrow.jpg": (3, 140)}.get(name, (90, 61))
+    small = np.random.default_rng(5).integers(0, 256, (5, 7, 4)).astype(np.uint8)
+    image = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    options = {"turned.jpg": {"exif": exif.tobytes()}}.get(name, {})
+    (image if "transparent" in name else image.convert("RGB")).save(tmp_path / name, **options)
+    picture = load_picture(tmp_path / name)
+    x = segmenter.preprocess(picture)
+    labels = segmenter.segment(picture)
+    outputs = {
+        option: tmp_path / f"y{suffix}" for option, suffix in (("logits", ".npy"), ("labels", ".png"), ("overlay", ".ppm"))
+    }
+    written = [word for option, path in outputs.items() for word in (f"--{option}", path)]
+    result = enet_run("--runs", 1, *written, "--opacity", 0.3, tiny_artifact.directory, tmp_path / name)
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_array_equal(np.load(outputs["logits"]), segmenter.forward(x))
+    np.testing.assert_array_equal(np.asarray(Image.open(outputs["labels"])), labels)
+    expected = overlay(picture, labels, segmenter.manifest.palette, 0.3)
+    np.testing.assert_array_equal(np.asarray(Image.open(outputs["overlay"])), np.asarray(expected))
+
+
+@pytest.mark.parametrize("opacity", [0, 0.5, 0.501953125, 1])
+def test_overlays_are_pythons(enet_run: Run, tiny_artifact: Any, segmenter: Any, tmp_path: Path, opacity: float) -> None:
+    """Also with lines of several pixels: at 1500x1010 they are three, at 1001 rows two and a half, and so two."""
+    small = np.random.default_rng(6).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    Image.fromarray(small).resize((1500, 1000 + round(10 * opacity)), Image.Resampling.NEAREST).save(tmp_path / "x.png")
+    picture = load_picture(tmp_path / "x.png")
+    result = enet_run(
+        *("--runs", 1, "--overlay", tmp_path / "y.png", "--opacity", opacity, tiny_artifact.directory, tmp_path / "x.png")
+    )
+    assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / "y.png") as written:
+        assert written.mode == "RGB"
+        expected = overlay(picture, segmenter.segment(picture), segmenter.manifest.palette, opacity)
+        np.testing.assert_array_equal(np.asarray(written), np.asarray(expected))
+
+
+def test_overlays_that_cannot_be(enet_run: Run, tiny_artifact: Any, tmp_path: Path) -> None:
+    Image.new("RGB", (24, 16)).save(tmp_path / "x.png")
+    np.save(tmp_path / "x.npy", np.zeros((1, 3, 16, 24), np.float32))
+    artifact = tiny_artifact.directory
+    refused(enet_run("--overlay", tmp_path / "y.png", artifact), "lays colours over a picture")
+    refused(enet_run("--overlay", tmp_path / "y.png", artifact, tmp_path / "x.npy"), "lays colours over a picture")
+    for name in ("y.jpg", "y.JPEG", "y.mp4"):
+        refused(enet_run("--overlay", tmp_path / name, artifact, tmp_path / "x.png"), "are written as .png or .ppm")
+        refused(enet_run("--labels", tmp_path / name, artifact, tmp_path / "x.png"), "are written as .png or .pgm")
+    for opacity in ("1.01", "-0.1", "nan", "half", ""):
+        refused(
+            enet_run("--opacity", opacity, "--overlay", tmp_path / "y.png", artifact, tmp_path / "x.png"),
+            f"--opacity is {opacity} and must be between 0 and 1",
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npy", "x.png"]
 
 
 def test_a_whole_enet(enet_run: Run, compiled_enet: Any, tmp_path: Path) -> None:
@@ -273,12 +333,15 @@ def test_inputs_that_do_not_fit(enet_run: Run, tiny_artifact: Any, tmp_path: Pat
         refused(of("strange.npy"), "NaN or infinity", "fill such pixels in")
     (tmp_path / "other.npy").write_bytes(b"\x93NUMPY\x09\x00")
     refused(of("other.npy"), "not a .npy file")
-    Image.new("RGB", (25, 16)).save(tmp_path / "wide.ppm")
-    refused(of("wide.ppm"), "is 25x16 and the network takes 24x16", "-resize '24x16!' resized.ppm")
+    for name in ("text.ppm", "empty.jpg"):
+        (tmp_path / name).write_bytes(b"no picture" if "text" in name else b"")
+        refused(of(name), name, "neither a JPEG nor a PNG nor an 8-bit .ppm picture")
     np.save(tmp_path / "wide.npy", np.zeros((1, 3, 16, 25), np.float32))
     refused(of("wide.npy"), "(1, 3, 16, 24)")
     Image.new("L", (24, 16)).save(tmp_path / "grey.ppm")
-    refused(of("grey.ppm"), "not an 8-bit .ppm picture")
+    refused(of("grey.ppm"), "nor an 8-bit .ppm picture")
+    (tmp_path / "deep.ppm").write_bytes(b"P6\n24 16\n65535\n" + bytes(6 * 24 * 16))
+    refused(of("deep.ppm"), "not an 8-bit .ppm picture")
     Image.new("RGB", (24, 16)).save(tmp_path / "cut.ppm")
     (tmp_path / "cut.ppm").write_bytes((tmp_path / "cut.ppm").read_bytes()[:-1])
     refused(of("cut.ppm"), "ends too early")
@@ -290,8 +353,9 @@ def test_a_picture_for_a_batch(enet_run: Run, tiny_artifact_of_two: Any, tmp_pat
 
 
 def test_outputs_that_cannot_be_written(enet_run: Run, tiny_artifact: Any, tmp_path: Path) -> None:
-    for option in ("--labels", "--logits", "--json"):
-        result = enet_run(option, tmp_path / "missing" / "file", tiny_artifact.directory)
+    Image.new("RGB", (24, 16)).save(tmp_path / "x.png")
+    for option in ("--labels", "--overlay", "--logits", "--json"):
+        result = enet_run(option, tmp_path / "missing" / "file", tiny_artifact.directory, tmp_path / "x.png")
         assert result.returncode == 2
         assert "cannot write" in result.stderr
 

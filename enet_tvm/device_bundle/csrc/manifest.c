@@ -290,6 +290,15 @@ static void copy_three(const char* value, double out[3]) {
     json_number(element, &out[i++]);
 }
 
+static void copy_palette(const char* value, unsigned char out[256][3]) {
+  int i = 0;
+  for (const char* colour = json_next(value, NULL); colour != NULL && i < MOST_CLASSES; colour = json_next(value, colour), ++i) {
+    double channels[3] = {0};
+    copy_three(colour, channels);
+    for (int c = 0; c < 3; ++c) out[i][c] = (unsigned char)channels[c];
+  }
+}
+
 /* Take over what was found to be a manifest, and compare its parts with each other. */
 static int take(const char* content, const char* artifact, const char* path, Manifest* manifest, char* why, size_t size) {
   char name[128] = "enet.so", dtype[16] = "float32", layout[8] = "NCHW";
@@ -307,6 +316,7 @@ static int take(const char* content, const char* artifact, const char* path, Man
   manifest->labels = strcmp(layout, "NHW") == 0;
   copy_three(json_find(content, "input.mean"), manifest->mean);
   copy_three(json_find(content, "input.std"), manifest->std);
+  copy_palette(json_find(content, "palette"), manifest->palette);
   copy_shape(json_find(content, "input.shape"), manifest->input);
   int rank = copy_shape(json_find(content, "output.shape"), manifest->output);
   if (rank != (manifest->labels ? 3 : 4) || strcmp(dtype, manifest->labels ? "uint8" : "float32"))

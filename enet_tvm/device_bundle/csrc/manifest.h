@@ -14,6 +14,7 @@ typedef struct {
   int64_t input[4], output[4];
   int labels; /* whether the output is N, H, W uint8 classes, with 1 behind, instead of N, C, H, W float32 logits */
   double mean[3], std[3];
+  unsigned char palette[256][3]; /* RGB of each class, and black */
   size_t input_bytes, output_bytes;
 } Manifest;
 

@@ -1,4 +1,4 @@
-#include "pictures.h"
+#include "npy.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -112,70 +112,6 @@ int read_npy(const char* path, const int64_t shape[4], float* out, char* why, si
   return 0;
 }
 
-/* A number of a .ppm header, after white space and comments, and the one white space behind it; -1 if there is none. */
-static long header_number(FILE* file) {
-  int c = getc(file);
-  if (!isspace(c) && c != '#' && !isdigit(c)) return -1;
-  for (; c != EOF && (isspace(c) || c == '#'); c = getc(file))
-    if (c == '#')
-      while ((c = getc(file)) != EOF && c != '\n') continue;
-  long value = -1;
-  for (; c != EOF && isdigit(c) && value < 1000000; c = getc(file)) value = (value < 0 ? 0 : value) * 10 + (c - '0');
-  return isspace(c) ? value : -1;
-}
-
-int read_ppm(const char* path, const int64_t shape[4], const double mean[3], const double std[3], float* out, char* why,
-             size_t size) {
-  FILE* file = open_file(path, why, size);
-  if (file == NULL) return -1;
-  unsigned char magic[3] = "";
-  /* White space ends the magic number; a comment may follow it at once. */
-  int known = fread(magic, 1, 3, file) == 3 && magic[0] == 'P' && magic[1] == '6' && isspace(magic[2]);
-  long width = known ? header_number(file) : -1, height = known ? header_number(file) : -1,
-       most = known ? header_number(file) : -1;
-  if (width < 1 || height < 1 || most != 255) {
-    fclose(file);
-    return fail(why, size, "%s is not an 8-bit .ppm picture (P6); convert it, for example with: convert picture.jpg %s", path,
-                path);
-  }
-  if (shape[0] != 1) {
-    fclose(file);
-    return fail(why, size, "the network takes %lld pictures at once, and %s is one; give a .npy file of them", (long long)shape[0],
-                path);
-  }
-  if (width != shape[3] || height != shape[2]) {
-    fclose(file);
-    return fail(why, size,
-                "%s is %ldx%ld and the network takes %lldx%lld; resize it, for example with: convert %s -resize '%lldx%lld!' "
-                "resized.ppm",
-                path, width, height, (long long)shape[3], (long long)shape[2], path, (long long)shape[3], (long long)shape[2]);
-  }
-  size_t plane = (size_t)width * (size_t)height;
-  unsigned char* row = malloc((size_t)width * 3);
-  if (row == NULL) {
-    fclose(file);
-    return fail(why, size, "there is no memory for a row of %s", path);
-  }
-  /* As the segmenter does it in float32: pixel * (1 / (255 * std)) - mean / std. */
-  float scale[3], shift[3];
-  for (int c = 0; c < 3; ++c) {
-    scale[c] = (float)(1 / (255 * std[c]));
-    shift[c] = (float)(-mean[c] / std[c]);
-  }
-  int whole = 1;
-  for (long y = 0; y < height && whole; ++y) {
-    whole = fread(row, 3, (size_t)width, file) == (size_t)width;
-    for (long x = 0; x < width && whole; ++x)
-      for (int c = 0; c < 3; ++c) {
-        volatile float product = (float)row[3 * x + c] * scale[c]; /* rounded by itself, not contracted with the addition */
-        out[(size_t)c * plane + (size_t)(y * width + x)] = product + shift[c];
-      }
-  }
-  free(row);
-  fclose(file);
-  return whole ? 0 : fail(why, size, "%s ends too early; copy it again", path);
-}
-
 int write_npy(const char* path, const int64_t shape[4], const float* values, char* why, size_t size) {
   char header[128];
   size_t bytes;
@@ -189,26 +125,5 @@ int write_npy(const char* path, const int64_t shape[4], const float* values, cha
   int good = fwrite(start, 1, 10, output.file) == 10 &&
              fprintf(output.file, "%s%*s\n", header, padded - length - 1, "") == padded &&
              fwrite(values, 1, bytes, output.file) == bytes;
-  return finish_output(&output, good, why, size);
-}
-
-void most_likely(const int64_t shape[4], const float* logits, unsigned char* labels) {
-  size_t plane = (size_t)(shape[2] * shape[3]);
-  for (size_t i = 0; i < plane; ++i) {
-    int best = 0;
-    for (int c = 1; c < (int)shape[1]; ++c)
-      if (logits[(size_t)c * plane + i] > logits[(size_t)best * plane + i]) best = c;
-    labels[i] = (unsigned char)best;
-  }
-}
-
-int write_labels(const char* path, int64_t width, int64_t height, const unsigned char* labels, char* why, size_t size) {
-  const int64_t extents[2] = {height, width};
-  size_t bytes;
-  Output output;
-  if (bytes_of(extents, 2, 1, &bytes)) return fail(why, size, "cannot write %s: it is too large", path);
-  if (begin_output(&output, path, why, size)) return -1;
-  int good = fprintf(output.file, "P5\n%lld %lld\n255\n", (long long)width, (long long)height) > 0 &&
-             fwrite(labels, 1, bytes, output.file) == bytes;
   return finish_output(&output, good, why, size);
 }
