@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, Self, runtime_checkable
 
 from enet_tvm.compiler.kernels.common.choices import Choices
 from enet_tvm.compiler.kernels.common.template import Template
-from enet_tvm.compiler.kernels.gpu.tile import GpuTile
+
+
+@runtime_checkable
+class Tile(Protocol):
+    """A point of a GPU's template: a launch whose threads keep sums in registers."""
+
+    @property
+    def sums(self) -> int:
+        """Sums of a thread."""
+
+    def is_like(self, other: Self) -> bool:
+        """Whether another launch takes about as many registers."""
 
 
 class FittingChoices(Choices):
     """The defaults, but for templates whose kernels were found too large a later point."""
 
     def __init__(self) -> None:
-        self._points: dict[Template, GpuTile] = {}
+        self._points: dict[Template, Tile] = {}
 
     def point(self, template: Template) -> Any:
         """Return the default, or the last point that `shrink` has found."""
@@ -37,9 +48,9 @@ class FittingChoices(Choices):
                 break
         return self.point(template) != first
 
-    def _smaller(self, template: Template) -> GpuTile | None:
+    def _smaller(self, template: Template) -> Tile | None:
         point = self.point(template)
-        if not isinstance(point, GpuTile):
+        if not isinstance(point, Tile):
             return None
         points = template.points()
         later = points[points.index(point) + 1 :]
