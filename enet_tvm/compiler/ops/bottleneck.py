@@ -17,8 +17,8 @@ from enet_tvm.compiler.ops.registry import register_op
 class FusedBottleneck:
     """Attributes of ``enet.fused_bottleneck``: fused convolutions of which each reads the result of the one before.
 
-    A bottleneck is `reduce`, `conv`, `expand`. The last two and the `reduce` of the bottleneck after it can be computed pixel by
-    pixel once `conv` has been, whatever its dilation: the two 1x1 convolutions read no neighbour.
+    A bottleneck is `reduce`, `conv`, `expand`. Here the last two go together with the `reduce` of the bottleneck after it: once
+    `conv` has been computed, whatever its dilation, the two 1x1 convolutions read no neighbour.
 
     Attributes
     ----------
@@ -37,7 +37,9 @@ class FusedBottleneck:
     @classmethod
     def from_call(cls, call: relax.Call) -> FusedBottleneck:
         """Return what a call of the operator computes."""
-        return cls(**{item.name: FusedConv2D.from_attrs(call.attrs[item.name]) for item in fields(cls) if item.name in call.attrs})
+        return cls(
+            **{item.name: FusedConv2D.from_attrs(call.attrs[item.name]) for item in fields(cls) if item.name in call.attrs}
+        )
 
     def to_attrs(self) -> tvm.ir.DictAttrs:
         """Return the operator attributes."""
@@ -55,7 +57,7 @@ class FusedBottleneck:
         return tuple(part for part in (self.conv, self.expand, self.reduce) if part is not None)
 
     def split(self, arguments: Sequence[relax.Expr]) -> Iterator[list[relax.Expr]]:
-        """Yield the arguments of each convolution, as ``enet.fused_conv2d`` takes them; all begin with the data of the first."""
+        """Yield the arguments of each convolution as ``enet.fused_conv2d`` takes them, the data of the first in all of them."""
         data, *rest = arguments
         for part in self.convolutions:
             count = part.argument_count - 1

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import tvm
 from tvm import relax
 from tvm.tirx.script.builder import ir as T
@@ -32,8 +33,8 @@ from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
     shared_rows,
     unrolled_inputs,
 )
-from enet_tvm.compiler.kernels.gpu.building import barrier, both, copy_vectors, for_each, for_threads, if_all, private, shared
-from enet_tvm.compiler.kernels.gpu.conv2d import Epilogue, epilogue_arguments, gpu_operands, pack_gpu_weight
+from enet_tvm.compiler.kernels.gpu.building import VECTOR, barrier, both, for_each, for_threads, if_all, private, shared
+from enet_tvm.compiler.kernels.gpu.conv2d import Epilogue, epilogue_arguments, gpu_operands
 from enet_tvm.compiler.kernels.gpu.tile import GpuTile, GpuUnit
 from enet_tvm.compiler.ops import PLANAR, FusedBottleneck, FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes
@@ -91,13 +92,15 @@ class GpuBottleneckTemplate:
         """Return the kernel with this tile."""
         return gpu_bottleneck(self.spec, point)
 
-    def operands(self, point: BottleneckTile, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes) -> list[relax.Expr]:
-        """Return the data, then weights in groups of channels, bias, slopes and shortcut of one convolution after the other."""
+    def operands(
+        self, point: BottleneckTile, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes
+    ) -> list[relax.Expr]:
+        """Return the data, then the packed weight, bias, slopes and shortcut of one convolution after the other."""
         operands: list[relax.Expr] = [arguments[0]]
         tile = _group_tile(point)
         for part, of_part in zip(self.spec.convolutions, self.spec.split(arguments), strict=True):
             given = ConvolutionArguments.of(part, of_part)
-            operands += gpu_operands(given, pack_gpu_weight(given.weight, tile), tile)[1:]
+            operands += gpu_operands(given, pack_bottleneck_weight(given.weight, point), tile)[1:]
         return operands
 
     def features(self, point: BottleneckTile) -> list[float]:
@@ -106,18 +109,29 @@ class GpuBottleneckTemplate:
         return convolution_features(self.spec.expand, point.lanes, width, point.pixels, point.channels, point.rows)
 
 
+def pack_bottleneck_weight(weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
+    """Return weights (OC x IC x KH x KW) as kernel row and column, input channel, vector of a thread, thread, channel of it.
+
+    What threads side by side load at a time lies side by side.
+    """
+    outputs, inputs, rows, columns = weight.shape
+    width = min(VECTOR, tile.channels)
+    grouped = weight.reshape(outputs // tile.channels, tile.channels // width, width, inputs, rows, columns)
+    return np.ascontiguousarray(grouped.transpose(4, 5, 3, 1, 0, 2))
+
+
 def gpu_bottleneck(spec: FusedBottleneck, tile: BottleneckTile) -> tvm.tirx.PrimFunc:
     """Return the kernel of a bottleneck.
 
-    Its arguments are the data; for each of ``spec.convolutions`` the weight, as
-    `enet_tvm.compiler.kernels.gpu.conv2d.pack_gpu_weight` orders it, bias, inner slope, slope, residual and window as far as it
-    has them, called ``expand_weight`` and so on; the output of ``reduce`` where there is one, and that of ``expand``. Tensors are
-    plain NCHW.
+    Its arguments are the data; for each of ``spec.convolutions`` the weight, as `pack_bottleneck_weight` orders it, bias, inner
+    slope, slope, residual and window as far as it has them, called ``expand_weight`` and so on; the output of ``reduce`` where
+    there is one, and that of ``expand``. Tensors are plain NCHW.
     """
     arguments: Arguments = {"data": (spec.data_shape, "float32")}
     for name, part in _named(spec).items():
-        groups = part.out_shape[1] // tile.channels
-        arguments[f"{name}_weight"] = ((groups, *part.kernel, part.data_shape[1], tile.channels), "float32")
+        width = min(VECTOR, tile.channels)
+        groups = (tile.channels // width, part.out_shape[1] // tile.channels, width)
+        arguments[f"{name}_weight"] = ((*part.kernel, part.data_shape[1], *groups), "float32")
         more = epilogue_arguments(part, _group_tile(tile))
         arguments |= {f"{name}_{key}": value for key, value in more.items()}
     if spec.reduce is not None:
@@ -188,7 +202,7 @@ class _Bottleneck:
             place = T.floormod(positions - (kh * conv.kernel[1] + kw), 2) * self.first_rows
             self._copy_inputs(conv, kh, kw, place)
             barrier()
-            self._accumulate(acc, place + split * inputs, "conv", [group, kh, kw], split * inputs, inputs)
+            self._accumulate(acc, place + split * inputs, "conv", group, split * inputs, inputs, (kh, kw))
 
         def keep(values: Any, channel: Any, _count: int) -> None:
             self._store_shared(values, channel)
@@ -200,7 +214,9 @@ class _Bottleneck:
         tile, inputs = self.tile, part.data_shape[1]
         thread = self.row * tile.lanes + self.lane
         beside = max(1, tile.threads // tile.block_pixels)
-        own, channel = (thread, 0) if beside == 1 else (T.floormod(thread, tile.block_pixels), T.floordiv(thread, tile.block_pixels))
+        own, channel = (
+            (thread, 0) if beside == 1 else (T.floormod(thread, tile.block_pixels), T.floordiv(thread, tile.block_pixels))
+        )
         for start in range(0, tile.block_pixels, min(tile.threads, tile.block_pixels)):
             pixel = self.first + own + start
             row, column, tests = self._place(part, pixel, kh, kw)
@@ -229,7 +245,7 @@ class _Bottleneck:
         tile, inputs = self.tile, self.spec.expand.data_shape[1]
         acc = self._zeros()
         group = turn * tile.rows + self.row
-        self._accumulate(acc, 0, "expand", [group, 0, 0], 0, inputs)
+        self._accumulate(acc, 0, "expand", group, 0, inputs)
         if self.spec.reduce is not None:
             barrier()  # Until all have read the channels of the turn before.
         with for_each(tile.channels) as (c,):
@@ -244,7 +260,7 @@ class _Bottleneck:
         group, split, splits = self._share_of(reduce)
         inputs = self.tile.chunk // splits
         start = split * inputs
-        self._accumulate(acc, self.first_rows + start, "reduce", [group, 0, 0], turn * self.tile.chunk + start, inputs)
+        self._accumulate(acc, self.first_rows + start, "reduce", group, turn * self.tile.chunk + start, inputs)
 
     def _store_reduced(self, values: Any, channel: Any, _count: int) -> None:
         self._store(self.buffers["reduced"], values, channel)
@@ -261,17 +277,29 @@ class _Bottleneck:
             T.buffer_store(acc, T.float32(0), list(index))
         return acc
 
-    def _accumulate(self, acc: Any, rows: Any, name: str, leading: list[Any], start: Any, inputs: int) -> None:
+    def _accumulate(
+        self, acc: Any, rows: Any, name: str, group: Any, start: Any, inputs: int, place: tuple[Any, Any] = (0, 0)
+    ) -> None:
         """Add the products of `inputs` channels, in shared memory from a row on, with the weights from `start` on."""
         tile = self.tile
         unrolled = unrolled_inputs(tile, inputs)
         with T.serial(inputs // unrolled, unroll=False) as outer, T.unroll(unrolled) as inner:
             k = outer * unrolled + inner
             weights, values = private((tile.channels,)), private((tile.pixels,))
-            copy_vectors(weights, tile.channels, self.buffers[f"{name}_weight"], [*leading, start + k], 0)
+            self._load_weights(weights, self.buffers[f"{name}_weight"], [*place, start + k], group)
             self._load_shared(values, rows + k)
             with for_each(tile.pixels, tile.channels) as (i, c):
                 T.buffer_store(acc, acc[i, c] + values[i] * weights[c], [i, c])
+
+    def _load_weights(self, weights: Any, packed: Any, leading: list[Any], group: Any) -> None:
+        """Load the weights of a group of channels and one input channel."""
+        width = min(VECTOR, self.tile.channels)
+        for vector in range(self.tile.channels // width):
+            if width == 1:
+                T.buffer_store(weights, packed[(*leading, vector, group, 0)], [vector])
+                continue
+            with T.vectorized(width) as c:
+                T.buffer_store(weights, packed[(*leading, vector, group, c)], [vector * width + c])
 
     def _finish(self, part: FusedConv2D, name: str, acc: Any, keep: Any) -> None:
         """End the sums of `conv` or `reduce`, added up where threads share them, and hand them to `keep` channel by channel."""

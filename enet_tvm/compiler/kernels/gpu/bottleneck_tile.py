@@ -34,6 +34,9 @@ _LIVE_REGISTERS = 100
 _LEAST_WARPS = 2
 """Warps of a block, so that one works while another waits."""
 
+_LEAST_INPUTS = 4
+"""Input channels that a thread sums at least where several share a tile."""
+
 _ALIKE = 1.05
 """Ratio of the clocks of two launches that are taken for equally fast."""
 
@@ -120,7 +123,7 @@ def bottleneck_tiles(spec: FusedBottleneck, unit: GpuUnit) -> list[BottleneckTil
         for pixels in (8, 4, 2, 1)
         for channels in (8, 4, 2, 1)
         for lanes in (8, 16, 32, 64, 128)
-        for rows in (1, 2, 4, 8, 16, 32, 64)
+        for rows in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
         if pixels >= width and pixels * channels <= sums
         if _fits(spec, tile := BottleneckTile(pixels, channels, lanes, rows), unit)
     ]
@@ -129,10 +132,11 @@ def bottleneck_tiles(spec: FusedBottleneck, unit: GpuUnit) -> list[BottleneckTil
     least = max(BYTES_PER_FMA, min(bytes_per_fma(tile) for tile in tiles))
     pixels = spec.expand.out_shape[2] * spec.expand.out_shape[3]
 
-    def rank(tile: BottleneckTile) -> tuple[bool, int, int, int]:
-        # Of those that take about as long, the one that loads the weights least often.
+    def rank(tile: BottleneckTile) -> tuple[bool, int, int, int, int]:
+        # Of those that take about as long, the one that keeps most multiprocessors busy, and loads the weights least often.
         steps = round(math.log(clocks(spec, unit, tile)) / math.log(_ALIKE))
-        return (bytes_per_fma(tile) > least, steps, -(-pixels // tile.block_pixels), tile.sums)
+        blocks = -(-pixels // tile.block_pixels) * spec.expand.out_shape[0]
+        return (bytes_per_fma(tile) > least, steps, -min(blocks, unit.multiprocessors), blocks, tile.sums)
 
     ranked = sorted(tiles, key=rank)
     chain = [ranked[0]]
@@ -160,7 +164,7 @@ def bytes_per_fma(tile: BottleneckTile) -> float:
 
 def _fits(spec: FusedBottleneck, tile: BottleneckTile, unit: GpuUnit) -> bool:
     """Whether the channels divide as the kernel has it, and threads and shared memory are there."""
-    if not _LEAST_WARPS * WARP <= tile.threads <= min(256, unit.max_threads_per_block):
+    if tile.threads % WARP or not _LEAST_WARPS * WARP <= tile.threads <= min(256, unit.max_threads_per_block):
         return False
     if sum(shared_rows(spec, tile)) * tile.block_pixels * _FLOAT > _SHARED_BYTES or spec.expand.out_shape[1] % tile.chunk:
         return False
@@ -178,7 +182,8 @@ def _fits(spec: FusedBottleneck, tile: BottleneckTile, unit: GpuUnit) -> bool:
         if tile.chunk % part.out_shape[1] or part.out_shape[1] % tile.channels:
             return False
         splits = tile.chunk // part.out_shape[1]
-        if tile.channels % splits or (inputs or part.data_shape[1]) % splits:
+        inputs = inputs or part.data_shape[1]
+        if tile.channels % splits or inputs % splits or (splits > 1 and inputs // splits < _LEAST_INPUTS):
             return False
     return True
 
