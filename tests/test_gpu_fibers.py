@@ -14,9 +14,21 @@ from cuda_network import cuda_network
 
 from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.pipeline import Numerics
-from enet_tvm.networks import ENet
+from enet_tvm.networks import ENet, ENetVariant
 
 SHAPE = (1, 3, 40, 64)
+PUBLIC = ENetVariant(
+    epsilon=1e-5,
+    biases=False,
+    initial_pool=3,
+    inner_width="input",
+    asymmetric_first="vertical",
+    normalise_between=True,
+    activate_expansion=True,
+    slopes="layer",
+    upsampling_kernel=2,
+    head_kernel=3,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +52,17 @@ def picture(network: ENet) -> tuple[torch.Tensor, np.ndarray]:
 def test_enet(imported: tvm.IRModule, picture: tuple[torch.Tensor, np.ndarray], tmp_path: Path, target: str):
     x, expected = picture
     made = cuda_network(imported, target)
+    actual = made.run(compile_fibers(made.source, tmp_path), x.numpy())
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+def test_an_enet_unlike_the_papers(randomised, tmp_path: Path):
+    """Inner PReLUs, other widths and kernels, planes whose pixels no vector divides, and two pictures."""
+    network = randomised(ENet(5, PUBLIC))
+    x, expected = certain(network, (2, 3, 24, 40))
+    made = cuda_network(from_torch(network, tuple(x.shape)), "h100")
+    assert any(launch.kernel.startswith("bottleneck") for launch in made.launches)
     actual = made.run(compile_fibers(made.source, tmp_path), x.numpy())
     np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 

@@ -22,7 +22,7 @@ LOADS = (
     # Every second column is another instruction's.
     (r"conv2d_\dx\d_s2|initial_block|max_pool2d", 2.0),
     # A neighbour's columns begin within a sector: 5 of them, not 4.
-    (r"conv2d_(transpose_)?\dx[2-9]", 1.2),
+    (r"bottleneck|conv2d_(transpose_)?\dx[2-9]", 1.2),
     (r"", 1.0),
 )
 """Most sectors that loads touch for each that they must: of the first pattern that is in a kernel's name."""

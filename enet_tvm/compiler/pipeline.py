@@ -12,8 +12,8 @@
 8  schedule-remaining   parallel and vectorised, by tuned schedules where there are
 9  virtual-machine      memory plan and bytecode of the Relax virtual machine
 
-For a GPU, phase 4 does not exist (its kernels take NCHW, pixels in the threads), phase 5 has other templates and phase 8 other
-rules.
+For a GPU, phase 4 does not exist (its kernels take NCHW, pixels in the threads); in its place fuse-bottlenecks puts the end of
+each bottleneck and the beginning of the next into one kernel. Phase 5 has other templates and phase 8 other rules.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from enet_tvm.compiler.passes.add_frame import AddFrame
 from enet_tvm.compiler.passes.block_layout import BlockLayout
 from enet_tvm.compiler.passes.end_in_argmax import EndInArgmax
 from enet_tvm.compiler.passes.fold_batch_norm import FoldBatchNorm
+from enet_tvm.compiler.passes.fuse_bottlenecks import FuseBottlenecks
 from enet_tvm.compiler.passes.fuse_conv2d import FuseConv2D
 from enet_tvm.compiler.passes.fuse_initial_block import FuseInitialBlock
 from enet_tvm.compiler.passes.lower_kernels import LowerKernels, footprint
@@ -160,6 +161,7 @@ def gpu_phases(unit: GpuUnit, choices: Choices = DEFAULTS, *, labels: bool = Fal
     return [
         *_fusing_phases(templates),
         *_ending_phases(templates, labels),
+        Phase("fuse-bottlenecks", [FuseBottlenecks(templates)]),
         Phase("lower-kernels", [LowerKernels(templates, choices)]),
         *_remaining_phases(),
         Phase("schedule-remaining", [ScheduleRemainingGpu()]),

@@ -123,7 +123,8 @@ class Bounds:
 def executed(code: KernelCode, geometry: Geometry) -> tuple[dict[Operation, float], dict[Operation, float], float]:
     """Return what a warp executes, whatever its predicates are, and how many turns of its hot loops.
 
-    Hot loops turn as often as it takes for the multiply-adds of the kernel, and those around them as the kernel says.
+    Hot loops turn as often as it takes for the multiply-adds of the kernel, or of their part of it, and those around them as
+    the kernel says.
 
     Returns
     -------
@@ -133,21 +134,25 @@ def executed(code: KernelCode, geometry: Geometry) -> tuple[dict[Operation, floa
     loops = code.loops
     hot = [loop for loop in loops if loop.is_hot]
     sums = sum(loop.counts[Operation.FMA] for loop in hot)
-    turns = max(1.0, geometry.multiply_adds / sums) if sums else 1.0
-    # A loop around a hot one turns as often as all loops of the kernel together but those inside it.
+    together = max(1.0, geometry.multiply_adds / sums) if sums else 1.0
+    # The parts of a kernel are known by their order; where the assembler made more or fewer loops of them, all count alike.
+    nests = geometry.nests if len(geometry.nests) == len(hot) else [(geometry.loops, 0)] * len(hot)
     times = dict.fromkeys((loop.span for loop in loops), 1.0)
-    for inner in hot:
+    turns = 0.0
+    for inner, (around_it, products) in zip(hot, nests, strict=True):
+        own = max(1.0, products / inner.counts[Operation.FMA]) if products else together
         around = sorted((loop.span for loop in loops if loop.encloses(inner)), key=lambda span: span[0] - span[1], reverse=True)
-        times[inner.span] = turns
+        times[inner.span], turns = own, turns + own
+        # A loop around a hot one turns as often as all loops of the kernel together but those inside it.
         for depth, span in enumerate(around, start=1):
-            times[span] = float(min(turns, math.prod(geometry.loops[: max(0, len(geometry.loops) - depth)])))
+            times[span] = float(min(own, math.prod(around_it[: max(0, len(around_it) - depth)])))
     instructions, moved = dict.fromkeys(Operation, 0.0), dict.fromkeys(Operation, 0.0)
     for each in code.instructions:
         inside = [span for span in times if span[0] <= each.address <= span[1]]
         count = times[max(inside)] if inside else 1.0
         instructions[each.operation] += count
         moved[each.operation] += count * each.width
-    return instructions, moved, turns * len(hot)
+    return instructions, moved, turns
 
 
 def kernel_bounds(code: KernelCode, resources: KernelResources, geometry: Geometry, tensor_bytes: int, chip: Chip) -> Bounds:

@@ -16,6 +16,8 @@ _VERSION = re.compile(r"(?m)^\.version[ \t]+(\S+)[ \t]*$")
 _TARGET = re.compile(r"(?m)^\.target[ \t]+(\w+)")
 _ENTRY = re.compile(r"(?m)^(?:\.visible[ \t]+)?\.entry[ \t]+([\w$]+)")
 _SHARED_PARTS = re.compile(r"(?m)^(?:\.(?:visible|weak|extern|common)[ \t]+)?\.(?:func|global|const|shared|alias)\b")
+_USED_BYTES = re.compile(r'(?m)^[ \t]*\.pragma[ \t]+"used_bytes_mask[^"]*";[^\n]*\n')
+_USED_BYTES_SINCE = (8, 3)
 _HEAD = re.compile(_ENTRY.pattern + r"\s*(?:\([^)]*\))?(?:\s*\.\w+[^\n{]*)*")
 
 
@@ -59,10 +61,16 @@ def split_entries(ptx: str) -> tuple[str, ...]:
 
 
 def with_version(ptx: str, version: str) -> str:
-    """Return PTX that claims this ISA version, or its own if that is older."""
+    """Return PTX that claims this ISA version, or its own if that is older.
+
+    A version that does not have it loses ``used_bytes_mask``, by which a compiler notes that the code uses a part of what a
+    load brings; it changes nothing of what the code does.
+    """
     own = ptx_version(ptx)
     if _number(own) <= _number(version):
         return ptx
+    if _number(version) < _USED_BYTES_SINCE:
+        ptx = _USED_BYTES.sub("", ptx)
     return _VERSION.sub(f".version {version}", ptx, count=1)
 
 

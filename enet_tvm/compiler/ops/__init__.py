@@ -3,6 +3,7 @@
 Importing the package registers them. They print, type-check and legalise like TVM's own.
 """
 
+from enet_tvm.compiler.ops.bottleneck import FusedBottleneck, fused_bottleneck
 from enet_tvm.compiler.ops.conv2d import FusedConv2D, fused_conv2d
 from enet_tvm.compiler.ops.initial_block import InitialBlockAttrs, initial_block
 from enet_tvm.compiler.ops.layout import PLANAR, Layout, pack, unpack
@@ -11,12 +12,14 @@ from enet_tvm.compiler.ops.window import MaxPool2DWithWindow, MaxUnpool2D, max_p
 
 __all__ = [
     "PLANAR",
+    "FusedBottleneck",
     "FusedConv2D",
     "InitialBlockAttrs",
     "Layout",
     "MaxPool2DWithWindow",
     "MaxUnpool2D",
     "Spec",
+    "fused_bottleneck",
     "fused_conv2d",
     "initial_block",
     "max_pool2d_with_window",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -71,9 +72,14 @@ class FusedConv2D:
     @classmethod
     def from_call(cls, call: relax.Call) -> FusedConv2D:
         """Return the attributes of a call of the operator."""
+        return cls.from_attrs(call.attrs)
+
+    @classmethod
+    def from_attrs(cls, attrs: Mapping[str, Any]) -> FusedConv2D:
+        """Return what `to_attrs` was called on."""
         values: dict[str, Any] = {}
         for item in fields(cls):
-            raw = call.attrs[item.name]
+            raw = attrs[item.name]
             if item.name.endswith("_layout"):
                 values[item.name] = Layout.from_attr(raw)
             elif item.name in ("transposed", "residual_channels", "argmax"):
@@ -94,6 +100,17 @@ class FusedConv2D:
         names += {"none": [], "add": ["add"], "pad": ["pad", "add"], "unpool": ["max_unpool2d", "add"]}[self.residual]
         names += [] if self.activation == "none" else [self.activation]
         return names + (["argmax"] if self.argmax else [])
+
+    @property
+    def argument_count(self) -> int:
+        """Number of arguments of a call: data, weight, bias, and those slopes and parts of a shortcut that it has."""
+        slopes = [self.inner_activation, self.activation].count("prelu")
+        return 3 + slopes + {"none": 0, "add": 1, "pad": 1, "unpool": 2}[self.residual]
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each output pixel is computed of the input pixel at its place alone: a 1x1 convolution without a step."""
+        return not self.transposed and (*self.kernel, *self.strides, *self.padding) == (1, 1, 1, 1, 0, 0)
 
     @property
     def doubles(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from tvm import relax
 
 from enet_tvm.compiler.dataflow import is_call
+from enet_tvm.compiler.ops.bottleneck import FusedBottleneck
 from enet_tvm.compiler.ops.conv2d import FusedConv2D
 from enet_tvm.compiler.ops.initial_block import InitialBlockAttrs
 from enet_tvm.compiler.ops.layout import Layout, Shape
@@ -38,10 +39,11 @@ class Spec(Protocol):
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of its convolution; 0 where it has none."""
+        """Multiply-adds of its convolutions; 0 where it has none."""
 
 
 _SPECS: dict[str, Any] = {
+    "enet.fused_bottleneck": FusedBottleneck,
     "enet.fused_conv2d": FusedConv2D,
     "enet.initial_block": InitialBlockAttrs,
     "enet.max_pool2d_with_window": MaxPool2DWithWindow,

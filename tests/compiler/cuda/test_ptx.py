@@ -39,6 +39,14 @@ def test_the_version_never_goes_up(newer: str):
     assert with_version(PTX, newer) == PTX
 
 
+def test_notes_that_an_older_version_lacks_are_left_out():
+    """NVRTC 12.9 makes them of a vector that a thread uses a part of, and ptxas refuses them below 8.3."""
+    note = '\t.pragma "used_bytes_mask 0xfff";\n'
+    noted = PTX.replace("\tret;\n", f"{note}\tret;\n", 1)
+    assert with_version(noted, "8.2") == with_version(PTX, "8.2")
+    assert with_version(noted, "8.3").count(note) == 1
+
+
 HEADS = """.visible .entry first(
 	.param .u64 first_param_0,
 	.param .u64 first_param_1

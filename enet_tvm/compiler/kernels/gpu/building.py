@@ -1,9 +1,9 @@
 """Small vocabulary for kernels of a GPU, beside that of `building`.
 
 What the threads of a block read together, weights and the pixels around them, goes through the read-only cache. Shared memory
-is for what they tell each other: written before a barrier, read after it, and no register lives across. So a kernel is also
-correct with its threads run one after the other, up to the barrier and then from there on, which is how `emulation` lets a
-machine without a GPU compute with it.
+is for what they tell each other: written before a barrier, read after it. In all kernels but those of bottlenecks no register
+lives across. So they are also correct with their threads run one after the other, up to the barrier and then from there on:
+this is how `emulation` lets a machine without a GPU compute with them.
 """
 
 from __future__ import annotations

@@ -195,14 +195,20 @@ class Epilogue:
 
     def __call__(self, value: Any, picture: Any, channel: Any, row: Any, column: Any) -> Any:
         """Return the final value of an output pixel."""
+        shortcut = None if self.attrs.residual == "none" else self.shortcut(picture, channel, row, column)
+        return self.ended(value, shortcut)
+
+    def ended(self, value: Any, shortcut: Any | None = None) -> Any:
+        """Return the final value of an output pixel to which `shortcut` is added."""
         attrs, vectors = self.attrs, self._vectors
         value = value + vectors["bias"][0]
         value = activated(value, attrs.inner_activation, lambda: vectors["inner_slope"][0])
-        if attrs.residual != "none":
-            value = value + self._shortcut(picture, channel, row, column)
+        if shortcut is not None:
+            value = value + shortcut
         return activated(value, attrs.activation, lambda: vectors["slope"][0])
 
-    def _shortcut(self, picture: Any, channel: Any, row: Any, column: Any) -> Any:
+    def shortcut(self, picture: Any, channel: Any, row: Any, column: Any) -> Any:
+        """Return what the shortcut adds to an output pixel."""
         residual, zero = self.buffers["residual"], T.float32(0)
         if self.attrs.residual == "unpool":
             place = (picture, channel, T.floordiv(row, 2), T.floordiv(column, 2))

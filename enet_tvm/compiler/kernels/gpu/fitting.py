@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, Self, runtime_checkable
 
 from enet_tvm.compiler.kernels.common.choices import DEFAULTS, Choices
 from enet_tvm.compiler.kernels.common.template import Template
-from enet_tvm.compiler.kernels.gpu.tile import GpuTile
+
+
+@runtime_checkable
+class Tile(Protocol):
+    """A point of a GPU's template: a launch whose threads keep sums in registers."""
+
+    @property
+    def sums(self) -> int:
+        """Sums of a thread."""
+
+    def is_like(self, other: Self) -> bool:
+        """Whether another launch takes about as many registers."""
 
 
 class FittingChoices(Choices):
@@ -21,7 +32,7 @@ class FittingChoices(Choices):
 
     def __init__(self, wanted: Choices = DEFAULTS) -> None:
         self._wanted = wanted
-        self._points: dict[Template, GpuTile] = {}
+        self._points: dict[Template, Tile] = {}
 
     def point(self, template: Template) -> Any:
         """Return the point that is wanted, or the last one that `shrink` has found."""
@@ -44,9 +55,9 @@ class FittingChoices(Choices):
                 break
         return self.point(template) != first
 
-    def _smaller(self, template: Template) -> GpuTile | None:
+    def _smaller(self, template: Template) -> Tile | None:
         point = self.point(template)
-        if not isinstance(point, GpuTile):
+        if not isinstance(point, Tile):
             return None
         points = template.points()
         later = points[points.index(point) + 1 :]

@@ -25,27 +25,33 @@ class Geometry:
         Products that each thread adds to a sum, those of channels and pixels that are no one's included.
     loops : tuple of int
         Turns of the loops around most of them that are not unrolled, the outermost first.
+    nests : tuple of (tuple of int, int)
+        Turns of the loops around each part of them, and their number, in the order of the kernel.
     """
 
     blocks: int
     threads: int
     multiply_adds: int
     loops: tuple[int, ...]
+    nests: tuple[tuple[tuple[int, ...], int], ...] = ()
 
 
 def geometry_of(kernel: tirx.PrimFunc) -> Geometry:
     """Return the launch of a kernel whose loops all have known numbers of turns."""
     extents: dict[str, int] = {}
-    nests: dict[tuple[int, ...], int] = {}
+    # By the loops themselves: two beside each other are two nests, also where they turn equally often.
+    nests: dict[tuple[tirx.Var, ...], int] = {}
+    extent_of: dict[tirx.Var, int] = {}
 
-    def visit(node: Any, loops: tuple[int, ...], turns: int) -> None:
+    def visit(node: Any, loops: tuple[tirx.Var, ...], turns: int) -> None:
         if isinstance(node, tirx.For):
             extent = int(node.extent)
             if node.thread_binding is not None:
                 extents[str(node.thread_binding.thread_tag)] = extent
                 visit(node.body, loops, turns)
             elif node.kind == tirx.ForKind.SERIAL:
-                visit(node.body, (*loops, extent), turns * extent)
+                extent_of[node.loop_var] = extent
+                visit(node.body, (*loops, node.loop_var), turns * extent)
             else:
                 visit(node.body, loops, turns * extent)
         elif isinstance(node, tirx.BufferStore):
@@ -60,11 +66,13 @@ def geometry_of(kernel: tirx.PrimFunc) -> Geometry:
                     visit(inside, loops, turns)
 
     visit(kernel.body, (), 1)
+    turning = [(tuple(extent_of[var] for var in loops), count) for loops, count in nests.items()]
     return Geometry(
         blocks=math.prod(extent for tag, extent in extents.items() if tag.startswith("blockIdx")),
         threads=math.prod(extent for tag, extent in extents.items() if tag.startswith("threadIdx")),
         multiply_adds=sum(nests.values()),
-        loops=max(nests, key=lambda loops: nests[loops], default=()),
+        loops=max(turning, key=lambda nest: nest[1], default=((), 0))[0],
+        nests=tuple(turning),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enet_tvm.compiler.kernels.common.template import Template, Templates
+from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate
 from enet_tvm.compiler.kernels.gpu.initial_block import GpuInitialBlockTemplate
 from enet_tvm.compiler.kernels.gpu.pooling import GpuMaxPool2DTemplate, GpuMaxUnpool2DTemplate
@@ -10,6 +11,7 @@ from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.kernels.gpu.transposed import GpuLabellingTemplate, GpuTransposedTemplate
 
 TEMPLATES: tuple[type[Template], ...] = (
+    GpuBottleneckTemplate,
     GpuConv2DTemplate,
     GpuTransposedTemplate,
     GpuLabellingTemplate,

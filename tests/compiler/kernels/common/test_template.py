@@ -23,13 +23,14 @@ from enet_tvm.compiler.kernels.cpu.pooling import MaxPool2DTemplate, MaxUnpool2D
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.kernels.cpu.winograd import WinogradTemplate
 from enet_tvm.compiler.kernels.cpu.winograd_blocked import BlockedWinogradTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate
 from enet_tvm.compiler.kernels.gpu.emulation import serial_threads
 from enet_tvm.compiler.kernels.gpu.initial_block import GpuInitialBlockTemplate
 from enet_tvm.compiler.kernels.gpu.pooling import GpuMaxPool2DTemplate, GpuMaxUnpool2DTemplate
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.kernels.gpu.transposed import GpuLabellingTemplate, GpuTransposedTemplate
-from enet_tvm.compiler.ops import FusedConv2D, InitialBlockAttrs, Layout, MaxPool2DWithWindow, MaxUnpool2D
+from enet_tvm.compiler.ops import FusedBottleneck, FusedConv2D, InitialBlockAttrs, Layout, MaxPool2DWithWindow, MaxUnpool2D
 from enet_tvm.compiler.quantisation.codes import IDENTITY
 from enet_tvm.targets import load_target
 
@@ -42,6 +43,7 @@ DOUBLING = FusedConv2D(
 )
 LOGITS = FusedConv2D((1, 8, 3, 14), (1, 11, 6, 28), (2, 2), (2, 2), (0, 0), (1, 1), transposed=True, data_layout=BLOCKED)
 PLAIN = FusedConv2D((1, 6, 5, 14), (1, 12, 5, 14), (3, 3), (1, 1), (1, 1), (1, 1), activation="prelu")
+WIDE = FusedConv2D((1, 12, 5, 14), (1, 48, 5, 14), (1, 1), (1, 1), (0, 0), (1, 1), activation="prelu")
 UP = FusedConv2D((1, 6, 3, 7), (1, 11, 6, 14), (2, 2), (2, 2), (0, 0), (1, 1), transposed=True)
 LABELS = FusedConv2D((1, 6, 3, 9), (1, 11, 6, 18), (3, 3), (2, 2), (1, 1), (1, 1), transposed=True, argmax=True)
 INITIAL = InitialBlockAttrs((1, 3, 8, 28), 13, out_layout=BLOCKED)
@@ -85,8 +87,10 @@ FIXED: list[tuple[type, Any, Any]] = [
     (GpuMaxPool2DTemplate, MaxPool2DWithWindow((1, 8, 6, 4)), GPU),
     (GpuMaxUnpool2DTemplate, MaxUnpool2D((1, 8, 3, 2), (6, 4)), GPU),
 ]
+ELSEWHERE: list[tuple[type, Any, Any]] = [(GpuBottleneckTemplate, FusedBottleneck(WIDE, PLAIN), GPU)]
+"""Templates whose threads do not run one after the other: tests of their own compare their points."""
 CASES = [(kind.of(spec, unit), spec) for kind, spec, unit in VARIED]
-TEMPLATES = [template for template, _ in CASES]
+TEMPLATES = [*(template for template, _ in CASES), *(kind.of(spec, unit) for kind, spec, unit in ELSEWHERE)]
 NAMES = [f"{type(template).__name__}-{template.name}-{getattr(template.unit, 'lanes', 'gpu')}" for template in TEMPLATES]
 
 
@@ -125,7 +129,7 @@ def result(template: Template, spec: Any, point: Any) -> np.ndarray:
     return tensors[-1].numpy()
 
 
-@pytest.mark.parametrize(("template", "spec"), CASES, ids=NAMES)
+@pytest.mark.parametrize(("template", "spec"), CASES, ids=NAMES[: len(CASES)])
 def test_points_are_different_and_the_default_is_their_first(template, spec):
     points = template.points()
     assert len(points) > 1
@@ -134,7 +138,7 @@ def test_points_are_different_and_the_default_is_their_first(template, spec):
 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["first and last", "every"])
-@pytest.mark.parametrize(("template", "spec"), CASES, ids=NAMES)
+@pytest.mark.parametrize(("template", "spec"), CASES, ids=NAMES[: len(CASES)])
 def test_every_point_computes_the_same(template, spec, every):
     points = template.points() if every else [template.points()[0], template.points()[-1]]
     expected = result(template, spec, points[0])
@@ -174,7 +178,9 @@ def test_what_has_no_parameters(kind, spec, unit):
     assert template.kernel(OnlyPoint()).attrs["tirx.is_scheduled"]
 
 
-@pytest.mark.parametrize(("kind", "spec", "unit"), [*VARIED, *FIXED], ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("kind", "spec", "unit"), [*VARIED, *ELSEWHERE, *FIXED], ids=lambda value: getattr(value, "__name__", None)
+)
 def test_layers_are_no_part_of_a_template(kind, spec, unit):
     """Kernels of the same operator are the same whatever layer they are of."""
     assert isinstance(kind.of(spec, unit), Template)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import tvm
+from bottlenecks import BottleneckCall, bottleneck
 from cuda_network import launch_extents
 from debian_packages import UnavailableError
 from oclgrind import Oclgrind, oclgrind
@@ -17,6 +18,7 @@ from tvm.tirx.script.builder import ir as T
 from whole_numbers import initial_block, whole
 
 from enet_tvm.compiler.kernels.common.building import prim_func
+from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.building import for_threads
 from enet_tvm.compiler.kernels.gpu.conv2d import convolution_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
 from enet_tvm.compiler.kernels.gpu.pooling import gpu_max_pool2d_with_window, gpu_max_unpool2d
@@ -93,6 +95,17 @@ def test_pooling_and_back(run):
     back = gpu_max_unpool2d((1, 3, 3, 4), (7, 8))
     spread = run(back, data=pooled["out"], window=pooled["window"], out=np.zeros((1, 3, 7, 8), np.float32))
     np.testing.assert_array_equal(spread["out"], F.max_unpool2d(maxima, places, 2, output_size=(7, 8)).numpy())
+
+
+@pytest.mark.parametrize("shared", [1, 2], ids=["a thread a tile", "shared tiles"])
+def test_bottlenecks(run, shared: int):
+    """Registers live across barriers, and those are in loops."""
+    spec = bottleneck((8, 16, 8), (4, 8))
+    template, call = GpuBottleneckTemplate.of(spec, UNIT), BottleneckCall(spec)
+    point = next(point for point in template.points() if point.chunk == 8 * shared)
+    results = run(template.kernel(point), ("out", "reduced"), **call.arrays(template, point, 0))
+    for name, expected in call.expected.items():
+        np.testing.assert_array_equal(results[name], expected)
 
 
 def test_a_removed_barrier_is_found(simulator: Oclgrind, tmp_path: Path):

@@ -1,0 +1,216 @@
+"""How the threads of a block share a bottleneck: pixels and channels of each, and how many threads there are.
+
+A block has some pixels of a picture, one after the other row by row, and all channels of them. So its tile decides how many
+blocks there are as well: a small machine wants many pixels in each, which load the weights once, and a large one few.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from enet_tvm.compiler.kernels.gpu.building import VECTOR, WARP
+from enet_tvm.compiler.kernels.gpu.tile import BYTES_PER_FMA, GpuUnit
+from enet_tvm.compiler.ops import FusedBottleneck
+
+_FLOAT = 4
+"""Bytes of a value."""
+
+_SHARED_BYTES = 49152
+"""Shared memory that every GPU gives a block."""
+
+_SHARED_OF_ALL = 65536
+"""Shared memory of a multiprocessor of the smallest GPU."""
+
+_SHARED_BYTES_A_CLOCK = 128
+"""Bytes that a multiprocessor loads from shared memory in a clock."""
+
+_REGISTER_WARPS = 16
+"""Most warps that a multiprocessor has at once: 128 registers for each thread."""
+
+_LIVE_REGISTERS = 100
+"""Registers of a thread that its sums and the loads under way may take; addresses need the rest of 128."""
+
+_LEAST_WARPS = 2
+"""Warps of a block, so that one works while another waits."""
+
+_LEAST_INPUTS = 4
+"""Input channels that a thread sums at least where several share a tile."""
+
+_ALIKE = 1.05
+"""Ratio of the clocks of two launches that are taken for equally fast."""
+
+_ISSUE = 4
+"""Instructions that a multiprocessor issues in a clock."""
+
+_MEMORY_LATENCY = 500
+"""Clocks from a load that no cache holds to the use of its value."""
+
+
+@dataclass(frozen=True)
+class BottleneckTile:
+    """A launch of a bottleneck.
+
+    Attributes
+    ----------
+    pixels, channels : int
+        Pixels and output channels of each thread, of each of the convolutions.
+    lanes : int
+        Threads of a block side by side along the pixels.
+    rows : int
+        Threads of a block side by side along the channels. Where a convolution has fewer channels than they compute together,
+        several share a tile of it, and each sums a part of its input channels.
+    """
+
+    pixels: int
+    channels: int
+    lanes: int
+    rows: int
+
+    @property
+    def sums(self) -> int:
+        """Pixels times channels of a thread: what it keeps in registers."""
+        return self.pixels * self.channels
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.lanes * self.rows
+
+    @property
+    def block_pixels(self) -> int:
+        """Pixels of a block."""
+        return self.lanes * self.pixels
+
+    @property
+    def chunk(self) -> int:
+        """Channels that the threads of a block compute together."""
+        return self.rows * self.channels
+
+    def is_like(self, other: BottleneckTile) -> bool:
+        """Whether another launch takes about as many registers."""
+        return (self.pixels, self.channels, self.rows) == (other.pixels, other.channels, other.rows)
+
+
+def plane_vector(spec: FusedBottleneck) -> int:
+    """Return the pixels that one load of a thread moves: of a plane that is no multiple of them, one."""
+    if spec.expand.residual == "unpool":
+        return 1  # What is unpooled has every second column alone.
+    total = spec.expand.out_shape[2] * spec.expand.out_shape[3]
+    return next(width for width in (VECTOR, 2, 1) if total % width == 0)
+
+
+def shared_rows(spec: FusedBottleneck, tile: BottleneckTile) -> tuple[int, int]:
+    """Return the rows, of a value for each pixel of a block, of both parts of the shared memory.
+
+    The first has the input of `expand`, the second its output and what threads that share a tile have summed. The inputs of
+    `conv` are in one and the other by turns.
+    """
+    inputs = 0 if spec.conv is None else spec.conv.data_shape[1]
+    return max(inputs, spec.expand.data_shape[1]), max(inputs, tile.chunk)
+
+
+def bottleneck_tiles(spec: FusedBottleneck, unit: GpuUnit) -> list[BottleneckTile]:
+    """Return the launches that there are for a bottleneck, the one that is expected to be the fastest first.
+
+    After it come, for a machine whose registers it does not fit, the best of each kind that loads as little, those of fewer and
+    fewer sums, then all others. The list is empty where no number of channels of a thread divides all of the convolutions.
+    """
+    width = plane_vector(spec)
+    sums = unit.accumulators // (1 if spec.reduce is None else 2)
+    tiles = [
+        tile
+        for pixels in (8, 4, 2, 1)
+        for channels in (8, 4, 2, 1)
+        for lanes in (8, 16, 32, 64, 128)
+        for rows in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+        if pixels >= width and pixels * channels <= sums
+        if _fits(spec, tile := BottleneckTile(pixels, channels, lanes, rows), unit)
+    ]
+    if not tiles:
+        return []
+    least = max(BYTES_PER_FMA, min(bytes_per_fma(tile) for tile in tiles))
+    pixels = spec.expand.out_shape[2] * spec.expand.out_shape[3]
+
+    def rank(tile: BottleneckTile) -> tuple[bool, int, int, int, int]:
+        # Of those that take about as long, the one that keeps most multiprocessors busy, and loads the weights least often.
+        steps = round(math.log(clocks(spec, unit, tile)) / math.log(_ALIKE))
+        blocks = -(-pixels // tile.block_pixels) * spec.expand.out_shape[0]
+        return (bytes_per_fma(tile) > least, steps, -min(blocks, unit.multiprocessors), blocks, tile.sums)
+
+    ranked = sorted(tiles, key=rank)
+    chain = [ranked[0]]
+    for tile in ranked:
+        if not rank(tile)[0] and tile.sums <= chain[0].sums and all(not tile.is_like(other) for other in chain):
+            chain.append(tile)
+    while smaller := next((tile for tile in ranked if tile.sums < chain[-1].sums), None):
+        chain.append(smaller)
+    return list(dict.fromkeys([*chain, *ranked]))
+
+
+def unrolled_inputs(tile: BottleneckTile, inputs: int) -> int:
+    """Return the input channels whose loads are under way together, which divide `inputs`, but not all of them.
+
+    A loop of one turn would not be left one.
+    """
+    most = max(1, (_LIVE_REGISTERS - tile.sums) // (tile.pixels + tile.channels))
+    return max(count for count in (4, 2, 1) if count == 1 or (count <= most and inputs % count == 0 and inputs > count))
+
+
+def bytes_per_fma(tile: BottleneckTile) -> float:
+    """Return the bytes that a thread loads into registers for each multiply-add."""
+    return _FLOAT * (1 / tile.pixels + 1 / tile.channels)
+
+
+def _fits(spec: FusedBottleneck, tile: BottleneckTile, unit: GpuUnit) -> bool:
+    """Whether the channels divide as the kernel has it, and threads and shared memory are there."""
+    if tile.threads % WARP or not _LEAST_WARPS * WARP <= tile.threads <= min(256, unit.max_threads_per_block):
+        return False
+    if sum(shared_rows(spec, tile)) * tile.block_pixels * _FLOAT > _SHARED_BYTES or spec.expand.out_shape[1] % tile.chunk:
+        return False
+    # The banks of shared memory: those threads that access it in one turn have the same channel.
+    if tile.lanes * plane_vector(spec) < WARP:
+        return False
+    # The threads of a block move the inputs of a pixel together.
+    if tile.threads % tile.block_pixels and tile.block_pixels % tile.threads:
+        return False
+    if spec.data_shape[1] % max(1, tile.threads // tile.block_pixels):
+        return False
+    for part, inputs in ((spec.conv, None), (spec.reduce, tile.chunk)):
+        if part is None:
+            continue
+        if tile.chunk % part.out_shape[1] or part.out_shape[1] % tile.channels:
+            return False
+        splits = tile.chunk // part.out_shape[1]
+        inputs = inputs or part.data_shape[1]
+        if tile.channels % splits or inputs % splits or (splits > 1 and inputs // splits < _LEAST_INPUTS):
+            return False
+    return True
+
+
+def clocks(spec: FusedBottleneck, unit: GpuUnit, tile: BottleneckTile) -> float:
+    """Return the clocks of a launch by a model of what the busiest multiprocessor issues, loads and waits for.
+
+    It serves to compare tiles, no more; what a kernel takes is predicted from its machine code (`enet_tvm.compiler.roofline`).
+    """
+    expand = spec.expand
+    pixels = expand.out_shape[2] * expand.out_shape[3]
+    of_block, width = tile.block_pixels, plane_vector(spec)
+    blocks = -(-(-(-pixels // of_block) * expand.out_shape[0]) // unit.multiprocessors)
+    warps = -(-tile.threads // WARP)
+    products = spec.multiply_adds / (pixels * expand.out_shape[0]) * of_block / tile.threads
+    area = 1 if spec.conv is None else spec.conv.kernel[0] * spec.conv.kernel[1]
+    staged = area * spec.data_shape[1] * of_block / tile.threads
+    outputs = (expand.out_shape[1] + (0 if spec.reduce is None else spec.reduce.out_shape[1])) * of_block / tile.threads
+    shortcuts = expand.residual_channels * of_block / tile.threads
+    issued = products * (1 + 1 / (tile.channels * width) + 1 / (tile.pixels * min(VECTOR, tile.channels)))
+    issued += staged * 3 + outputs * 6 + shortcuts / width
+    from_l1 = products / tile.pixels + staged + outputs + shortcuts
+    shared = products / tile.channels + staged + outputs
+    moved = _FLOAT * WARP * (from_l1 / unit.l1_bytes + shared / _SHARED_BYTES_A_CLOCK)
+    turns = products / tile.sums / unrolled_inputs(tile, 64)
+    barriers = area + 2 * expand.out_shape[1] // tile.chunk + 3
+    shared_bytes = sum(shared_rows(spec, tile)) * of_block * _FLOAT
+    resident = min(blocks, max(1, min(_SHARED_OF_ALL // shared_bytes, _REGISTER_WARPS // warps)))
+    alone = issued + (turns + 2 * barriers) * unit.l1_latency + 2 * _MEMORY_LATENCY
+    return max(-(-blocks * warps // _ISSUE) * issued, blocks * warps * moved, -(-blocks // resident) * alone)

@@ -1,0 +1,135 @@
+"""The end of one bottleneck and the beginning of the next: a convolution, the 1x1 that widens, the 1x1 that narrows again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import tvm
+from tvm import relax
+
+from enet_tvm.compiler.ops.conv2d import FusedConv2D
+from enet_tvm.compiler.ops.layout import Layout, Shape
+from enet_tvm.compiler.ops.registry import register_op
+
+
+@dataclass(frozen=True)
+class FusedBottleneck:
+    """Attributes of ``enet.fused_bottleneck``: fused convolutions of which each reads the result of the one before.
+
+    A bottleneck is `reduce`, `conv`, `expand`. Here the last two go together with the `reduce` of the bottleneck after it: once
+    `conv` has been computed, whatever its dilation, the two 1x1 convolutions read no neighbour.
+
+    Attributes
+    ----------
+    expand : FusedConv2D
+        The 1x1 convolution with the shortcut, whose result the network goes on with.
+    conv : FusedConv2D or None
+        The convolution before it; None where `expand` reads a tensor.
+    reduce : FusedConv2D or None
+        The 1x1 convolution after it; None where no such thing follows.
+    """
+
+    expand: FusedConv2D
+    conv: FusedConv2D | None = None
+    reduce: FusedConv2D | None = None
+
+    @classmethod
+    def from_call(cls, call: relax.Call) -> FusedBottleneck:
+        """Return what a call of the operator computes."""
+        return cls(
+            **{item.name: FusedConv2D.from_attrs(call.attrs[item.name]) for item in fields(cls) if item.name in call.attrs}
+        )
+
+    def to_attrs(self) -> tvm.ir.DictAttrs:
+        """Return the operator attributes."""
+        parts = {item.name: getattr(self, item.name) for item in fields(self)}
+        return tvm.ir.make_node("ir.DictAttrs", **{name: part.to_attrs() for name, part in parts.items() if part is not None})
+
+    def without_layers(self) -> FusedBottleneck:
+        """Return the same without the names of layers, so that equal ones have one kernel."""
+        parts = {item.name: getattr(self, item.name) for item in fields(self)}
+        return FusedBottleneck(**{name: part and replace(part, layers=()) for name, part in parts.items()})
+
+    @property
+    def convolutions(self) -> tuple[FusedConv2D, ...]:
+        """Those of the convolutions that there are, in the order in which they are computed."""
+        return tuple(part for part in (self.conv, self.expand, self.reduce) if part is not None)
+
+    def split(self, arguments: Sequence[relax.Expr]) -> Iterator[list[relax.Expr]]:
+        """Yield the arguments of each convolution as ``enet.fused_conv2d`` takes them, the data of the first in all of them."""
+        data, *rest = arguments
+        for part in self.convolutions:
+            count = part.argument_count - 1
+            yield [data, *rest[:count]]
+            rest = rest[count:]
+
+    @property
+    def data_shape(self) -> Shape:
+        """Logical N x C x H x W of the input."""
+        return self.convolutions[0].data_shape
+
+    @property
+    def out_shape(self) -> Shape:
+        """Logical N x C x H x W of the first output."""
+        return self.convolutions[-1].out_shape
+
+    @property
+    def out_layout(self) -> Layout:
+        """Layout of the first output."""
+        return self.convolutions[-1].out_layout
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The sub-modules of the network that it computes; the last one's result is its first output."""
+        return tuple(dict.fromkeys(name for part in self.convolutions for name in part.layers))
+
+    @property
+    def operators(self) -> list[str]:
+        """Names of the operators that it computes, in order, as TVM calls them."""
+        return [name for part in self.convolutions for name in part.operators]
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of its convolutions, padding counted in."""
+        return sum(part.multiply_adds for part in self.convolutions)
+
+    @property
+    def kernel_name(self) -> str:
+        """A name for its kernel: its convolutions, their channels, and the shape."""
+        first, last = self.convolutions[0], self.convolutions[-1]
+        parts = ["bottleneck"]
+        for part in self.convolutions:
+            parts.append(f"{part.kernel[0]}x{part.kernel[1]}")
+            parts += [f"s{part.strides[0]}"] if part.strides != (1, 1) else []
+            parts += [f"d{part.dilation[0]}"] if part.dilation != (1, 1) else []
+        channels = [first.data_shape[1], *(part.out_shape[1] for part in self.convolutions)]
+        shortcut = [] if self.expand.residual == "none" else [self.expand.residual]
+        return "_".join([*parts, "to".join(map(str, channels)), f"{last.out_shape[3]}x{last.out_shape[2]}", *shortcut])
+
+
+def _infer(call: relax.Call) -> relax.TensorType | relax.TupleType:
+    attrs = FusedBottleneck.from_call(call)
+    wide = relax.TensorType(attrs.expand.out_shape, "float32")
+    if attrs.reduce is None:
+        return wide
+    return relax.TupleType([relax.TensorType(attrs.reduce.out_shape, "float32"), wide])
+
+
+FUSED_BOTTLENECK = register_op("enet.fused_bottleneck", "Convolution, widening 1x1 with shortcut, narrowing 1x1", _infer)
+
+
+def fused_bottleneck(attrs: FusedBottleneck, calls: Sequence[relax.Call]) -> relax.Call:
+    """Return a call of the operator in place of those of ``enet.fused_conv2d`` that compute its convolutions.
+
+    Its result is that of `attrs.expand`; with `attrs.reduce`, the pair of that one's result and the one of `attrs.expand`.
+
+    Parameters
+    ----------
+    attrs : FusedBottleneck
+        What it computes, on plain NCHW tensors of float32.
+    calls : sequence of relax.Call
+        The call of each of ``attrs.convolutions``.
+    """
+    arguments = [calls[0].args[0], *(argument for call in calls for argument in call.args[1:])]
+    return relax.Call(FUSED_BOTTLENECK, arguments, attrs.to_attrs())

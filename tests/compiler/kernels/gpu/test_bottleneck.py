@@ -1,0 +1,100 @@
+"""Bottlenecks in one kernel against PyTorch, on fibers that look at every access: whole numbers, so that results are equal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bottlenecks import BottleneckCall, bottleneck
+from cuda_fibers import compile_fibers
+from cuda_network import block_accesses, kernel_source, launch_extents
+from warp_accesses import traffic
+
+from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate, gpu_bottleneck, pack_bottleneck_weight
+from enet_tvm.compiler.kernels.gpu.bottleneck_tile import BottleneckTile
+from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
+from enet_tvm.compiler.ops import FusedBottleneck, Layout
+
+SMALL, LARGE = GpuUnit(2, 128), GpuUnit(132, 255, 1024, 128, 33)
+KINDS = {
+    "3x3": bottleneck((16, 64, 16), (10, 14)),
+    "dilated": bottleneck((16, 32, 16), (9, 20), dilation=4),
+    "wider than the picture": bottleneck((8, 16, 8), (6, 10), dilation=16),
+    "5x1": bottleneck((16, 64, 16), (12, 11), kernel=(5, 1)),
+    "1x5": bottleneck((16, 64, 16), (12, 10), kernel=(1, 5)),
+    "ReLU": bottleneck((16, 64, 4), (8, 12), activation="relu"),
+    "padded": bottleneck((16, 64, 16), (8, 12), residual="pad"),
+    "no shortcut": bottleneck((8, 24, 8), (8, 12), residual="none"),
+    "unpooled": bottleneck((16, 64, 16), (8, 12), residual="unpool", activation="relu"),
+    "without an end": bottleneck((4, 16, 0), (8, 12)),
+    "without a beginning": bottleneck((16, 64, 16), (8, 12), kernel=None, residual="unpool", activation="relu"),
+    "three pictures of odd sizes": bottleneck((16, 64, 16), (7, 9), batch=3),
+}
+
+
+@pytest.mark.parametrize("unit", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind(tmp_path: Path, name: str, unit: GpuUnit):
+    spec = KINDS[name]
+    assert GpuBottleneckTemplate.covers(spec, unit)
+    template = GpuBottleneckTemplate.of(spec, unit)
+    point, call = template.default, BottleneckCall(spec)
+    kernel = template.kernel(point)
+    program = compile_fibers(kernel_source(kernel), tmp_path)
+    after = program.launch("main_kernel", *launch_extents(kernel), call.arrays(template, point))
+    for output, expected in call.expected.items():
+        np.testing.assert_array_equal(after[output], expected)
+    counts = traffic(block_accesses(program, "main", kernel))
+    assert counts.shared
+    assert not counts.conflicts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "spec", [bottleneck((8, 16, 8), (6, 8)), bottleneck((8, 16, 4), (5, 9), kernel=(1, 5))], ids=["by vectors", "one by one"]
+)
+def test_every_point(tmp_path: Path, spec: FusedBottleneck):
+    """Also those at which several threads share a tile of a convolution, and sum a part of its input channels each."""
+    template, call = GpuBottleneckTemplate.of(spec, LARGE), BottleneckCall(spec)
+    points = template.points()
+    assert points[0] == template.default
+    assert len(set(points)) == len(points) > 4
+    assert {point.chunk // 8 for point in points} == {1, 2}
+    kernels = {f"point{i}": template.kernel(point) for i, point in enumerate(points)}
+    program = compile_fibers(kernel_source(kernels), tmp_path)
+    for seed, ((name, kernel), point) in enumerate(zip(kernels.items(), points, strict=True)):
+        after = program.launch(f"{name}_kernel", *launch_extents(kernel), call.arrays(template, point), seed=seed)
+        for output, expected in call.expected.items():
+            np.testing.assert_array_equal(after[output], expected, err_msg=str(point))
+
+
+def test_weights_lie_as_they_are_loaded():
+    """Channel 13 of 16 is the first of the second vector of the second thread, of two with eight each."""
+    weight = np.arange(16 * 3 * 2, dtype=np.float32).reshape(16, 3, 2, 1)
+    packed = pack_bottleneck_weight(weight, BottleneckTile(4, 8, 8, 2))
+    assert packed.shape == (2, 1, 3, 2, 2, 4)
+    assert packed[1, 0, 2, 1, 1, 1] == weight[13, 2, 1, 0]
+    assert gpu_bottleneck(KINDS["3x3"], BottleneckTile(4, 4, 8, 8)).attrs["tirx.is_scheduled"]
+
+
+def test_what_it_does_not_cover():
+    covered = bottleneck((16, 64, 16), (8, 12))
+    assert GpuBottleneckTemplate.covers(covered, SMALL)
+    odd = bottleneck((5, 15, 5), (8, 12))
+    conv, expand = covered.conv, covered.expand
+    assert conv is not None
+    assert covered.reduce is not None
+    wide = bottleneck((512, 1024, 512), (8, 12))
+    for other in (
+        odd,
+        wide,
+        FusedBottleneck(expand),
+        replace(covered, conv=replace(conv, transposed=True)),
+        replace(covered, conv=replace(conv, residual="add", residual_channels=16)),
+        replace(covered, expand=replace(expand, kernel=(3, 3), padding=(1, 1))),
+        replace(covered, expand=replace(expand, residual_layout=Layout(4))),
+        replace(covered, reduce=replace(covered.reduce, argmax=True)),
+    ):
+        assert not GpuBottleneckTemplate.covers(other, SMALL)

@@ -1,0 +1,93 @@
+"""How the threads of a block share a bottleneck."""
+
+from __future__ import annotations
+
+import pytest
+from bottlenecks import bottleneck
+
+from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
+    BottleneckTile,
+    bottleneck_tiles,
+    bytes_per_fma,
+    clocks,
+    plane_vector,
+    shared_rows,
+    unrolled_inputs,
+)
+from enet_tvm.compiler.kernels.gpu.tile import BYTES_PER_FMA, GpuUnit
+from enet_tvm.compiler.ops import FusedBottleneck
+from enet_tvm.targets import TargetSpec, load_target
+from enet_tvm.targets.loading import known_targets
+
+GPUS = [spec for spec in map(load_target, known_targets()) if spec.gpu is not None]
+SMALL = GpuUnit(2, 128)
+
+
+@pytest.mark.parametrize("target", GPUS, ids=lambda target: target.name)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        bottleneck((16, 64, 16), (90, 160)),
+        bottleneck((32, 128, 32), (45, 80)),
+        bottleneck((32, 128, 16), (45, 80), dilation=16),
+        bottleneck((16, 64, 4), (90, 160)),
+        bottleneck((4, 16, 0), (180, 320)),
+    ],
+    ids=lambda spec: spec.kernel_name,
+)
+def test_the_bottlenecks_of_enet(target: TargetSpec, spec: FusedBottleneck):
+    """At 640x360 on every GPU: a tile that loads no more than its share, and enough blocks for its multiprocessors."""
+    assert target.gpu is not None
+    unit = GpuUnit.of(target.gpu)
+    tile = bottleneck_tiles(spec, unit)[0]
+    assert bytes_per_fma(tile) <= BYTES_PER_FMA
+    pixels = spec.expand.out_shape[2] * spec.expand.out_shape[3]
+    assert -(-pixels // tile.block_pixels) >= min(unit.multiprocessors, pixels // 32) * 0.6
+    assert 64 <= tile.threads <= 256
+
+
+def test_those_after_the_default_take_fewer_registers():
+    """Until one fits: the same sums shared by other numbers of threads, then fewer and fewer."""
+    first, *others = bottleneck_tiles(bottleneck((16, 64, 16), (90, 160)), SMALL)
+    smaller = next(tile for tile in others if tile.sums < first.sums)
+    between = others[: others.index(smaller)]
+    assert between
+    assert not [tile for tile in between if tile.is_like(first) or tile.sums > first.sums]
+
+
+def test_sums_of_two_convolutions_at_a_time():
+    """Those of the narrowing convolution stay in registers while the widening one sums."""
+    both, one = (bottleneck_tiles(bottleneck((16, 64, last), (90, 160)), SMALL) for last in (16, 0))
+    assert max(tile.sums for tile in both) == 32
+    assert max(tile.sums for tile in one) == 64
+
+
+def test_what_channels_no_tile_divides():
+    assert not bottleneck_tiles(bottleneck((5, 15, 5), (8, 12)), SMALL)
+    assert not bottleneck_tiles(bottleneck((512, 1024, 512), (8, 12)), SMALL)
+    assert bottleneck_tiles(bottleneck((12, 48, 12), (8, 12)), SMALL)
+
+
+def test_shared_memory():
+    spec = bottleneck((16, 64, 16), (8, 12))
+    assert shared_rows(spec, BottleneckTile(8, 4, 16, 8)) == (16, 32)
+    assert shared_rows(bottleneck((16, 64, 16), (8, 12), kernel=None), BottleneckTile(8, 4, 16, 8)) == (16, 32)
+
+
+@pytest.mark.parametrize(("size", "residual", "pixels"), [((8, 12), "add", 4), ((7, 9), "add", 1), ((6, 9), "add", 2)])
+def test_vectors_divide_the_plane(size: tuple[int, int], residual: str, pixels: int):
+    assert plane_vector(bottleneck((16, 64, 16), size, residual=residual)) == pixels
+    assert plane_vector(bottleneck((16, 64, 16), (8, 12), residual="unpool")) == 1
+
+
+def test_loops_of_more_than_one_turn():
+    tile = BottleneckTile(8, 4, 16, 8)
+    assert [unrolled_inputs(tile, inputs) for inputs in (4, 6, 7, 8, 32)] == [2, 2, 1, 4, 4]
+
+
+def test_a_multiprocessor_that_waits_counts():
+    """A large GPU is as fast as its busiest multiprocessor: blocks of fewer pixels are faster there."""
+    spec = bottleneck((32, 128, 32), (45, 80))
+    few, many = BottleneckTile(4, 8, 8, 16), BottleneckTile(4, 8, 16, 16)
+    large = GpuUnit(132, 128, 1024, 128, 33)
+    assert clocks(spec, large, few) < clocks(spec, large, many)

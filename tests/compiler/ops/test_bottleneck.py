@@ -1,0 +1,67 @@
+"""What a fused bottleneck says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from bottlenecks import BottleneckCall, bottleneck
+from tvm import relax
+
+from enet_tvm.compiler.dataflow import constant
+from enet_tvm.compiler.ops import FusedBottleneck, fused_bottleneck, fused_conv2d, spec_of
+
+WHOLE = bottleneck((8, 16, 4), (6, 10), dilation=2)
+SHORT = bottleneck((8, 16, 0), (6, 10), residual="none", activation="relu")
+
+
+def call_of(spec: FusedBottleneck) -> relax.Call:
+    """Return a call made of those of its convolutions."""
+    x = relax.Var("x", relax.TensorType(spec.data_shape, "float32"))
+    calls = []
+    for part in spec.convolutions:
+        weight, bias, *more = [constant(np.zeros(1, "float32")) for _ in range(part.argument_count - 1)]
+        slopes = [more.pop(0) for kind in (part.inner_activation, part.activation) if kind == "prelu"]
+        inner, outer = slopes if len(slopes) == 2 else (None, slopes[0] if slopes else None)
+        calls.append(fused_conv2d(part, x, weight, bias, outer, *more, inner_slope=inner))
+    return fused_bottleneck(spec, calls)
+
+
+def test_attributes_survive_the_operator():
+    for spec in (WHOLE, SHORT, replace(WHOLE, conv=None)):
+        call = call_of(spec)
+        assert spec_of(call) == FusedBottleneck.from_call(call) == spec
+
+
+def test_results():
+    """The narrow one is the first, as it is computed last."""
+    pair = relax.BlockBuilder().normalize(call_of(WHOLE)).ty
+    assert [tuple(int(n) for n in kind.shape.values) for kind in pair.fields] == [(1, 4, 6, 10), (1, 16, 6, 10)]
+    assert WHOLE.out_shape == (1, 4, 6, 10)
+    alone = relax.BlockBuilder().normalize(call_of(SHORT)).ty
+    assert tuple(int(n) for n in alone.shape.values) == SHORT.out_shape == (1, 16, 6, 10)
+
+
+def test_arguments_of_each_convolution():
+    call = BottleneckCall(WHOLE)
+    parts = list(WHOLE.split([constant(array) for array in call.arguments]))
+    assert [len(arguments) for arguments in parts] == [part.argument_count for part in WHOLE.convolutions] == [4, 6, 4]
+    assert sum(len(arguments) - 1 for arguments in parts) == len(call.arguments) - 1
+
+
+def test_what_it_computes():
+    assert WHOLE.operators == [
+        *("conv2d", "bias_add", "prelu"),
+        *("conv2d", "bias_add", "prelu", "add", "prelu"),
+        *("conv2d", "bias_add", "prelu"),
+    ]
+    assert WHOLE.multiply_adds == 60 * (8 * 8 * 9 + 8 * 16 + 16 * 4)
+    assert WHOLE.kernel_name == "bottleneck_3x3_d2_1x1_1x1_8to8to16to4_10x6_add"
+    assert SHORT.kernel_name == "bottleneck_3x3_1x1_8to8to16_10x6"
+
+
+def test_layers_are_no_part_of_a_kernel():
+    assert WHOLE.conv is not None
+    named = replace(WHOLE, conv=replace(WHOLE.conv, layers=("a", "b")), expand=replace(WHOLE.expand, layers=("b", "c")))
+    assert named.layers == ("a", "b", "c")
+    assert named.without_layers() == WHOLE

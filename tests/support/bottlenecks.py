@@ -1,0 +1,108 @@
+"""Bottlenecks, calls of the operator that computes them, and what PyTorch makes of these."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from whole_numbers import whole
+
+from enet_tvm.compiler.dataflow import constant, constant_value
+from enet_tvm.compiler.kernels.common.codes import TensorCodes
+from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_tile import BottleneckTile
+from enet_tvm.compiler.ops import FusedBottleneck, FusedConv2D
+from enet_tvm.compiler.quantisation.codes import IDENTITY
+
+
+def bottleneck(
+    channels: tuple[int, int, int],
+    size: tuple[int, int],
+    *,
+    kernel: tuple[int, int] | None = (3, 3),
+    dilation: int = 1,
+    residual: str = "add",
+    batch: int = 1,
+    activation: str = "prelu",
+) -> FusedBottleneck:
+    """Return a bottleneck of narrow, wide and again narrow channels; without a kernel or channels at the end, without these."""
+    narrow, wide, last = channels
+
+    def part(inputs: int, outputs: int, kernel: tuple[int, int] = (1, 1), **more: object) -> FusedConv2D:
+        padding = (kernel[0] // 2 * dilation, kernel[1] // 2 * dilation)
+        spread = (1, 1) if kernel == (1, 1) else (dilation, dilation)
+        shapes = (batch, inputs, *size), (batch, outputs, *size)
+        return FusedConv2D(*shapes, kernel, (1, 1), padding, spread, activation=activation, **more)
+
+    added = {"none": 0, "pad": wide // 2, "add": wide, "unpool": wide}[residual]
+    inner = "none" if residual == "none" else activation
+    expand = part(narrow, wide, inner_activation=inner, residual=residual, residual_channels=added)
+    return FusedBottleneck(expand, kernel and part(narrow, narrow, kernel), part(wide, last) if last else None)
+
+
+def activated(value: torch.Tensor, activation: str, slope: np.ndarray | None) -> torch.Tensor:
+    if activation == "relu":
+        return torch.relu(value)
+    return value if slope is None else F.prelu(value, torch.from_numpy(slope))
+
+
+class BottleneckCall:
+    """Arguments of a call, and what PyTorch makes of them."""
+
+    def __init__(self, spec: FusedBottleneck, seed: int = 0) -> None:
+        self.spec = spec
+        rng = np.random.default_rng(seed)
+        self.data = whole(rng, *spec.data_shape)
+        self.arguments = [self.data]
+        self.shortcut: dict[str, np.ndarray] = {}
+        x = torch.from_numpy(self.data)
+        results = []
+        for part in spec.convolutions:
+            x = self._convolve(part, x, rng)
+            results.append(x.numpy())
+        self.expected = {"out": results[-1 if spec.reduce is None else -2]}
+        if spec.reduce is not None:
+            self.expected["reduced"] = results[-1]
+
+    def _convolve(self, part: FusedConv2D, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        channels = part.out_shape[1]
+        # Few weights are not zero, so that sums stay small enough to be exact one convolution after the other.
+        weight = whole(rng, channels, part.data_shape[1], *part.kernel) * (
+            rng.random((channels, part.data_shape[1], 1, 1)) < 0.2
+        )
+        weight, bias = weight.astype(np.float32), whole(rng, channels)
+        self.arguments += [weight, bias]
+        x = F.conv2d(x, torch.from_numpy(weight), torch.from_numpy(bias), part.strides, part.padding, part.dilation)
+        x = activated(x, part.inner_activation, self._slope(part.inner_activation, channels, rng))
+        slope = self._slope(part.activation, channels, rng)
+        if part.residual == "unpool":
+            pooled = torch.from_numpy(rng.permutation(x.numel()).astype(np.float32) % 64).reshape(x.shape)
+            maxima, places = F.max_pool2d(pooled, 2, return_indices=True)
+            x = x + F.max_unpool2d(maxima, places, 2, output_size=x.shape[2:])
+            width = x.shape[3]
+            window = (places // width % 2 * 2 + places % width % 2).numpy().astype(np.uint8)
+            self.arguments += [maxima.numpy(), window]
+        elif part.residual != "none":
+            residual = whole(rng, x.shape[0], part.residual_channels, *x.shape[2:])
+            self.arguments.append(residual)
+            x[:, : part.residual_channels] += torch.from_numpy(residual)
+        return activated(x, part.activation, slope)
+
+    def _slope(self, activation: str, channels: int, rng: np.random.Generator) -> np.ndarray | None:
+        if activation != "prelu":
+            return None
+        slope = rng.choice(np.array([0, 0.5, 1, 2], np.float32), channels)
+        self.arguments.append(slope)
+        return slope
+
+    def arrays(
+        self, template: GpuBottleneckTemplate, point: BottleneckTile, unwritten: float = np.nan
+    ) -> dict[str, np.ndarray]:
+        """Return the arguments of the kernel at a point, by name."""
+        operands = template.operands(point, [constant(each) for each in self.arguments], TensorCodes([], {}), IDENTITY)
+        outputs = [np.full_like(self.expected[name], unwritten) for name in ("reduced", "out") if name in self.expected]
+        arrays = {}
+        for parameter, value in zip(template.kernel(point).params, [*map(constant_value, operands), *outputs], strict=True):
+            assert tuple(int(n) for n in parameter.ty.shape) == value.shape, parameter.name
+            arrays[str(parameter.name)] = value
+        return arrays
