@@ -18,7 +18,6 @@ from enet_tvm.files import atomic_file, read_json, write_json
 ROOT = Path(__file__).resolve().parents[1]
 HEADINGS = {
     "tvm": "enet-tvm",
-    "tvm-float16": "float16",
     "tvm-bfloat16": "bfloat16",
     "tvm-int8": "int8",
     "torch-compile": "torch.compile",

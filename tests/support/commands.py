@@ -171,7 +171,8 @@ def _check_values(name: str, given: dict[str, Any]) -> None:
     try:
         for size in [given.get("size")] if isinstance(given.get("size"), str) else given.get("size") or []:
             parse_size(size)
-        if (target := given.get("target")) and target not in ("native", "TARGET") and not target.endswith(".toml"):
+        targets = [given["target"]] if isinstance(given.get("target"), str) else given.get("target") or []
+        for target in [name for name in targets if name not in ("native", "TARGET") and not name.endswith(".toml")]:
             load_target(target)
     except UserError as error:
         raise NoCommandError(f"{name}: {error}") from error

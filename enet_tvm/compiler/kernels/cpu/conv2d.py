@@ -52,8 +52,9 @@ from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes, zero_starts
 
-Product = tuple[tuple[int, ...], int, tuple[Any, Any]]
-"""A product that is added to a sum: place of the sum, number of the pixel, and row and column of the kernel."""
+Product = tuple[tuple[int, ...], tuple[int, int], tuple[Any, Any]]
+"""A product that is added to a sum: place of the sum; number of the pixel in the tile, and how far from it that of the data is;
+row and column of the kernel."""
 
 
 @dataclass(frozen=True)
@@ -347,10 +348,10 @@ class Conv2DBody:
             with if_inside(source, attrs.data_shape[2], may_be_outside=skips_rows(attrs)):
                 with T.serial(attrs.kernel[1]) as kw, T.serial(attrs.data_shape[1] // layout.block) as kb:
 
-                    def column(i: int, kw: Any = kw) -> Any:
+                    def column(i: int, _: int, kw: Any = kw) -> Any:
                         return (start + i) * attrs.strides[1] + kw * attrs.dilation[1] + shift
 
-                    products = [((0, i, o), i, (kh, kw)) for i, o in tile_places(self.tile.pixels, self.tile.blocks)]
+                    products = [((0, i, o), (i, 0), (kh, kw)) for i, o in tile_places(self.tile.pixels, self.tile.blocks)]
                     self._multiply_block(acc, products, (picture, kb, source), column, group)
 
     def _transposed(self) -> None:
@@ -375,27 +376,27 @@ class Conv2DBody:
             with if_inside(row + dy, attrs.data_shape[2], may_be_outside=dy != 0):
                 with T.serial(attrs.data_shape[1] // layout.block) as kb:
                     products = [
-                        ((2 * a + b, i, o), i + dx, divmod(tap, attrs.kernel[1]))
+                        ((2 * a + b, i, o), (i, dx), divmod(tap, attrs.kernel[1]))
                         for (a, b), tap, tap_dy, dx in taps
                         if tap_dy == dy
                         for i, o in tile_places(self.tile.pixels, self.tile.blocks)
                     ]
                     place = (picture, kb, row + dy)
-                    self._multiply_block(acc, products, place, lambda pixel: start + pixel + layout.pad, group)
+                    self._multiply_block(acc, products, place, lambda i, dx: start + i + dx + layout.pad, group)
 
     def _multiply_block(
-        self, acc: Registers, products: Sequence[Product], place: tuple[Any, Any, Any], column: Callable[[int], Any], group: Any
+        self, acc: Registers, products: Sequence[Product], place: tuple[Any, Any, Any], column: Callable[..., Any], group: Any
     ) -> None:
         """Add to the sums what one block of input channels contributes.
 
         Parameters
         ----------
-        products : sequence
-            Products of words with weights: place of the sums, number of the pixel, and row and column of the kernel.
+        products : sequence of Product
+            Products of words with weights.
         place : tuple
             Picture, block and row of the data.
         column : callable
-            Function that returns the stored column of a pixel by its number.
+            Function that returns the stored column of a pixel of the data by the two numbers of a product.
         group : PrimExpr
             Tile of output channels.
         """
@@ -404,13 +405,13 @@ class Conv2DBody:
         if not self.by_lane:
             with T.serial(words) as ki:
                 for sums, pixel, tap in products:
-                    self._multiply_add(acc, sums, data[(*place, column(pixel), ki)], (group, *tap, kb * words + ki))
+                    self._multiply_add(acc, sums, data[(*place, column(*pixel), ki)], (group, *tap, kb * words + ki))
             return
-        pixels = dict.fromkeys(pixel for _, pixel, _ in products)
-        blocks = {pixel: T.bind(load(data, (*place, column(pixel)), layout, self.floats)) for pixel in pixels}
+        pixels = {sum(pixel): pixel for _, pixel, _ in products}
+        blocks = {number: T.bind(load(data, (*place, column(*pixel)), layout, self.floats)) for number, pixel in pixels.items()}
         for ki in range(words):
             for sums, pixel, tap in products:
-                self._multiply_add(acc, sums, lane(blocks[pixel], ki), (group, *tap, kb * words + ki))
+                self._multiply_add(acc, sums, lane(blocks[sum(pixel)], ki), (group, *tap, kb * words + ki))
 
     def _multiply_add(self, acc: Registers, place: tuple[int, ...], word: Any, weight: tuple[Any, ...]) -> None:
         """Add to one vector of sums what one word of the data contributes."""

@@ -314,7 +314,7 @@ class _InitialBlock:
                 with T.serial(self.planes) as plane:
                     with T.serial(3) as kh:
                         for kw, line in enumerate((odd, even, odd)):
-                            pixels = self._neighbours(line, (kh, plane), start + (kw == 2))
+                            pixels = self._neighbours(line, (kh, plane), start, int(kw == 2))
                             for i, o in tile_places(tile.pixels, tile.blocks):
                                 self._multiply_add(acc, (i, o), pixels[i], (group, kh * 3 + kw, plane))
                     pixels = self._neighbours(pooled, (plane,), start)
@@ -322,11 +322,11 @@ class _InitialBlock:
                         self._multiply_add(acc, (i, o), pixels[i], (group, TAPS - 1, plane))
                 self._store(acc, picture, row, start, group)
 
-    def _neighbours(self, line: Any, leading: tuple[Any, ...], start: Any) -> list[Any]:
-        """Return the pixels of a tile, neighbours in a row from `start` on."""
+    def _neighbours(self, line: Any, leading: tuple[Any, ...], start: Any, more: int = 0) -> list[Any]:
+        """Return the pixels of a tile, neighbours in a row from `start` and `more` on."""
         if not self.by_lane:
-            return [line[(*leading, start + i)] for i in range(self.tile.pixels)]
-        loaded = T.bind(line[(*leading, vector(start, _NEIGHBOURS))])
+            return [line[(*leading, start + i + more)] for i in range(self.tile.pixels)]
+        loaded = T.bind(line[(*leading, vector(start + more, _NEIGHBOURS))])
         return [lane(loaded, i) for i in range(self.tile.pixels)]
 
     def _started(self, group: int) -> Registers:

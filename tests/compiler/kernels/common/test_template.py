@@ -70,8 +70,8 @@ VARIED: list[tuple[type, Any, Any]] = [
             (Conv2DTemplate, DIRECT),
             (Conv2DTemplate, DOUBLING),
             (BlockedWinogradTemplate, DIRECT),
-            (PlanarTemplate, LOGITS),
-            (PlanarTemplate, replace(LOGITS, argmax=True)),
+            # Of other channels than in float32: vectors of four pixels are among the points of both.
+            (PlanarTemplate, replace(LOGITS, out_shape=(1, 13, 6, 28))),
             (InitialBlockTemplate, INITIAL),
             (DownsamplerTemplate, DOWN),
         )
