@@ -20,7 +20,7 @@ from enet_tvm.targets.loading import known_targets
 
 GPUS = [spec for spec in map(load_target, known_targets()) if spec.gpu is not None]
 
-MILLISECONDS = {"jetson-tx1": 21.0, "rtx-3090": 0.5, "h100": 0.35}
+MILLISECONDS = {"jetson-tx1": 13.0, "rtx-3090": 0.35, "h100": 0.2}
 """What the kernels of ENet at 640x360 may take by the model, without what lies between them."""
 
 

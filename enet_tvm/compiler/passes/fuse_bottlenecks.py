@@ -34,7 +34,7 @@ class FuseBottlenecks:
         """Return the module with fused bottlenecks."""
         graph, rewriter = Dataflow(mod), Rewriter()
         convolutions = {
-            binding.var: FusedConv2D.from_call(binding.value)
+            binding.var: (FusedConv2D.from_call(binding.value), binding.value.args[0])
             for binding in graph.bindings
             if is_call(binding.value, "enet.fused_conv2d")
         }
@@ -52,21 +52,28 @@ class FuseBottlenecks:
         return graph.rebuilt(rewriter)
 
     def _match(
-        self, graph: Dataflow, convolutions: dict[relax.Var, FusedConv2D], expand: relax.Var, taken: set[relax.Var]
+        self,
+        graph: Dataflow,
+        convolutions: dict[relax.Var, tuple[FusedConv2D, relax.Expr]],
+        expand: relax.Var,
+        taken: set[relax.Var],
     ) -> _Match | None:
-        """Return the most of a bottleneck around a widening convolution that a template covers, None when there is none."""
-        if expand in taken or not convolutions[expand].is_pointwise:
+        """Return the most of a bottleneck around a widening convolution that a template covers, None when there is none.
+
+        `convolutions` are those of the module, each with the data that it reads.
+        """
+        widening, before = convolutions[expand]
+        if expand in taken or not widening.is_pointwise:
             return None
-        before = graph.value(expand).args[0]
         alone = before in convolutions and before not in taken and graph.only_user(before) is not None
         reduces = [user for user in graph.users.get(expand, []) if user in convolutions and user not in taken]
-        reduces = [user for user in reduces if convolutions[user].is_pointwise and graph.value(user).args[0].same_as(expand)]
+        reduces = [user for user in reduces if convolutions[user][0].is_pointwise and convolutions[user][1].same_as(expand)]
         for conv in [before, None] if alone else [None]:
             for reduce in [*reduces, None]:
                 spec = FusedBottleneck(
-                    convolutions[expand],
-                    None if conv is None else convolutions[conv],
-                    None if reduce is None else convolutions[reduce],
+                    widening,
+                    None if conv is None else convolutions[conv][0],
+                    None if reduce is None else convolutions[reduce][0],
                 )
                 if len(spec.convolutions) > 1 and self.templates.covered_forms(spec):
                     return _Match(spec, conv, expand, reduce)

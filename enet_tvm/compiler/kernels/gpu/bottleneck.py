@@ -266,7 +266,7 @@ class _Bottleneck:
         self._store(self.buffers["reduced"], values, channel)
 
     def _share_of(self, part: FusedConv2D) -> tuple[Any, Any, int]:
-        """Return which group of channels a thread computes, which part of the input channels it sums, and how many there are."""
+        """Return a thread's group of channels, its part of the input channels, and how many parts there are."""
         groups = part.out_shape[1] // self.tile.channels
         splits = self.tile.rows // groups
         return (self.row, 0, 1) if splits == 1 else (T.floormod(self.row, groups), T.floordiv(self.row, groups), splits)

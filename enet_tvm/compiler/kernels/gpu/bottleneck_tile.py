@@ -117,7 +117,8 @@ def bottleneck_tiles(spec: FusedBottleneck, unit: GpuUnit) -> list[BottleneckTil
     fewer sums, then all others. The list is empty where no number of channels of a thread divides all of the convolutions.
     """
     width = plane_vector(spec)
-    sums = unit.accumulators // (1 if spec.reduce is None else 2)
+    # Those of `reduce` stay in registers while `expand` sums; without it, 64 left too few for addresses (sm_53, sm_86).
+    sums = unit.accumulators // 2
     tiles = [
         tile
         for pixels in (8, 4, 2, 1)
