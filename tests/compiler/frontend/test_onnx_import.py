@@ -135,7 +135,7 @@ def test_pooling_with_indices_hidden_in_a_branch_is_refused(tmp_path):
         from_onnx(write(tmp_path / "f.onnx", nodes, ["y"]))
 
 
-@pytest.mark.parametrize("keep", [0, 10, 1000, -100])
+@pytest.mark.parametrize("keep", [0, 10, 100, -100])
 def test_truncated_file(small_onnx_file, tmp_path, keep):
     path = tmp_path / "f.onnx"
     path.write_bytes(small_onnx_file.read_bytes()[:keep])
