@@ -25,7 +25,7 @@ def calibrate(
 ) -> None:
     """Measure what 'roofline' and 'tune' assume of a GPU: its clock, its memory, its caches, its launches. It takes a minute.
 
-    Both take 'calibrations/TARGET.toml' of the directory in which they run by themselves, and say so.
+    Run where 'calibrations/TARGET.toml' is, both take it by themselves, and say so.
     """
     from rich.console import Console
 

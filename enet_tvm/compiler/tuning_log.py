@@ -182,7 +182,7 @@ class TuningLog(_Part):
     apache_tvm, apache_tvm_ffi, enet_tvm : str
         Versions that it was tuned with.
     host : str
-        Processor that it was measured on.
+        Processor or GPU that it was measured on; of a modelled log, the model.
     date : str
         Date and time, as ISO 8601 in UTC.
     trials, failed : int

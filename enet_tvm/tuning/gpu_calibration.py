@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from enet_tvm.tuning.measure import Fleet, Measurer, Timing
 from enet_tvm.tuning.network import Here, Place, There
 from enet_tvm.tuning.tasks import alone
 from enet_tvm.tuning.trials import arguments_of
-from enet_tvm.tuning.where import missing_gpu
+from enet_tvm.tuning.where import Gpu, gpu_there, missing_gpu
 from enet_tvm.version import __version__
 
 if TYPE_CHECKING:
@@ -39,15 +39,6 @@ _SIZE = Size(16, 8)
 _COMPARISON_SECONDS = 2.0
 _LEAST_LAUNCH_US = 0.1
 """Where the model makes more of the tiny kernels than they take, time between them."""
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU that is at hand: its name, its architecture, and how many multiprocessors it has."""
-
-    name: str
-    arch: str
-    multiprocessors: int
 
 
 def calibrate_gpu(
@@ -75,16 +66,14 @@ def calibrate_gpu(
         When there is no such GPU, too little is known of it, it is lost, or a kernel cannot be timed.
     """
     known = Chip.of(target)
-    found = _gpu_here(target) if fleet is None else _gpu_there(fleet)
-    if found.arch != known.arch:
-        raise UserError(f"{target.name} has a GPU of {known.arch}, and {found.name} is {found.arch}; name its own target")
+    found = _gpu_here(target) if fleet is None else gpu_there(target, fleet)
     chip = replace(known, multiprocessors=found.multiprocessors)
     with tempfile.TemporaryDirectory(prefix="enet-tvm-") as folder:
         note(f"timing microbenchmarks on {found.name}, {found.multiprocessors} multiprocessors")
         rates = _rates(target, microbenchmarks(chip.multiprocessors, chip.multiprocessor), fleet, timing, Path(folder))
         without = _calibration(target, found, rates, chip, 1.0)
         note("timing networks of tiny layers as graphs")
-        place: Place = Here(1, found.name) if fleet is None else There(1, fleet)
+        place: Place = Here(1, found.name) if fleet is None else There(1, fleet, found.name)
         launch_us = _launch_us(target, without.applied(chip), place, Path(folder))
     return _calibration(target, found, rates, chip, launch_us)
 
@@ -106,21 +95,6 @@ def _gpu_here(target: TargetSpec) -> Gpu:
     if (why := missing_gpu(target)) is not None:
         raise UserError(f"{why}; calibrate on a machine with the GPU, or give --tracker HOST:PORT")
     return Gpu(gpu_name() or target.gpu.arch, target.gpu.arch, gpu_multiprocessors() or target.gpu.multiprocessors)
-
-
-def _gpu_there(fleet: Fleet) -> Gpu:
-    from enet_tvm.rpc.session import open_session
-    from enet_tvm.rpc.session_process import OPEN_GPU
-
-    with (
-        open_session(fleet.tracker, fleet.key, wait=120.0, session_seconds=120.0) as session,
-        session.within(60, "saying what its GPU is"),
-    ):
-        if (open_there := session.find(OPEN_GPU)) is not None:
-            open_there()
-        device = session.remote.device("cuda", 0)
-        arch = f"sm_{str(device.compute_version).replace('.', '')}"
-        return Gpu(str(device.device_name), arch, int(device.multi_processor_count))
 
 
 def _rates(
@@ -168,13 +142,14 @@ def _launch_us(target: TargetSpec, chip: Chip, place: Place, folder: Path) -> fl
 
 
 def _tiny_layers(count: int) -> NetworkInMemory:
-    """Return a network of so many equal layers, each of which a GPU computes in no time."""
+    """Return a network of so many equal layers, each of which is a kernel, and which a GPU computes in no time."""
     import torch
     from torch import nn
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        layers = [layer for _ in range(count) for layer in (nn.Conv2d(8, 8, 1), nn.ReLU())]
+        # Of 1x1, two or three would be one kernel (`enet_tvm.compiler.passes.fuse_bottlenecks`).
+        layers = [layer for _ in range(count) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())]
         network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), *layers, nn.Conv2d(8, 2, 1)).eval()
     info = WeightsInfo("layers", ("a", "b"), ((0, 0, 0), (255, 255, 255)), (0.5,) * 3, (0.5,) * 3)
     return NetworkInMemory(network, info)

@@ -33,7 +33,7 @@ class Judge:
     target : LogTarget
         Target that it was tuned for.
     place : Place
-        Machine or devices that the network runs on.
+        Machine or devices that the network runs on, or the model that stands for them.
     weights : Path
         Weights file of the network.
     compile : callable

@@ -369,10 +369,14 @@ def create_session(config: Any, wait: float, seconds: float, gpu: bool = False) 
         address = Address(config.tracker_host, int(config.tracker_port))
         session = open_session(address, config.tracker_key, wait=wait, session_seconds=config.session_timeout_sec)
         if gpu:
-            with session.within(60.0, "opening its GPU"):
-                # A server of TVM's has no such function, and has opened it.
-                if (open_there := session.find(OPEN_GPU)) is not None:
-                    open_there()
+            try:
+                with session.within(60.0, "opening its GPU"):
+                    # A server of TVM's has no such function, and has opened it.
+                    if (open_there := session.find(OPEN_GPU)) is not None:
+                        open_there()
+            except UserError:
+                session.close()
+                raise
     except UserError as error:
         raise RuntimeError(f"{_REMOTE_ERRORS}cannot be had: {error}") from None
     return _Remote(session, seconds)

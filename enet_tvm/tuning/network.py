@@ -161,11 +161,24 @@ class Here(RunningPlace):
 
 
 class There(RunningPlace):
-    """A device behind a tracker; each visit claims one of its kind."""
+    """A device behind a tracker; each visit claims one of its kind.
 
-    def __init__(self, threads: int, fleet: Fleet, session_seconds: float = 1800.0) -> None:
+    Parameters
+    ----------
+    threads : int
+        Number of threads of a forward pass.
+    fleet : Fleet
+        The devices.
+    gpu : str or None
+        Name of their GPU, for a network that runs there.
+    session_seconds : float
+        Seconds after which a visit ends.
+    """
+
+    def __init__(self, threads: int, fleet: Fleet, gpu: str | None = None, session_seconds: float = 1800.0) -> None:
         super().__init__(threads)
         self.fleet = fleet
+        self._gpu = gpu
         self._session_seconds = session_seconds
 
     def _open(self) -> DeviceSession:
@@ -175,7 +188,9 @@ class There(RunningPlace):
 
     @property
     def processor(self) -> str:
-        """Name of the processor, or what the device calls itself."""
+        """Name of the GPU that the network runs on, else of the processor, or what the device calls itself."""
+        if self._gpu is not None:
+            return self._gpu
         with self._open() as session:
             return str(session.facts().get("model") or self.fleet.key)
 

@@ -119,7 +119,7 @@ class Session:
         self._place = find_place(request.workload, request.fleet, listener.note)
         self._weights = _weights(request.workload)
         self._logged = LoggedWorkload.of(read_info(self._weights).network, request.workload)
-        self.store = Store(request.out / target.name / self._logged.folder)
+        self.store = Store(request.out / target.name / self._logged.folder, self._place.modelled)
         load_meta_schedule()
         self._target = target.to_tvm()
         self._trials: Trials | None = None

@@ -37,6 +37,8 @@ class Store:
     ----------
     directory : Path
         Directory of the tuning log.
+    modelled : bool
+        Whether a model says the times. Its sessions have a folder of their own, so that none removes what was measured.
 
     Attributes
     ----------
@@ -50,9 +52,10 @@ class Store:
 
     records: Records
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, modelled: bool = False) -> None:
         self.directory = directory
-        self.work = directory.with_name(f".{directory.name}.unfinished")
+        self._modelled = directory.with_name(f".{directory.name}.modelled.unfinished")
+        self.work = self._modelled if modelled else directory.with_name(f".{directory.name}.unfinished")
         self.failures: list[dict[str, str]] = []
 
     @property
@@ -161,11 +164,15 @@ class Store:
                     folder.rmdir()
 
     def finish(self, log: TuningLog) -> None:
-        """Put the log with its measurements in its place, all at once, and remove the folder of the session."""
+        """Put the log with its measurements in its place, all at once, and remove the folder of the session.
+
+        That of a modelled session goes, too: a log that was measured leaves it nothing to do.
+        """
         with atomic_directory(self.directory) as temporary:
             _copy(self.work, temporary, (WORKLOADS, TRIALS, IDENTITY, FAILURES))
             (temporary / LOG_NAME).write_text(log.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(self.work, ignore_errors=True)
+        for work in (self.work, self._modelled):
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path, names: Collection[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from enet_tvm.compatibility import Machine, Mismatch, Requirements, find_mismatch
 from enet_tvm.compiler.workload import Workload
@@ -12,6 +13,15 @@ from enet_tvm.targets import TargetSpec
 from enet_tvm.tuning.measure import Fleet
 from enet_tvm.tuning.modelled import Modelled
 from enet_tvm.tuning.network import Here, Place, There
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that is at hand: its name, its architecture, and how many multiprocessors it has."""
+
+    name: str
+    arch: str
+    multiprocessors: int
 
 
 def find_place(workload: Workload, fleet: Fleet | None, note: Callable[[str], None]) -> Place:
@@ -29,11 +39,12 @@ def find_place(workload: Workload, fleet: Fleet | None, note: Callable[[str], No
     Raises
     ------
     UserError
-        When the target is a CPU that this machine is not, and there are no devices; or a GPU of which too little is known.
+        When the target is a CPU that this machine is not, and there are no devices; a GPU of which too little is known; or one
+        of another architecture than the devices'.
     """
     target, threads = workload.target, workload.thread_count
     if fleet is not None:
-        return There(threads, fleet)
+        return There(threads, fleet, None if target.gpu is None else gpu_there(target, fleet).name)
     if target.gpu is None:
         check_runs_here(target.architecture, target.cpu_features, target.name)
         return Here(threads)
@@ -43,6 +54,32 @@ def find_place(workload: Workload, fleet: Fleet | None, note: Callable[[str], No
     place = Modelled(target)
     note(f"{why}: nothing will be measured, kernels are ranked by {place.source}")
     return place
+
+
+def gpu_there(target: TargetSpec, fleet: Fleet) -> Gpu:
+    """Return the GPU of a device behind a tracker.
+
+    Raises
+    ------
+    UserError
+        When it has none, or one of another architecture than the target's; or it is lost.
+    """
+    from enet_tvm.rpc.session import open_session
+    from enet_tvm.rpc.session_process import OPEN_GPU
+
+    assert target.gpu is not None
+    with (
+        open_session(fleet.tracker, fleet.key, wait=120.0, session_seconds=120.0) as session,
+        session.within(60, "saying what its GPU is"),
+    ):
+        if (open_there := session.find(OPEN_GPU)) is not None:
+            open_there()
+        device = session.remote.device("cuda", 0)
+        arch = f"sm_{str(device.compute_version).replace('.', '')}"
+        found = Gpu(str(device.device_name), arch, int(device.multi_processor_count))
+    if found.arch != target.gpu.arch:
+        raise UserError(f"{target.name} has a GPU of {target.gpu.arch}, and {found.name} is {found.arch}; name its own target")
+    return found
 
 
 def missing_gpu(target: TargetSpec) -> str | None:

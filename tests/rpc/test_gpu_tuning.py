@@ -81,6 +81,9 @@ def test_tuning(board: Fleet, tmp_path: Path):
     assert result.failures == {}
     assert result.log.trials == 6
     assert not result.log.modelled
+    assert result.log.host == "Fake 0"
     assert all(0 < kernel.default_us <= 1500 for kernel in result.log.kernels)
     # Nothing computes there.
     assert result.parity_failed
+    with pytest.raises(UserError, match="rtx-3090 has a GPU of sm_86, and Fake 0 is sm_53; name its own target"):
+        tune(tiny_tuning.tiny_request(tmp_path, target=load_target("rtx-3090"), fleet=board))

@@ -136,6 +136,16 @@ def test_trials_that_are_nowhere_else_stay(interrupted: Store, directory: Path):
     assert read_log(directory)
 
 
+def test_a_modelled_session_leaves_what_was_measured(interrupted: Store, directory: Path):
+    modelled = Store(directory, modelled=True)
+    said: list[str] = []
+    modelled.begin(identity("a model"), said.append, fresh=True)
+    assert said == []
+    assert begun(directory).trials == 2
+    interrupted.finish(log_of(interrupted))
+    assert not modelled.work.exists()
+
+
 def test_an_old_log_counts_if_it_chose_for_one_of_the_tasks(interrupted: Store, directory: Path):
     assert interrupted.old_log({"a"}) is None
     log = log_of(interrupted)

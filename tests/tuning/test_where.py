@@ -83,10 +83,16 @@ def test_a_gpu_that_is_not(at_hand: Callable[[str | None], None], arch: str | No
     ]
 
 
-def test_devices_come_first(at_hand: Callable[[str | None], None]):
+def test_devices_come_first(at_hand: Callable[[str | None], None], monkeypatch: pytest.MonkeyPatch):
     at_hand(None)
-    found, notes = place(load_target("jetson-tx1"), Fleet(Address("127.0.0.1", 1), "jetson-tx1"))
+    fleet = Fleet(Address("127.0.0.1", 1), "board")
+    found, notes = place(load_target("rpi4"), fleet)
     assert isinstance(found, There)
+    assert notes == []
+    monkeypatch.setattr(module, "gpu_there", lambda target, _: module.Gpu("Tegra X1", target.gpu.arch, 2))
+    found, notes = place(load_target("jetson-tx1"), fleet)
+    assert isinstance(found, There)
+    assert found.processor == "Tegra X1"
     assert notes == []
 
 
