@@ -124,7 +124,7 @@ def graph_phases(target: tvm.target.Target, choices: Choices = DEFAULTS, numeric
     Raises
     ------
     UserError
-        When the target's processor has no instruction for the dot products of `numerics`.
+        When the target's processor has no instruction for the arithmetic or the dot products of `numerics`.
     """
     element = _element(numerics, target)
     unit = VectorUnit.of(target, element)

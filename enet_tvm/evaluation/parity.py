@@ -69,9 +69,9 @@ class ParityReport:
         max_logit_diff: float | None = None,
         max_miou_diff: float | None = None,
     ) -> bool:
-        """Return whether the labels agree well enough and logits and mIoU do where a limit is given; a NaN never passes."""
+        """Return whether labels agree well enough, and logits and mIoU where a limit is given; NaN and infinity never pass."""
         if self.max_abs_logit_diff is not None:
-            if math.isnan(self.max_abs_logit_diff):
+            if not math.isfinite(self.max_abs_logit_diff):
                 return False
             if max_logit_diff is not None and self.max_abs_logit_diff > max_logit_diff:
                 return False
@@ -79,8 +79,9 @@ class ParityReport:
         return near and self.label_agreement >= min_agreement
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON takes them (NaN becomes null)."""
-        return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in asdict(self).items()}
+        """Return the figures as JSON takes them (NaN and infinity become null)."""
+        figures = asdict(self)
+        return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in figures.items()}
 
 
 def load_reference(segmenter: Segmenter, weights: str | Path | None = None) -> nn.Module:

@@ -176,9 +176,9 @@ static int set_format(Camera* camera, const int wanted[2], const int least[2], c
   return 0;
 }
 
-static int start_stream(Camera* camera, char* why, size_t size) {
+/* Share the camera's buffers and queue them all. */
+static int share_buffers(Camera* camera, char* why, size_t size) {
   struct v4l2_requestbuffers request = {.count = CAMERA_BUFFERS, .type = CAPTURE, .memory = V4L2_MEMORY_MMAP};
-  int type = CAPTURE;
   const char* step = "gives no buffers";
   if (control(camera->file, VIDIOC_REQBUFS, &request) == 0 && request.count >= 2) {
     step = "does not share its buffers";
@@ -192,10 +192,7 @@ static int start_stream(Camera* camera, char* why, size_t size) {
       camera->buffers[camera->count].length = buffer.length;
       if (control(camera->file, VIDIOC_QBUF, &buffer)) break;
     }
-    if (camera->count == wanted) {
-      step = "does not start";
-      if (control(camera->file, VIDIOC_STREAMON, &type) == 0) return 0;
-    }
+    if (camera->count == wanted) return 0;
   }
   return fail(why, size, "camera %s %s (%s); unplug it and plug it in again", camera->name, step, strerror(errno));
 }
@@ -207,11 +204,17 @@ int open_camera(const char* device, int width, int height, int least_width, int 
   int number = device[0] != '\0' && strspn(device, "0123456789") == strlen(device);
   if ((size_t)snprintf(camera->name, sizeof camera->name, "%s%s", number ? "/dev/video" : "", device) >= sizeof camera->name)
     return fail(why, size, "the path %s is too long for a camera", device);
-  if (open_device(camera, why, size) || set_format(camera, wanted, least, why, size) || start_stream(camera, why, size)) {
+  if (open_device(camera, why, size) || set_format(camera, wanted, least, why, size) || share_buffers(camera, why, size)) {
     close_camera(camera);
     return -1;
   }
   return 0;
+}
+
+int start_camera(Camera* camera, char* why, size_t size) {
+  int type = CAPTURE;
+  if (control(camera->file, VIDIOC_STREAMON, &type) == 0) return 0;
+  return fail(why, size, "camera %s does not start (%s); unplug it and plug it in again", camera->name, strerror(errno));
 }
 
 int next_frame(Camera* camera, int timeout, CameraFrame* frame, char* why, size_t size) {

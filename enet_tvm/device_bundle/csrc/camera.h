@@ -30,10 +30,13 @@ typedef struct {
   int damaged;               /* whether the driver says so */
 } CameraFrame;
 
-/* Open a camera and let it stream. `width` and `height` are of the frames wanted; with 0, the smallest that the camera offers
-   and that are not below `least_width` and `least_height`. -1 and a sentence in `why`. */
+/* Open a camera, which `start_camera` lets stream. `width` and `height` are of the frames wanted; with 0, the smallest that it
+   offers and that are not below `least_width` and `least_height`. -1 and a sentence in `why`. */
 int open_camera(const char* device, int width, int height, int least_width, int least_height, Camera* camera, char* why,
                 size_t size);
+
+/* Let a camera stream: what it sees from here on are frames. -1 and a sentence in `why`. */
+int start_camera(Camera* camera, char* why, size_t size);
 
 /* Wait up to `timeout` milliseconds for a frame. 1 and the frame, which is to be given back; 0 if there is none; -1 and a
    sentence in `why` if the camera is gone. */

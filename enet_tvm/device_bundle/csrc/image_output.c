@@ -1,9 +1,11 @@
+#define _GNU_SOURCE
 #include "image_output.h"
 
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "files.h"
 #include "text.h"
@@ -30,7 +32,7 @@ enum { MOST_OF_PNG = 1 << 29 }; /* bytes, whose sizes its writer counts in an in
 
 int ends_in(const char* path, const char* suffix) {
   size_t length = strlen(path), tail = strlen(suffix);
-  return length > tail && strcmp(path + length - tail, suffix) == 0;
+  return length > tail && strcasecmp(path + length - tail, suffix) == 0;
 }
 
 /* The bytes of a PNG picture; NULL if there is no memory. */

@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-/* Whether a path ends in a suffix such as ".png". */
+/* Whether a path ends in a suffix such as ".png", in capitals or not. */
 int ends_in(const char* path, const char* suffix);
 
 /* Write width x height pixels of 1 (grey) or 3 channels (RGB); the file appears complete or not at all. -1 and a sentence in

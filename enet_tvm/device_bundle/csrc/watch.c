@@ -113,8 +113,11 @@ static int follow(Watch* watch, char* why, size_t size) {
     if (state > 0) {
       state = see(watch, &frame, last, sizeof last);
       if (state < 0) snprintf(why, size, "%s", last);
-      if (state > 0) good = milliseconds();
       if (state == 0) ++watch->broken;
+      if (state > 0) {
+        good = milliseconds();
+        last[0] = '\0'; /* what was wrong before it is not why none follows */
+      }
     }
     if (state == 0 && milliseconds() - good > SILENCE)
       state = fail(why, size, "camera %s gave no frame that can be read for %d seconds%s%s%s; check it and its cable",
@@ -128,9 +131,7 @@ static int follow(Watch* watch, char* why, size_t size) {
 
 static double rate_of(const Watch* watch) { return watch->seconds > 0 ? (double)watch->frames / watch->seconds : 0; }
 
-static int is_stdout(const char* path) {
-  return path != NULL && (strcmp(path, "/dev/stdout") == 0 || strcmp(path, "/dev/fd/1") == 0);
-}
+static int is_stdout(const char* path) { return path != NULL && open_already(path) == STDOUT_FILENO; }
 
 static void print_figures(const Watch* watch, FILE* file) {
   const Manifest* manifest = watch->manifest;
@@ -174,7 +175,7 @@ static int write_figures(const Watch* watch, char* why, size_t size) {
   return finish_output(&output, !ferror(output.file), why, size);
 }
 
-int watch(const WatchRequest* request, const char* artifact, const Manifest* manifest) {
+void watch(const WatchRequest* request, const char* artifact, const Manifest* manifest) {
   static Watch watch; /* it is large */
   char why[WHY], reason[WHY] = "";
   watch.request = request;
@@ -188,11 +189,12 @@ int watch(const WatchRequest* request, const char* artifact, const Manifest* man
   watch.results = malloc(manifest->output_bytes);
   if (watch.values == NULL || watch.results == NULL) die(1, "there is no memory for the input");
   load_network(&watch.network, manifest);
-  compute(&watch.network); /* the first pass takes longer, and the camera's frames wait for none */
+  compute(&watch.network); /* the first pass takes longer, and no frame shall wait for it */
   /* The first ends it in order, and no file is cut by it; the second at once, should it wait for somebody to read a pipe. */
   struct sigaction action = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
   sigaction(SIGINT, &action, NULL);
   sigaction(SIGTERM, &action, NULL);
+  if (start_camera(&watch.camera, why, sizeof why)) die(2, "%s", why);
   int failed = follow(&watch, reason, sizeof reason);
   if (watch.frames > 0) {
     /* Where the pictures go to the standard output, the figures do not. */
@@ -203,5 +205,4 @@ int watch(const WatchRequest* request, const char* artifact, const Manifest* man
   if (failed) die(2, "%s", reason);
   if (watch.frames == 0) die(2, "it was ended before camera %s gave a frame", watch.camera.name);
   close_camera(&watch.camera);
-  return 0;
 }

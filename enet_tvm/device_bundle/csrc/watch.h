@@ -12,7 +12,7 @@ typedef struct {
   double opacity;
 } WatchRequest;
 
-/* Follow a camera and print the figures; the program's exit code, 2 if the camera ended it. */
-int watch(const WatchRequest* request, const char* artifact, const Manifest* manifest);
+/* Follow a camera and print the figures; ends the program with 2 if the camera ends it. */
+void watch(const WatchRequest* request, const char* artifact, const Manifest* manifest);
 
 #endif

@@ -34,7 +34,10 @@ _FLIPPED = {"uint8": 0, "int8": -128}
 
 
 def dot_products(target: tvm.target.Target) -> frozenset[DType]:
-    """Return the short elements whose products a target's processor adds in an instruction: dot products, but of float16."""
+    """Return the short elements that a target's processor multiplies and adds in one instruction.
+
+    float16 is multiplied and added element by element, the others in dot products.
+    """
     has = tvm.target.codegen.target_has_features
     triple = str(target.attrs.get("mtriple") or tvm.target.codegen.llvm_get_system_triple())
     known: dict[str, DType] = {"avx512bf16": "bfloat16", "avx512vnni": "uint8", "avx512fp16": "float16"}
@@ -64,7 +67,7 @@ def zeros(dtype: str, lanes: int) -> Any:
 
 
 def load(buffer: Any, index: Sequence[Any], layout: Layout, dtype: str = "float32") -> Any:
-    """Return one block of channels as a vector of float32, or of float16 elsewhere `dtype` says so; of bytes, their codes.
+    """Return one block of channels as a vector of float32, or of float16 where `dtype` says so; of bytes, their codes.
 
     Parameters
     ----------

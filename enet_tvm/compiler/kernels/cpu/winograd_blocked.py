@@ -129,8 +129,8 @@ def _cost(attrs: FusedConv2D, tile: BlockedWinogradTile) -> float:
     count = tiles_of_row(attrs, tile.columns)
     groups = -(-count // tile.tiles) * (outputs // tile.blocks)
     sums = tile.tiles * tile.blocks
-    # For four channels of the input there is a load for each tile and half a one for each vector of weights; sums begin with
-    # zero, and are stored.
+    # For a block of channels of the input there is a load for each tile, and half a one for each vector of weights; sums begin
+    # with zero, and are stored.
     lanes = attrs.out_layout.block
     multiplied = groups * (inputs / lanes * (lanes * sums + tile.tiles + lanes / 2 * tile.blocks + _LOOP) + 2 * sums)
     transformed = count * (inputs / attrs.data_layout.block + outputs) * _TRANSFORM
