@@ -143,12 +143,16 @@ class Store:
         Raises
         ------
         UserError
-            When there is one.
+            When there is one, or one that cannot be read, which may have been measured.
         """
+        if not self.directory.exists():
+            return
         try:
             log = read_log(self.directory)
-        except UserError:
-            return
+        except UserError as error:
+            raise UserError(
+                f"{error}; it may have been measured: move it away, or give another directory with --out"
+            ) from error
         if not log.modelled:
             raise UserError(
                 f"{self.directory} was measured on {log.host}, and what a model says does not take its place; tune on the GPU, "

@@ -165,6 +165,17 @@ def shown(enet_run: Run, artifact: Path, picture: Path, out: Path) -> np.ndarray
     return np.asarray(Image.open(out))
 
 
+def test_a_picture_on_the_standard_output_is_alone_there(enet_run: Run, tiny_artifact: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(5).standard_normal((1, 3, 16, 24)).astype(np.float32))
+    expected = shown(enet_run, tiny_artifact.directory, tmp_path / "x.npy", tmp_path / "labels.pgm")
+    with open(tmp_path / "printed", "wb") as printed:
+        options = ("--runs", "1", "--labels", "/dev/stdout")
+        result = enet_run(*options, tiny_artifact.directory, tmp_path / "x.npy", stdout=printed)
+    assert result.returncode == 0
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "printed")), expected)
+    assert (tmp_path / "printed").stat().st_size == (tmp_path / "labels.pgm").stat().st_size
+
+
 @pytest.mark.parametrize(
     "dtype", [None, *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("float32", "bfloat16", "int8"))]
 )

@@ -146,6 +146,15 @@ def test_a_modelled_session_leaves_what_was_measured(interrupted: Store, directo
     assert not modelled.work.exists()
 
 
+def test_a_log_that_cannot_be_read_may_have_been_measured(directory: Path):
+    store = Store(directory, modelled=True)
+    store.require_no_measured_log()
+    directory.mkdir(parents=True)
+    (directory / "log.json").write_text("{")
+    with pytest.raises(UserError, match=r"log\.json.* it may have been measured: move it away"):
+        store.require_no_measured_log()
+
+
 def test_an_old_log_counts_if_it_chose_for_one_of_the_tasks(interrupted: Store, directory: Path):
     assert interrupted.old_log({"a"}) is None
     log = log_of(interrupted)

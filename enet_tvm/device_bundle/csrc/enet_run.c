@@ -188,7 +188,9 @@ static void print_figures(const Request* request, const Manifest* manifest, doub
   sort_times(times, runs);
   double p50 = percentile(times, runs, 50), p90 = percentile(times, runs, 90), p99 = percentile(times, runs, 99);
   long long threads = threads_of_pool();
-  printf(
+  int taken = is_stdout(request->overlay) || is_stdout(request->labels) || is_stdout(request->logits);
+  fprintf(
+      taken ? stderr : stdout,
       "%s for %s at %lldx%lld on %s, %lld threads, %ld runs: p50 %.3f ms, p90 %.3f, p99 %.3f, fastest %.3f, slowest %.3f, "
       "first %.3f\n",
       request->artifact, manifest->target, (long long)manifest->input[3], (long long)manifest->input[2], device, threads, runs, p50,

@@ -65,7 +65,9 @@ int bytes_of(const int64_t* extents, int rank, size_t element, size_t* bytes) {
   return product <= PTRDIFF_MAX ? 0 : -1;
 }
 
-int open_already(const char* path) {
+/* The number of an open file that a path such as /dev/stdout stands for; -1 for any other path. Opened by its name, such a file
+   would begin anew. */
+static int open_already(const char* path) {
   static const char* const folders[] = {"/dev/fd/", "/proc/self/fd/"};
   if (strcmp(path, "/dev/stdout") == 0) return 1;
   if (strcmp(path, "/dev/stderr") == 0) return 2;
@@ -77,6 +79,8 @@ int open_already(const char* path) {
   }
   return -1;
 }
+
+int is_stdout(const char* path) { return path != NULL && open_already(path) == STDOUT_FILENO; }
 
 /* Begin to write into an open file, behind what was printed already. */
 static FILE* reopened(int number) {

@@ -16,9 +16,8 @@ char* read_text(const char* path, size_t most, size_t* length, char* why, size_t
    Whatever is allocated for a shape that a file gives is computed here. */
 int bytes_of(const int64_t* extents, int rank, size_t element, size_t* bytes);
 
-/* The number of an open file that a path such as /dev/stdout stands for; -1 for any other path. Opened by its name, such a file
-   would begin anew. */
-int open_already(const char* path);
+/* Whether a path, which may be NULL, stands for the standard output: what is for people then goes to the standard error. */
+int is_stdout(const char* path);
 
 /* A file that is being written: under a temporary name beside `path`, or in place where `path` is no regular file. */
 typedef struct {

@@ -131,8 +131,6 @@ static int follow(Watch* watch, char* why, size_t size) {
 
 static double rate_of(const Watch* watch) { return watch->seconds > 0 ? (double)watch->frames / watch->seconds : 0; }
 
-static int is_stdout(const char* path) { return path != NULL && open_already(path) == STDOUT_FILENO; }
-
 static void print_figures(const Watch* watch, FILE* file) {
   const Manifest* manifest = watch->manifest;
   fprintf(file,
