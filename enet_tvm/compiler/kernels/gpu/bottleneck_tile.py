@@ -10,26 +10,14 @@ import math
 from dataclasses import dataclass
 
 from enet_tvm.compiler.kernels.gpu.building import VECTOR, WARP
-from enet_tvm.compiler.kernels.gpu.tile import BYTES_PER_FMA, GpuUnit
+from enet_tvm.compiler.kernels.gpu.tile import BYTES_PER_FMA, FLOAT_BYTES, ISSUE, LIVE_REGISTERS, SHARED_BYTES, WARPS, GpuUnit
 from enet_tvm.compiler.ops import FusedBottleneck
-
-_FLOAT = 4
-"""Bytes of a value."""
-
-_SHARED_BYTES = 49152
-"""Shared memory that every GPU gives a block."""
 
 _SHARED_OF_ALL = 65536
 """Shared memory of a multiprocessor of the smallest GPU."""
 
 _SHARED_BYTES_A_CLOCK = 128
 """Bytes that a multiprocessor loads from shared memory in a clock."""
-
-_REGISTER_WARPS = 16
-"""Most warps that a multiprocessor has at once: 128 registers for each thread."""
-
-_LIVE_REGISTERS = 100
-"""Registers of a thread that its sums and the loads under way may take; addresses need the rest of 128."""
 
 _LEAST_WARPS = 2
 """Warps of a block, so that one works while another waits."""
@@ -39,9 +27,6 @@ _LEAST_INPUTS = 4
 
 _ALIKE = 1.05
 """Ratio of the clocks of two launches that are taken for equally fast."""
-
-_ISSUE = 4
-"""Instructions that a multiprocessor issues in a clock."""
 
 _MEMORY_LATENCY = 500
 """Clocks from a load that no cache holds to the use of its value."""
@@ -154,20 +139,20 @@ def unrolled_inputs(tile: BottleneckTile, inputs: int) -> int:
 
     A loop of one turn would not be left one.
     """
-    most = max(1, (_LIVE_REGISTERS - tile.sums) // (tile.pixels + tile.channels))
+    most = max(1, (LIVE_REGISTERS - tile.sums) // (tile.pixels + tile.channels))
     return max(count for count in (4, 2, 1) if count == 1 or (count <= most and inputs % count == 0 and inputs > count))
 
 
 def bytes_per_fma(tile: BottleneckTile) -> float:
     """Return the bytes that a thread loads into registers for each multiply-add."""
-    return _FLOAT * (1 / tile.pixels + 1 / tile.channels)
+    return FLOAT_BYTES * (1 / tile.pixels + 1 / tile.channels)
 
 
 def _fits(spec: FusedBottleneck, tile: BottleneckTile, unit: GpuUnit) -> bool:
     """Whether the channels divide as the kernel has it, and threads and shared memory are there."""
     if tile.threads % WARP or not _LEAST_WARPS * WARP <= tile.threads <= min(256, unit.max_threads_per_block):
         return False
-    if sum(shared_rows(spec, tile)) * tile.block_pixels * _FLOAT > _SHARED_BYTES or spec.expand.out_shape[1] % tile.chunk:
+    if sum(shared_rows(spec, tile)) * tile.block_pixels * FLOAT_BYTES > SHARED_BYTES or spec.expand.out_shape[1] % tile.chunk:
         return False
     # The banks of shared memory: those threads that access it in one turn have the same channel.
     if tile.lanes * plane_vector(spec) < WARP:
@@ -208,10 +193,10 @@ def clocks(spec: FusedBottleneck, unit: GpuUnit, tile: BottleneckTile) -> float:
     issued += staged * 3 + outputs * 6 + shortcuts / width
     from_l1 = products / tile.pixels + staged + outputs + shortcuts
     shared = products / tile.channels + staged + outputs
-    moved = _FLOAT * WARP * (from_l1 / unit.l1_bytes + shared / _SHARED_BYTES_A_CLOCK)
+    moved = FLOAT_BYTES * WARP * (from_l1 / unit.l1_bytes + shared / _SHARED_BYTES_A_CLOCK)
     turns = products / tile.sums / unrolled_inputs(tile, 64)
     barriers = area + 2 * expand.out_shape[1] // tile.chunk + 3
-    shared_bytes = sum(shared_rows(spec, tile)) * of_block * _FLOAT
-    resident = min(blocks, max(1, min(_SHARED_OF_ALL // shared_bytes, _REGISTER_WARPS // warps)))
+    shared_bytes = sum(shared_rows(spec, tile)) * of_block * FLOAT_BYTES
+    resident = min(blocks, max(1, min(_SHARED_OF_ALL // shared_bytes, WARPS // warps)))
     alone = issued + (turns + 2 * barriers) * unit.l1_latency + 2 * _MEMORY_LATENCY
-    return max(-(-blocks * warps // _ISSUE) * issued, blocks * warps * moved, -(-blocks // resident) * alone)
+    return max(-(-blocks * warps // ISSUE) * issued, blocks * warps * moved, -(-blocks // resident) * alone)

@@ -18,19 +18,19 @@ from enet_tvm.targets.spec import GpuSpec
 BYTES_PER_FMA = 1.5
 """Most bytes that a thread's loads bring into registers for each multiply-add, where channels and registers allow it."""
 
-_FLOAT = 4
+FLOAT_BYTES = 4
 """Bytes of a value."""
 
-_ISSUE = 4
+ISSUE = 4
 """Instructions that a multiprocessor issues in a clock."""
 
-_LIVE_REGISTERS = 100
+LIVE_REGISTERS = 100
 """Registers of a thread that its sums and the loads under way may take; addresses need the rest of 128."""
 
-_WARPS = 16
+WARPS = 16
 """Most warps that a multiprocessor has at once: 128 registers for each thread."""
 
-_SHARED_BYTES = 49152
+SHARED_BYTES = 49152
 """Shared memory that every GPU gives a block."""
 
 
@@ -145,7 +145,7 @@ class TiledSums:
     def bytes_per_fma(self, pixels: int, channels: int) -> float:
         """Return the bytes that a thread with a tile of such extents loads for each multiply-add."""
         reads = self.weights if self.reads is None else self.reads
-        return _FLOAT * (reads * pixels + self.weights * channels) / (self.weights * pixels * channels)
+        return FLOAT_BYTES * (reads * pixels + self.weights * channels) / (self.weights * pixels * channels)
 
 
 def gpu_tile(unit: GpuUnit, sums: TiledSums) -> GpuTile:
@@ -204,16 +204,16 @@ def clocks(unit: GpuUnit, sums: TiledSums, tile: GpuTile) -> float:
     shared = 0.0 if tile.splits == 1 else tile.sums * sums.phases * 2
     # Bias, slopes, addresses and a store of each output; where a thread's pixels are, and whether they are inside.
     issued = products + loads * 1.25 + shared + ends * 6 + reads * tile.pixels * 8
-    moved = (words + shared + ends * 2) * _FLOAT * WARP
+    moved = (words + shared + ends * 2) * FLOAT_BYTES * WARP
     turns = channels * reads / unrolled_channels(tile.pixels, tile.channels, int(channels))
-    rounds = -(-warps // _WARPS)
+    rounds = -(-warps // WARPS)
     alone = issued + turns * unit.l1_latency + 4 * unit.l1_latency * (2 if tile.splits > 1 else 1)
-    return max(-(-warps // _ISSUE) * issued, warps * moved / unit.l1_bytes, rounds * alone)
+    return max(-(-warps // ISSUE) * issued, warps * moved / unit.l1_bytes, rounds * alone)
 
 
 def unrolled_channels(pixels: int, channels: int, inputs: int) -> int:
     """Return the input channels whose loads are under way together, which divide all of a thread's."""
-    most = max(1, min(4, (_LIVE_REGISTERS - pixels * channels) // (pixels + channels)))
+    most = max(1, min(4, (LIVE_REGISTERS - pixels * channels) // (pixels + channels)))
     return max(count for count in (4, 2, 1) if count <= most and inputs % count == 0)
 
 
@@ -227,7 +227,7 @@ def _launches(unit: GpuUnit, sums: TiledSums, pixels: int, channels: int) -> lis
     for splits in (2, 4, 8):
         lanes = WARP * max(1, 4 // splits)
         fits = lanes * splits <= unit.max_threads_per_block
-        fits &= pixels * channels * sums.phases * splits * lanes * _FLOAT <= _SHARED_BYTES
+        fits &= pixels * channels * sums.phases * splits * lanes * FLOAT_BYTES <= SHARED_BYTES
         if fits and channels % splits == 0 and sums.inputs % splits == 0:
             launches.append(GpuTile(pixels, channels, lanes, 1, splits))
     return launches
