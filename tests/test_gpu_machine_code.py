@@ -1,4 +1,7 @@
-"""What the assembler makes of ENet for every GPU: no spills, registers within the cap, loads as wide as asked for, barriers."""
+"""What the assembler makes of ENet for every GPU: no spills, registers within the cap, loads as wide as asked for, barriers.
+
+Of the same machine code: the bytes that hot loops load, and the time that the model makes of it.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,16 @@ from dataclasses import dataclass, replace
 import pytest
 from cuda_network import CudaNetwork, assembled_network
 
+from enet_tvm.compiler.cuda.cost import Chip
 from enet_tvm.compiler.cuda.machine_code import LOADS, KernelCode, Operation, read_machine_code
 from enet_tvm.compiler.cuda.nvrtc import compile_to_ptx
 from enet_tvm.compiler.cuda.ptx import with_version
 from enet_tvm.compiler.cuda.ptxas import KernelResources, assembled
 from enet_tvm.compiler.cuda.tools import CudaTools, find_cuda_tools
 from enet_tvm.compiler.frontend.torch_import import from_torch
+from enet_tvm.compiler.kernels.gpu.tile import BYTES_PER_FMA
+from enet_tvm.compiler.pipeline import Compiled
+from enet_tvm.compiler.roofline import predict_compiled
 from enet_tvm.errors import UserError
 from enet_tvm.networks import ENet
 from enet_tvm.targets import load_target
@@ -30,6 +37,8 @@ TARGETS = {
     "rtx-4090": "sm_89",
     "h100": "sm_90",
 }
+MILLISECONDS = {"jetson-tx1": 13.0, "rtx-3090": 0.35, "h100": 0.2}
+"""What the kernels of ENet at 640x360 may take by the model, without what lies between them."""
 WIDE = 16
 """Bytes of the widest load of a thread: four floats."""
 
@@ -65,13 +74,13 @@ def tools() -> CudaTools:
 
 
 @pytest.fixture(scope="module")
-def build(tools: CudaTools) -> Callable[[str], tuple[Built, CudaNetwork]]:
+def build(tools: CudaTools) -> Callable[[str], tuple[Built, CudaNetwork, Compiled]]:
     """Makes ``build(target)`` ENet at 640x360 for it."""
     imported = from_torch(ENet(11).eval(), (1, 3, 360, 640))
 
-    def make(target: str) -> tuple[Built, CudaNetwork]:
-        network, ptx = assembled_network(imported, target)
-        return Built.of(network.source, ptx, load_target(target).gpu, tools), network
+    def make(target: str) -> tuple[Built, CudaNetwork, Compiled]:
+        network, compiled = assembled_network(imported, target)
+        return Built.of(network.source, compiled.device_code, load_target(target).gpu, tools), network, compiled
 
     return make
 
@@ -108,13 +117,19 @@ def faults(built: Built) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
-def test_enet(build: Callable[[str], tuple[Built, CudaNetwork]], target: str):
-    built, network = build(target)
+def test_enet(build: Callable[[str], tuple[Built, CudaNetwork, Compiled]], target: str):
+    built, network, compiled = build(target)
     assert faults(built) == []
     widths = Counter(each.width for code in built.code.values() for each in code.instructions if each.operation in LOADS)
     assert widths[WIDE] > 100
     assert sum(code.counts[Operation.FMA] for code in built.code.values()) > 1000
     assert len(built.code) == len(network.kernels)
+    if target in MILLISECONDS:
+        predicted = predict_compiled(compiled, Chip.of(load_target(target)))
+        loaded = {each.kernel: each.bytes_per_fma for each in predicted if each.bytes_per_fma is not None}
+        assert len(loaded) >= 20
+        assert not {kernel: amount for kernel, amount in loaded.items() if amount > BYTES_PER_FMA}
+        assert sum(each.bounds.longest for each in predicted) / 1e3 <= MILLISECONDS[target]
 
 
 def test_every_architecture_has_its_target():

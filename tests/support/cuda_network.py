@@ -126,25 +126,16 @@ def cuda_network(mod: tvm.IRModule, target: str, **options: Any) -> CudaNetwork:
     return CudaNetwork(sources[-1], module, compiled.launches)
 
 
-def assembled_network(mod: tvm.IRModule, target: str, **options: Any) -> tuple[CudaNetwork, str]:
-    """Return an imported network compiled for a GPU, tiles fitted to its registers, and the PTX of it."""
+def assembled_network(mod: tvm.IRModule, target: str, **options: Any) -> tuple[CudaNetwork, pipeline.Compiled]:
+    """Return an imported network compiled for a GPU, tiles fitted to its registers: as CUDA C++, and what comes of it."""
     sources: list[str] = []
-    made: list[list[str]] = []
-    compile_source, compiler = IncrementalCompiler.compile, pipeline.device_compiler
-
-    @contextmanager
-    def listened(*arguments: Any) -> Iterator[list[str]]:
-        with compiler(*arguments) as modules:
-            made.append(modules)
-            yield modules
-
+    compile_source = IncrementalCompiler.compile
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             IncrementalCompiler, "compile", lambda self, source: sources.append(source) or compile_source(self, source)
         )
-        patch.setattr(pipeline, "device_compiler", listened)
         compiled, module = _compiled(mod, target, options)
-    return CudaNetwork(sources[-1], module, compiled.launches), made[-1][-1]
+    return CudaNetwork(sources[-1], module, compiled.launches), compiled
 
 
 def launches(mod: tvm.IRModule, target: str, **options: Any) -> tuple[Launch, ...]:
