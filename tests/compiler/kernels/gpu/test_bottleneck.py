@@ -34,7 +34,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("unit", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("unit", [SMALL, pytest.param(LARGE, marks=pytest.mark.slow)], ids=["small", "large"])
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind(tmp_path: Path, name: str, unit: GpuUnit):
     spec = KINDS[name]
