@@ -21,6 +21,8 @@ from enet_tvm.tuning.records import FAILED, TRIALS
 from enet_tvm.tuning.search import Search
 from enet_tvm.tuning.session import tune
 
+pytestmark = pytest.mark.usefixtures("meta_schedule")
+
 # Rounds of three, each of which is reported; the process is then waiting to be killed, or going on.
 IN_ROUNDS = """
 import sys
@@ -28,8 +30,6 @@ from tiny_tuning import tiny_request
 from enet_tvm.tuning import session
 from enet_tvm.tuning.budget import Effort
 from enet_tvm.tuning.report import Listener
-
-pytestmark = pytest.mark.usefixtures("meta_schedule")
 
 class Printing(Listener):
     def progress(self, progress):
