@@ -147,6 +147,7 @@ def test_shapes_that_no_integer_holds(sanitised_programs: Build, spoilt_artifact
     assert re.fullmatch(r"enet-run: error: .*(input\.shape|not valid JSON).*compile it again\n", result.stderr)
 
 
+@pytest.mark.slow
 def test_a_whole_run(sanitised_programs: Build, tiny_artifact: Any, corpus: dict[str, list[Path]], tmp_path: Path) -> None:
     outputs = ("--labels", tmp_path / "y.pgm", "--logits", tmp_path / "y.npy", "--json", tmp_path / "y.json")
     result = run(sanitised_programs("enet-run"), "--runs", 2, *outputs, tiny_artifact.directory, corpus["npy"][0])
