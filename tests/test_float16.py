@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from every_kind import EveryKind, with_whole_numbers
 from torch import Tensor, nn
 
 from enet_tvm.compiler.frontend.torch_import import from_torch
@@ -50,50 +51,6 @@ def run(
     return found, lowering.launches
 
 
-def with_whole_numbers(network: nn.Module, share: float) -> nn.Module:
-    """Return the network with weights of -1, 0 and 1, `share` of them not 0 for every output."""
-    generator = torch.Generator().manual_seed(3)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            chosen = torch.rand(module.weight.shape, generator=generator) < share / module.weight[0].numel()
-            signs = torch.randint(-1, 2, module.weight.shape, generator=generator)
-            module.weight.data = chosen.float() * signs
-            if module.bias is not None:
-                module.bias.data = torch.randint(-2, 3, module.bias.shape, generator=generator).float()
-    return network
-
-
-class Everything(nn.Module):
-    """Every kind of kernel: strides, dilation, filters of one column, poolings, shortcuts of three kinds, both activations."""
-
-    def __init__(self, channels: int, head: nn.Module) -> None:
-        super().__init__()
-        half = channels // 2
-        self.first = nn.Sequential(nn.Conv2d(3, channels, 3, stride=2, padding=1), nn.ReLU())
-        self.wide = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=2, dilation=2), nn.PReLU(channels, 2.0))
-        self.tall = nn.Conv2d(channels, channels, (5, 1), padding=(2, 0))
-        self.expand = nn.Conv2d(channels, channels, 1)
-        self.pool = nn.MaxPool2d(2, return_indices=True)
-        self.project = nn.Sequential(nn.Conv2d(channels, half, 2, stride=2), nn.PReLU(half, -1.0))
-        self.widen = nn.Sequential(nn.Conv2d(half, 2 * channels, 1), nn.PReLU(2 * channels, 0.5))
-        self.narrow = nn.Conv2d(2 * channels, half, 1)
-        self.up = nn.Sequential(nn.ConvTranspose2d(half, half, 3, stride=2, padding=1, output_padding=1), nn.ReLU())
-        self.join = nn.Conv2d(half, channels, 1)
-        self.shortcut = nn.Conv2d(2 * channels, channels, 1)
-        self.unpool = nn.MaxUnpool2d(2)
-        self.act = nn.PReLU(channels, 0.0)
-        self.head = head
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
-        x = self.act(self.expand(self.tall(self.wide(x))) + x)
-        pooled, indices = self.pool(x)
-        padded = nn.functional.pad(pooled, (0, 0, 0, 0, 0, pooled.shape[1]))
-        y = torch.relu(self.widen(self.project(x)) + padded)
-        y = self.act(self.join(self.up(self.narrow(y))) + self.unpool(self.shortcut(y), indices))
-        return self.head(y)
-
-
 HEADS = {
     "1x1": lambda channels: nn.Conv2d(channels, 11, 1),
     "3x3": lambda channels: nn.Conv2d(channels, 5, 3, padding=1),
@@ -106,7 +63,7 @@ HEADS = {
 @pytest.mark.parametrize(("channels", "head"), [(16, "1x1"), (8, "3x3"), (32, "transposed")])
 @torch.inference_mode()
 def test_whole_numbers_are_exact(run_relax, unit: str, channels: int, head: str):
-    network = with_whole_numbers(Everything(channels, HEADS[head](channels)), 2)
+    network = with_whole_numbers(EveryKind(channels, HEADS[head](channels), inner=True), 2)
     x = torch.randint(-3, 4, (2, 3, 20, 28), generator=torch.Generator().manual_seed(channels)).float()
     expected = network(x).numpy()
     assert np.unique(expected).size >= 10, "the test network says too little"

@@ -11,24 +11,13 @@ import tvm
 from certain_pictures import certain
 from cuda_fibers import compile_fibers
 from cuda_network import cuda_network
+from variants import PUBLIC
 
 from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.pipeline import Numerics
-from enet_tvm.networks import ENet, ENetVariant
+from enet_tvm.networks import ENet
 
 SHAPE = (1, 3, 40, 64)
-PUBLIC = ENetVariant(
-    epsilon=1e-5,
-    biases=False,
-    initial_pool=3,
-    inner_width="input",
-    asymmetric_first="vertical",
-    normalise_between=True,
-    activate_expansion=True,
-    slopes="layer",
-    upsampling_kernel=2,
-    head_kernel=3,
-)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import tvm
+from every_kind import EveryKind, with_whole_numbers
 from torch import Tensor, nn
 
 from enet_tvm.compiler.frontend.torch_import import from_torch
@@ -23,44 +24,6 @@ from enet_tvm.targets import load_target
 
 LOW, HIGH = -100.0, 155.0
 """A range with codes that are whole numbers: scale 1."""
-
-
-class Sparse(nn.Module):
-    """Every kind of kernel; weights are 0 and 1, one in some dozens, so that whole numbers stay whole and small."""
-
-    def __init__(self, channels: int, head: nn.Module) -> None:
-        super().__init__()
-        half = channels // 2
-        self.first = nn.Sequential(nn.Conv2d(3, channels, 3, stride=2, padding=1), nn.ReLU())
-        self.wide = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=2, dilation=2), nn.PReLU(channels, 2.0))
-        self.tall = nn.Conv2d(channels, channels, (5, 1), padding=(2, 0))
-        self.expand = nn.Conv2d(channels, channels, 1)
-        self.pool = nn.MaxPool2d(2, return_indices=True)
-        self.project = nn.Sequential(nn.Conv2d(channels, half, 2, stride=2), nn.PReLU(half, -1.0))
-        self.widen = nn.Conv2d(half, 2 * channels, 1)
-        self.narrow = nn.Conv2d(2 * channels, half, 1)
-        self.up = nn.Sequential(nn.ConvTranspose2d(half, half, 3, stride=2, padding=1, output_padding=1), nn.ReLU())
-        self.join = nn.Conv2d(half, channels, 1)
-        self.shortcut = nn.Conv2d(2 * channels, channels, 1)
-        self.unpool = nn.MaxUnpool2d(2)
-        self.act = nn.ReLU()
-        self.head = head
-        generator = torch.Generator().manual_seed(3)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                chosen = torch.rand(module.weight.shape, generator=generator) < 2 / module.weight[0].numel()
-                module.weight.data = chosen.float() * torch.randint(-1, 2, module.weight.shape, generator=generator)
-                if module.bias is not None:
-                    module.bias.data = torch.randint(-2, 3, module.bias.shape, generator=generator).float()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
-        x = self.act(self.expand(self.tall(self.wide(x))) + x)
-        pooled, indices = self.pool(x)
-        padded = nn.functional.pad(pooled, (0, 0, 0, 0, 0, pooled.shape[1]))
-        y = self.act(self.widen(self.project(x)) + padded)
-        y = self.act(self.join(self.up(self.narrow(y))) + self.unpool(self.shortcut(y), indices))
-        return self.head(y)
 
 
 HEADS = {
@@ -111,7 +74,7 @@ def layers_of(network: nn.Module, x: Tensor) -> dict[str, tuple[float, float]]:
 @torch.inference_mode()
 def test_short_elements_are_exact_where_they_can_be(native, dtype: str, channels: int, head: str):
     need(dtype, native)
-    network = Sparse(channels, HEADS[head](channels)).eval()
+    network = with_whole_numbers(EveryKind(channels, HEADS[head](channels), inner=False), 2).eval()
     x = torch.randint(-3, 4, (2, 3, 20, 28), generator=torch.Generator().manual_seed(channels)).float()
     ranges = layers_of(network, x)
     expected = network(x).numpy()

@@ -7,6 +7,7 @@ import pytest
 import torch
 import tvm
 from tvm import relax
+from variants import PUBLIC
 
 from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.pipeline import compile_module
@@ -14,18 +15,6 @@ from enet_tvm.networks import ENet, ENetVariant
 from enet_tvm.targets import load_target
 
 OTHER = ENetVariant(activate_expansion=True, encoder_activation="relu", decoder_activation="prelu")
-PUBLIC = ENetVariant(
-    epsilon=1e-5,
-    biases=False,
-    initial_pool=3,
-    inner_width="input",
-    asymmetric_first="vertical",
-    normalise_between=True,
-    activate_expansion=True,
-    slopes="layer",
-    upsampling_kernel=2,
-    head_kernel=3,
-)
 
 
 @pytest.mark.slow
