@@ -25,11 +25,11 @@ import torch
 import typer
 from counting import ncnn_peer
 from counting.emulator import ArmTools, arm_tools, device_builder
-from counting.instructions import KINDS, Block, Loop, count_kinds, hot_loops
 from rich.console import Console
 from rich.table import Table
 
 from enet_tvm.artifact import Precision, read_manifest
+from enet_tvm.compiler.arm.instructions import KINDS, Block, Loop, count_kinds, hot_loops
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.compiler.workload import Workload
 from enet_tvm.data.synthetic import SyntheticStreet

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from compiled import shipped_enet
 
+from enet_tvm.compiler.arm import instructions
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 # As LLVM's assembler encodes them.
@@ -62,29 +64,18 @@ WORDS = {
 ADD, BACK_2, BACK_3, LEAVE = 0x8B020020, 0x54FFFFC1, 0x54FFFFA1, 0x54000101
 
 
-@pytest.fixture(scope="module")
-def instructions() -> Any:
-    """The module that tells instructions apart."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        from counting import instructions
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return instructions
-
-
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in WORDS.items() for text in texts])
-def test_kinds(instructions: Any, kind: str, text: str):
+def test_kinds(kind: str, text: str):
     assert instructions.kind(WORDS[kind][text]) == kind
 
 
-def test_what_was_executed(instructions: Any):
+def test_what_was_executed():
     fma, load = WORDS["fma"]["fmla v0.4s, v1.4s, v2.4s"], WORDS["load"]["ldr x0, [x1]"]
     blocks = [instructions.Block(3, 0, (fma, fma, load)), instructions.Block(5, 64, (fma,))]
     assert instructions.count_kinds(blocks) == {"fma": 11, "load": 3}
 
 
-def test_loops_are_those_of_one_pass(instructions: Any):
+def test_loops_are_those_of_one_pass():
     """A loop that was cut in two is put together, wherever it is; one of the start cancels."""
     block = instructions.Block
 
@@ -96,7 +87,7 @@ def test_loops_are_those_of_one_pass(instructions: Any):
     assert instructions.hot_loops(run(1, 0x1000), run(2, 0x9000)) == [instructions.Loop(10, (ADD, ADD, BACK_2))]
 
 
-def test_what_is_no_innermost_loop(instructions: Any):
+def test_what_is_no_innermost_loop():
     block = instructions.Block
     outer = [block(10, 0, (ADD,)), block(500, 4, (ADD,)), block(10, 8, (ADD, BACK_3))]
     branches = [block(10, 0, (ADD, LEAVE)), block(10, 8, (ADD, 0x54FFFFA1))]

@@ -1,1 +1,1 @@
-"""Instructions that a program executes on an emulated ARM processor, and what a scheduling model says of its loops."""
+"""The emulated device on which instructions of ours and of other runtimes are counted."""

@@ -1,6 +1,6 @@
 """An aarch64 device on this machine: qemu's user mode, Debian's Python for arm64 and TVM's aarch64 wheels; no root.
 
-It is made once, as `debian_packages` keeps it. Its times mean nothing.
+It is made once, as `enet_tvm.compiler.debian_packages` keeps it. Its times mean nothing.
 
     python tests/emulated/build_device.py [DIRECTORY]
 """
@@ -17,8 +17,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from debian_packages import UnavailableError, built_once, cache_directory, download, run, unpack
-
+from enet_tvm.compiler.debian_packages import UnavailableError, built_once, cache_directory, download, run, unpack
 from enet_tvm.version import TESTED_STACK
 
 REPOSITORY = Path(__file__).resolve().parents[2]

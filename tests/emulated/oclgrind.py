@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from debian_packages import UnavailableError, built_once, cache_directory, download, run, unpack
+
+from enet_tvm.compiler.debian_packages import UnavailableError, built_once, cache_directory, download, run, unpack
 
 _KEEP_NAME = "oclgrind-1"
 """Goes up whenever what is built here changes."""

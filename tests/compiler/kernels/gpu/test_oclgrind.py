@@ -11,12 +11,12 @@ import torch
 import tvm
 from bottlenecks import BottleneckCall, bottleneck
 from cuda_network import launch_extents
-from debian_packages import UnavailableError
 from oclgrind import Oclgrind, oclgrind
 from torch.nn import functional as F
 from tvm.tirx.script.builder import ir as T
 from whole_numbers import initial_block, whole
 
+from enet_tvm.compiler.debian_packages import UnavailableError
 from enet_tvm.compiler.kernels.common.building import prim_func
 from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.building import for_threads

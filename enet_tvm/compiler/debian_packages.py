@@ -1,7 +1,7 @@
-"""Programs of Debian's that tests run without installing them: packages unpacked into a folder that is kept.
+"""Programs of Debian's that are run without installing them: packages unpacked into a folder that is kept.
 
 Nothing of the system changes: apt works in a state of its own, and no root is needed. What was made is kept, so that a machine
-that tests again and again downloads once.
+that tests or simulates again and again downloads once.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from enet_tvm.errors import UserError
+
 _SOURCES = Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")
 _SECONDS = 240
 
 
-class UnavailableError(Exception):
+class UnavailableError(UserError):
     """What was asked for cannot be had here; the message says why."""
 
 
