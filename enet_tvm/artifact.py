@@ -58,6 +58,7 @@ def _of_a_size(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
+CoreNumber = Annotated[int, Field(ge=0, le=1023, strict=True)]
 Shape4 = Annotated[tuple[Extent, Extent, Extent, Extent], AfterValidator(_of_a_size)]
 
 
@@ -117,6 +118,8 @@ class TargetInfo(_Part):
         Instruction set, as uname spells it.
     device : {"cpu", "cuda"}
         Kind of processor that the kernels run on; on a GPU, the CPU launches them.
+    core_list : tuple of int
+        Numbers of the processors that threads are bound to, where the machine has others of another kind; empty for any.
     """
 
     name: str
@@ -125,6 +128,12 @@ class TargetInfo(_Part):
     cpu_features: tuple[str, ...] = ()
     architecture: Literal["x86_64", "aarch64"]
     device: Literal["cpu", "cuda"] = "cpu"
+    core_list: Annotated[tuple[CoreNumber, ...], Field(max_length=1024)] = ()
+
+    @model_serializer(mode="wrap")
+    def _any_core_without_a_word(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        return content if self.core_list else {key: value for key, value in content.items() if key != "core_list"}
 
 
 class Versions(_Part):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -49,6 +50,89 @@ def usable_cpus() -> list[int]:
     return list(range(os.cpu_count() or 1))  # macOS pins nothing
 
 
+@dataclass(frozen=True)
+class CoreChoice:
+    """The processors that the threads of a network may run on.
+
+    Attributes
+    ----------
+    cpus : tuple of int
+        Numbers of the processors.
+    wanted : tuple of int
+        Numbers of those that the target names; empty where it names none.
+    why : str
+        Reason why they are not all that the target names, as a clause; empty when they are, or it names none.
+    """
+
+    cpus: tuple[int, ...]
+    wanted: tuple[int, ...] = ()
+    why: str = ""
+
+    @property
+    def bound(self) -> tuple[int, ...]:
+        """The processors that threads are bound to, of those that the target names; empty where they are bound to none."""
+        return self.cpus if set(self.cpus) <= set(self.wanted) else ()
+
+    def __str__(self) -> str:
+        """Return it in words, such as ``cores 4-7``; empty where the target names none."""
+        where = f"cores {number_ranges(self.bound)}" if self.bound else "all processors" if self.wanted else ""
+        return f"{where}: {self.why}" if self.why else where
+
+
+def choose_cores(wanted: Collection[int], threads: int | None = None) -> CoreChoice:
+    """Return the processors for a network whose target names those of one kind.
+
+    They are those that this process may use, too. On a machine without them, under a ``taskset`` beside them, and for more
+    threads than they are, it is every processor that may be used: the network runs, and the result says so.
+
+    Parameters
+    ----------
+    wanted : collection of int
+        Numbers of the processors that the target names; empty for all.
+    threads : int or None
+        Number of threads that the user asks for; None for the default.
+    """
+    usable = tuple(usable_cpus())
+    if not wanted:
+        return CoreChoice(usable)
+    wanted = tuple(sorted(wanted))
+    names = f"cores {number_ranges(wanted)}, which the target names"
+    present = tuple(cpu for cpu in usable if cpu in wanted)
+    if not present:
+        return CoreChoice(usable, wanted, f"none of the {names}, can be used here")
+    if threads is not None and threads > len(present):
+        return CoreChoice(usable, wanted, f"{threads} threads are more than the {names}")
+    return CoreChoice(present, wanted, "" if present == wanted else f"of the {names}, the others cannot be used here")
+
+
+def number_ranges(numbers: Collection[int]) -> str:
+    """Return numbers as the kernel lists processors, such as ``0,4-7``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def bind_thread(cpus: Collection[int]) -> None:
+    """Let the calling thread, and those that it starts from now on, run on some processors alone."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
+
+
+@contextlib.contextmanager
+def bound_to(cpus: Collection[int]) -> Iterator[None]:
+    """Let the calling thread, and those that it starts within, run on some processors alone; on any if there are none."""
+    before = usable_cpus()
+    bind_thread(cpus or before)
+    try:
+        yield
+    finally:
+        bind_thread(before)
+
+
 _BLANKS = " \t\n\r\v\f"
 MOST_THREADS = 1024
 """Largest number of threads that ``TVM_NUM_THREADS`` may ask for."""
@@ -78,7 +162,7 @@ class ThreadCount:
         return f"{self.threads} of {many}: {self.why}" if self.why else many
 
 
-def default_threads(root: str | Path = "/") -> ThreadCount:
+def default_threads(root: str | Path = "/", cores: Collection[int] = ()) -> ThreadCount:
     """Return how many threads to use where the user names no number.
 
     They are as many as the processors that the process may run on, or as its control group's CPU quota is worth, rounded
@@ -90,14 +174,19 @@ def default_threads(root: str | Path = "/") -> ThreadCount:
     ----------
     root : str or Path
         Directory below which ``proc`` and the control groups are looked for.
+    cores : collection of int
+        Numbers of the processors that the target names; see `choose_cores`.
 
     Raises
     ------
     UserError
         When ``TVM_NUM_THREADS`` is no number of threads.
     """
-    allowed, there = len(usable_cpus()), os.cpu_count() or 1
-    threads, why = allowed, "" if allowed >= there else "those that it may run on"
+    choice = choose_cores(cores)
+    allowed, there = len(choice.cpus), os.cpu_count() or 1
+    threads, why = allowed, ""
+    if allowed < there:
+        why = f"cores {number_ranges(choice.bound)}" if choice.bound else "those that it may run on"
     quota = cpu_quota(root)
     if quota is not None and (worth := max(1, int(quota))) < threads:
         threads, why = worth, f"the CPU quota of {quota:.4g} of its control group"

@@ -76,7 +76,7 @@ class ThreadCount(ctypes.Structure):
 
 def c_threads(library: ctypes.CDLL, root: Path) -> str:
     count, text = ThreadCount(), ctypes.create_string_buffer(300)
-    if library.default_threads(os.fsencode(root), ctypes.byref(count), text, 300):
+    if library.default_threads(os.fsencode(root), None, ctypes.byref(count), text, 300):
         return f"error: {text.value.decode()}"
     library.describe_threads(ctypes.byref(count), text, 300)
     return text.value.decode()

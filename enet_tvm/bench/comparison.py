@@ -31,6 +31,7 @@ from enet_tvm.bench.report.results import Comparison, Entry
 from enet_tvm.bench.runners import Case, Runner, RunnerMissingError, open_runner
 from enet_tvm.bench.runners.base import PassTimes
 from enet_tvm.files import sha256
+from enet_tvm.machine import bound_to, choose_cores
 from enet_tvm.networks import load_network
 from enet_tvm.networks.summary import summarise
 
@@ -92,7 +93,9 @@ def compare(
     missing: dict[str, str] = {}
     footprints: dict[str, Footprint] = {}
     apart = seconds / 4
-    with contextlib.ExitStack() as outer:
+    # Those of one kind for all of them, not for ours alone; a device binds its own.
+    cores = choose_cores(() if case.tracker else case.target.core_list, case.threads)
+    with bound_to(cores.bound), contextlib.ExitStack() as outer:
         with contextlib.ExitStack() as stack:
             for name in dict.fromkeys([*names, REFERENCE]):
                 report(f"getting {name} ready")
@@ -105,7 +108,7 @@ def compare(
             chosen = {name: opened[name] for name in names if name in opened}
             timed = {name: each for name, each in chosen.items() if each.passes}
             gpu, not_measured = _watch_gpu(outer, timed)
-            machine = describe_machine(gpu=gpu)
+            machine = describe_machine(gpu=gpu, cores=cores)
             report(f"timing {', '.join(timed)} in turns")
             before = read_conditions(gpu=gpu)
             _note_conditions(timed, "before")

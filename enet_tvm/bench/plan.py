@@ -79,7 +79,7 @@ def plan_cases(
     place: Place = "tracker" if tracker else "gpu" if on_gpu else "cpu"
     names = tuple(runners or runners_at(place, by_default=True))
     path = find_file(weights or DEFAULT_WEIGHTS)
-    counts = threads or [spec.cores if tracker else default_threads().threads]
+    counts = threads or [spec.cores if tracker else default_threads(cores=spec.core_list).threads]
     if tracker:
         wanted = wanted or [spec.size or DEFAULT_SIZE]
     cases = tuple(

@@ -110,7 +110,7 @@ def _print_report(report: VideoReport, console: Console, stderr: Console) -> Non
     console.print(
         f"{found.items} frames of {report.source} ({report.size}) in {report.output}: {found.rate:.1f} a second end to end, "
         f"{found.rate / report.alone:.2f} of the {report.alone:.1f} of the network alone ({report.network_size}, "
-        f"{report.threads} threads, {report.side_by_side} frames at once)",
+        f"{report.threads} threads{_on(report.cores)}, {report.side_by_side} frames at once)",
         markup=False,
     )
     console.print(
@@ -179,14 +179,19 @@ def _segment_pictures(
     if summary["pictures"]:
         console.print(
             f"{summary['pictures']} overlays in {output}: median {summary['median_network_ms']:.1f} ms in the network, "
-            f"{summary['median_total_ms']:.1f} ms from picture to labels ({summary['size']}, {summary['threads']} threads)",
+            f"{summary['median_total_ms']:.1f} ms from picture to labels ({summary['size']}, {summary['threads']} threads"
+            f"{_on(summary.get('cores', ''))})",
             markup=False,
         )
         used = {outcome.threads for outcome in outcomes if outcome.error is None}
         if min(used) < segmenter.threads:
             console.print(f"other work kept processors busy: some passes used {min(used)} threads", markup=False)
-        elif threads is None and " of " in summary["processors"]:
+        elif threads is None and not segmenter.cores and " of " in summary["processors"]:
             console.print(f"threads: {summary['processors']}", markup=False)
     if summary["failed"]:
         stderr.print(f"{summary['failed']} of {len(outcomes)} pictures could not be read", style="yellow")
         raise typer.Exit(2)
+
+
+def _on(cores: str) -> str:
+    return f" on {cores}" if cores else ""

@@ -46,7 +46,8 @@ def list_targets(json: Json = None) -> None:
             table.add_row(name, Text("not valid", style="red"), "", "", str(error))
             rows.append({"name": name, "file": place, "error": str(error)})
             continue
-        table.add_row(name, spec.mcpu, _gpu_in_words(spec) or _in_words(unit), str(spec.cores), Text(place))
+        names = ", ".join([name, *spec.aliases])
+        table.add_row(names, spec.mcpu, _gpu_in_words(spec) or _in_words(unit), str(spec.cores), Text(place))
         rows.append({**_figures(spec, unit), "file": place})
     _console().print(table)
     if json is not None:
@@ -62,6 +63,7 @@ def show(
     from rich.text import Text
 
     from enet_tvm.files import write_json
+    from enet_tvm.machine import number_ranges
     from enet_tvm.size import DEFAULT_SIZE
     from enet_tvm.targets import load_target, target_file
 
@@ -71,13 +73,14 @@ def show(
     roofline = spec.roofline
     rows = {
         "description": spec.description,
+        **({"also called": ", ".join(spec.aliases)} if spec.aliases else {}),
         "file": place,
         "platform": spec.triple,
         "processor": " ".join([spec.mcpu, *spec.mattr]),
         "vector unit": _in_words(unit),
         **({"GPU": f"{_gpu_in_words(spec)}, at most {spec.gpu.max_registers} registers a thread"} if spec.gpu else {}),
         "needs": " ".join(spec.cpu_features) or "nothing beyond it",
-        "cores": str(spec.cores),
+        "cores": f"{spec.cores}, bound to {number_ranges(spec.core_list)}" if spec.core_list else str(spec.cores),
         "memory": f"{spec.memory} MB" if spec.memory else "not said",
         "toolchain": spec.toolchain,
         "RPC key": spec.rpc_key,
@@ -148,6 +151,7 @@ def new(
         list[str] | None, typer.Option(help="What /proc/cpuinfo of the machine must list; repeat it.")
     ] = None,
     cores: Annotated[int | None, typer.Option(help="Cores that the network will run on.")] = None,
+    core: Annotated[list[int] | None, typer.Option(help="Number of a core to bind threads to; repeat it for each.")] = None,
     memory: Annotated[int | None, typer.Option(help="Main memory, in MB.")] = None,
     toolchain: Annotated[str | None, typer.Option(help="auto, system or zig.")] = None,
     rpc_key: Annotated[str | None, typer.Option(help="Its name at an RPC tracker; by default the target's.")] = None,
@@ -159,7 +163,8 @@ def new(
 
     given = {
         "description": description, "triple": triple, "mcpu": mcpu, "mattr": mattr, "cpu_features": cpu_feature,
-        "cores": cores, "memory": memory, "toolchain": toolchain, "rpc_key": rpc_key, "size": size, "notes": note,
+        "cores": cores, "core_list": core, "memory": memory, "toolchain": toolchain, "rpc_key": rpc_key, "size": size,
+        "notes": note,
     }  # fmt: skip
     # Typer makes an empty list of an option that may be repeated and was not given.
     path = new_target(name, {key: value for key, value in given.items() if value not in (None, [])}, like)

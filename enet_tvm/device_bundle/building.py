@@ -17,10 +17,10 @@ PROGRAMS = {
     "enet-run": (
         *("enet_run", "camera", "capture", "cpus", "exif", "exits", "figures", "files", "image_output", "jpeg", "jpeg_idct"),
         *("jpeg_upsample", "json", "labels", "manifest", "network", "network_input", "npy", "overlay", "picture"),
-        *("picture_file", "png", "ppm", "resample", "sha256", "text", "tvm_arguments", "tvm_call", "watch", "yuyv"),
+        *("picture_file", "png", "pool", "ppm", "resample", "sha256", "text", "tvm_arguments", "tvm_call", "watch", "yuyv"),
     ),
     "enet-rpcd": (
-        *("enet_rpcd", "address", "cpus", "facts", "greeting", "instrument", "json"),
+        *("enet_rpcd", "address", "cpus", "facts", "greeting", "instrument", "json", "pool"),
         *("session_folder", "sockets", "text", "tracker", "tvm_arguments", "tvm_call", "upload_name"),
     ),
 }

@@ -68,6 +68,8 @@ class RemoteEngine:
     ----------
     threads : int
         Number of threads that a forward pass uses.
+    cores : str
+        Processors that its threads are bound to, or why they are not; empty where the target names none.
     facts : dict
         Facts that the device reports of itself; see `enet_tvm.rpc.session_process.device_facts`.
     load_seconds : float
@@ -100,6 +102,8 @@ class RemoteEngine:
             _check_device(manifest, Machine.of_facts(self.facts, self._gpu_arch), session.name)
         start = time.perf_counter()
         self._library = session.load_module(session.upload(library))
+        wanted = manifest.target.core_list
+        self.cores = session.bind_cores(wanted, threads) if wanted else ""
         self.threads = session.set_threads(threads or self.facts.get("cpus") or 1 << 10)
         with session.within(60, "setting up the network"):
             self._device = session.remote.device(manifest.target.device, 0)

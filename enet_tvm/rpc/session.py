@@ -6,7 +6,7 @@ import contextlib
 import gc
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +16,7 @@ from enet_tvm.rpc.address import Address
 from enet_tvm.rpc.devices import claim_device
 from enet_tvm.rpc.messages import parse_facts
 from enet_tvm.rpc.relay import Relay
-from enet_tvm.rpc.session_process import CONFIGURE_THREADS, FACTS
+from enet_tvm.rpc.session_process import BIND_CORES, CONFIGURE_THREADS, FACTS
 from enet_tvm.runtime import forking
 from enet_tvm.text import printable
 
@@ -187,6 +187,28 @@ class DeviceSession:
         with self.within(15, "telling what it is"):
             function = self.find(FACTS)
             return {} if function is None else parse_facts(str(function()))
+
+    def bind_cores(self, cores: Collection[int], threads: int | None = None) -> str:
+        """Let this session run on processors of the device that a target names, if they are there and are not too few.
+
+        To be called before `set_threads`.
+
+        Parameters
+        ----------
+        cores : collection of int
+            Numbers of the processors.
+        threads : int or None
+            Number of threads that will be asked for; None for the default.
+
+        Returns
+        -------
+        str
+            Processors that it is bound to, or why it is not; see `enet_tvm.machine.CoreChoice`.
+        """
+        with self.within(15, "choosing its cores"):
+            if (bind := self.find(BIND_CORES)) is None:
+                return "all processors: its server binds to none"
+            return printable(str(bind(threads or 0, ",".join(map(str, sorted(cores))))), 300)
 
     def set_threads(self, threads: int) -> int:
         """Let kernels of this session run on so many threads, at most as many as the device has processors.

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import platform
+import re
 import resource
 import signal
 import socket
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from enet_tvm.errors import UserError
-from enet_tvm.machine import architecture, cpu_features, default_threads, usable_cpus
+from enet_tvm.machine import architecture, bind_thread, choose_cores, cpu_features, default_threads, usable_cpus
 from enet_tvm.runtime import instrument
 from enet_tvm.runtime.libraries import load_runtime, runtime_folder
 from enet_tvm.runtime.queues import EventClock, HostClock
@@ -29,6 +30,9 @@ FACTS = "enet_tvm.device_facts"
 """Name of the function that returns `device_facts` as JSON."""
 CONFIGURE_THREADS = "enet_tvm.configure_threads"
 """Name of the function that sets the size of TVM's thread pool in this session, and returns it."""
+BIND_CORES = "enet_tvm.bind_cores"
+"""Name of the function that binds this session's threads to processors, given the number of threads that its client asks for, 0
+for the default, and numbers of processors, joined by commas; it returns `enet_tvm.machine.CoreChoice` in words."""
 OPEN_GPU = "enet_tvm.open_gpu"
 """Name of the function that loads TVM's CUDA runtime into this session; the server itself must not: it forks."""
 TIME_CALL = "enet_tvm.time_call"
@@ -115,6 +119,14 @@ def _register(folder: Path) -> None:
         configure(_SHARE_ALL_CORES, count, [str(cpu) for cpu in cpus])
         return int(tvm_ffi.get_global_func("runtime.NumThreads")())
 
+    def bind_cores(threads: int, numbers: str) -> str:
+        if not re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4})*", str(numbers)):
+            raise RuntimeError("numbers of processors, joined by commas expected")
+        choice = choose_cores({int(number) for number in str(numbers).split(",")}, int(threads) or None)
+        if choice.bound:
+            bind_thread(choice.bound)
+        return str(choice)
+
     def open_gpu() -> None:
         from enet_tvm.runtime.gpu import load_cuda
 
@@ -175,6 +187,7 @@ def _register(folder: Path) -> None:
         "tvm.rpc.server.load_module": lambda name: tvm_ffi.load_module(path_of(name), keep_module_alive=False),
         FACTS: lambda: json.dumps(device_facts()),
         CONFIGURE_THREADS: configure_threads,
+        BIND_CORES: bind_cores,
         OPEN_GPU: open_gpu,
         TIME_CALL: time_call,
         LAST_OUTPUT: lambda: last_output[0],

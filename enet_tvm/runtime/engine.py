@@ -13,7 +13,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from enet_tvm.artifact import FRAME_FUNCTION
 from enet_tvm.errors import UserError
-from enet_tvm.machine import default_threads, usable_cpus
+from enet_tvm.machine import bind_thread, choose_cores, default_threads, usable_cpus
 from enet_tvm.runtime import forking, instrument
 from enet_tvm.runtime.frame import EXCLUSIVE, Frame
 from enet_tvm.runtime.gpu import CUDA, DeviceMemory, load_cuda
@@ -108,6 +108,8 @@ class LocalEngine:
         Shapes of input and output, for a GPU: `run` then launches the whole network as one graph, if the library has a function
         for it (see `enet_tvm.artifact.FRAME_FUNCTION`) and the environment variable ``ENET_TVM_CUDA_GRAPH`` is not 0. None to
         launch kernel by kernel.
+    cores : collection of int
+        Numbers of the processors that the target names: threads are bound to those (see `enet_tvm.machine.choose_cores`).
 
     Attributes
     ----------
@@ -134,8 +136,9 @@ class LocalEngine:
         device: Literal["cpu", "cuda"] = "cpu",
         adaptive: bool = True,
         signature: Signature | None = None,
+        cores: Collection[int] = (),
     ) -> None:
-        cpus, default = usable_cpus(), default_threads()
+        cpus, default = usable_cpus(), default_threads(cores=cores)
         if threads is None:
             threads = default.threads
         if not 1 <= threads <= len(cpus):
@@ -143,6 +146,8 @@ class LocalEngine:
                 f"cannot use {threads} threads; give between 1 and {len(cpus)}, the processors this process may use "
                 f"(by default {default})"
             )
+        self._wanted_cores = cores
+        self._choice = choose_cores(cores, threads)
         self.threads = self.threads_now = threads
         self._adaptive = adaptive and device == "cpu"
         self.name = "this machine" if device == "cpu" else "this machine's GPU"
@@ -170,6 +175,11 @@ class LocalEngine:
         lacking = {Capability.ADAPTIVE_THREADS} if not self._adaptive else set()
         lacking |= {Capability.SIDE_BY_SIDE} if device != "cpu" and self._frame is None else set()
         self.capabilities = frozenset(Capability) - lacking
+
+    @property
+    def cores(self) -> str:
+        """Processors that its threads are bound to, or why they are not, in words; empty where the target names none."""
+        return str(self._choice)
 
     def _do(self, job: Callable[..., T], *arguments: Any) -> T:
         """Return the result of a job done by the engine's thread, while which no other thread can fork."""
@@ -223,9 +233,12 @@ class LocalEngine:
             )
 
     def _make_pool(self) -> None:
-        cpus = usable_cpus()
         # A forked process may have been given fewer processors than its parent.
+        self._choice = choose_cores(self._wanted_cores, self.threads)
+        cpus = self._choice.cpus
         self.threads = min(self.threads, len(cpus))
+        if self._choice.bound:
+            bind_thread(cpus)
         self._cpus = [str(cpu) for cpu in cpus]
         self._configure = self._ffi.get_global_func("runtime.config_threadpool")
         name = f"enet-tvm {next(_numbers)}"

@@ -59,6 +59,10 @@ class Engine(Protocol):
     def threads_now(self) -> int:
         """Threads that the last forward pass used."""
 
+    @property
+    def cores(self) -> str:
+        """Processors that its threads are bound to, or why they are not, in words; empty where the target names none."""
+
     def run(self, x: NDArray[np.float32]) -> NDArray[Any]:
         """Run one forward pass.
 

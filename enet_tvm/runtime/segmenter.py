@@ -86,6 +86,11 @@ class Segmenter:
         return self._engine.threads_now
 
     @property
+    def cores(self) -> str:
+        """Processors that its threads are bound to, or why they are not, in words; empty where the target names none."""
+        return self._engine.cores
+
+    @property
     def capabilities(self) -> frozenset[Capability]:
         """Capabilities of its engine, to be asked for before `forward_timed`, `run_instrumented` or `time_kernels`."""
         return self._engine.capabilities
@@ -114,7 +119,9 @@ class Segmenter:
         manifest = check_artifact(directory, gpu_arch)
         place = Path(directory).expanduser()
         signature = Signature(manifest.input.shape, manifest.output.shape, manifest.output.dtype)
-        engine = LocalEngine(place / manifest.library, threads, manifest.target.device, adaptive, signature)
+        engine = LocalEngine(
+            *(place / manifest.library, threads, manifest.target.device, adaptive, signature, manifest.target.core_list)
+        )
         segmenter = cls(manifest, engine)
         segmenter._origin = (place.resolve(), threads, adaptive)
         return segmenter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from enet_tvm.errors import UserError
@@ -19,7 +20,7 @@ def known_targets() -> dict[str, Path]:
 
 
 def target_file(name: str) -> Path | None:
-    """Return the file of a target: of that name, or the path itself if it ends in ``.toml``; None for ``native``.
+    """Return the file of a target, by its name or an alias, or the path itself if it ends in ``.toml``; None for ``native``.
 
     Raises
     ------
@@ -29,7 +30,7 @@ def target_file(name: str) -> Path | None:
     if name == NATIVE:
         return None
     files = known_targets()
-    path = Path(name) if name.endswith(".toml") else files.get(name)
+    path = Path(name) if name.endswith(".toml") else files.get(name) or _file_with_alias(name, files)
     if path is None or not path.is_file():
         raise UserError(f"there is no target '{name}'; known are {', '.join([NATIVE, *files])}, or give a path to a .toml file")
     if name in files:
@@ -37,8 +38,18 @@ def target_file(name: str) -> Path | None:
     return path
 
 
+def _file_with_alias(name: str, files: dict[str, Path]) -> Path | None:
+    """Return the file that lists a name among its aliases; a file that is not valid has none."""
+    for path in files.values():
+        with contextlib.suppress(UserError):
+            content, _ = read_toml(path, "correct it")
+            if name in make_target({"name": path.stem, **content}, path).aliases:
+                return path
+    return None
+
+
 def load_target(name: str) -> TargetSpec:
-    """Return a target by name, ``native`` for this machine, or from a path to a ``.toml`` file.
+    """Return a target by its name or an alias, ``native`` for this machine, or from a path to a ``.toml`` file.
 
     Raises
     ------

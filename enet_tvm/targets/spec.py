@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from enet_tvm.compatibility import Machine, Requirements
 from enet_tvm.errors import UserError
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
 NATIVE = "native"
 
 # In what follows, a field's description is what an error says was expected of it.
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _Sentence = Annotated[str, Field(min_length=1, pattern=r"\S")]
 _Count = Annotated[int, Field(ge=1, strict=True)]
 _Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
@@ -119,6 +130,11 @@ class TargetSpec(BaseModel):
         Extensions that the processor must have, spelt as in ``/proc/cpuinfo``.
     cores : int
         Cores that the network is expected to run on.
+    core_list : tuple of int
+        Numbers of those cores, as Linux counts processors, where a machine has others of another kind: its threads are bound to
+        them. Empty for any.
+    aliases : tuple of str
+        Other names that ``--target`` takes.
     memory : int or None
         Main memory of the smallest of these machines, in MB of 2**20 bytes.
     toolchain : {"auto", "system", "zig"}
@@ -137,9 +153,7 @@ class TargetSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, dots, dashes and underscores (rename the file)"
-    )
+    name: str = Field(pattern=_NAME, description="letters, digits, dots, dashes and underscores (rename the file)")
     description: _Sentence = Field(description="a text that says which machines it stands for")
     triple: str = Field(
         pattern=r"^(x86_64|aarch64)-(\w+-)?linux-gnu$",
@@ -153,6 +167,13 @@ class TargetSpec(BaseModel):
         default=(), description='a list of extensions as /proc/cpuinfo spells them, such as ["asimd", "crc32"]'
     )
     cores: Annotated[int, Field(ge=1, le=1024, strict=True)] = Field(default=4, description="a whole number from 1 to 1024")
+    core_list: tuple[Annotated[int, Field(ge=0, le=1023, strict=True)], ...] = Field(
+        default=(),
+        description="a list of as many numbers from 0 to 1023 as there are cores, such as [4, 5, 6, 7]",
+    )
+    aliases: tuple[Annotated[str, Field(pattern=_NAME)], ...] = Field(
+        default=(), description="a list of names of letters, digits, dots, dashes and underscores"
+    )
     memory: Annotated[int, Field(ge=1, strict=True)] | None = Field(default=None, description="a whole number of MB")
     toolchain: Literal["auto", "system", "zig"] = Field(default="auto", description='"auto", "system" or "zig"')
     # The server's command line parts keys from options by spaces, and the tracker their kind from their name by colons.
@@ -164,10 +185,20 @@ class TargetSpec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _key_is_name(cls, content: Any) -> Any:
-        if isinstance(content, dict) and "rpc_key" not in content:
-            return {**content, "rpc_key": content.get("name", "")}
-        return content
+    def _say_what_follows(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        said: dict[str, Any] = {"rpc_key": content.get("name", "")}
+        if isinstance(named := content.get("core_list"), (list, tuple)) and named:
+            said["cores"] = len(named)
+        return {**said, **content}
+
+    @field_validator("core_list")
+    @classmethod
+    def _is_each_core_once(cls, numbers: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if numbers and not len(numbers) == len(set(numbers)) == info.data.get("cores"):
+            raise ValueError("not as many numbers as cores")
+        return numbers
 
     @property
     def architecture(self) -> Literal["x86_64", "aarch64"]:

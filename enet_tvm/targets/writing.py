@@ -11,7 +11,7 @@ from enet_tvm.targets.loading import load_target
 from enet_tvm.targets.spec import NATIVE, TargetSpec, make_target
 from enet_tvm.toml_text import format_toml
 
-_WHAT_PEAKS_DEPEND_ON = ("triple", "mcpu", "mattr", "cores")
+_WHAT_PEAKS_DEPEND_ON = ("triple", "mcpu", "mattr", "cores", "core_list")
 
 
 def new_target(name: str, changes: dict[str, Any], like: str | None = None, directory: str | Path = "targets") -> Path:
@@ -24,7 +24,7 @@ def new_target(name: str, changes: dict[str, Any], like: str | None = None, dire
     changes : dict
         Fields of `TargetSpec`, by name, as a file has them.
     like : str, optional
-        Target to take all other keys from. Its roofline is left out when the processor or its cores are others.
+        Target to take all other keys from but its aliases. Its roofline is left out when the processor or its cores are others.
     directory : str or Path
         Directory to write the file to.
 
@@ -50,6 +50,11 @@ def _copied(like: str, changes: dict[str, Any]) -> dict[str, Any]:
     content = other.model_dump(mode="json", exclude_none=True)
     if other.rpc_key == other.name:
         del content["rpc_key"]
+    content.pop("aliases")
+    # Each follows from the other, or is none of the new machine's.
+    for key, other_key in (("cores", "core_list"), ("core_list", "cores")):
+        if key in changes:
+            content.pop(other_key)
     # The peaks of a target with a GPU are the GPU's, whatever its CPU.
     peaks = ("gpu",) if other.gpu is not None else _WHAT_PEAKS_DEPEND_ON
     if any(key in changes and changes[key] != content.get(key) for key in peaks):

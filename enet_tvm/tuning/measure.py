@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from enet_tvm.machine import default_threads, usable_cpus
+from enet_tvm.machine import bind_thread, choose_cores, default_threads
 
 if TYPE_CHECKING:
     import tvm
@@ -102,6 +102,8 @@ class Measurer:
         Seconds after which a build, or waiting for a free device, is given up.
     gpu : GpuSpec, optional
         The GPU that the kernels run on; by default they run on the processor.
+    cores : tuple of int
+        Numbers of the processors that the target names, to which threads are bound.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Measurer:
         build_timeout: float = 60.0,
         device_wait: float = 60.0,
         gpu: GpuSpec | None = None,
+        cores: tuple[int, ...] = (),
     ) -> None:
         from enet_tvm.tuning.metaschedule import lean_workers, load_meta_schedule
 
@@ -128,14 +131,14 @@ class Measurer:
         self._lean = lean_workers
         directory.mkdir(parents=True, exist_ok=True)
         with lean_workers():
-            self._runner = self._make_runner(ms, threads, fleet, device_wait)
+            self._runner = self._make_runner(ms, threads, fleet, device_wait, cores)
         self._builders = builder_pool(build_timeout, workers or default_threads().threads)
         self._build_one = functools.partial(
             build, target=target, directory=str(directory), triple=triple, toolchain=toolchain, gpu=gpu
         )
         self._build_timeout = build_timeout
 
-    def _make_runner(self, ms: Any, threads: int, fleet: Fleet | None, device_wait: float) -> Any:
+    def _make_runner(self, ms: Any, threads: int, fleet: Fleet | None, device_wait: float, cores: tuple[int, ...]) -> Any:
         timing = self.timing
         config = ms.runner.EvaluatorConfig(number=1, repeat=timing.repeats, min_repeat_ms=timing.milliseconds)
         if fleet is None:
@@ -143,7 +146,7 @@ class Measurer:
                 timeout_sec=timing.timeout,
                 evaluator_config=config,
                 f_alloc_argument=allocate,
-                f_run_evaluator=functools.partial(evaluate, threads=threads),
+                f_run_evaluator=functools.partial(evaluate, threads=threads, cores=cores),
                 initializer=open_gpu if self._kind == "cuda" else None,
             )
         runner = ms.runner.RPCRunner(
@@ -159,7 +162,7 @@ class Measurer:
             ),
             f_upload_module=upload,
             f_alloc_argument=allocate_remote,
-            f_run_evaluator=functools.partial(evaluate_remote, threads=threads),
+            f_run_evaluator=functools.partial(evaluate_remote, threads=threads, cores=cores),
             f_cleanup=clean_up,
             max_workers=fleet.devices,
         )
@@ -328,11 +331,16 @@ def allocate(device: Any, arguments: Sequence[Sequence[Any]], count: int) -> lis
     return [[tensor(str(dtype), [int(s) for s in shape]) for _, dtype, shape in arguments] for _ in range(count)]
 
 
-def evaluate(module: Any, device: Any, config: Any, arguments: Sequence[Sequence[Any]], threads: int) -> list[float]:
-    """Return the seconds of ``main`` on so many threads; TVM's pool would take half the logical processors."""
+def evaluate(
+    module: Any, device: Any, config: Any, arguments: Sequence[Sequence[Any]], threads: int, cores: tuple[int, ...] = ()
+) -> list[float]:
+    """Return the seconds of ``main`` on so many threads of some cores; TVM's pool would take half the logical processors."""
     import tvm_ffi
 
-    cpus = [str(cpu) for cpu in usable_cpus()]
+    choice = choose_cores(cores, threads)
+    if choice.bound:
+        bind_thread(choice.bound)
+    cpus = [str(cpu) for cpu in choice.cpus]
     configure = tvm_ffi.get_global_func("runtime.config_threadpool")
     configure(_SHARE_ALL_CORES, threads, cpus[:threads])
     configure(_SHARE_ALL_CORES, threads, cpus)
@@ -404,12 +412,20 @@ def allocate_remote(remote: _Remote, device: Any, arguments: Sequence[Sequence[A
 
 
 def evaluate_remote(
-    remote: _Remote, module: Any, device: Any, config: Any, arguments: Sequence[Sequence[Any]], threads: int
+    remote: _Remote,
+    module: Any,
+    device: Any,
+    config: Any,
+    arguments: Sequence[Sequence[Any]],
+    threads: int,
+    cores: tuple[int, ...] = (),
 ) -> list[float]:
     """Return the seconds of ``main`` on the device."""
     from enet_tvm.errors import UserError
 
     try:
+        if cores:
+            remote.session.bind_cores(cores, threads)
         remote.session.set_threads(threads)
         with remote.session.within(remote.seconds, "timing a kernel"):
             return _time(module, device, config, arguments)

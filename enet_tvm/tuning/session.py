@@ -188,7 +188,10 @@ class Session:
         if isinstance(self._place, Modelled):
             return ModelledKernels(target, self._place.chip, libraries)
         triple, toolchain = target.triple, target.toolchain
-        return Measurer(self._target, triple, toolchain, workload.thread_count, libraries, fleet, timing, gpu=target.gpu)
+        threads = workload.thread_count
+        return Measurer(
+            *(self._target, triple, toolchain, threads, libraries, fleet, timing), gpu=target.gpu, cores=target.core_list
+        )
 
 
 def _weights(workload: Workload) -> Path:

@@ -119,6 +119,8 @@ class VideoReport:
         Size of the frames, and of the network's input.
     threads : int
         Number of threads of the network.
+    cores : str
+        Processors that those threads are bound to, or why they are not; empty where the target names none.
     side_by_side : int
         Number of frames that the network computes at once, sharing the threads.
     statistics : StreamStatistics
@@ -141,6 +143,7 @@ class VideoReport:
     size: Size
     network_size: Size
     threads: int
+    cores: str
     side_by_side: int
     statistics: StreamStatistics
     alone: float
@@ -166,6 +169,7 @@ class VideoReport:
             "size": str(self.size),
             "network_size": str(self.network_size),
             "threads": self.threads,
+            **({"cores": self.cores} if self.cores else {}),
             "side_by_side": self.side_by_side,
             "frames": found.items,
             "dropped": found.dropped,
@@ -248,6 +252,7 @@ def segment_video(
         size=source.size,
         network_size=segmenter.size,
         threads=segmenter.threads,
+        cores=segmenter.cores,
         side_by_side=len(parts),
         statistics=stream.statistics(),
         alone=alone,

@@ -15,6 +15,7 @@ from enet_tvm.bench.report.tables import tables
 from enet_tvm.bench.runners import RUNNERS, Runner, RunnerMissingError, open_runner
 from enet_tvm.bench.runners.base import PassTimes
 from enet_tvm.files import sha256
+from enet_tvm.machine import usable_cpus
 from enet_tvm.targets import load_target
 
 
@@ -191,3 +192,21 @@ def test_a_gpu_that_is_silent_is_said_and_the_target_promises(fake_gpu, case):
         "NVML, the library of NVIDIA's driver, does not start (Driver Not Loaded)"
     ]
     assert why["not_measured"][0] in notes(why)
+
+
+class Affinity(Wrong):
+    """Tells the processors that it may run on, in its description."""
+
+    def __init__(self):
+        self.description = f"on {usable_cpus()}"
+
+
+def test_all_runners_run_on_the_cores_that_the_target_names(case, monkeypatch):
+    monkeypatch.setitem(RUNNERS, "affinity", lambda _: Affinity())
+    before = usable_cpus()
+    target = case.target.model_copy(update={"cores": 1, "core_list": before[-1:]})
+    bound = replace(case, workload=replace(case.workload, target=target, threads=1))
+    result = compare(["affinity"], bound, seconds=0)
+    assert result.entries[0].description == f"on {before[-1:]}"
+    assert usable_cpus() == before
+    assert any(f"cores {before[-1]}" in note for note in notes(result.to_dict()) if note.startswith("host: "))

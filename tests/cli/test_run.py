@@ -88,6 +88,17 @@ def test_regions_need_a_file_and_pictures(run: Run, folder: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_the_summary_names_the_cores(run: Run, folder: Path, tmp_path: Path, spoilt_artifact: Path):
+    manifest = json.loads((spoilt_artifact / "manifest.json").read_text())
+    manifest["target"]["core_list"] = [last := usable_cpus()[-1]]
+    (spoilt_artifact / "manifest.json").write_text(json.dumps(manifest))
+    arguments = (folder / "colour.jpg", "-o", tmp_path / "out", "--json", tmp_path / "f.json")
+    code, stdout, _ = run(*arguments, artifact=spoilt_artifact)
+    assert code == 0
+    assert f", 1 threads on cores {last})" in stdout
+    assert json.loads((tmp_path / "f.json").read_text())["cores"] == f"cores {last}"
+
+
 def test_labels_and_figures(run: Run, folder: Path, tmp_path: Path, tiny_artifact):
     out = tmp_path / "out"
     code, _, _ = run(

@@ -252,11 +252,12 @@ def complete(spoilt_artifact: Path) -> dict[str, Any]:
         arch="sm_53", ptx="6.5", kernels=(DeviceKernel(name="k", registers=1, spill_bytes=0, stack_bytes=0, shared_bytes=0),)
     )
     library = LibraryReport(machine="x86_64", needed=("libc.so.6",), glibc="2.27", size=1, exported_kernels=1, device=device)
-    tuning = TuningInfo(log="x", kernels=1, of=1, threads=1, date="2026-01-01")
+    tuning = TuningInfo(log="x", kernels=1, of=1, threads=1, date="2026-01-01", modelled=True)
     update = {"kernels": (kernel, kernel), "library_report": library, "tuning": tuning}
     whole = Manifest.model_validate(manifest.model_copy(update=update).model_dump())
     content: dict[str, Any] = json.loads(whole.model_dump_json())
     content["target"]["cpu_features"] = [FEATURE]
+    content["target"]["core_list"] = [0, 1023]
     assert all(value is not None for value in content.values())
     return content
 

@@ -22,7 +22,14 @@ from enet_tvm.targets import load_target
 pytestmark = [pytest.mark.emulated, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SIZE = Size(64, 48)
-PROCESSORS = {"rpi5": "cortex-a76", "graviton3": "max"}
+PROCESSORS = {
+    "rpi5": "cortex-a76",
+    "rk3588": "cortex-a76",
+    "jetson-orin-cpu": "cortex-a76",
+    "graviton3": "max",
+    "graviton4": "max",
+}
+"""What qemu 7.2 calls each: to a Cortex-A78AE the A76 is the nearest, with the instructions of its target file."""
 """What stands for each target's processor: qemu 7.2 knows no Neoverse V1."""
 
 # The vector forms, and those by element, of sdot, bfdot and fmla of eight halves (Arm ARM, C7.2): bits that are fixed, and what
@@ -87,6 +94,7 @@ def native(picture: Path) -> Callable[[str], Logits | None]:
 
 
 CASES = [("rpi5", "int8"), ("graviton3", "int8"), ("graviton3", "bfloat16"), ("rpi5", "float16"), ("graviton3", "float16")]
+CASES += [("rk3588", "float16"), ("jetson-orin-cpu", "int8"), ("jetson-orin-cpu", "float16"), ("graviton4", "bfloat16")]
 
 
 def run_there(device: Any, runner: Path, target: str, *arguments: str | Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from enet_tvm.machine import architecture, default_threads, usable_cpus
+from enet_tvm.machine import architecture, choose_cores, default_threads, usable_cpus
 from enet_tvm.runtime.labels import most_likely
 from enet_tvm.runtime.overlay import overlay
 from enet_tvm.runtime.pictures import load_picture
@@ -235,6 +235,27 @@ def test_takes_as_many_threads_as_there_are(enet_run: Run, tiny_artifact: Any) -
     environment = {key: value for key, value in os.environ.items() if key != "TVM_NUM_THREADS"}
     assert f"{len(usable_cpus())} threads" in enet_run(tiny_artifact.directory, environment=environment).stdout
     refused(enet_run("--threads", 1000, tiny_artifact.directory), "cannot use 1000 threads", f"by default {default_threads()}")
+
+
+@pytest.mark.parametrize(("cores", "threads"), [([-1], 1), ([-1, 1000], 1), ([1000, 1001], None)])
+def test_cores_are_those_of_the_target(
+    enet_run: Run, spoilt_artifact: Path, tmp_path: Path, cores: list[int], threads: int | None
+) -> None:
+    """The last processor, beside one that no machine has; or none that is here. The words are Python's."""
+    wanted = [usable_cpus()[core] if core < 0 else core for core in cores]
+    environment = {key: value for key, value in os.environ.items() if key != "TVM_NUM_THREADS"}
+    changed(spoilt_artifact, "target.core_list", wanted)
+    result = enet_run("--json", tmp_path / "f.json", spoilt_artifact, environment=environment)
+    figures = json.loads((tmp_path / "f.json").read_text())
+    with Segmenter.load(spoilt_artifact) as segmenter:
+        assert segmenter.cores == figures["cores"] == str(choose_cores(wanted))
+        assert segmenter.threads == figures["threads"] == threads or len(usable_cpus())
+    assert f"{figures['threads']} threads on {figures['cores']}, 10 runs" in result.stdout
+    assert figures["processors"] == str(default_threads(cores=wanted))
+    more = enet_run("--threads", len(usable_cpus()), spoilt_artifact, environment=environment)
+    assert f"on {choose_cores(wanted, len(usable_cpus()))}, " in more.stdout
+    if len(usable_cpus()) > 1 and threads == 1:
+        assert f"{len(usable_cpus())} threads are more than the cores" in more.stdout
 
 
 def test_threads_from_the_environment(enet_run: Run, tiny_artifact: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tvm import relax
 
 from enet_tvm.artifact import Manifest
 from enet_tvm.errors import UserError
-from enet_tvm.machine import architecture, usable_cpus
+from enet_tvm.machine import architecture, choose_cores, usable_cpus
 from enet_tvm.rpc import session_process
 from enet_tvm.rpc.devices import list_devices
 from enet_tvm.rpc.engine import DeviceSegmenter, RemoteEngine
@@ -30,7 +30,7 @@ OTHER = {"x86_64": "aarch64", "aarch64": "x86_64"}[architecture()]
 FUNCTIONS = (
     *(session_process.FACTS, session_process.CONFIGURE_THREADS, session_process.OPEN_GPU, session_process.TIME_CALL),
     *(session_process.LAST_OUTPUT, session_process.TIME_KERNELS, session_process.KEEP_OUTPUTS, session_process.KERNEL_OUTPUT),
-    *(session_process.FIND_FILES, session_process.READ_FILE),
+    *(session_process.FIND_FILES, session_process.READ_FILE, session_process.BIND_CORES),
 )
 
 
@@ -96,6 +96,25 @@ def test_threads_are_as_many_as_asked_for(session: DeviceSession, device_server:
     process = device_server.server.session()
     assert len(process.threads()) == made
     assert {tuple(psutil.Process(thread.id).cpu_affinity()) for thread in process.threads()} == {tuple(usable_cpus())}
+
+
+@pytest.mark.parametrize(("threads", "absent"), [(None, 0), (1, 0), (None, 1), (1, 2), (MOST + 1, 0)])
+def test_cores_are_those_of_the_target(session: DeviceSession, device_server: Any, threads: int | None, absent: int) -> None:
+    """Its last processors, beside some that no machine has: in the same words as here, and the pool stays on them."""
+    wanted = [*usable_cpus()[-1:], *range(1000, 1000 + absent)] if absent < 2 else [1000, 1001]
+    choice = choose_cores(wanted, threads)
+    assert session.bind_cores(wanted, threads) == str(choice)
+    assert bool(choice.bound) == (absent < 2 and threads != MOST + 1)
+    assert session.set_threads(MOST) == len(choice.cpus)
+    process = device_server.server.session()
+    assert {tuple(psutil.Process(thread.id).cpu_affinity()) for thread in process.threads()} == {choice.cpus}
+
+
+@pytest.mark.parametrize("numbers", ["", "a", "1,", "-1"])
+def test_cores_that_are_no_numbers(session: DeviceSession, numbers: str) -> None:
+    with pytest.raises(UserError):
+        call(session, session_process.BIND_CORES, 1, numbers)
+    assert session.facts()
 
 
 def test_facts_are_those_of_this_machine(session: DeviceSession) -> None:

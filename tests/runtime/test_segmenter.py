@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -231,6 +232,41 @@ def test_as_many_threads_as_asked_for_and_none_left_behind(tiny_artifact, thread
     assert all(os.sched_getaffinity(task) == set(CPUS) for task in started)
     segmenter.close()
     wait_for_end_of(started)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["loaded", "forked"])
+def test_threads_are_bound_to_the_cores_that_the_target_names(spoilt_artifact: Path, again: bool):
+    """To the last of the processors, as on a board whose faster cores come last; in a forked process, too."""
+    name_cores(spoilt_artifact, [CPUS[-1], 1000])
+    before = tasks()
+    with Segmenter.load(spoilt_artifact, adaptive=False) as segmenter:
+        started = tasks() - before
+        assert len(started) == segmenter.threads == 1
+        assert {tuple(os.sched_getaffinity(task)) for task in started} == {(CPUS[-1],)}
+        assert segmenter.cores.startswith(f"cores {CPUS[-1]}: of the cores {CPUS[-1]},1000, which the target names")
+        assert usable_cpus() == CPUS
+        if again and (child := os.fork()) == 0:
+            here = tasks()
+            segmenter.forward(random_input(1))
+            bound = {tuple(os.sched_getaffinity(task)) for task in tasks() - here}
+            os._exit(0 if bound == {(CPUS[-1],)} else 1)
+        if again:
+            assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_machine_without_the_cores_that_the_target_names(spoilt_artifact: Path):
+    name_cores(spoilt_artifact, [1000, 1001])
+    before = tasks()
+    with Segmenter.load(spoilt_artifact, adaptive=False) as segmenter:
+        assert segmenter.threads == len(CPUS)
+        assert all(os.sched_getaffinity(task) == set(CPUS) for task in tasks() - before)
+        assert segmenter.cores == "all processors: none of the cores 1000-1001, which the target names, can be used here"
+
+
+def name_cores(artifact: Path, cores: list[int]) -> None:
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    manifest["target"]["core_list"] = cores
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_threads_end_with_the_segmenter(tiny_artifact):

@@ -12,8 +12,8 @@ from enet_tvm.targets import NATIVE, known_targets, load_target, make_target, ta
 
 GPU = {"arch": "sm_53", "ptx": "6.5", "multiprocessors": 2}
 BASE = {"name": "board", "description": "a board", "triple": "aarch64-linux-gnu", "mcpu": "cortex-a53"}
-CPUS = ["aarch64-generic", "graviton3", "jetson-tx1-cpu", "rpi3", "rpi4", "rpi5", "sapphire-rapids"]
-CPUS += ["x86-64-v2", "x86-64-v3", "x86-64-v4", "zen4"]
+CPUS = ["aarch64-generic", "graviton3", "graviton4", "jetson-orin-cpu", "jetson-tx1-cpu", "rk3588", "rpi3", "rpi4", "rpi5"]
+CPUS += ["sapphire-rapids", "x86-64-v2", "x86-64-v3", "x86-64-v4", "zen4"]
 GPUS = {
     "gtx-1080": "sm_61",
     "h100": "sm_90",
@@ -107,6 +107,22 @@ def test_own_file_hides_the_shipped_one(here: Path):
     assert load_target("rpi3").description == "a board"
 
 
+def test_two_kinds_of_core():
+    target = load_target("rk3588")
+    assert (target.cores, target.core_list, target.mcpu) == (4, (4, 5, 6, 7), "cortex-a76")
+    assert make_target(BASE | {"core_list": [1, 3]}, "f").cores == 2
+
+
+def test_an_alias(here: Path):
+    """It stands for a target under its own name; a file of the alias's name comes first."""
+    assert load_target("orange-pi-5") == load_target("rk3588")
+    assert load_target("orange-pi-5").rpc_key == "rk3588"
+    (here / "targets" / "broken.toml").write_text("mcpu = 3")
+    assert load_target("orange-pi-5").name == "rk3588"
+    (here / "targets" / "orange-pi-5.toml").write_text(FILE)
+    assert load_target("orange-pi-5").description == "a board"
+
+
 def test_native_has_no_file():
     assert target_file(NATIVE) is None
     assert load_target(NATIVE).rpc_key == NATIVE
@@ -118,6 +134,10 @@ def test_native_has_no_file():
         ({"cores": "4"}, "cores is '4' and must be a whole number from 1 to 1024"),
         ({"cores": True}, "cores is True"),
         ({"cores": 0}, "cores is 0"),
+        ({"core_list": [4, 4]}, "core_list is [4, 4] and must be a list of as many numbers from 0 to 1023 as there are cores"),
+        ({"core_list": [4, 5], "cores": 3}, "core_list is [4, 5]"),
+        ({"core_list": [-1]}, "core_list is -1"),
+        ({"aliases": ["two words"]}, "aliases is 'two words'"),
         ({"corez": 4}, "corez is not a key; known are name, description"),
         ({"memory": 1.5}, "memory is 1.5 and must be a whole number of MB"),
         ({"toolchain": "gcc"}, 'toolchain is \'gcc\' and must be "auto", "system" or "zig"'),
@@ -161,6 +181,7 @@ def test_what_is_missing(key: str):
         make_target({name: value for name, value in BASE.items() if name != key}, "f")
 
 
+KEYS = [*BASE, "size", "cores", "core_list", "aliases", "notes", "roofline", "rpc_key", "memory", "?"]
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["gflops", "gbps", "source", "x"]), inner),
@@ -169,7 +190,11 @@ VALUES = st.recursive(
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.sampled_from([*BASE, "size", "cores", "notes", "roofline", "rpc_key", "memory", "?"]), VALUES))
+@given(
+    st.dictionaries(
+        st.sampled_from([*BASE, "size", "cores", "core_list", "aliases", "notes", "roofline", "rpc_key", "memory", "?"]), VALUES
+    )
+)
 def test_any_content_is_a_target_or_one_error(content: dict[str, object]):
     try:
         target = make_target(BASE | content, "board.toml")

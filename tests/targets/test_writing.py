@@ -32,7 +32,15 @@ def test_from_options_alone(here: Path):
 @pytest.mark.parametrize("like", ["native", *known_targets()])
 def test_a_copy_is_the_same_but_for_its_name(here: Path, like: str):
     new_target("copy", {}, like)
-    assert load_target("copy") == load_target(like).model_copy(update={"name": "copy", "rpc_key": "copy"})
+    assert load_target("copy") == load_target(like).model_copy(update={"name": "copy", "rpc_key": "copy", "aliases": ()})
+
+
+def test_cores_of_another_number_are_no_longer_those_of_the_list(here: Path):
+    new_target("two", {"core_list": [6, 7]}, "rk3588")
+    assert (load_target("two").cores, load_target("two").core_list) == (2, (6, 7))
+    assert load_target("two").roofline is None
+    new_target("any", {"cores": 8}, "rk3588")
+    assert (load_target("any").cores, load_target("any").core_list) == (8, ())
 
 
 def test_an_rpc_key_of_its_own_is_kept(here: Path):

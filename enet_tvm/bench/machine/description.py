@@ -9,7 +9,7 @@ from typing import Any
 
 from enet_tvm.bench.machine.nvml import NvidiaGpu
 from enet_tvm.bench.machine.system_files import SystemFiles
-from enet_tvm.machine import default_threads
+from enet_tvm.machine import CoreChoice, default_threads
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,23 @@ class MachineDescription:
         return {**asdict(self), "gpus": list(self.gpus)}
 
 
-def describe_machine(files: SystemFiles | None = None, gpu: NvidiaGpu | None = None) -> MachineDescription:
-    """Return the description of a machine, by default this one, from its kernel's files and its GPU's driver."""
-    usable = str(default_threads()) if files is None else ""
+def describe_machine(
+    files: SystemFiles | None = None, gpu: NvidiaGpu | None = None, cores: CoreChoice | None = None
+) -> MachineDescription:
+    """Return the description of a machine, by default this one, from its kernel's files and its GPU's driver.
+
+    Parameters
+    ----------
+    files : SystemFiles, optional
+        Files of another machine's kernel.
+    gpu : NvidiaGpu, optional
+        GPU that is measured.
+    cores : CoreChoice, optional
+        Processors of this machine that the threads are bound to, where the target names some.
+    """
+    usable = str(default_threads(cores=cores.wanted if cores else ())) if files is None else ""
+    if cores is not None and str(cores) not in usable:
+        usable = f"{usable}, {cores}"
     files = files or SystemFiles()
     cpuinfo = files.read("/proc/cpuinfo") or ""
     memory = re.search(r"^MemTotal:\s*(\d+) kB", files.read("/proc/meminfo") or "", re.MULTILINE)
@@ -82,7 +96,16 @@ def processor(files: SystemFiles | None = None) -> str:
     return platform.processor() or platform.machine()
 
 
-_ARM_PARTS = {0xD03: "Cortex-A53", 0xD07: "Cortex-A57", 0xD08: "Cortex-A72", 0xD0B: "Cortex-A76", 0xD40: "Neoverse-V1"}
+_ARM_PARTS = {
+    0xD03: "Cortex-A53",
+    0xD05: "Cortex-A55",
+    0xD07: "Cortex-A57",
+    0xD08: "Cortex-A72",
+    0xD0B: "Cortex-A76",
+    0xD40: "Neoverse-V1",
+    0xD42: "Cortex-A78AE",
+    0xD4F: "Neoverse-V2",
+}
 """Numbers from ARM's technical reference manuals (register MIDR_EL1), of the cores that targets are shipped for."""
 
 

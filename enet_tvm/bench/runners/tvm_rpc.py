@@ -80,7 +80,7 @@ class TvmRpcRunner(Runner):
         where = engine.facts.get("model") or self.segmenter.session.name
         self.description = (
             f"enet-tvm for {target.name} ({target.mcpu}) in {self.precision}, {self.manifest.kernel_count} kernels, "
-            f"{engine.threads} threads, on {where} over RPC"
+            f"{engine.threads} threads{f' on {engine.cores}' if engine.cores else ''}, on {where} over RPC"
         )
 
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:

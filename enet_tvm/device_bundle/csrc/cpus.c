@@ -165,7 +165,49 @@ double cpu_quota(const char* root) {
   return least;
 }
 
-int default_threads(const char* root, ThreadCount* count, char* error, size_t size) {
+/* Processors as the kernel lists them, such as "0,4-7". */
+static void number_ranges(const cpu_set_t* cpus, char* text, size_t size) {
+  size_t used = 0;
+  text[0] = '\0';
+  for (int first = 0; first < CPU_SETSIZE; ++first) {
+    if (!CPU_ISSET(first, cpus)) continue;
+    int last = first;
+    while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, cpus)) ++last;
+    int length = first == last ? snprintf(text + used, size - used, "%s%d", used ? "," : "", first)
+                               : snprintf(text + used, size - used, "%s%d-%d", used ? "," : "", first, last);
+    if (length >= (int)(size - used)) return;
+    used += (size_t)length;
+    first = last;
+  }
+}
+
+int bind_cores(const int* wanted, int count, long threads, char* text, size_t size) {
+  char names[128], ranges[128];
+  cpu_set_t usable, named, present;
+  text[0] = '\0';
+  if (count == 0 || sched_getaffinity(0, sizeof usable, &usable)) return count == 0 ? 0 : -1;
+  CPU_ZERO(&named);
+  for (int i = 0; i < count; ++i) CPU_SET(wanted[i], &named);
+  CPU_AND(&present, &usable, &named);
+  number_ranges(&named, names, sizeof names);
+  number_ranges(&present, ranges, sizeof ranges);
+  int here = CPU_COUNT(&present);
+  if (here == 0) {
+    snprintf(text, size, "all processors: none of the cores %s, which the target names, can be used here", names);
+    return 0;
+  }
+  if (threads > here) {
+    snprintf(text, size, "all processors: %ld threads are more than the cores %s, which the target names", threads, names);
+    return 0;
+  }
+  if (CPU_EQUAL(&present, &named))
+    snprintf(text, size, "cores %s", ranges);
+  else
+    snprintf(text, size, "cores %s: of the cores %s, which the target names, the others cannot be used here", ranges, names);
+  return sched_setaffinity(0, sizeof present, &present) ? -1 : here;
+}
+
+int default_threads(const char* root, const char* bound, ThreadCount* count, char* error, size_t size) {
   cpu_set_t usable;
   long there = sysconf(_SC_NPROCESSORS_ONLN);
   const char* wish = getenv("TVM_NUM_THREADS");
@@ -173,7 +215,8 @@ int default_threads(const char* root, ThreadCount* count, char* error, size_t si
   count->allowed = sched_getaffinity(0, sizeof usable, &usable) == 0 ? CPU_COUNT(&usable) : there > 0 ? (int)there : 1;
   count->processors = there > count->allowed ? (int)there : count->allowed;
   count->threads = count->allowed;
-  snprintf(count->why, sizeof count->why, "%s", count->allowed < count->processors ? "those that it may run on" : "");
+  snprintf(count->why, sizeof count->why, "%s",
+           count->allowed == count->processors ? "" : bound != NULL ? bound : "those that it may run on");
   if (quota > 0 && quota < count->threads) {
     /* Rounded down: a pool of one thread more than the quota pays for is stopped in the middle of a forward pass. */
     int worth = quota < 1 ? 1 : (int)quota;

@@ -8,7 +8,6 @@
 #include <glob.h>
 #include <math.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -26,6 +25,7 @@
 #include "facts.h"
 #include "greeting.h"
 #include "instrument.h"
+#include "pool.h"
 #include "session_folder.h"
 #include "sockets.h"
 #include "text.h"
@@ -35,7 +35,7 @@
 #include "upload_name.h"
 
 enum { PING_S = 2, TRACKER_S = 3, UNCLAIMED_S = 6, FAREWELL_S = 2, LONGEST_LINE = 16, WHY = 1024 };
-enum { MOST_READ = 1 << 20, SHARE_ALL_CORES = -3 /* ThreadGroup::AffinityMode::kSpecifyThreadShareAllCore */ };
+enum { MOST_READ = 1 << 20 };
 
 static const char usage[] =
     "usage: enet-rpcd --key KEY [options]\n"
@@ -155,33 +155,33 @@ static int tell_facts(void* self, const TVMFFIAny* arguments, int32_t count, TVM
 
 /* Make the pool of this session's kernels as large as its client asks, at most a thread for each processor; the size it has. */
 static int configure_threads(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
-  char why[WHY], names[CPU_SETSIZE][8];
-  TVMFFIAny texts[CPU_SETSIZE];
-  cpu_set_t usable;
-  int cpus = 0;
+  char why[WHY];
   (void)self;
   if (count != 1 || arguments[0].type_index != kTVMFFIInt) return refuse("%s expected", "a number of threads");
-  if (sched_getaffinity(0, sizeof usable, &usable)) return refuse("the device's processors are unknown: %s", strerror(errno));
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &usable)) continue;
-    snprintf(names[cpus], sizeof names[cpus], "%d", cpu);
-    texts[cpus] = tvm_string(names[cpus]);
-    ++cpus;
-  }
-  int64_t wanted = arguments[0].v_int64 < 1 ? 1 : arguments[0].v_int64 > cpus ? cpus : arguments[0].v_int64;
-  TVMFFIObjectHandle array = tvm_global("ffi.Array"), configure = tvm_global("runtime.config_threadpool");
   TVMFFIObjectHandle size = tvm_global("runtime.NumThreads");
-  if (array == NULL || configure == NULL || size == NULL) return refuse("TVM's runtime has no %s", "thread pool to configure");
-  /* The list's length is the size of the new pool; the second call lets its threads run on every processor. */
-  for (int turn = 0; turn < 2; ++turn) {
-    TVMFFIAny asked[3] = {tvm_int(SHARE_ALL_CORES), tvm_int(wanted)}, none;
-    if (tvm_call(array, turn == 0 ? (int)wanted : cpus, texts, &asked[2], why, sizeof why)) return refuse("%s", why);
-    int failed = tvm_call(configure, 3, asked, &none, why, sizeof why);
-    tvm_release(&asked[2]);
-    if (failed) return refuse("%s", why);
-    tvm_release(&none);
-  }
+  if (size == NULL) return refuse("TVM's runtime has no %s", "thread pool to configure");
+  if (make_pool(arguments[0].v_int64, why, sizeof why)) return refuse("%s", why);
   return tvm_call(size, 0, NULL, result, why, sizeof why) ? refuse("%s", why) : 0;
+}
+
+/* Bind this session to processors, given the number of threads that its client asks for (0 for the default) and the processors'
+   numbers, joined by commas; what it is bound to, or why not, in words. */
+static int bind_session(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+  char text[WHY], numbers[8192], *rest = numbers;
+  int cores[MOST_CORES], named = 0;
+  (void)self;
+  if (count != 2 || arguments[0].type_index != kTVMFFIInt) return refuse("%s expected", "a number of threads, and cores");
+  if (text_of(arguments + 1, 1, numbers, sizeof numbers)) return -1;
+  for (char* number; (number = strsep(&rest, ",")) != NULL;) {
+    char* end;
+    long core = strtol(number, &end, 10);
+    if (end == number || *end || core < 0 || core >= MOST_CORES || named == MOST_CORES)
+      return refuse("%s expected", "numbers of processors, joined by commas");
+    cores[named++] = (int)core;
+  }
+  if (bind_cores(cores, named, (long)arguments[0].v_int64, text, sizeof text) < 0)
+    return refuse("cannot choose the processors: %s", strerror(errno));
+  return text_result(text, result);
 }
 
 static int open_gpu(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
@@ -618,7 +618,7 @@ int main(int argc, char** argv) {
 
   ThreadCount count;
   char message[WHY];
-  if (default_threads("", &count, message, sizeof message)) die(2, "%s", message);
+  if (default_threads("", NULL, &count, message, sizeof message)) die(2, "%s", message);
   snprintf(message, sizeof message, "%d", count.allowed);
   setenv("TVM_NUM_THREADS", message, 0); /* else TVM's pools have half the processors of x86-64 */
   if (getenv("TVM_THREAD_POOL_SPIN_COUNT") == NULL) setenv("TVM_THREAD_POOL_SPIN_COUNT", "4000", 0);
@@ -629,6 +629,7 @@ int main(int argc, char** argv) {
   provide("tvm.rpc.server.upload", upload);
   provide("enet_tvm.device_facts", tell_facts);
   provide("enet_tvm.configure_threads", configure_threads);
+  provide("enet_tvm.bind_cores", bind_session);
   provide("enet_tvm.open_gpu", open_gpu);
   provide("enet_tvm.time_call", time_call);
   provide("enet_tvm.last_output", last_output);

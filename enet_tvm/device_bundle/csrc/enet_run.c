@@ -19,6 +19,7 @@
 #include "npy.h"
 #include "overlay.h"
 #include "picture_file.h"
+#include "pool.h"
 #include "watch.h"
 
 enum { MOST_RUNS = 1000000, MOST_SIDE = 32768 };
@@ -136,18 +137,21 @@ static Request parse(int argc, char** argv) {
   return request;
 }
 
-/* Say by the environment how many threads TVM's pool shall have; what the processors allow goes to `processors`. */
-static void choose_threads(long wanted, char* processors, size_t size) {
+/* Bind the program to the cores that its network's target names, and make TVM's pool; what the processors allow goes to
+   `processors`, what it is bound to, or why it is not, to `cores`. */
+static void choose_threads(long wanted, const Manifest* manifest, char* processors, size_t size, char* cores, size_t room) {
   ThreadCount count;
-  char why[WHY], text[32];
-  if (default_threads("", &count, why, sizeof why)) die(2, "%s", why);
+  char why[WHY], bound[128];
+  int here = bind_cores(manifest->cores, manifest->core_count, wanted, cores, room);
+  if (here < 0) die(1, "cannot choose the processors: %s", strerror(errno));
+  snprintf(bound, sizeof bound, "%.*s", (int)strcspn(cores, ":"), cores);
+  if (default_threads("", here ? bound : NULL, &count, why, sizeof why)) die(2, "%s", why);
   describe_threads(&count, processors, size);
   if (wanted > count.allowed)
     die(2, "cannot use %ld threads; give between 1 and %d, the processors this process may use (by default %s)", wanted,
         count.allowed, processors);
-  snprintf(text, sizeof text, "%ld", wanted > 0 ? wanted : (long)count.threads);
-  setenv("TVM_NUM_THREADS", text, 1);
   setenv("TVM_THREAD_POOL_SPIN_COUNT", "4000", 0); /* idle workers sleep after about 2 ms, not after 160 */
+  if (make_pool(wanted > 0 ? wanted : count.threads, why, sizeof why)) die(1, "cannot make the threads: %s", why);
 }
 
 /* Fill the network's input from a file; `picture` becomes what it shows, and stays empty for an array. */
@@ -181,7 +185,8 @@ static void write_results(const Request* request, const Manifest* manifest, Netw
   if (request->logits != NULL && write_npy(request->logits, manifest->output, results, why, sizeof why)) die(2, "%s", why);
 }
 
-static void print_figures(const Request* request, const Manifest* manifest, double* times, double first, const char* processors) {
+static void print_figures(const Request* request, const Manifest* manifest, double* times, double first, const char* processors,
+                          const char* cores) {
   char why[WHY];
   const char* device = manifest->gpu ? "cuda" : "cpu";
   long runs = request->runs;
@@ -191,9 +196,10 @@ static void print_figures(const Request* request, const Manifest* manifest, doub
   int taken = is_stdout(request->overlay) || is_stdout(request->labels) || is_stdout(request->logits);
   fprintf(
       taken ? stderr : stdout,
-      "%s for %s at %lldx%lld on %s, %lld threads, %ld runs: p50 %.3f ms, p90 %.3f, p99 %.3f, fastest %.3f, slowest %.3f, "
+      "%s for %s at %lldx%lld on %s, %lld threads%s%s, %ld runs: p50 %.3f ms, p90 %.3f, p99 %.3f, fastest %.3f, slowest %.3f, "
       "first %.3f\n",
-      request->artifact, manifest->target, (long long)manifest->input[3], (long long)manifest->input[2], device, threads, runs, p50,
+      request->artifact, manifest->target, (long long)manifest->input[3], (long long)manifest->input[2], device, threads,
+      cores[0] ? " on " : "", cores, runs, p50,
       p90, p99, times[0], times[runs - 1], first);
   if (request->json == NULL) return;
   Output figures;
@@ -201,14 +207,14 @@ static void print_figures(const Request* request, const Manifest* manifest, doub
   fputs("{\"target\": ", figures.file);
   put_json_string(figures.file, manifest->target);
   int good = fprintf(figures.file,
-                     ", \"device\": \"%s\", \"library\": \"%s\", \"threads\": %lld, \"processors\": \"%s\", \"runs\": %ld, "
+                     ", \"device\": \"%s\", \"library\": \"%s\", \"threads\": %lld, \"processors\": \"%s\", \"cores\": \"%s\", \"runs\": %ld, "
                      "\"p50_ms\": %.6f, \"p90_ms\": %.6f, \"p99_ms\": %.6f, \"fastest_ms\": %.6f, \"slowest_ms\": %.6f, "
                      "\"first_ms\": %.6f}\n",
-                     device, manifest->hash, threads, processors, runs, p50, p90, p99, times[0], times[runs - 1], first) > 0;
+                     device, manifest->hash, threads, processors, cores, runs, p50, p90, p99, times[0], times[runs - 1], first) > 0;
   if (finish_output(&figures, good && !ferror(figures.file), why, sizeof why)) die(2, "%s", why);
 }
 
-static void time_runs(const Request* request, const Manifest* manifest, const char* processors) {
+static void time_runs(const Request* request, const Manifest* manifest, const char* processors, const char* cores) {
   Picture picture = {0, 0, NULL};
   Network network;
   float* values = calloc(1, manifest->input_bytes);
@@ -225,16 +231,16 @@ static void time_runs(const Request* request, const Manifest* manifest, const ch
     if (i >= request->warmup) times[i - request->warmup] = took;
   }
   write_results(request, manifest, &network, results, &picture);
-  print_figures(request, manifest, times, first, processors);
+  print_figures(request, manifest, times, first, processors, cores);
 }
 
 int main(int argc, char** argv) {
   Manifest manifest;
-  char why[WHY], processors[192];
+  char why[WHY], processors[192], cores[512];
   signal(SIGPIPE, SIG_IGN); /* a reader that has gone is an error of writing, and so a sentence */
   Request request = parse(argc, argv);
   if (read_manifest(request.artifact, &manifest, why, sizeof why)) die(2, "%s", why);
-  choose_threads(request.threads, processors, sizeof processors);
+  choose_threads(request.threads, &manifest, processors, sizeof processors, cores, sizeof cores);
   check_device(&manifest, request.artifact);
   if (request.logits != NULL && manifest.labels)
     die(2, "%s returns labels and has no logits to write; leave --logits out, or compile it with --output logits",
@@ -243,10 +249,11 @@ int main(int argc, char** argv) {
     request.watch.labels = request.labels;
     request.watch.overlay = request.overlay;
     request.watch.json = request.json;
+    request.watch.cores = cores;
     request.watch.opacity = request.opacity;
     watch(&request.watch, request.artifact, &manifest);
   } else {
-    time_runs(&request, &manifest, processors);
+    time_runs(&request, &manifest, processors, cores);
   }
   fflush(stdout);
   /* Unloading what TVM's thread pool still uses serves nothing. */

@@ -146,7 +146,7 @@ void device_facts(char* out, size_t size) {
     add_string(&text, "system", line);
     if (!named && strstr(text.out, "\"model\"") == NULL) add_string(&text, "model", system.machine);
   }
-  if (default_threads("", &count, line, sizeof line) == 0) {
+  if (default_threads("", NULL, &count, line, sizeof line) == 0) {
     add(&text, ", \"cpus\": %d", count.threads);
     describe_threads(&count, line, sizeof line);
     add_string(&text, "processors", line);

@@ -97,6 +97,14 @@ static int extent(const char* value, Wrong* wrong) { return (void)wrong, within(
 
 static int channel(const char* value, Wrong* wrong) { return (void)wrong, within(value, 0, 255); }
 
+static int core(const char* value, Wrong* wrong) { return (void)wrong, within(value, 0, MOST_CORES - 1); }
+
+static int cores(const char* value, Wrong* wrong) { return json_count(value) <= MOST_CORES ? list(value, core, wrong) : -1; }
+
+static int boolean(const char* value, Wrong* wrong) {
+  return (void)wrong, strncmp(value, "true", 4) == 0 || strncmp(value, "false", 5) == 0 ? 0 : -1;
+}
+
 static int colour(const char* value, Wrong* wrong) { return json_count(value) == 3 ? list(value, channel, wrong) : -1; }
 
 static int colours(const char* value, Wrong* wrong) { return list(value, colour, wrong); }
@@ -186,7 +194,7 @@ static int target_info(const char* value, Wrong* wrong) {
   static const Field fields[] = {{"name", text, NEEDED},   {"triple", text, NEEDED},
                                  {"mcpu", text, NEEDED},   {"cpu_features", texts, 0},
                                  {"device", device, 0},    {"architecture", machine, NEEDED},
-                                 {NULL, NULL, 0}};
+                                 {"core_list", cores, 0},  {NULL, NULL, 0}};
   return object(value, fields, wrong);
 }
 
@@ -251,7 +259,8 @@ static int library_report(const char* value, Wrong* wrong) {
 
 static int tuning_info(const char* value, Wrong* wrong) {
   static const Field fields[] = {{"log", text, NEEDED},        {"kernels", integer, NEEDED}, {"of", integer, NEEDED},
-                                 {"threads", integer, NEEDED}, {"date", text, NEEDED},       {NULL, NULL, 0}};
+                                 {"threads", integer, NEEDED}, {"date", text, NEEDED},
+                                 {"modelled", boolean, 0},     {"simulated", boolean, 0},   {NULL, NULL, 0}};
   return object(value, fields, wrong);
 }
 
@@ -290,6 +299,13 @@ static void copy_three(const char* value, double out[3]) {
     json_number(element, &out[i++]);
 }
 
+static void copy_cores(const char* value, Manifest* manifest) {
+  int64_t core;
+  if (value == NULL) return;
+  for (const char* element = json_next(value, NULL); element != NULL; element = json_next(value, element))
+    if (json_integer(element, &core) == 0) manifest->cores[manifest->core_count++] = (int)core;
+}
+
 static void copy_palette(const char* value, unsigned char out[256][3]) {
   int i = 0;
   for (const char* colour = json_next(value, NULL); colour != NULL && i < MOST_CLASSES; colour = json_next(value, colour), ++i) {
@@ -310,6 +326,7 @@ static int take(const char* content, const char* artifact, const char* path, Man
   make_printable(manifest->target);
   if (json_string(json_find(content, "hashes.library"), manifest->hash, sizeof manifest->hash)) manifest->hash[0] = '\0';
   snprintf(manifest->library, sizeof manifest->library, "%s/%s", artifact, name);
+  copy_cores(json_find(content, "target.core_list"), manifest);
   manifest->gpu = json_is(json_find(content, "target.device"), "cuda");
   if (json_string(json_find(content, "library_report.device.arch"), manifest->gpu_arch, sizeof manifest->gpu_arch))
     manifest->gpu_arch[0] = '\0';

@@ -5,10 +5,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cpus.h"
+
 typedef struct {
   char library[800]; /* its path; more than the longest path to a manifest, and a name */
   char hash[65];
   char target[128]; /* cut where it is longer: it is only told */
+  int cores[MOST_CORES], core_count; /* processors that threads are bound to; none for any */
   int gpu;
   char gpu_arch[16]; /* architecture of its device code, as "sm_53"; empty where it has none or does not say */
   int64_t input[4], output[4];

@@ -134,11 +134,11 @@ static double rate_of(const Watch* watch) { return watch->seconds > 0 ? (double)
 static void print_figures(const Watch* watch, FILE* file) {
   const Manifest* manifest = watch->manifest;
   fprintf(file,
-          "%s for %s at %lldx%lld on %s, %lld threads; camera %s, %dx%d %s: %ld frames, %.1f a second, %ld dropped, "
+          "%s for %s at %lldx%lld on %s, %lld threads%s%s; camera %s, %dx%d %s: %ld frames, %.1f a second, %ld dropped, "
           "%ld damaged\n",
           watch->artifact, manifest->target, (long long)manifest->input[3], (long long)manifest->input[2],
-          manifest->gpu ? "cuda" : "cpu", threads_of_pool(), watch->camera.name, watch->camera.format.width,
-          watch->camera.format.height, watch->camera.jpeg ? "MJPEG" : "YUYV", watch->frames, rate_of(watch), watch->dropped,
+          manifest->gpu ? "cuda" : "cpu", threads_of_pool(), watch->request->cores[0] ? " on " : "",
+          watch->request->cores, watch->camera.name, watch->camera.format.width, watch->camera.format.height, watch->camera.jpeg ? "MJPEG" : "YUYV", watch->frames, rate_of(watch), watch->dropped,
           watch->broken);
   fprintf(file, "latency p50 %.1f ms, p90 %.1f, p99 %.1f; of that, input %.1f, network %.1f, labels and files %.1f (medians)\n",
           percentile_of(&watch->latency, 50), percentile_of(&watch->latency, 90), percentile_of(&watch->latency, 99),
@@ -157,8 +157,8 @@ static int write_figures(const Watch* watch, char* why, size_t size) {
   if (begin_output(&output, watch->request->json, why, size)) return -1;
   fputs("{\"target\": ", output.file);
   put_json_string(output.file, watch->manifest->target);
-  fprintf(output.file, ", \"device\": \"%s\", \"library\": \"%s\", \"threads\": %lld, \"camera\": ",
-          watch->manifest->gpu ? "cuda" : "cpu", watch->manifest->hash, threads_of_pool());
+  fprintf(output.file, ", \"device\": \"%s\", \"library\": \"%s\", \"threads\": %lld, \"cores\": \"%s\", \"camera\": ",
+          watch->manifest->gpu ? "cuda" : "cpu", watch->manifest->hash, threads_of_pool(), watch->request->cores);
   put_json_string(output.file, watch->camera.name);
   fprintf(output.file,
           ", \"size\": \"%dx%d\", \"format\": \"%s\", \"frames\": %ld, \"dropped\": %ld, \"damaged\": %ld, \"seconds\": %.6f, "

@@ -9,6 +9,7 @@ typedef struct {
   int width, height;  /* of its frames; 0 for what suits the network */
   long frames;        /* after which to end; 0 for none */
   const char *labels, *overlay, *json; /* files to write; NULL for none */
+  const char* cores;  /* what the threads are bound to, or why not, in words; empty where the target names none */
   double opacity;
 } WatchRequest;
 

@@ -6,7 +6,7 @@ import pytest
 
 from enet_tvm.bench.machine.description import describe_machine, is_gpu, processor
 from enet_tvm.bench.machine.system_files import SystemFiles
-from enet_tvm.machine import default_threads, usable_cpus
+from enet_tvm.machine import choose_cores, default_threads, usable_cpus
 
 PI = "processor\t: 0\nFeatures\t: fp asimd\nCPU part\t: 0xd08\n\nprocessor\t: 1\nCPU part\t: 0xd08\n"
 
@@ -45,6 +45,7 @@ def test_a_board(tmp_path):
     [
         ("model name\t: AMD EPYC\n", "AMD EPYC"),
         ("CPU part\t: 0xd03\nCPU part\t: 0xd0b\n", "Cortex-A53, Cortex-A76"),
+        ("CPU part\t: 0xd05\nCPU part\t: 0xd0b\n", "Cortex-A55, Cortex-A76"),
         ("CPU part\t: 0xfff\n", "ARM part 0xfff"),
         ("", ""),
     ],
@@ -52,6 +53,15 @@ def test_a_board(tmp_path):
 def test_names_of_processors(tmp_path, cpuinfo, name):
     put(tmp_path, "proc/cpuinfo", cpuinfo)
     assert processor(SystemFiles(tmp_path)) == name
+
+
+def test_cores_that_are_bound_to():
+    """The words of the threads say it, or it is added to them."""
+    last = usable_cpus()[-1]
+    for choice in (choose_cores([last]), choose_cores([last, 1000]), choose_cores([1000])):
+        usable = describe_machine(cores=choice).usable
+        assert usable.startswith(str(default_threads(cores=choice.wanted)))
+        assert usable.endswith(str(choice))
 
 
 def test_gpus_among_other_devices():
