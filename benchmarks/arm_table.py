@@ -26,7 +26,7 @@ HEADINGS = (
     "of those multiply-adds",
     "ncnn's",
     "ours / ncnn's",
-    "its labels",
+    "our labels",
     "busiest port",
 )
 
