@@ -2,6 +2,7 @@
 
     python benchmarks/arm.py --target rpi4 --size 320x192 --peer ncnn
     python benchmarks/arm.py --target rpi5 --dtype float16 --size 320x192 --peer ncnn     # ncnn in the same type
+    python benchmarks/arm.py --target rpi5 --dtype float32 --dtype float16    # of several, those that the processor computes in
     python benchmarks/arm.py --artifact DIR     # what is compiled already, of any size
 
 Instructions are counted by a plugin of qemu's user mode on one thread, as the difference of two passes and one, so that
@@ -18,7 +19,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, cast, get_args
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from rich.table import Table
 from enet_tvm.artifact import Precision, read_manifest
 from enet_tvm.compiler.arm.instructions import KINDS, Block, Loop, count_kinds, hot_loops
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
+from enet_tvm.compiler.kernels.common.elements import dot_products
 from enet_tvm.compiler.workload import Workload
 from enet_tvm.data.synthetic import SyntheticStreet
 from enet_tvm.device_bundle import BundleRequest, write_bundle
@@ -59,7 +61,9 @@ def main(
     target: Annotated[list[str] | None, typer.Option(help="Target, again for each; rpi4 by default.")] = None,
     size: Annotated[list[str] | None, typer.Option(help="Size of the picture, again for each; 160x96 by default.")] = None,
     peer: Annotated[list[str] | None, typer.Option(help="Runtime to compare with: ncnn.")] = None,
-    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="What ours and the peers compute in.")] = "float32",
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="What ours and the peers compute in, again for each; float32 by default.")
+    ] = None,
     artifact: Annotated[Path | None, typer.Option(help="The compiled network to count, in place of targets and sizes.")] = None,
     loops: Annotated[int, typer.Option(min=0, help="Hot loops to model.")] = 4,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
@@ -83,24 +87,43 @@ def main(
 
 
 def _cases(
-    targets: list[str] | None, sizes: list[str] | None, dtype: Precision, artifact: Path | None, peers: Sequence[str]
+    targets: list[str] | None,
+    sizes: list[str] | None,
+    dtypes: Sequence[str] | None,
+    artifact: Path | None,
+    peers: Sequence[str],
 ) -> list[tuple[TargetSpec, Size, Precision]]:
-    """Return what to count: every target at every size in a data type, or what an artifact is for."""
+    """Return what to count: every target at every size in each data type that it computes in, or what an artifact is for."""
     if unknown := set(peers) - {"ncnn"}:
         raise UserError(f"no peer is called '{min(unknown)}'; there is ncnn")
-    if artifact is not None and (targets or sizes):
-        raise UserError("--artifact says for which target and size it is; leave --target and --size out")
+    if artifact is not None and (targets or sizes or dtypes):
+        raise UserError("--artifact says for which target, size and data type it is; leave --target, --size and --dtype out")
     if artifact is not None:
         manifest = read_manifest(artifact)
         _, _, height, width = manifest.input.shape
-        targets, sizes, dtype = [manifest.target.name], [f"{width}x{height}"], manifest.dtype
-    if "ncnn" in peers and dtype not in ("float32", "float16"):
-        raise UserError(f"ncnn does not compute in {dtype}; leave --peer out")
+        targets, sizes, dtypes = [manifest.target.name], [f"{width}x{height}"], [manifest.dtype]
+    dtypes = dtypes or ["float32"]
+    if unknown := set(dtypes) - set(get_args(Precision)):
+        raise UserError(f"no data type is called '{min(unknown)}'; there are {', '.join(get_args(Precision))}")
+    if "ncnn" in peers and (unknown := set(dtypes) - set(ncnn_peer.DTYPES)):
+        raise UserError(f"ncnn does not compute in {min(unknown)}; leave --peer out")
     specs = [load_target(name) for name in targets or ["rpi4"]]
     for spec in specs:
         if not spec.triple.startswith("aarch64") or spec.gpu is not None:
             raise UserError(f"{spec.name} is no 64-bit ARM processor; 'enet-tvm targets' lists those, such as rpi4")
-    return [(spec, parse_size(text), dtype) for spec in specs for text in sizes or ["160x96"]]
+    precisions = cast(Sequence[Precision], dtypes)
+    cases = [(spec, parse_size(text), dtype) for spec in specs for text in sizes or ["160x96"] for dtype in precisions]
+    if len(dtypes) == 1:
+        return cases  # A processor that lacks it is refused by name when it is compiled for.
+    able = [(spec, size, dtype) for spec, size, dtype in cases if _computes(spec, dtype)]
+    if not able:
+        raise UserError(f"no target computes in {' or '.join(dtypes)}; leave one of them out")
+    return able
+
+
+def _computes(spec: TargetSpec, dtype: Precision) -> bool:
+    """Whether a target's processor has the arithmetic of a data type."""
+    return dtype == "float32" or dtype in dot_products(spec.to_tvm())
 
 
 def _measure(

@@ -139,7 +139,17 @@ def test_a_forward_pass(tmp_path: Path):
         (["--target", "zen4"], "zen4 is no 64-bit ARM processor; 'enet-tvm targets' lists those, such as rpi4"),
         (
             ["--artifact", "here", "--size", "64x48"],
-            "--artifact says for which target and size it is; leave --target and --size out",
+            "--artifact says for which target, size and data type it is; leave --target, --size and --dtype out",
+        ),
+        (
+            ["--artifact", "here", "--dtype", "float32"],
+            "--artifact says for which target, size and data type it is; leave --target, --size and --dtype out",
+        ),
+        (["--dtype", "half"], "no data type is called 'half'; there are float32, float16, bfloat16, int8"),
+        (["--dtype", "int8", "--peer", "ncnn"], "ncnn does not compute in int8; leave --peer out"),
+        (
+            ["--target", "rpi4", "--dtype", "float16", "--dtype", "bfloat16"],
+            "no target computes in float16 or bfloat16; leave one of them out",
         ),
     ],
 )

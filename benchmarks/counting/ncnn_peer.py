@@ -20,7 +20,9 @@ from enet_tvm.errors import UserError
 from enet_tvm.size import Size
 
 NCNN, NUMPY, PYTHON = "1.0.20261020", "1.26.4", "3.11"
-_LARGE = {"float32": 1e30, "float16": 1e4}
+DTYPES = ("float32", "float16", "bfloat16")
+"""In which it stores what is between layers, and computes as far as it can."""
+_LARGE = {"float32": 1e30, "float16": 1e4, "bfloat16": 1e30}
 """What a difference between a value and its window's maximum is multiplied by: beyond one, whatever the difference. The factor
 must be a number of the type, so that in float16 differences below a ten-thousandth count in part."""
 
@@ -32,7 +34,7 @@ model, picture, out, dtype, passes, height, width = *sys.argv[2:6], *map(int, sy
 net = ncnn.Net()
 net.opt.num_threads = 1
 net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = dtype == "float16"
-net.opt.use_bf16_storage = False
+net.opt.use_bf16_storage = dtype == "bfloat16"
 assert net.load_param(model + ".ncnn.param") == 0 and net.load_model(model + ".ncnn.bin") == 0
 x = numpy.fromfile(picture, "float32").reshape(3, height, width)
 for _ in range(passes):

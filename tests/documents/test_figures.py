@@ -1,6 +1,7 @@
 """The figures that the Markdown files give are those of the files and the code that they are of.
 
-What only a measurement can tell, the milliseconds of the README, has its source in `docs/latency.json`.
+What only a measurement can tell, the milliseconds of the README, has its source in `docs/latency.json`, instructions of ARM in
+`docs/arm.json`.
 """
 
 from __future__ import annotations
@@ -228,8 +229,9 @@ def test_ratios_of_the_table():
             assert (time - 0.05) / (other + 0.05) - 0.005 <= float(row[ratio]) <= (time + 0.05) / (other - 0.05) + 0.005
 
 
-def readme_table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("readme_table", ROOT / "benchmarks/readme_table.py")
+def script(name: str) -> ModuleType:
+    """A script of `benchmarks`."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -239,7 +241,20 @@ def readme_table() -> ModuleType:
 
 def test_times_of_the_table():
     """Where this fails, `python benchmarks/readme_table.py` mends the README."""
-    script = readme_table()
+    made = script("readme_table")
     kept = json.loads((ROOT / "docs/latency.json").read_text())
-    assert script.replace_table(README.text, script.table(kept)) == README.text
+    assert made.replace_table(README.text, made.table(kept)) == README.text
     assert len(kept["rows"]) == len(table(README, "size", "threads", "enet-tvm"))
+
+
+def test_instructions_of_the_table(monkeypatch: pytest.MonkeyPatch):
+    """Where this fails, `python benchmarks/arm_table.py` mends the README."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    made = script("arm_table")
+    kept = json.loads((ROOT / "docs/arm.json").read_text())
+    assert made.replace_table(README.text, made.table(kept)) == README.text
+    rows = table(README, "target", "million instructions", "ours / ncnn's")
+    assert [(row["target"].strip("`"), row["data type"]) for row in rows] == [(r["target"], r["dtype"]) for r in kept["rows"]]
+    assert {"rpi3", "rpi4", "rpi5", "graviton3"} == {row["target"] for row in kept["rows"]}
+    for row in kept["rows"]:
+        assert sum(row["kinds"].values()) == row["instructions"]["ours"]

@@ -11,7 +11,7 @@ import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.compiler.kernels.common.elements import Isa, calls, vector, with_definitions, zeros
+from enet_tvm.compiler.kernels.common.elements import Isa, calls, splat, vector, with_definitions, zeros
 
 Arguments = dict[str, tuple[tuple[int, ...], str]]
 
@@ -97,7 +97,7 @@ def if_inside(row: Any, rows: int, *, may_be_outside: bool) -> Iterator[None]:
         yield
 
 
-def activated(value: Any, activation: str, slope: Any, lanes: int = 1, zero: Any = None) -> Any:
+def activated(value: Any, activation: str, slope: Any, lanes: int = 1, zero: Any = None, *, masks: bool = True) -> Any:
     """Return a vector after the activation.
 
     Parameters
@@ -112,6 +112,8 @@ def activated(value: Any, activation: str, slope: Any, lanes: int = 1, zero: Any
         Elements of the vector.
     zero : PrimExpr, optional
         Vector that stands for 0 among the values, if not 0 itself; it stands for it in the result too.
+    masks : bool
+        Whether comparing and multiplying what is below 0 is one instruction each, as on x86; on ARM a third has to select.
     """
     dtype = str(value.ty.dtype).partition("x")[0]
     halves, nothing = dtype == "float16", zeros(dtype, lanes)
@@ -122,6 +124,9 @@ def activated(value: Any, activation: str, slope: Any, lanes: int = 1, zero: Any
     if halves:
         # A minimum and a multiply-add. The slopes are rounded as numbers near 1 are, which costs less than storing the result.
         return value + T.min(value, nothing) * slope()
+    if zero is None and not masks:
+        # As for float16; that the slopes are the same for all pixels of a tile makes the subtraction rare.
+        return value + T.min(value, nothing) * (slope() - splat(tvm.tirx.const(1, dtype), lanes))
     # In this order x86 multiplies under a mask, and selects nothing.
     if zero is None:
         return T.Select(value < nothing, value * slope(), value)

@@ -174,7 +174,7 @@ def by_lane(dtype: DType, isa: Isa) -> bool:
 
     ARM multiplies with a lane of a register, but with nothing in memory, as x86 does.
     """
-    return isa == "aarch64" and dtype == "float16"
+    return isa == "aarch64" and dtype in ("float32", "float16")
 
 
 def lane(block: Any, number: int) -> Any:

@@ -314,7 +314,7 @@ class Conv2DBody:
         self.sums = accumulator(attrs.data_layout.dtype)
         self.floats = arithmetic(attrs.data_layout.dtype)
         self.by_lane = by_lane(attrs.data_layout.dtype, isa)
-        self.starts_with_bias = attrs.data_layout.dtype == "float16"
+        self.starts_with_bias = self.by_lane or attrs.data_layout.dtype == "float16"
         self.buffers = buffers
 
     def emit(self) -> None:
@@ -493,7 +493,9 @@ class Conv2DBody:
             value = T.cast(value, f"float32x{lanes}") * buffers["scale"][channels]
         if not self.starts_with_bias:
             value = value + buffers["bias"][channels]
-        value = activated(value, attrs.inner_activation, lambda: buffers["inner_slope"][channels], lanes)
+        value = activated(
+            value, attrs.inner_activation, lambda: buffers["inner_slope"][channels], lanes, masks=not self.by_lane
+        )
         if unpooled is not None:
             value = value + unpooled
         elif attrs.residual == "add":
@@ -505,4 +507,4 @@ class Conv2DBody:
         zero = splat(buffers["zero"][0], lanes) if attrs.out_layout.codes else None
         if zero is not None and not zero_in_bias(attrs):
             value = value + zero
-        return activated(value, attrs.activation, lambda: buffers["slope"][channels], lanes, zero)
+        return activated(value, attrs.activation, lambda: buffers["slope"][channels], lanes, zero, masks=not self.by_lane)

@@ -53,7 +53,7 @@ TAPS = 10
 """Taps of the convolution, row-major, and one of the pooling."""
 
 _NEIGHBOURS = 8
-"""Pixels of float16 that are loaded at once where they are multiplied by lane."""
+"""Pixels that are loaded at once where they are multiplied by lane."""
 
 MOST_COLOURS = 8
 """Most channels of a picture: all of them are unrolled, and the pooling multiplies with every filter's lane."""
@@ -168,9 +168,9 @@ def initial_tile(shape: Shape, layout: Layout, channels: int, unit: VectorUnit) 
 def initial_tiles(shape: Shape, layout: Layout, channels: int, unit: VectorUnit) -> list[RegisterTile]:
     """Return the register tiles worth measuring, that of `initial_tile` first."""
     tiles = register_tiles(replace(unit, lanes=layout.block), shape[3] // 2, channels // layout.block)
-    # What is multiplied by lane are pixels of a row here, which one register is to hold.
-    narrow = [tile for tile in tiles if tile.pixels <= unit.lanes] if by_lane(layout.dtype, unit.isa) else tiles
-    return narrow or [RegisterTile(min(unit.lanes, shape[3] // 2), 1)]
+    # What is multiplied by lane are pixels of a row here, of which so many are loaded at once.
+    narrow = [tile for tile in tiles if tile.pixels <= _NEIGHBOURS] if by_lane(layout.dtype, unit.isa) else tiles
+    return narrow or [RegisterTile(min(_NEIGHBOURS, shape[3] // 2), 1)]
 
 
 def initial_block(
@@ -356,7 +356,9 @@ class _InitialBlock:
         if self.layout.codes:
             value = T.cast(value, f"float32x{lanes}") * buffers["scale"][own]
         zero = splat(buffers["zero"][0], lanes) if self.layout.codes else None
-        return activated(value + buffers["bias"][own], "prelu", lambda: buffers["slope"][own], lanes, zero)
+        return activated(
+            value + buffers["bias"][own], "prelu", lambda: buffers["slope"][own], lanes, zero, masks=not self.by_lane
+        )
 
 
 def _every_second(values: Any, first: int, lanes: int) -> Any:

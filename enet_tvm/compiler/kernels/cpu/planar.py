@@ -7,6 +7,7 @@ no lane is wasted, and logits are stored as the caller wants them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes, zero_starts
 
 _WEIGHTS = 8
-"""Weights of float16 that are loaded at once where they are multiplied by lane."""
+"""Weights that are loaded at once where they are multiplied by lane."""
 
 Tap = tuple[int, int, int, int]
 """Phase column, tap, input row offset, input column offset."""
@@ -312,7 +313,8 @@ class _Planar:
         if self.layout.codes:
             value = T.cast(value, f"float32x{self.lanes}") * splat(self.buffers["scale"][channel], self.lanes)
         value = value + splat(self.buffers["bias"][channel], self.lanes)
-        return activated(value, self.attrs.activation, lambda: splat(self.buffers["slope"][channel], self.lanes), self.lanes)
+        slope = functools.partial(splat, self.buffers["slope"][channel], self.lanes) if "slope" in self.buffers else None
+        return activated(value, self.attrs.activation, slope, self.lanes, masks=not self.by_lane)
 
     def _store_logits(
         self, lines: Any, phase: int, picture: Any, out_row: Any, first: Any, start: Any, taps: list[Tap]

@@ -369,6 +369,9 @@ class WinogradBody:
     then the frequencies of the columns, and a strip is a row of the picture.
     """
 
+    masks: ClassVar[bool] = True
+    """What `activated` asks of the instruction set."""
+
     def __init__(self, attrs: FusedConv2D, tile: WinogradTile, buffers: dict[str, Any]) -> None:
         self.attrs = attrs
         self.tile = tile
@@ -490,7 +493,9 @@ class WinogradBody:
                 if attrs.residual == "add":
                     place, stored = (picture, block, down, across + attrs.residual_layout.pad), attrs.residual_layout
                     value = value + load(self.buffers["shortcut"], place, stored, self.floats)
-                value = activated(value, attrs.activation, lambda: self.buffers["slope"][channels], self.lanes)
+                value = activated(
+                    value, attrs.activation, lambda: self.buffers["slope"][channels], self.lanes, masks=self.masks
+                )
                 store(self.buffers["out"], value, (picture, block, down, across + attrs.out_layout.pad), attrs.out_layout)
 
     def _if_stored(self, top: Any, row: int) -> Any:

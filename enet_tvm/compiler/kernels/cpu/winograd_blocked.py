@@ -19,7 +19,7 @@ from tvm.tirx.script.builder import ir as T
 
 from enet_tvm.compiler.kernels.common.building import Registers, for_rows, prim_func, tile_places, tile_start
 from enet_tvm.compiler.kernels.common.convolution import convolution_features
-from enet_tvm.compiler.kernels.common.elements import by_lane, lane, splat, vector, zeros
+from enet_tvm.compiler.kernels.common.elements import lane, splat, vector, zeros
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.kernels.cpu.winograd import (
     MOST_WEIGHT,
@@ -168,6 +168,7 @@ class BlockedWinogradBody(WinogradBody):
     """Emits the statements of one convolution."""
 
     tile: BlockedWinogradTile
+    masks: ClassVar[bool] = False
 
     def emit(self) -> None:
         """Emit the whole kernel."""
@@ -208,13 +209,9 @@ class BlockedWinogradBody(WinogradBody):
                 acc[t, o] = acc[t, o] + splat(values[t], self.lanes) * weights
 
         with T.serial(self.attrs.data_shape[1] // inputs) as kb:
-            if by_lane(self.attrs.data_layout.dtype, "aarch64"):
-                loaded = [T.bind(spectrum[(*frequency, kb, first + t, vector(0, inputs))]) for t in range(tiles)]
-                for number in range(inputs):
-                    multiply(kb * inputs + number, [lane(block, number) for block in loaded])
-            else:
-                with T.serial(inputs) as ki:
-                    multiply(kb * inputs + ki, [spectrum[(*frequency, kb, first + t, ki)] for t in range(tiles)])
+            loaded = [T.bind(spectrum[(*frequency, kb, first + t, vector(0, inputs))]) for t in range(tiles)]
+            for number in range(inputs):
+                multiply(kb * inputs + number, [lane(block, number) for block in loaded])
         for t, o in tile_places(tiles, blocks):
             T.buffer_store(sums, acc[t, o], [*frequency, group * blocks + o, first + t, vector(0, self.lanes)])
 

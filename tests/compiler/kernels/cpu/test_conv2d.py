@@ -16,6 +16,8 @@ from enet_tvm.compiler.ops import FusedConv2D, Layout
 
 UNITS = {4: VectorUnit(4, 16), 8: VectorUnit(8, 16), 16: VectorUnit(16, 32)}
 NEON = VectorUnit(4, 32)
+ARM = VectorUnit(4, 32, "aarch64")
+"""Multiplies by lane, starts with the bias and has no masks; tensors are as with `NEON`."""
 LANES = st.sampled_from([4, 8, 16])
 
 
@@ -51,7 +53,7 @@ def agrees(run_kernel, stored, loaded):
             expected = F.relu(expected)
         elif attrs.activation == "prelu":
             expected = F.prelu(expected, torch.from_numpy(slope))
-        out = run_kernel(conv2d.conv2d(attrs, tile), *arguments, shape=attrs.out_layout.physical(attrs.out_shape))
+        out = run_kernel(conv2d.conv2d(attrs, tile, unit.isa), *arguments, shape=attrs.out_layout.physical(attrs.out_shape))
         assert np.array_equal(loaded(out, attrs.out_layout), expected.numpy())
 
     return check
@@ -120,7 +122,8 @@ def test_kernels_of_every_kind(agrees, name: str, data: st.DataObject):
         width=data.draw(st.integers(max(smallest, 2), 29), "width"),
         pads=(data.draw(st.integers(0, 2)), data.draw(st.integers(0, 2))),
     )
-    agrees(attrs, UNITS[lanes], kind.output_padding, data.draw(st.integers(0, 2**32 - 1), "seed"))
+    unit = ARM if lanes == 4 and data.draw(st.booleans(), "multiplied by lane") else UNITS[lanes]
+    agrees(attrs, unit, kind.output_padding, data.draw(st.integers(0, 2**32 - 1), "seed"))
 
 
 @pytest.mark.parametrize("kind", ["none", "add", "pad", "unpool"])
@@ -145,7 +148,16 @@ def test_shortcuts_and_activations(agrees, kind: str, activation: str, data: st.
         residual_channels=channels,
         residual_layout=Layout(lanes, data.draw(st.integers(0, 2), "padding of the shortcut")),
     )
-    agrees(attrs, UNITS[lanes], seed=data.draw(st.integers(0, 2**32 - 1), "seed"))
+    unit = ARM if lanes == 4 and data.draw(st.booleans(), "multiplied by lane") else UNITS[lanes]
+    agrees(attrs, unit, seed=data.draw(st.integers(0, 2**32 - 1), "seed"))
+
+
+@pytest.mark.parametrize("kind", ["add", "pad", "unpool"])
+def test_multiplied_by_lane(agrees, kind: str):
+    """Sums that begin with the bias, shortcuts, and PReLU without masks, whichever the examples above are."""
+    more = {"residual": kind, "residual_channels": 4 if kind == "pad" else 12, "residual_layout": Layout(4, 1)}
+    attrs = attributes(Kind((1, 1)), 1, (2, 4), (3, 4), 4, 18, (0, 1), activation="prelu", **more)
+    agrees(attrs, ARM)
 
 
 @pytest.mark.parametrize("width", [1, 5, 12, 40])

@@ -18,7 +18,10 @@ UNITS = {4: VectorUnit(4, 16), 8: VectorUnit(8, 16), 16: VectorUnit(16, 32)}
 
 @pytest.fixture(scope="session")
 def agrees(run_kernel, stored, loaded):
-    def check(shape: tuple[int, int, int, int], filters: int, layout: Layout, seed: int) -> None:
+    def check(
+        shape: tuple[int, int, int, int], filters: int, layout: Layout, seed: int, unit: VectorUnit | None = None
+    ) -> None:
+        unit = unit or UNITS[layout.block]
         rng = np.random.default_rng(seed)
 
         def whole(*size: int) -> np.ndarray:
@@ -28,10 +31,10 @@ def agrees(run_kernel, stored, loaded):
         channels = filters + inputs
         data, weight, bias = whole(*shape), whole(filters, inputs, 3, 3), whole(filters)
         scale, shift, slope = whole(inputs), whole(inputs), whole(channels) / 4
-        tile = kernels.initial_tile(shape, layout, channels, UNITS[layout.block])
+        tile = kernels.initial_tile(shape, layout, channels, unit)
         out_shape = (n, channels, height // 2, width // 2)
         out = run_kernel(
-            kernels.initial_block(shape, filters, layout, tile),
+            kernels.initial_block(shape, filters, layout, tile, isa=unit.isa),
             data,
             kernels.pack_initial_weight(kernels.initial_weight(weight, scale), layout, tile),
             np.concatenate([bias, shift]),
@@ -67,3 +70,9 @@ def test_blocks_of_any_size(agrees, lanes: int, blocks: int, inputs: int, shape:
 def test_enets_own(agrees, lanes: int):
     """13 filters beside 3 pooled channels, the first convolution after it without padding of its own."""
     agrees((1, 3, 16, 40), 13, Layout(lanes), 0)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 5, 20, 23])
+def test_pixels_multiplied_by_lane(agrees, columns: int):
+    """What is loaded for a tile reaches beyond the row where that is shorter, or ends in the middle."""
+    agrees((1, 3, 4, 2 * columns), 13, Layout(4), 0, VectorUnit(4, 32, "aarch64"))
