@@ -58,7 +58,7 @@ def emulated(
     target = load_target("native").to_tvm()
     mod = from_torch(network, tuple(x.shape))
     with target:
-        phases = gpu_phases(unit, labels=labels)
+        phases = gpu_phases(unit, numerics=Numerics(labels=labels))
         for phase in phases:
             passes = [ScheduleRemaining(VectorUnit.of(target).lanes)] if phase.name == "schedule-remaining" else phase.passes
             after = [SerialThreads()] if phase.name == "lower-kernels" else []
@@ -201,8 +201,8 @@ def test_labels_in_device_code(name: str, request: pytest.FixtureRequest):
 
 
 @pytest.mark.usefixtures("cuda")
-def test_other_types_than_float32_are_refused(doubling: nn.Module):
-    with pytest.raises(UserError, match=r"^kernels for GPUs compute in float32; leave --dtype out$"):
+def test_types_that_kernels_lack_are_refused(doubling: nn.Module):
+    with pytest.raises(UserError, match=r"^kernels for GPUs have no bfloat16; leave --dtype out, or give --dtype float16$"):
         build(doubling, (1, 3, 16, 24), numerics=Numerics("bfloat16"))
 
 

@@ -31,7 +31,9 @@ def command(
     batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures that go through the network at once.")] = 1,
     dtype: Annotated[
         Precision,
-        typer.Option(help="What it computes in; the others are faster, nearly as accurate, and need a CPU that has them."),
+        typer.Option(
+            help="What it computes in; the others are faster, nearly as accurate, and need a CPU that has them; GPUs: float16."
+        ),
     ] = "float32",
     output: Annotated[
         Output, typer.Option(help="What it returns: logits, or at once the labels, which saves writing and reading logits.")

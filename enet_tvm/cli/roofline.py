@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from enet_tvm.artifact import Precision
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -18,6 +20,9 @@ def command(
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Size of the input; by default the target's.")] = None,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights; by default those shipped.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures that go through the network at once.")] = 1,
+    dtype: Annotated[
+        Precision, typer.Option(help="What tensors between kernels are stored as: float32 or float16; it computes in float32.")
+    ] = "float32",
     each: Annotated[bool, typer.Option("--each", help="A line for each launch, in order, instead of for each kernel.")] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
 ) -> None:
@@ -36,7 +41,8 @@ def command(
     from enet_tvm.targets import load_target
 
     console = Console(soft_wrap=True, highlight=False)
-    workload = Workload(weights or DEFAULT_WEIGHTS, parse_size(size) if size else None, load_target(target), batch=batch)
+    wanted = parse_size(size) if size else None
+    workload = Workload(weights or DEFAULT_WEIGHTS, wanted, load_target(target), batch=batch, dtype=dtype)
     with console.status(f"compiling for {workload.target.name}"):
         prediction = predict(workload)
     console.print(_table(prediction, each))
@@ -50,8 +56,9 @@ def _table(prediction: Prediction, each: bool) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    what = f"{prediction.target} at {prediction.size} in {prediction.dtype}"
     table = Table(
-        title=f"Prediction for {prediction.target} at {prediction.size}, not a measurement; microseconds of a launch",
+        title=f"Prediction for {what}, not a measurement; microseconds of a launch",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )

@@ -13,7 +13,8 @@
 9  virtual-machine      memory plan and bytecode of the Relax virtual machine
 
 For a GPU, phase 4 does not exist (its kernels take NCHW, pixels in the threads); in its place fuse-bottlenecks puts the end of
-each bottleneck and the beginning of the next into one kernel. Phase 5 has other templates and phase 8 other rules.
+each bottleneck and the beginning of the next into one kernel. Phase 5 has other templates and phase 8 other rules. For float16
+halve-tensors follows phase 5: what kernels hand on is stored as float16, and computed in float32.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from enet_tvm.compiler.passes.fold_batch_norm import FoldBatchNorm
 from enet_tvm.compiler.passes.fuse_bottlenecks import FuseBottlenecks
 from enet_tvm.compiler.passes.fuse_conv2d import FuseConv2D
 from enet_tvm.compiler.passes.fuse_initial_block import FuseInitialBlock
+from enet_tvm.compiler.passes.halve_tensors import HalveTensors
 from enet_tvm.compiler.passes.lower_kernels import LowerKernels, footprint
 from enet_tvm.compiler.passes.schedule_remaining import ScheduleRemaining
 from enet_tvm.compiler.passes.schedule_remaining_gpu import ScheduleRemainingGpu
@@ -155,14 +157,17 @@ def _element(numerics: Numerics, target: tvm.target.Target) -> DType:
     )
 
 
-def gpu_phases(unit: GpuUnit, choices: Choices = DEFAULTS, *, labels: bool = False) -> list[Phase]:
-    """Return the phases from an imported network to kernels of a GPU; `labels` is that of `Numerics`."""
+def gpu_phases(unit: GpuUnit, choices: Choices = DEFAULTS, numerics: Numerics = FLOAT32) -> list[Phase]:
+    """Return the phases from an imported network to kernels of a GPU, which compute in float32 or store tensors as float16."""
     templates = gpu_templates(unit)
+    lowering = LowerKernels(templates, choices)
+    halving = [Phase("halve-tensors", [HalveTensors(lowering)])] if numerics.dtype == "float16" else []
     return [
         *_fusing_phases(templates),
-        *_ending_phases(templates, labels),
+        *_ending_phases(templates, numerics.labels),
         Phase("fuse-bottlenecks", [FuseBottlenecks(templates)]),
-        Phase("lower-kernels", [LowerKernels(templates, choices)]),
+        Phase("lower-kernels", [lowering]),
+        *halving,
         *_remaining_phases(),
         Phase("schedule-remaining", [ScheduleRemainingGpu()]),
     ]
@@ -238,22 +243,23 @@ def compile_module(
     gpu : GpuSpec, optional
         The GPU that the network runs on.
     numerics : Numerics
-        The type that it computes in, float32 on a GPU, and what it returns.
+        The type that it computes in, and what it returns; on a GPU it computes in float32, and float16 is what tensors
+        between kernels are stored as.
 
     Raises
     ------
     UserError
         When the CUDA compiler is missing for a GPU, or the target cannot do what `numerics` asks for.
     """
-    if gpu is not None and numerics.dtype != "float32":
-        raise UserError("kernels for GPUs compute in float32; leave --dtype out")
+    if gpu is not None and numerics.dtype not in ("float32", "float16"):
+        raise UserError(f"kernels for GPUs have no {numerics.dtype}; leave --dtype out, or give --dtype float16")
     if gpu is not None:
-        return _compile_for_gpu(mod, target, dump_ir, gpu, choices, numerics.labels)
+        return _compile_for_gpu(mod, target, dump_ir, gpu, choices, numerics)
     return _compile(mod, target, dump_ir, graph_phases(target, choices, numerics))
 
 
 def _compile_for_gpu(
-    mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, gpu: GpuSpec, wanted: Choices, labels: bool
+    mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, gpu: GpuSpec, wanted: Choices, numerics: Numerics
 ) -> Compiled:
     """Compile for a GPU, and again with smaller tiles for those kernels that did not fit into its registers.
 
@@ -271,7 +277,7 @@ def _compile_for_gpu(
 
     with device_compiler(gpu.arch, gpu.ptx, gpu.max_registers) as made:
         for _ in range(ATTEMPTS):
-            compiled = _compile(mod, target, dump_ir, gpu_phases(unit, choices, labels=labels))
+            compiled = _compile(mod, target, dump_ir, gpu_phases(unit, choices, numerics))
             kernels = assemble(made[-1], gpu.arch, tools) if made else ()
             crowded = {kernel.name for kernel in kernels if spills(kernel)}
             templates = {launch.template for launch in compiled.launches if f"{launch.kernel}_kernel" in crowded}
@@ -329,7 +335,9 @@ def launches_of(mod: tvm.IRModule, phases: Sequence[Phase]) -> tuple[Launch, ...
 
     Those of the templates are as the pass that made them says, those of TVM's own are known by their names.
     """
-    made = [launch for phase in phases for each in phase.passes if isinstance(each, LowerKernels) for launch in each.launches]
+    # The last of these passes knows them as they are after all of them.
+    lowered = [each.launches for phase in phases for each in phase.passes if isinstance(each, LowerKernels | HalveTensors)]
+    made = list(lowered[-1]) if lowered else []
     launches = []
     for binding in Dataflow(mod).bindings:
         if not is_call(binding.value, "relax.call_tir"):

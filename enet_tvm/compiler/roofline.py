@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from enet_tvm.artifact import Precision
 from enet_tvm.compiler.compile import compile_untuned
 from enet_tvm.compiler.cuda.calibration import figures_of
 from enet_tvm.compiler.cuda.cost import Bounds, Chip, kernel_bounds
@@ -87,6 +88,8 @@ class Prediction:
         Launches in order.
     source : str
         Where the GPU's figures are from, as `enet_tvm.compiler.cuda.calibration.Figures` says.
+    dtype : {"float32", "float16"}
+        Type that tensors between kernels are stored as.
     """
 
     target: str
@@ -94,6 +97,7 @@ class Prediction:
     chip: Chip
     kernels: tuple[KernelPrediction, ...]
     source: str = "as documents say"
+    dtype: Precision = "float32"
 
     @property
     def kernel_ms(self) -> float:
@@ -121,6 +125,7 @@ class Prediction:
             "prediction": True,
             "target": self.target,
             "size": str(self.size),
+            "dtype": self.dtype,
             "milliseconds": self.milliseconds,
             "kernel_ms": self.kernel_ms,
             "launch_ms": self.launch_ms,
@@ -142,7 +147,7 @@ def predict(workload: Workload) -> Prediction:
     target = workload.target
     figures = figures_of(target)
     kernels = predict_compiled(compile_untuned(workload), figures.chip)
-    return Prediction(target.name, workload.input_size, figures.chip, kernels, figures.source)
+    return Prediction(target.name, workload.input_size, figures.chip, kernels, figures.source, workload.dtype)
 
 
 def predict_compiled(compiled: Compiled, chip: Chip) -> tuple[KernelPrediction, ...]:

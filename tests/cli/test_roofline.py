@@ -29,7 +29,8 @@ def predicted(monkeypatch: pytest.MonkeyPatch) -> None:
             "pool", "layer.1", 0, 500, Geometry(9, 256, 0, ()), 12, None, Bounds(0, 1, 2, 0, 4, 20, 6), launch_us=5
         )
         chip = Chip.of(workload.target)
-        return Prediction(workload.target.name, workload.input_size, chip, (convolution, pooling, convolution))
+        kernels = (convolution, pooling, convolution)
+        return Prediction(workload.target.name, workload.input_size, chip, kernels, dtype=workload.dtype)
 
     monkeypatch.setattr(roofline, "predict", predict)
 
@@ -38,10 +39,10 @@ def predicted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_table_and_the_file(tmp_path: Path):
     file = tmp_path / "roofline.json"
     result = CliRunner(env={"COLUMNS": "200"}).invoke(
-        build_app(), ["roofline", "--target", "jetson-tx1", "--size", "640x360", "--json", str(file)]
+        build_app(), ["roofline", "--target", "jetson-tx1", "--size", "640x360", "--dtype", "float16", "--json", str(file)]
     )
     assert result.exit_code == 0, result.output
-    assert "Prediction for jetson-tx1 at 640x360, not a measurement" in result.output
+    assert "Prediction for jetson-tx1 at 640x360 in float16, not a measurement" in result.output
     first, second = (line.split() for line in result.output.splitlines() if line.split()[:1] in (["conv"], ["pool"]))
     assert first[:6] == ["conv", "2", "7", "128", "90", "1.25"]
     assert first[-3:] == ["L1", "0.060", "75.0"]

@@ -17,7 +17,7 @@ from enet_tvm.artifact import FRAME_FUNCTION
 from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.passes.add_frame import AddFrame
-from enet_tvm.compiler.pipeline import gpu_phases, launches_of, machine_phase
+from enet_tvm.compiler.pipeline import Numerics, gpu_phases, launches_of, machine_phase
 from enet_tvm.networks import ENet
 from enet_tvm.targets import load_target
 
@@ -35,7 +35,7 @@ def test_every_launch_of_enet_is_in_the_graph(randomised, labels: bool):
     """All of them, where TVM's own way leaves the first and the last out; and no other function is captured."""
     mod = from_torch(randomised(ENet(11)), (1, 3, 48, 64))
     with load_target("jetson-tx1").to_tvm():
-        phases = gpu_phases(GpuUnit(2, 80), labels=labels)
+        phases = gpu_phases(GpuUnit(2, 80), numerics=Numerics(labels=labels))
         for phase in phases:
             mod = tvm.transform.Sequential(phase.passes)(mod)
         launches = [launch.kernel for launch in launches_of(mod, phases)]

@@ -123,6 +123,8 @@ INSTRUCTION float __high2float(half2 x) { return (float)x.y; }
 /* The sum of a half and a product of two has 63 bits at most, which a long double of x86-64 and of AArch64 holds: one rounding. */
 INSTRUCTION half cuda_hfma(half a, half b, half c) { return (half)((long double)a * (long double)b + (long double)c); }
 INSTRUCTION half2 __hfma2(half2 a, half2 b, half2 c) { return (half2){cuda_hfma(a.x, b.x, c.x), cuda_hfma(a.y, b.y, c.y)}; }
+INSTRUCTION bool __hgt(half a, half b) { return a > b; }
+INSTRUCTION bool __hlt(half a, half b) { return a < b; }
 INSTRUCTION half2 __hadd2(half2 a, half2 b) { return a + b; }
 INSTRUCTION half2 __hmul2(half2 a, half2 b) { return a * b; }
 

@@ -1,0 +1,52 @@
+"""A kernel of float32 whose tensors are stored as float16: converted where they are loaded and stored, and nowhere else.
+
+So everything is computed in float32, which any GPU does at its full rate, and half as many bytes move. Only some of a kernel's
+arguments are tensors that others compute; weights and vectors, which caches hold, stay as they are, since converting a weight
+for each use of it would cost more than loading it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+
+
+def with_half_storage(kernel: tirx.PrimFunc, places: Collection[int]) -> tirx.PrimFunc:
+    """Return a kernel that computes the same in float32, some of whose arguments are float16.
+
+    A value beyond 65504 is stored as infinite.
+
+    Parameters
+    ----------
+    kernel : tirx.PrimFunc
+        A kernel of the templates, whose loops are not vectorised yet.
+    places : collection of int
+        Numbers of the arguments, float32 so far.
+
+    Raises
+    ------
+    ValueError
+        When one of them is not float32.
+    """
+    halves: dict[Any, Any] = {}
+    for place in sorted(places):
+        parameter = kernel.params[place]
+        if str(parameter.ty.dtype) != "float32":
+            raise ValueError(f"{parameter.name} is {parameter.ty.dtype}, and only float32 is shortened")
+        halves[parameter] = tirx.decl_buffer(parameter.ty.shape, "float16", str(parameter.name), layout=None)
+
+    def load(node: tvm.ir.TensorLoad) -> Any:
+        short = halves.get(node.source)
+        return node if short is None else tirx.Cast("float32", tirx.BufferLoad(short, node.indices))
+
+    def store(node: tirx.BufferStore) -> tirx.BufferStore:
+        short = halves.get(node.buffer)
+        return node if short is None else tirx.BufferStore(short, tirx.Cast("float16", node.value), node.indices)
+
+    body = tvm_ffi.structural_map(kernel.body, ((tvm.ir.TensorLoad, load), (tirx.BufferStore, store)), order="post")
+    params = [halves.get(parameter, parameter) for parameter in kernel.params]
+    return tirx.PrimFunc(params, body, kernel.ret_type, kernel.attrs)

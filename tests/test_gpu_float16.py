@@ -1,0 +1,86 @@
+"""GPU networks whose tensors are float16 between kernels: right on fibers, and as good on CamVid as PyTorch's float32."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cuda_fibers import compile_fibers
+from cuda_network import cuda_network
+from torch import nn
+
+from enet_tvm import agreement
+from enet_tvm.compiler.frontend.torch_import import from_torch
+from enet_tvm.compiler.pipeline import Numerics
+from enet_tvm.data.camvid import CamVid
+from enet_tvm.evaluation.evaluate import evaluate, torch_forward
+from enet_tvm.networks import load_network, read_info
+from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+
+CAMVID = Path(os.environ.get("ENET_TVM_CAMVID", Path(__file__).resolve().parents[2] / "shared/camvid"))
+_HANDED_ON = re.compile(r"initial|bottleneck\d_\d|.*\.(project|shortcut)|bottleneck[45]_0\.conv|.*\.conv\.0")
+"""Sub-modules of ENet whose outputs kernels hand on, and a few more: first parts of convolutions that are fused in most."""
+
+
+def rounding(network: nn.Module) -> nn.Module:
+    """Return a copy of ENet that rounds what its kernels on a GPU hand on to float16, and computes in float32."""
+    network = copy.deepcopy(network).eval()
+
+    def rounded(_module: nn.Module, _inputs: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> object:
+        if isinstance(output, tuple):
+            return (output[0].half().float(), *output[1:])
+        return output.half().float()
+
+    for name, module in network.named_modules():
+        if _HANDED_ON.fullmatch(name):
+            module.register_forward_hook(rounded)
+    return network
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["jetson-tx1", "h100"])
+@torch.inference_mode()
+def test_enet_on_fibers(tmp_path: Path, target: str):
+    """The weights that are shipped, on noise, which has close logits: as far from PyTorch as the rounding of tensors alone."""
+    network = load_network(DEFAULT_WEIGHTS).eval()
+    x = torch.randn((1, 3, 40, 64), generator=torch.Generator().manual_seed(1))
+    made = cuda_network(from_torch(network, tuple(x.shape)), target, numerics=Numerics("float16"))
+    assert len(made.launches) == 41
+    assert {launch.layout.dtype for launch in made.launches[:-1]} == {"float16"}
+    actual = made.run(compile_fibers(made.source, tmp_path), x.numpy())
+    assert actual.dtype == np.float32
+    expected, rounded = network(x).numpy(), rounding(network)(x).numpy()
+    assert (actual.argmax(1) == expected.argmax(1)).mean() >= agreement.NOISE["float16"]
+    error, of_rounding = (np.sqrt(np.mean((each - expected) ** 2)) for each in (actual, rounded))
+    assert 0 < error < 2 * of_rounding
+    assert of_rounding < 2e-3 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.camvid
+@pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not here; set ENET_TVM_CAMVID to its directory")
+def test_mean_iou_on_camvid():
+    """Every tensor rounded, computed by PyTorch: on each ninth picture the mean IoU is float32's, but for the limit."""
+    info, network = read_info(DEFAULT_WEIGHTS), load_network(DEFAULT_WEIGHTS)
+    samples = CamVid(CAMVID, "val")
+    some = [samples[i] for i in range(0, len(samples), 9)]
+    mious: list[float] = []
+    labels: list[list[np.ndarray]] = []
+    for each in (network.eval(), rounding(network)):
+        seen: list[np.ndarray] = []
+        metrics = evaluate(
+            *(torch_forward(each), some, samples.class_set, info.mean, info.std),
+            observe=lambda _index, prediction, _labels, seen=seen: seen.append(prediction),
+        )
+        mious.append(metrics.miou)
+        labels.append(seen)
+    agree = np.mean([(a == b).mean() for a, b in zip(*labels, strict=True)])
+    print(f"{len(some)} pictures: {100 * agree:.2f} % of the labels, mIoU {mious[1]:.4f} for {mious[0]:.4f}")
+    assert agree >= agreement.PICTURES["float16"]
+    assert abs(mious[0] - mious[1]) <= agreement.PICTURES_MIOU["float16"]
+    assert mious[0] > 0.6
