@@ -49,7 +49,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 # Resolves the newest versions that pyproject.toml allows, with every extra, and pins all of them; run `make test-all` before committing the result.
 constraints:
 	rm -rf build/constraints
-	TORCH_INDEX='$(TORCH_INDEX)' tools/install '$(PYTHON)' build/constraints /dev/null 'test,dev,annotations,cuda,bench,tensorboard,tune,live,ncnn'
+	TORCH_INDEX='$(TORCH_INDEX)' tools/install '$(PYTHON)' build/constraints /dev/null 'test,dev,annotations,cuda,peers,tensorboard,tune,live'
 	tools/freeze build/constraints > build/constraints.txt
 	mv build/constraints.txt $(CONSTRAINTS)
 

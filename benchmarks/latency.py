@@ -43,6 +43,11 @@ HEADINGS = {
     "torch-compile": "torch.compile",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
+    "ncnn": "ncnn",
+    "ncnn-bfloat16": "ncnn bfloat16",
+    "mnn": "MNN",
+    "litert": "LiteRT",
+    "executorch": "ExecuTorch",
 }
 """Columns, in order."""
 

@@ -22,6 +22,10 @@ TESTS, PACKAGE = ROOT / "tests", ROOT / "enet_tvm"
 ELSEWHERE = {
     "__main__": "test_bad_input",
     "bench/report/results": "bench/test_comparison",
+    "bench/runners/executorch": "bench/runners/test_portable_form",
+    "bench/runners/litert": "bench/runners/test_portable_form",
+    "bench/runners/mnn": "bench/runners/test_portable_form",
+    "bench/runners/ncnn": "bench/runners/test_portable_form",
     "bench/runners/tvm_rpc": "rpc/test_bench",
     "cli/bench_segnet": "bench/test_baseline",
     "cli/device_bundle": "device_bundle/test_bundle",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,11 +13,16 @@ def command(
     weights: Annotated[Path | None, typer.Option(help="Weights to export; by default those in model/.")] = None,
     size: Annotated[str, typer.Option(help="Size of the input, WIDTHxHEIGHT.")] = "640x360",
     opset: Annotated[int, typer.Option(help="Version of the ONNX operators, 18 to 23.")] = 18,
+    form: Annotated[
+        Literal["window", "portable"],
+        typer.Option(help="How it unpools: by places inside windows, or by arithmetic that embedded runtimes have."),
+    ] = "window",
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
 ) -> None:
     """Write a network as ONNX, checked by ONNX Runtime against PyTorch.
 
-    Pooling and unpooling exchange the place inside each 2x2 window, so no runtime has to scatter.
+    Pooling and unpooling exchange the place inside each 2x2 window, so no runtime has to scatter. The portable form has neither
+    places nor slices with strides: ncnn, MNN and the like take it. Where a window has its maximum twice, it unpools to both.
     """
     from rich.console import Console
 
@@ -29,7 +34,7 @@ def command(
     from enet_tvm.size import parse_size
 
     source = find_file(weights or DEFAULT_WEIGHTS)
-    report = export_onnx(load_network(source), read_info(source), parse_size(size), output, opset, sha256(source))
+    report = export_onnx(load_network(source), read_info(source), parse_size(size), output, opset, sha256(source), form)
     Console(soft_wrap=True, highlight=False).print(
         f"{output}: opset {report.opset}, {report.nodes} nodes; in ONNX Runtime {report.agreement:.3%} of the pixels have "
         f"PyTorch's logits, which differ by at most {report.max_abs_logit_diff:.2g}"

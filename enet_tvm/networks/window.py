@@ -8,7 +8,7 @@ They are for inference: no gradient is defined.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -108,13 +108,31 @@ def to_window_form(network: nn.Module) -> nn.Module:
     UserError
         When the network pools with indices, or unpools, in windows other than 2x2 with stride 2.
     """
+    return replace_pooling(network, WindowMaxPool2d, WindowMaxUnpool2d)
+
+
+def replace_pooling(network: nn.Module, pool: Callable[[], nn.Module], unpool: Callable[[], nn.Module]) -> nn.Module:
+    """Return a copy of a network with other modules for its pooling with indices and its unpooling.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Network whose windows are 2x2 with stride 2.
+    pool, unpool : callable
+        Functions that return a module in the place of ``MaxPool2d`` and of ``MaxUnpool2d``; what the former returns beside
+        the maxima is what the latter gets beside the values.
+
+    Raises
+    ------
+    UserError
+        When the network pools with indices, or unpools, in other windows.
+    """
     network = copy.deepcopy(network)
     for name, module in list(network.named_modules()):
-        replacement: nn.Module
         if isinstance(module, nn.MaxPool2d) and module.return_indices:
-            replacement = WindowMaxPool2d()
+            replacement = pool()
         elif isinstance(module, nn.MaxUnpool2d):
-            replacement = WindowMaxUnpool2d()
+            replacement = unpool()
         else:
             continue
         settings = [module.kernel_size, module.stride, module.padding]

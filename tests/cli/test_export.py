@@ -42,6 +42,13 @@ def test_export(weights, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "export.json").read_text())["opset"] == 18
 
 
+def test_the_form_is_one_of_two(weights, tmp_path):
+    result = run("--weights", weights, "--size", "16x8", "--form", "flat", "-o", tmp_path / "f.onnx")
+    assert result.exit_code == 2
+    assert "'flat' is not one of" in result.output
+    assert not (tmp_path / "f.onnx").exists()
+
+
 def test_bad_input(weights, tmp_path):
     with pytest.raises(UserError, match="divisible by 8"):
         run("--weights", weights, "--size", "10x10", "-o", tmp_path / "f.onnx")

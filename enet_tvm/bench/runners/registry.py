@@ -69,6 +69,11 @@ RUNNERS: dict[str, Callable[[Case], Runner]] = {
     "tensorrt": LazyRunner("tensorrt", "on_gpu", ("gpu",), packages=("tensorrt",)),
     "onnxruntime": LazyRunner("onnx_runtimes", "OnnxRuntimeRunner", ("cpu",), packages=("onnx", "onnxruntime")),
     "openvino": LazyRunner("onnx_runtimes", "OpenVinoRunner", ("cpu",), packages=("openvino",)),
+    "ncnn": LazyRunner("ncnn", "float32", ("cpu",), packages=("ncnn", "pnnx")),
+    "ncnn-bfloat16": LazyRunner("ncnn", "bfloat16", ("cpu",), by_default=False, packages=("ncnn", "pnnx")),
+    "mnn": LazyRunner("mnn", "MnnRunner", ("cpu",), packages=("MNN",)),
+    "litert": LazyRunner("litert", "LiteRtRunner", ("cpu",), packages=("ai-edge-litert",)),
+    "executorch": LazyRunner("executorch", "ExecuTorchRunner", ("cpu",), packages=("executorch",)),
     "tvm-rpc": LazyRunner("tvm_rpc", "on_device", ("tracker",)),
 }
 """All runners by name; a new one is a module of this package and a line here."""

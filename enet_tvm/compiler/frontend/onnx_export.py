@@ -1,4 +1,4 @@
-"""PyTorch to an ONNX file, with pooling and unpooling in window form, checked by ONNX Runtime before it appears."""
+"""PyTorch to an ONNX file, with pooling and unpooling in window or portable form, checked by ONNX Runtime before it appears."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -24,6 +24,7 @@ from enet_tvm.agreement import EXPORT, LOGIT_TOLERANCE
 from enet_tvm.compiler.frontend.onnx_window import DOMAIN, DOMAIN_VERSION, POOL, UNPOOL, expand_window_calls
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
+from enet_tvm.networks.portable import portable
 from enet_tvm.networks.weights import WeightsInfo
 from enet_tvm.networks.window import to_window_form
 from enet_tvm.size import Size
@@ -31,6 +32,10 @@ from enet_tvm.version import __version__
 
 OPSETS = range(18, 24)
 """Versions of the standard operators that can be written; PyTorch's exporter starts at 18."""
+
+Form = Literal["window", "portable"]
+"""How a file unpools: by the place inside each window; or by arithmetic that embedded runtimes have, which is the same unless a
+window has its maximum several times."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ def export_onnx(
     path: str | Path,
     opset: int = OPSETS[0],
     weights_sha256: str | None = None,
+    form: Form = "window",
 ) -> ExportReport:
     """Write a network as an ONNX file of fixed input size.
 
@@ -84,18 +90,21 @@ def export_onnx(
     weights_sha256 : str, optional
         Hash of the weights file that `network` came from: what is compiled from the ONNX file can then be verified
         against these weights.
+    form : {"window", "portable"}
+        How the file unpools: `enet_tvm.networks.window` or `enet_tvm.networks.portable`, which also folds batch norms.
 
     Raises
     ------
     UserError
-        When the opset is out of range, the network has no window form, the file cannot be written, or ONNX Runtime
+        When the opset is out of range, the network has no such form, the file cannot be written, or ONNX Runtime
         does not compute from it what PyTorch does.
     """
     if opset not in OPSETS:
         raise UserError(f"opset {opset} cannot be written; choose one from {OPSETS[0]} to {OPSETS[-1]}")
     network = network.eval()
+    formed = portable(network) if form == "portable" else to_window_form(network)
     with atomic_file(path) as temporary:
-        model = to_model(to_window_form(network), size, opset)
+        model = to_model(formed, size, opset)
         for key in ("network", "classes", "palette", "mean", "std"):
             value = asdict(info)[key]
             model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
@@ -113,7 +122,7 @@ def export_onnx(
 
 
 def to_model(network: nn.Module, size: Size, opset: int) -> onnx.ModelProto:
-    """Return the ONNX form of a network in window form."""
+    """Return the ONNX form of a network in window or portable form."""
     table: dict[Callable[..., Any], Any] = {
         torch.ops.enet_tvm.max_pool2d_with_window.default: _call(POOL, {"x": "float"}, {"pooled": "float", "window": "uint8"}),
         torch.ops.enet_tvm.max_unpool2d.default: _call(UNPOOL, {"x": "float", "window": "uint8"}, {"plane": "float"}),

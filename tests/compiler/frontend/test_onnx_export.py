@@ -90,6 +90,14 @@ def test_network_stays_as_it_was(small, info, tmp_path):
     assert isinstance(small.unpool, nn.MaxUnpool2d)
 
 
+def test_portable_form_of_a_network_has_neither_indices_nor_strided_slices(small, info, tmp_path):
+    report = export_onnx(small, info, Size(16, 8), tmp_path / "small.onnx", form="portable")
+    assert report.agreement == 1.0
+    count = Counter(node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node)
+    assert {"Conv", "MaxPool", "Resize", "Sub", "Clip", "Mul"} <= count.keys()
+    assert not {"Slice", "DepthToSpace", "Equal", "Where", "ScatterElements", "BatchNormalization"} & count.keys()
+
+
 @pytest.mark.parametrize("opset", [9, 17, 24])
 def test_opset_out_of_range(small, info, tmp_path, opset):
     with pytest.raises(UserError, match="choose one from 18 to 23"):

@@ -1,0 +1,68 @@
+"""ExecuTorch with XNNPACK as a runner, given the network in portable form."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enet_tvm.bench.runners.base import Case, Runner, RunnerMissingError
+from enet_tvm.files import atomic_file
+
+
+class ExecuTorchRunner(Runner):
+    """ExecuTorch on the CPU in float32, with XNNPACK for all that it takes: all but nearest-neighbour enlargement.
+
+    Raises
+    ------
+    RunnerMissingError
+        When the package executorch is missing, or is of another PyTorch than the one here.
+    """
+
+    def __init__(self, case: Case) -> None:
+        try:
+            import torch
+            from executorch.extension.pybindings import portable_lib
+            from executorch.runtime import Runtime, Verification
+        except ImportError as error:
+            raise RunnerMissingError("executorch is not installed; run: pip install 'enet-tvm[executorch]'") from error
+        self.description = f"ExecuTorch {importlib.metadata.version('executorch')}, XNNPACK"
+        self._from_numpy = torch.from_numpy
+        self._file = _converted(case)
+        portable_lib._unsafe_reset_threadpool(case.threads)  # its only setting: the pool is of the process
+        # The program holds the memory of its method's weights.
+        self._program = Runtime.get().load_program(str(self._file), verification=Verification.Minimal)
+        self._method = self._program.load_method("forward")
+
+    def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits."""
+        (logits,) = self._method.execute([self._from_numpy(x)])
+        output: NDArray[np.float32] = logits.numpy()
+        return output
+
+    def artifact_files(self) -> tuple[Path, ...]:
+        """Return ExecuTorch's file."""
+        return (self._file,)
+
+
+def _converted(case: Case) -> Path:
+    """Return ExecuTorch's file of the network, made once."""
+    path = case.directory / f"{case.size}.pte"
+    if not path.is_file():
+        import torch
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        from enet_tvm.networks import load_network
+        from enet_tvm.networks.portable import portable
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of PyTorch, on what ExecuTorch calls
+            program = torch.export.export(portable(load_network(case.weights)), (torch.zeros(case.input_shape),))
+            lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(lowered.to_executorch().buffer)
+    return path

@@ -1,0 +1,58 @@
+"""LiteRT with XNNPACK as a runner, given the network in portable form."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enet_tvm.bench.runners.base import Case, Runner, RunnerMissingError
+from enet_tvm.bench.runners.portable_form import exported
+
+
+class LiteRtRunner(Runner):
+    """LiteRT on the CPU in float32, with XNNPACK for all that it takes: all but nearest-neighbour enlargement.
+
+    Raises
+    ------
+    RunnerMissingError
+        When the package ai-edge-litert is missing, or the network has what is not written for it.
+    """
+
+    def __init__(self, case: Case) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise RunnerMissingError("ai-edge-litert is not installed; run: pip install 'enet-tvm[litert]'") from error
+        self.description = f"LiteRT {importlib.metadata.version('ai-edge-litert')}, XNNPACK"
+        self._file = _written(case)
+        self._interpreter = Interpreter(str(self._file), num_threads=case.threads)
+        self._interpreter.allocate_tensors()
+        (source,), (target,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        self._input, self._output = source["index"], target["index"]
+
+    def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits, a view of what has its channels last."""
+        self._interpreter.set_tensor(self._input, np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+        self._interpreter.invoke()
+        logits: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
+        return logits.transpose(0, 3, 1, 2)
+
+    def artifact_files(self) -> tuple[Path, ...]:
+        """Return LiteRT's file."""
+        return (self._file,)
+
+
+def _written(case: Case) -> Path:
+    """Return LiteRT's file of the network, made once."""
+    path = case.directory / f"{case.size}.tflite"
+    if not path.is_file():
+        from enet_tvm.bench.runners.tflite_file import NotWritableError, write_tflite
+
+        try:
+            write_tflite(exported(case), path)
+        except NotWritableError as error:
+            raise RunnerMissingError(f"the network cannot be written for LiteRT, because {error}; leave it out") from error
+    return path

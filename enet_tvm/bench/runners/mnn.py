@@ -1,0 +1,66 @@
+"""MNN as a runner, given the network in portable form by its own converter."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enet_tvm.bench.runners.base import Case, Runner, RunnerMissingError
+from enet_tvm.bench.runners.portable_form import exported
+
+_CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
+"""What MNN's command ``mnnconvert`` calls. In a process of its own: it writes to the standard output."""
+
+
+class MnnRunner(Runner):
+    """MNN on the CPU in float32.
+
+    Its shorter forms are no runners: without an ARM processor's instructions "low" precision is float32, and 8-bit weights
+    become float32 again when they are loaded.
+
+    Raises
+    ------
+    RunnerMissingError
+        When the package MNN is missing, or does not convert the network.
+    """
+
+    def __init__(self, case: Case) -> None:
+        try:
+            from MNN import expr, nn
+        except ImportError as error:
+            raise RunnerMissingError("MNN is not installed; run: pip install 'enet-tvm[mnn]'") from error
+        self.description = f"MNN {importlib.metadata.version('MNN')}"
+        self._expr: Any = expr
+        self._file = _converted(case)
+        settings = {"backend": "CPU", "numThread": case.threads, "precision": "high"}
+        self._manager = nn.create_runtime_manager((settings,))
+        self._module = nn.load_module_from_file(str(self._file), ["picture"], ["logits"], runtime_manager=self._manager)
+        self._input = expr.placeholder(list(case.input_shape), expr.NCHW)
+
+    def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits."""
+        self._input.write(x)
+        (logits,) = self._module.forward([self._input])
+        return np.array(self._expr.convert(logits, self._expr.NCHW).read(), np.float32)
+
+    def artifact_files(self) -> tuple[Path, ...]:
+        """Return MNN's file."""
+        return (self._file,)
+
+
+def _converted(case: Case) -> Path:
+    """Return MNN's file of the network, made once."""
+    path = case.directory / f"{case.size}.mnn"
+    if not path.is_file():
+        options = ["-f", "ONNX", "--modelFile", str(exported(case)), "--MNNModel", str(path), "--bizCode", "enet"]
+        done = subprocess.run([sys.executable, "-c", _CONVERT, *options], capture_output=True, text=True, check=False)
+        if not path.is_file():  # its status says nothing
+            reason = (done.stderr or done.stdout).strip()[-200:]
+            raise RunnerMissingError(f"MNN does not convert the network ({reason}); take another release of it")
+    return path
