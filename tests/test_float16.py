@@ -86,6 +86,7 @@ def test_the_beginnings_of_networks(run_relax, unit: str):
         assert [launch.layout.dtype for launch in launches[:-1]] == ["float16"] * (len(launches) - 1)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("kernel", [(3, 3), (3, 1), (1, 3)])
 @torch.inference_mode()
 def test_winograd(run_relax, kernel: tuple[int, int]):

@@ -218,6 +218,7 @@ def test_kernels_that_spill_are_made_smaller(network_of):
     assert last <= 40 < first
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cuda")
 def test_the_same_device_code_twice(network_of):
     network = network_of(lambda net, x: torch.relu(net.conv(x)), conv=nn.Conv2d(4, 8, 3, padding=1))

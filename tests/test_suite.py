@@ -163,7 +163,7 @@ def run(folder: Path, test: str, *options: str) -> subprocess.CompletedProcess[s
     (folder / "conftest.py").write_text(
         "import suite\nsuite.LIMIT = 0.3\ndef pytest_configure(config):\n    config.pluginmanager.register(suite.Suite())\n"
     )
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow: is slow\n    alone: is alone\n")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow: slow\n    alone: alone\n    quick_cases(count): some\n")
     variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "ENET_TVM_TEST_RUN"))}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options],
@@ -208,6 +208,21 @@ def test_of_what_it_needs_itself(own): pass
     failed = re.findall(r"^FAILED test_file.py::(\w+)", result.stdout, re.MULTILINE)
     assert failed == ["test_working", "test_of_what_it_needs_itself"], result.stdout
     assert "make it faster, or mark it with pytest.mark.slow" in result.stdout
+
+
+@pytest.mark.slow
+def test_a_few_of_many_cases_are_quick(tmp_path: Path):
+    """They lie apart, whichever of the others are slow anyway, and all of them run where nothing is chosen."""
+    content = """
+@pytest.mark.quick_cases(2)
+@pytest.mark.parametrize("case", [*"abcd", pytest.param("e", marks=pytest.mark.slow)])
+def test_many(case): print(f"<{case}>")
+
+@pytest.mark.parametrize("case", "xy")
+def test_all(case): print(f"<{case}>")
+"""
+    assert re.findall("<(.)>", run(tmp_path, content, "-s", "-m", "not slow").stdout) == ["a", "c", "x", "y"]
+    assert re.findall("<(.)>", run(tmp_path, content, "-s").stdout) == [*"abcdexy"]
 
 
 @pytest.mark.slow

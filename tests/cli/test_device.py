@@ -107,6 +107,7 @@ def test_names_of_others_do_not_reach_the_terminal(tmp_path: Path, capsys: pytes
     assert json.loads((tmp_path / "devices.json").read_text())["devices"][0]["key"] == key, "as it is, for programs"
 
 
+@pytest.mark.quick_cases(5)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from enet_tvm.cli.plot import app
 from enet_tvm.errors import UserError
-from enet_tvm.networks import ENet, SegNet, WeightsInfo, save_network
+from enet_tvm.networks import ENet, ERFNet, WeightsInfo, save_network
 
 MEAN, BAND, BORDER = (0, 114, 178), (205, 212, 222), (196, 52, 44)
 
@@ -63,7 +63,7 @@ def test_picture_and_figures(tmp_path):
 
 
 def test_weights_without_slopes(tmp_path):
-    save(SegNet(2), tmp_path / "w.safetensors")
+    save(ERFNet(2), tmp_path / "w.safetensors")
     with pytest.raises(UserError, match="no PReLU"):
         run("-o", tmp_path / "p.png", "--weights", tmp_path / "w.safetensors")
     assert not (tmp_path / "p.png").exists()

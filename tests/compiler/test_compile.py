@@ -135,6 +135,7 @@ class Failing(Linker):
         raise self.error
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("no linker"), RuntimeError("ld: killed")], ids=repr)
 @pytest.mark.parametrize("before", [True, False], ids=["replacing", "new"])
 def test_an_interrupted_write_leaves_what_was_there(

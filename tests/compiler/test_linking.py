@@ -25,7 +25,7 @@ def executable():
     return tvm.compile(tvm.IRModule({"main": te.create_prim_func([x, y])}), target="llvm")
 
 
-@pytest.fixture(params=["system", "zig"])
+@pytest.fixture(params=["system", pytest.param("zig", marks=pytest.mark.slow)])
 def linker(request: pytest.FixtureRequest) -> Linker:
     if request.param == "zig":
         pytest.importorskip("ziglang")

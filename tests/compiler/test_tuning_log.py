@@ -282,6 +282,7 @@ def network(tmp_path: Path, randomised, monkeypatch: pytest.MonkeyPatch) -> Path
     return weights
 
 
+@pytest.mark.slow
 def test_compile_with_a_log(network, tmp_path):
     request = CompileRequest(Workload(network, Size(64, 48), load_target("native"), threads=2), command="pytest")
     asked = Asking()

@@ -231,6 +231,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused(decode: Decode, sanitised_readers: Any, tmp_path: Path, name: str) -> None:
     content, words = REFUSED[name]
@@ -246,6 +247,7 @@ def test_what_is_refused(decode: Decode, sanitised_readers: Any, tmp_path: Path,
             load_picture(path)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_too_little_memory(readers: Any, tmp_path: Path, suffix: str) -> None:
     """Wherever it ends, a sentence says so, and with enough of it the picture is whole."""

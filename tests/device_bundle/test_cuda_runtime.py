@@ -88,7 +88,7 @@ def declared() -> dict[str, int]:
     return {name: int(version) for version, name in found}
 
 
-@pytest.fixture(scope="module", params=["x86_64", "aarch64"])
+@pytest.fixture(scope="module", params=["x86_64", pytest.param("aarch64", marks=pytest.mark.slow)])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Library, Library]:
     """TVM's CUDA runtime of an architecture, and ours."""
     try:

@@ -618,6 +618,7 @@ def test_what_is_no_greeting(serve: Any, data: bytes) -> None:
         assert answer(connection) == MAGIC
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("name", ["../x", "", "/tmp/x", "a/../../x", "a\0b", "..", ".", "a/"])
 def test_names_of_uploads(serve: Any, tmp_path: Path, name: str) -> None:
     from tvm import rpc

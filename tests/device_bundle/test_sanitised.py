@@ -97,6 +97,7 @@ def pictures(root: Path) -> dict[str, list[Path]]:
     return found
 
 
+@pytest.mark.slow  # for the compiler under sanitisers
 @pytest.mark.parametrize("kind", KINDS)
 def test_readers_survive_something(
     sanitised_readers: Any, corpus: dict[str, list[Path]], spoilt_artifact: Path, kind: str
@@ -120,6 +121,7 @@ def test_readers_survive_everything(
     assert of // 50 < accepted < of - of // 50
 
 
+@pytest.mark.slow
 def test_hashes_are_hashlibs(sanitised_readers: Any, tmp_path: Path) -> None:
     contents = [bytes(range(256)) * 4][0]
     paths = []
@@ -230,6 +232,7 @@ def test_a_server_goes_on_after_anything_a_client_says(sanitised_programs: Build
         process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_session_kernel_by_kernel(sanitised_programs: Build, tiny_artifact: Any, tmp_path: Path) -> None:
     """What a session's functions keep, hand out once and let go of; each twice, and in the middle of it one that fails."""

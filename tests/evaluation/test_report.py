@@ -87,6 +87,7 @@ def test_the_sheet_shows_errors_in_red_and_void_in_blue():
     assert cells[3][150:, :, 2].mean() > cells[3][150:, :, 0].mean() + 40
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("count", [2, 11, 37])
 def test_confusion_matrices_of_any_size_are_drawn_darker_where_there_is_more(count, tmp_path):
     classes = ClassSet("many", tuple(f"class number {i}" for i in range(count)), ((0, 0, 0),) * count, 255)

@@ -66,6 +66,7 @@ def test_any_nesting_and_prefix(state, prefix, nests, beside):
     assert all(found.tensors[key] is value for key, value in state.items())
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     "content",
     [
@@ -102,6 +103,7 @@ def test_an_averaged_model(network, tmp_path):
     assert "left out what is beside the network: n_averaged" in imported.notes
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_other_precisions_become_float32(state, dtype, suffix, tmp_path):
@@ -176,6 +178,7 @@ def test_networks_that_nothing_tells_apart(state, tmp_path):
         find_network(tmp_path / "x.pt")
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     "variant",
     [
@@ -342,6 +345,7 @@ def test_a_mean_of_pictures_up_to_255():
         parse_channels("123.675,116.28,103.53", "--mean", (0, 0, 0))
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("verb", "suffix"),
     [

@@ -24,6 +24,7 @@ def state() -> State:
     return random_state(12)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("slopes", [{}, {"encoder_slope": False}, {"decoder_slope": True}], ids=str)
 @torch.no_grad()
 def test_logits_are_those_of_the_reference(slopes):

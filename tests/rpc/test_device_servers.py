@@ -170,6 +170,7 @@ def test_a_kernel_that_was_not_run(session: DeviceSession, tiny_artifact: Any) -
 # What is refused
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -200,6 +201,7 @@ def test_what_is_no_library(session: DeviceSession, misbehaving_library: Path, t
     assert seven(session, misbehaving_library) == 7, "the session goes on"
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("name", ["../escaped.py", "a/../../escaped.py", "/tmp/escaped.py", ".", "a/.."])
 def test_a_name_out_of_the_folder(session: DeviceSession, name: str) -> None:
     with fails("outside the session's folder", within=5):

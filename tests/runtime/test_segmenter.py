@@ -311,6 +311,7 @@ def test_threads_of_the_environment(tiny_artifact, monkeypatch: pytest.MonkeyPat
         assert segmenter.threads == threads
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("wish", ["many", "-3", "1000000000"])
 def test_a_bad_number_of_threads_in_the_environment_is_a_sentence(tiny_artifact, wish: str):
     """In a process of its own: TVM's runtime is loaded once."""

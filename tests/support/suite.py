@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,21 @@ _BEFORE = pytest.StashKey[tuple[Effort, int]]()
 _TESTS_RUN_SIDE_BY_SIDE = "PYTEST_XDIST_WORKER"
 
 
+def _mark_other_cases(items: list[pytest.Item]) -> None:
+    """Mark as slow all but a few cases of each function with the mark ``quick_cases``, which says how many; they lie apart."""
+    cases: dict[tuple[Path, str], list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("quick_cases") and not item.get_closest_marker("slow"):
+            cases[item.path, item.nodeid.partition("[")[0]].append(item)
+    for group in cases.values():
+        mark = group[0].get_closest_marker("quick_cases")
+        count = mark.args[0] if mark else len(group)
+        quick = {place * len(group) // count for place in range(count)}
+        for number, item in enumerate(group):
+            if number not in quick:
+                item.add_marker(pytest.mark.slow)
+
+
 class Suite:
     """The plugin, registered by ``tests/conftest.py``."""
 
@@ -36,11 +52,17 @@ class Suite:
         if self._folder is not None:
             close_run(self._folder)
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Begin with the files of the longest tests, so that no worker is left alone with one of them at the end."""
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, object, object]:
+        """Mark what `quick_cases` leaves out, before tests are chosen by their marks; then begin with the files of the longest.
+
+        So no worker is left alone with one of those at the end.
+        """
+        _mark_other_cases(items)
+        result = yield
         long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("alone")}
         items.sort(key=lambda item: item.path not in long)
+        return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:

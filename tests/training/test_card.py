@@ -99,6 +99,7 @@ def test_a_new_card_and_one_that_people_wrote_in(weights: Path, tmp_path: Path):
     assert card.read_text() == f"Mine, \\1.\n{BEGIN}\n{describe(weights)}\n{END}\nMine too.\n"
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("text", ["no part", f"{BEGIN}\n", f"{END}\n{BEGIN}\n", 2 * f"{BEGIN}\n{END}\n", "\udcff"])
 def test_a_card_without_one_part_stays_as_it_is(text: str, weights: Path, tmp_path: Path):
     (card := tmp_path / "card.md").write_bytes(before := os.fsencode(text))

@@ -37,6 +37,7 @@ def test_without_a_compiler_there_is_a_sentence(monkeypatch):
         compiled(nn.Conv2d(3, 4, 1), CPU)
 
 
+@pytest.mark.slow
 def test_each_stage_of_a_training_runs_what_was_compiled(tmp_path, monkeypatch):
     class Counting(nn.Module):
         """Stands for a compiled ENet, which takes a minute to make: the wiring is what is tested."""

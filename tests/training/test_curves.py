@@ -25,6 +25,7 @@ def drawn(rows, tmp_path):
     return np.asarray(Image.open(tmp_path / "curves.png").convert("RGB")).astype(int)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("epochs", [0, 1, 2, 7, 300])
 def test_any_length_of_log_is_drawn(tmp_path, epochs):
     picture = drawn(history(epochs), tmp_path)

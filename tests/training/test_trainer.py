@@ -441,6 +441,7 @@ def test_a_val_split_without_labels_is_refused(tmp_path):
         Trainer(Recipe.model_validate(TINY), train, empty, tmp_path)
 
 
+@pytest.mark.slow
 def test_segnet_takes_a_step(tmp_path):
     started = trainer(tmp_path, TINY | {"crop": "32x32", "batch_size": 2}, network="segnet")
     before = {key: value.clone() for key, value in started.network.state_dict().items() if key.startswith("classifier")}

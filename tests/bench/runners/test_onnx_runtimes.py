@@ -7,6 +7,7 @@ import torch
 from enet_tvm.bench.runners import open_runner
 
 
+@pytest.mark.slow
 def test_onnx_runtime_runs_what_is_exported(case, small_network):
     x = np.random.default_rng(3).standard_normal(case.input_shape, np.float32)
     with torch.inference_mode(), open_runner("onnxruntime", case) as runner:

@@ -52,6 +52,7 @@ def test_what_no_kernel_may_do(tmp_path: Path, changes: dict[str, str], blocks: 
         program.launch("kernel", (blocks,), (64,), {"data": DATA, "out": out(), "times": 2})
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     ("statement", "said"),
     [

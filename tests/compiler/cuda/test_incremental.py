@@ -52,6 +52,7 @@ def test_a_source_in_parts():
     assert split_source("int nothing;") == ("int nothing;", {})
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("arch", ["sm_53", "sm_90"])
 @pytest.mark.parametrize(
     ("then", "compiled"),

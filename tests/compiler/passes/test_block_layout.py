@@ -142,6 +142,7 @@ def test_other_operators_read_two_values(network_of, laid_out):
     laid_out(network_of(function, a=conv(), b=conv(), c=conv()))
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("lanes", UNITS)
 def test_window_indices_stay_blocked(network_of, laid_out, operators, lanes: int):
     def function(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -176,6 +177,7 @@ def test_pooling_and_unpooling_stay_blocked(network_of, laid_out, shape: tuple[i
     assert (packs, unpacks) == (1, 0)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(("channels", "lanes"), [(3, 8), (4, 16), (5, 16), (12, 8), (20, 16), (24, 16)])
 def test_channels_that_do_not_fill_a_vector(network_of, laid_out, channels: int, lanes: int):
     network = network_of(

@@ -129,6 +129,7 @@ def test_one_weight_of_two_convolutions(network_of, folded):
     folded(network_of(function, conv=nn.Conv2d(4, 8, 1), norm=norm()))
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("function", "left"),
     [
@@ -145,6 +146,7 @@ def test_without_weights_to_go_into(network_of, folded, operators, function, lef
     assert operators(folded(network_of(function, **layers))) == left
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("shape", [(10,), (1, 10), (6, 1), (1, 1, 1, 10), ()], ids=str)
 def test_a_constant_that_is_no_bias(network_of, folded, shape: tuple[int, ...]):
     """As many values as channels, but along the width: they are not scaled like a bias."""

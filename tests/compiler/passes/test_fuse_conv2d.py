@@ -41,6 +41,7 @@ def conv(inputs: int = 16, outputs: int = 16, kernel: int = 1, **options) -> nn.
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, **options)
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
@@ -109,6 +110,7 @@ def test_unpooling_to_an_odd_size(network_of, chains):
     assert left.count("max_unpool2d") == 1
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     "pad",
     [
@@ -153,6 +155,7 @@ def test_a_sum_of_three(network_of, chains):
     assert left == ["sigmoid", "add"]
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("inner", [nn.ReLU(), nn.PReLU(16)], ids=str)
 @pytest.mark.parametrize("outer", [nn.Identity(), nn.ReLU(), nn.PReLU(16)], ids=str)
 def test_addition_after_the_activation(network_of, chains, inner: nn.Module, outer: nn.Module):
@@ -194,6 +197,7 @@ def test_what_is_read_elsewhere_is_not_fused_away(network_of, chains, function):
     assert found[0] == BIAS
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     "layer",
     [
@@ -212,6 +216,7 @@ def test_what_no_template_covers_stays_with_tvm(network_of, chains, layer: nn.Mo
     assert left[0] in ("conv2d", "conv2d_transpose")
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     "layer",
     [
@@ -231,6 +236,7 @@ def test_kernels_of_all_kinds(network_of, chains, layer: nn.Module):
     assert found == [[*BIAS, "relu"]]
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("shape", [(16, 4, 6), (4, 6), (6,), (1, 16, 1, 1), (1, 1, 4, 6)], ids=str)
 def test_a_computed_addend_that_broadcasts(network_of, chains, shape: tuple[int, ...]):
     """Not a shortcut: the kernel would read past its end."""

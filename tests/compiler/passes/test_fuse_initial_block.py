@@ -64,6 +64,7 @@ def cat(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return net.norm(torch.cat([net.conv(x), net.pool(x)], 1))
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     ("function", "layers"),
     [

@@ -74,6 +74,7 @@ def test_equal_kernels_are_made_once(network_of, lowered):
     assert set(kernels(mod)) == set(names)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     "other",
     [conv(padding=2, dilation=2), conv(kernel=1), nn.Sequential(conv(), nn.ReLU()), nn.Sequential(conv(), nn.PReLU(16))],

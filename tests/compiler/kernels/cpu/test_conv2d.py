@@ -106,6 +106,7 @@ def attributes(
     return FusedConv2D(**{**attrs.__dict__, "data_layout": Layout(inputs[1], reach + pads[0])})
 
 
+@pytest.mark.quick_cases(5)
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=3, deadline=None)
 @given(data=st.data())
@@ -126,6 +127,7 @@ def test_kernels_of_every_kind(agrees, name: str, data: st.DataObject):
     agrees(attrs, unit, kind.output_padding, data.draw(st.integers(0, 2**32 - 1), "seed"))
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("kind", ["none", "add", "pad", "unpool"])
 @pytest.mark.parametrize("activation", ["none", "relu", "prelu"])
 @settings(max_examples=2, deadline=None)

@@ -77,6 +77,7 @@ def agrees(run_kernel, stored):
     return check
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=4, deadline=None)
 @given(data=st.data())

@@ -48,6 +48,7 @@ def block_of(channels: int) -> int:
     return 8 if channels % 8 == 0 else 4
 
 
+@pytest.mark.quick_cases(6)
 @pytest.mark.parametrize("pads", PADS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_pooling(shape: tuple[int, int, int, int], pads: tuple[int, int]):
@@ -62,6 +63,7 @@ def test_pooling(shape: tuple[int, int, int, int], pads: tuple[int, int]):
     assert np.array_equal(plain(window, unpadded), indices // shape[3] % 2 * 2 + indices % shape[3] % 2)
 
 
+@pytest.mark.quick_cases(6)
 @pytest.mark.parametrize("pads", PADS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_unpooling_restores_the_plane_that_was_pooled(shape: tuple[int, int, int, int], pads: tuple[int, int]):

@@ -21,6 +21,7 @@ STAGE_2 = FusedConv2D(
 )
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("columns", [2, 4])
 @pytest.mark.parametrize("rows", [2, 4])
 @settings(max_examples=3, deadline=None)
@@ -32,6 +33,7 @@ def test_any_shape(largest_error, rows: int, columns: int, data: st.DataObject):
     assert largest_error(attrs, tile, data.draw(st.integers(0, 2**32 - 1), "seed")) < 2e-5
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("outputs", [2, 4])
 @pytest.mark.parametrize("kernel", [(3, 1), (1, 3)])
 @settings(max_examples=3, deadline=None)
@@ -47,6 +49,7 @@ def test_filters_of_one_row_or_column(largest_error, kernel: tuple[int, int], ou
     assert largest_error(attrs, tile, data.draw(st.integers(0, 2**32 - 1), "seed")) < 2e-5
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("shortcut", [False, True])
 @pytest.mark.parametrize("activation", ["none", "relu", "prelu"])
 def test_activations(largest_error, activation: str, shortcut: bool):

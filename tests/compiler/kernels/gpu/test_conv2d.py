@@ -83,6 +83,7 @@ def agrees(run_kernel):
     return check
 
 
+@pytest.mark.quick_cases(8)
 @pytest.mark.parametrize("unit", [SMALL, LARGE], ids=["one thread a tile", "shared tiles"])
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind(agrees, name: str, unit: GpuUnit):
@@ -90,6 +91,7 @@ def test_every_kind(agrees, name: str, unit: GpuUnit):
     agrees(attributes(kind, 1, 8, 24, (10, 14), activation="prelu"), unit, kind.output_padding)
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize(("residual", "channels"), [("add", 16), ("pad", 8), ("pad", 3), ("unpool", 16)])
 @pytest.mark.parametrize("activations", [("none", "relu"), ("prelu", "prelu"), ("relu", "none")])
 def test_every_shortcut(agrees, residual: str, channels: int, activations: tuple[str, str]):
@@ -144,6 +146,7 @@ def test_transposed_ones_do_no_work_on_inserted_zeros():
     assert weight.shape == (8 // tile.channels, 9, 4, tile.channels)
 
 
+@pytest.mark.quick_cases(5)
 @pytest.mark.parametrize("place", [0, *(pytest.param(other, marks=pytest.mark.slow) for other in (1, 2))])
 @pytest.mark.parametrize("name", [name for name in KINDS if KINDS[name].transposed])
 @pytest.mark.parametrize("unit", [SMALL, LARGE], ids=["large tiles", "small tiles"])
