@@ -302,7 +302,9 @@ class TuningInfo(_Part):
     date : str
         Date and time of the log, in ISO 8601.
     modelled : bool
-        Whether a model of a GPU chose, and nothing was measured.
+        Whether a model chose, and nothing was measured.
+    simulated : bool
+        Whether that model is of what an emulated processor executed.
     """
 
     log: str
@@ -311,11 +313,12 @@ class TuningInfo(_Part):
     threads: int
     date: str
     modelled: bool = False
+    simulated: bool = False
 
     @model_serializer(mode="wrap")
     def _measured_without_a_word(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = write(self)
-        return content if self.modelled else {key: value for key, value in content.items() if key != "modelled"}
+        return {key: value for key, value in content.items() if value or key not in ("modelled", "simulated")}
 
 
 class Manifest(_Part):

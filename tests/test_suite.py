@@ -89,6 +89,7 @@ ELSEWHERE = {
     "training/slope_plot": "cli/test_plot",
     "tuning/baseline": "tuning/test_session",
     "tuning/metaschedule": "tuning/test_generic",
+    "tuning/prediction": "tuning/test_modelled",
     "tuning/report": "tuning/test_session",
     "tuning/tasks": "tuning/test_cost_model",
     "tuning/trials": "tuning/test_session",

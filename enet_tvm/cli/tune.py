@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from enet_tvm.tuning.measure import Fleet
     from enet_tvm.tuning.report import Progress, Result, SessionCost
 
-_MINUTES, _GPU_MINUTES = 5.0, 15.0
-"""Default durations; a network for a GPU compiles for a minute or two, and that twice."""
+_MINUTES, _LONG_MINUTES = 5.0, 15.0
+"""Default durations; a network for a GPU compiles for a minute or two, and that twice, and a simulated trial takes a second."""
 
 
 def command(
@@ -35,11 +35,15 @@ def command(
         int | None, typer.Option(min=0, help="Points to have measured, however long it takes; 0 shows what would be done.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Time until the log is written; by default 5, of a GPU 15.")
+        float | None, typer.Option(min=0.1, help="Time until the log is written; by default 5, of a GPU or a simulation 15.")
     ] = None,
     tracker: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Tune on devices behind this RPC tracker.")] = None,
     key: Annotated[str | None, typer.Option(help="Name of the devices there; by default the target's.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory of tuning logs.")] = Path("tuning_logs"),
+    simulate: Annotated[
+        bool,
+        typer.Option("--simulate", help="Rank kernels for an ARM processor without one, by LLVM's model of it."),
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was measured before.")] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
 ) -> None:
@@ -48,8 +52,9 @@ def command(
     'enet-tvm compile' then takes the log by itself. Interrupted in whatever way, the same command goes on where it was.
     The log takes the place of an older one only if the whole network is faster with it and agrees with PyTorch.
 
-    For a GPU that is not at hand, the model of 'enet-tvm roofline' takes the place of measurements. The log says so, and one
-    that was measured comes before it.
+    For a GPU that is not at hand, the model of 'enet-tvm roofline' takes the place of measurements, and for an ARM processor,
+    with --simulate, an emulator that counts instructions and LLVM's model of the processor. The log says so, and one that was
+    measured comes before it.
     """
     from rich.console import Console
 
@@ -66,10 +71,11 @@ def command(
     request = TuneRequest(
         Workload(weights or DEFAULT_WEIGHTS, parse_size(size) if size else None, spec, threads, batch, dtype, calibration),
         trials=trials,
-        minutes=minutes if minutes is not None else None if trials else _MINUTES if spec.gpu is None else _GPU_MINUTES,
+        minutes=minutes if minutes is not None or trials else _LONG_MINUTES if simulate or spec.gpu is not None else _MINUTES,
         out=out,
         fleet=fleet_of(tracker, key, spec),
         fresh=fresh,
+        simulate=simulate,
     )
     shown = _shown(console)
     try:
@@ -78,7 +84,7 @@ def command(
         shown.stop()
     figures: dict[str, Any] = {"plan": shown.planned}
     if result is not None:
-        _print_result(console, result)
+        _print_result(console, result, shown.units[0])
         figures |= {"written": result.written, "reason": result.reason, "failures": result.failures}
         figures["log"] = result.log.model_dump(mode="json")
     if json is not None:
@@ -121,6 +127,7 @@ def _shown(console: Console) -> Any:
 
         def __init__(self) -> None:
             self.planned: dict[str, Any] | None = None
+            self.units = ("ms", "us")
             columns = (
                 bars.TextColumn("{task.description}"),
                 bars.BarColumn(20),
@@ -138,20 +145,22 @@ def _shown(console: Console) -> Any:
 
         def plan(self, plan: SessionCost) -> None:
             """Print the plan."""
+            self.units = plan.units
             self.planned = asdict(plan) | {"directory": str(plan.directory)}
             console.print(_plan_table(plan))
             known = f", {plan.measured} of them already {'modelled' if plan.modelled else 'measured'}" if plan.measured else ""
+            by = " by the model" if plan.modelled else ""
             console.print(
-                f"untuned: {_ms(plan.untuned_ms)} ms{' by the model' if plan.modelled else ''}; {plan.trials} trials{known}; "
+                f"untuned: {_ms(plan.untuned_ms)} {self.units[0]}{by}; {plan.trials} trials{known}; "
                 f"about {plan.minutes:.1f} minutes; the log goes to {plan.directory}",
                 markup=False,
             )
 
         def progress(self, progress: Progress) -> None:
             """Move the line of progress, or print one where there is no terminal."""
-            state = f"network {_ms(progress.untuned_ms)} -> {_ms(progress.predicted_ms)} ms predicted"
+            state = f"network {_ms(progress.untuned_ms)} -> {_ms(progress.predicted_ms)} {self.units[0]} predicted"
             state += f", {progress.failed} failed" if progress.failed else ""
-            if gains := _gains(progress):
+            if gains := _gains(progress, self.units[1]):
                 state += f"; {gains}"
             if not console.is_terminal:
                 console.print(f"{progress.stage} {progress.done}/{progress.total}: {state}", markup=False)
@@ -168,10 +177,10 @@ def _shown(console: Console) -> Any:
     return Shown()
 
 
-def _gains(progress: Progress, count: int = 2) -> str:
-    """Return the kernels that gained most, with microseconds before and after, in words."""
+def _gains(progress: Progress, unit: str, count: int = 2) -> str:
+    """Return the kernels that gained most, with what they took before and after, in words."""
     ranked = sorted(progress.best, key=lambda item: item[2] / item[1])
-    return ", ".join(f"{name} {old:.0f} -> {new:.0f} us" for name, old, new in ranked[:count] if new < 0.98 * old)
+    return ", ".join(f"{name} {old:.0f} -> {new:.0f} {unit}" for name, old, new in ranked[:count] if new < 0.98 * old)
 
 
 def _ms(milliseconds: float) -> str:
@@ -193,12 +202,12 @@ def _plan_table(plan: SessionCost) -> Table:
     return table
 
 
-def _print_result(console: Console, result: Result) -> None:
+def _print_result(console: Console, result: Result, unit: str) -> None:
     log = result.log
     failed = "; ".join(f"{count} x {reason}" for reason, count in result.failures.items())
     if failed:
         console.print(f"failed trials, none of which is taken: {failed}", markup=False)
-    old = f", {_ms(result.old_ms)} ms with the log that was there" if result.old_ms is not None else ""
+    old = f", {_ms(result.old_ms)} {unit} with the log that was there" if result.old_ms is not None else ""
     where = f"by {log.host}, nothing was measured" if log.modelled else f"in turns on {log.workload.threads} threads"
     right = "it did not run, so its labels were not compared with PyTorch's"
     if log.parity is not None:
@@ -207,7 +216,7 @@ def _print_result(console: Console, result: Result) -> None:
             f"largest logit difference {log.parity.max_abs_logit_diff:.2g}"
         )
     console.print(
-        f"{_ms(log.before_ms)} ms untuned, {_ms(log.after_ms)} ms tuned{old}, {where}; "
+        f"{_ms(log.before_ms)} {unit} untuned, {_ms(log.after_ms)} {unit} tuned{old}, {where}; "
         f"{result.changed} of {len(log.kernels) + len(log.functions)} kernels changed in {log.trials} trials, "
         f"{log.minutes:.1f} minutes; {right}",
         markup=False,

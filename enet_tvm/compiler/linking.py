@@ -131,8 +131,8 @@ def _system_linker(machine: str) -> Linker:
     return Linker(driver, f"{machine}-unknown-linux-gnu")
 
 
-def zig_linker(machine: str) -> Linker:
-    """Return Zig's linker for an architecture, such as ``x86_64`` or ``aarch64``.
+def zig_linker(machine: str, system: str = f"linux-gnu.{GLIBC}") -> Linker:
+    """Return Zig's linker for an architecture, such as ``x86_64`` or ``aarch64``, and a system, as Zig spells it.
 
     Its first link for an architecture builds what it needs of the C library, which can take a minute, and keeps it in a cache.
 
@@ -147,9 +147,56 @@ def zig_linker(machine: str) -> Linker:
         )
     cache = _cache()
     # -s: the debugging information of Zig's own arithmetic routines differs from cache to cache, and weighs a megabyte.
-    command = (sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-gnu.{GLIBC}", "-s")
+    command = (sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-{system}", "-s")
     environment = {"ZIG_GLOBAL_CACHE_DIR": str(cache), "ZIG_LOCAL_CACHE_DIR": str(cache)}
     return Linker(command, f"{machine}-unknown-linux-gnu", environment)
+
+
+def ffi_headers() -> Path:
+    """Return the folder of the headers of TVM's C interface.
+
+    Raises
+    ------
+    UserError
+        When they are missing.
+    """
+    spec = importlib.util.find_spec("tvm_ffi")
+    folder = Path(spec.origin).parent / "include" if spec and spec.origin else None
+    if folder is None or not (folder / "tvm/ffi/c_api.h").is_file():
+        raise UserError("the headers of apache-tvm-ffi are missing; run: pip install --force-reinstall apache-tvm-ffi")
+    return folder
+
+
+def compile_with(zig: Linker, *arguments: str) -> None:
+    """Run Zig's C compiler.
+
+    Parameters
+    ----------
+    zig : Linker
+        Zig's linker, which compiles, too.
+    arguments : str
+        What it is given beside its own.
+
+    Raises
+    ------
+    UserError
+        When it cannot be run, or refuses.
+    """
+    try:
+        result = subprocess.run(
+            [*zig.command, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, **zig.environment},
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"cannot run Zig's compiler ({error}); run: pip install --force-reinstall ziglang") from error
+    if result.returncode:
+        said = [line.strip() for line in result.stderr.decode("utf-8", errors="replace").splitlines() if line.strip()]
+        reason = next((line for line in said if "error" in line), said[0] if said else "it gave no reason")
+        raise UserError(f"Zig's compiler failed ({reason}); free some room on the disk, or reinstall ziglang")
 
 
 def _fits(inputs: Sequence[str], output: Path) -> bool:

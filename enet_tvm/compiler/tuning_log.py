@@ -196,7 +196,10 @@ class TuningLog(_Part):
     kernels, functions : tuple
         Fastest points of the templates, and fastest schedules of the other functions.
     modelled : bool
-        Whether all times in it are those of the model of a GPU (`enet_tvm.compiler.cuda.cost`), and none was measured.
+        Whether all times in it are those of a model, and none was measured: of a GPU's (`enet_tvm.compiler.cuda.cost`) or of
+        an ARM processor's (`enet_tvm.compiler.arm.cost`).
+    simulated : bool
+        Whether it is modelled by what an emulated processor executed: its milliseconds are then millions of cycles.
     """
 
     schema_version: Literal[1] = LOG_SCHEMA
@@ -216,9 +219,12 @@ class TuningLog(_Part):
     kernels: tuple[KernelChoice, ...]
     functions: tuple[FunctionChoice, ...] = ()
     modelled: bool = False
+    simulated: bool = False
 
     @model_validator(mode="after")
     def _ran_if_measured(self) -> Self:
+        if self.simulated and not self.modelled:
+            raise ValueError("a log that was simulated is a modelled one")
         if self.parity is None and not self.modelled:
             raise ValueError("a log that was measured has its parity with PyTorch")
         return self
@@ -347,6 +353,7 @@ class Lookup:
             threads=log.workload.threads,
             date=log.date,
             modelled=log.modelled,
+            simulated=log.simulated,
         )
 
     def sentence(self) -> str:
@@ -360,7 +367,8 @@ class Lookup:
                 f"the default kernels are used; {_AGAIN}"
             )
         rest = "" if known == asked else f", the default for the other {asked - known}"
-        how = ", which is modelled, not measured" if self.log.modelled else ""
+        kind = "simulated" if self.log.simulated else "modelled"
+        how = f", which is {kind}, not measured" if self.log.modelled else ""
         return f"tuning: {known} of {asked} kernels by {self.directory} of {self.log.date[:10]}{how}{rest}"
 
 
@@ -380,8 +388,8 @@ def find_log(wanted: LoggedWorkload, target: TargetSpec) -> Lookup:
     """Look for a log for a network on a target, with the nearest number of threads; of such logs, the user's comes first.
 
     A log that was measured comes before one that was modelled, wherever and of whatever number of threads they are. A log of
-    ``native`` serves that alone. Where a target has none of its own, those of targets will do whose vector registers are the
-    same and whose extensions it has: a ``zen4`` takes those of ``x86-64-v4``.
+    ``native``, and one that was simulated, serve their target alone. Where a target has none of its own, those of targets will
+    do whose vector registers are the same and whose extensions it has: a ``zen4`` takes those of ``x86-64-v4``.
     """
     problems: list[str] = []
     modelled: Lookup | None = None
@@ -393,6 +401,8 @@ def find_log(wanted: LoggedWorkload, target: TargetSpec) -> Lookup:
             except UserError as error:
                 problems.append(str(error))
                 continue
+            if log.simulated and name != target.name:
+                continue  # its model is of another processor
             found = Lookup(LoggedChoices(log), directory, log, problems)
             if not log.modelled:
                 return found

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from enet_tvm.compiler.linking import zig_linker
-from enet_tvm.errors import UserError
+from enet_tvm.compiler.linking import compile_with, ffi_headers, zig_linker
 from enet_tvm.version import TESTED_STACK
 
 SOURCES = Path(__file__).parent / "csrc"
@@ -37,7 +34,6 @@ CUDA_RUNTIME = "libcudart.so.13"
 """Library that TVM's CUDA runtime was linked against."""
 
 WARNINGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
-_TIMEOUT_SECONDS = 600
 
 
 def build_program(name: str, libraries: Path, machine: str, output: Path) -> None:
@@ -67,7 +63,7 @@ def program_arguments(name: str, libraries: Path) -> list[str]:
     """Return what a C compiler is given to make one of `PROGRAMS`: all but its output; parameters as for `build_program`."""
     return [
         *source_arguments(PROGRAMS[name]),
-        f"-I{_ffi_headers()}",
+        f"-I{ffi_headers()}",
         # What registers TVM's functions is their constructors: the libraries must be loaded even if no symbol of one is named.
         "-Wl,--no-as-needed",
         str(libraries / "libtvm_runtime.so"),
@@ -124,33 +120,4 @@ def compile_c(machine: str, *arguments: str) -> None:
     UserError
         When the compiler is missing, cannot be run, or refuses.
     """
-    linker = zig_linker(machine)
-    command = [*linker.command, *WARNINGS, *arguments, "-Wl,--build-id=none"]
-    try:
-        result = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env={**os.environ, **linker.environment},
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"cannot run Zig's compiler ({error}); run: pip install --force-reinstall ziglang") from error
-    if result.returncode:
-        raise UserError(f"Zig's compiler failed ({_reason(result.stderr)}); free some room on the disk, or reinstall ziglang")
-
-
-def _reason(said: bytes) -> str:
-    lines: Sequence[str] = [line.strip() for line in said.decode("utf-8", errors="replace").splitlines() if line.strip()]
-    return next((line for line in lines if "error" in line), lines[0] if lines else "it gave no reason")
-
-
-def _ffi_headers() -> Path:
-    import importlib.util
-
-    spec = importlib.util.find_spec("tvm_ffi")
-    folder = Path(spec.origin).parent / "include" if spec and spec.origin else None
-    if folder is None or not (folder / "tvm/ffi/c_api.h").is_file():
-        raise UserError("the headers of apache-tvm-ffi are missing; run: pip install --force-reinstall apache-tvm-ffi")
-    return folder
+    compile_with(zig_linker(machine), *WARNINGS, *arguments, "-Wl,--build-id=none")

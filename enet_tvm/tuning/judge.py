@@ -79,9 +79,11 @@ class Judge:
         medians = self._medians(artifacts)
         if not self.place.modelled:
             self.listener.note("comparing the tuned network with PyTorch")
+        if remark := self.place.remark(artifacts):
+            self.listener.note(remark)
         parity, agrees = self.place.parity(artifacts["tuned"], artifacts["untuned"], self.weights)
         log = self._log(choices, medians["untuned"], medians["tuned"], parity)
-        reason = objection(medians, parity, agrees=agrees, modelled=self.place.modelled)
+        reason = objection(medians, parity, agrees=agrees, modelled=self.place.modelled, unit=self.place.units[0])
         if not reason:
             self.store.finish(log)
         counts = self.store.failure_counts()
@@ -122,10 +124,13 @@ class Judge:
             kernels=tuple(kernels),
             functions=tuple(functions),
             modelled=self.place.modelled,
+            simulated=self.place.simulated,
         )
 
 
-def objection(medians: Mapping[str, float], parity: Parity | None, *, agrees: bool, modelled: bool = False) -> str:
+def objection(
+    medians: Mapping[str, float], parity: Parity | None, *, agrees: bool, modelled: bool = False, unit: str = "ms"
+) -> str:
     """Return why a log is not to be kept, in a sentence; empty when it is.
 
     Parameters
@@ -138,12 +143,14 @@ def objection(medians: Mapping[str, float], parity: Parity | None, *, agrees: bo
         Whether that agreement is enough.
     modelled : bool
         Whether the seconds are a model's: then it must be faster, for there is no noise.
+    unit : str
+        What a millisecond is called.
     """
     tuned = medians["tuned"]
     if not agrees and parity is not None:
         return f"the tuned network does not agree with PyTorch: {parity.label_agreement:.4%} of the labels are the same"
     if tuned > medians["untuned"] or (modelled and tuned == medians["untuned"]):
-        return f"the tuned network takes {1e3 * tuned:.2f} ms, not less than the untuned one"
+        return f"the tuned network takes {1e3 * tuned:.2f} {unit}, not less than the untuned one"
     if tuned > medians.get("old", float("inf")):
-        return f"with the log that is there the network takes {1e3 * medians['old']:.2f} ms, which is less"
+        return f"with the log that is there the network takes {1e3 * medians['old']:.2f} {unit}, which is less"
     return ""

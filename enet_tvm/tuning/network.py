@@ -1,7 +1,7 @@
 """The whole network while it is tuned: the time of each launch, the time of a forward pass, and parity with PyTorch.
 
 A `Place` is where these are from: this machine (`Here`), devices behind a tracker (`There`), or, where there is no GPU to run
-on, the model of one (`enet_tvm.tuning.modelled`).
+on, the model of one (`enet_tvm.tuning.modelled`), or of an ARM processor (`enet_tvm.tuning.simulated`).
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ class Place(ABC):
 
     modelled: ClassVar[bool] = False
     """Whether they are a model's, and the network does not run."""
+    simulated: ClassVar[bool] = False
+    """Whether that model is of what an emulated processor executed."""
+    units: ClassVar[tuple[str, str]] = ("ms", "us")
+    """What a thousandth and a millionth of the seconds are called."""
 
     @property
     @abstractmethod
@@ -56,6 +60,13 @@ class Place(ABC):
     @abstractmethod
     def compare(self, artifacts: Mapping[str, Path], seconds: float) -> dict[str, float]:
         """Return the median seconds of a forward pass of each artifact; where they run, in turns, for so many seconds."""
+
+    def remark(self, artifacts: Mapping[str, Path]) -> str:
+        """Return what else is to be said of artifacts that were compared, in a sentence; empty for nothing."""
+        return ""
+
+    def close(self) -> None:  # noqa: B027
+        """End what works for it."""
 
     @abstractmethod
     def parity(self, artifact: Path, untuned: Path, weights: Path) -> tuple[Parity | None, bool]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from enet_tvm.compiler.tuning_log import TuningLog
 from enet_tvm.tuning.baseline import Baseline
 from enet_tvm.tuning.budget import Budget
+from enet_tvm.tuning.network import Place
 from enet_tvm.tuning.store import Store
 
 
@@ -50,7 +51,9 @@ class SessionCost:
     directory : Path
         Directory that the log is written to.
     modelled : bool
-        Whether all times are those of a GPU's model.
+        Whether all times are those of a model.
+    units : tuple of str
+        What a millisecond and a microsecond are called: of a simulation, which has no clock, cycles.
     """
 
     tasks: tuple[PlannedTask, ...]
@@ -60,6 +63,7 @@ class SessionCost:
     minutes: float
     directory: Path
     modelled: bool = False
+    units: tuple[str, str] = ("ms", "us")
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ class Listener:
         """Take the state after each round."""
 
 
-def plan_of(baseline: Baseline, budget: Budget, store: Store, modelled: bool = False) -> SessionCost:
+def plan_of(baseline: Baseline, budget: Budget, store: Store, place: Place) -> SessionCost:
     """Return the plan of a session."""
     planned = [PlannedTask(t.name, len(t.launches), baseline.share_of(t), len(t.points)) for t in baseline.tasks]
     planned += [PlannedTask(t.name, len(t.launches), baseline.share_of(t), None) for t in baseline.generic]
@@ -147,7 +151,8 @@ def plan_of(baseline: Baseline, budget: Budget, store: Store, modelled: bool = F
         store.trials,
         budget.minutes_left(store.trials),
         store.directory,
-        modelled,
+        place.modelled,
+        place.units,
     )
 
 

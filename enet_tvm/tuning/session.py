@@ -27,7 +27,7 @@ from enet_tvm.tuning.contest import Contest
 from enet_tvm.tuning.judge import Judge
 from enet_tvm.tuning.measure import Fleet, Measurer, Timing
 from enet_tvm.tuning.metaschedule import load_meta_schedule
-from enet_tvm.tuning.modelled import Modelled, ModelledKernels
+from enet_tvm.tuning.prediction import PredictedPlace
 from enet_tvm.tuning.report import Listener, Result, plan_of
 from enet_tvm.tuning.search import Search
 from enet_tvm.tuning.store import Store, identity_of
@@ -61,6 +61,8 @@ class TuneRequest:
         Whether to forget earlier measurements.
     effort : Effort
         Sizes of rounds and of the contest.
+    simulate : bool
+        Whether kernels for an ARM processor are ranked by a simulation, where there is none to measure on.
     """
 
     workload: Workload
@@ -71,6 +73,7 @@ class TuneRequest:
     timing: Timing = field(default_factory=Timing)
     fresh: bool = False
     effort: Effort = field(default_factory=Effort)
+    simulate: bool = False
 
 
 def tune(request: TuneRequest, listener: Listener | None = None) -> Result | None:
@@ -84,7 +87,7 @@ def tune(request: TuneRequest, listener: Listener | None = None) -> Result | Non
     Raises
     ------
     UserError
-        When the target cannot be tuned from here, its log was measured and there is no GPU to measure on, a device is lost, or
+        When the target cannot be tuned from here, its log was measured and there is nothing to measure on, a device is lost, or
         every trial fails. What was measured is kept.
     """
     session = Session(request, listener or Listener())
@@ -116,7 +119,7 @@ class Session:
         self.request, self.listener = request, listener
         self._budget = Budget(request.trials, request.minutes, request.effort)
         target = request.workload.target
-        self._place = find_place(request.workload, request.fleet, listener.note)
+        self._place = find_place(request.workload, request.fleet, listener.note, simulate=request.simulate)
         self._weights = _weights(request.workload)
         self._logged = LoggedWorkload.of(read_info(self._weights).network, request.workload)
         self.store = Store(request.out / target.name / self._logged.folder, self._place.modelled)
@@ -137,7 +140,7 @@ class Session:
         baseline = self._measure_baseline()
         store.open_records(self._target, {task.key for task in baseline.tasks})
         budget.share_out(baseline)
-        listener.plan(plan_of(baseline, budget, store, place.modelled))
+        listener.plan(plan_of(baseline, budget, store, place))
         if self.request.trials == 0:
             store.remove_if_idle()
             return None
@@ -155,6 +158,7 @@ class Session:
         """End the workers."""
         if self._trials is not None:
             self._trials.close()
+        self._place.close()
 
     def _measure_baseline(self) -> Baseline:
         asked = Recorder()
@@ -167,6 +171,8 @@ class Session:
             generic: list[GenericTask] = []
         else:
             tasks, generic = find_tasks(asked, untuned.kernels, VectorUnit.of(self._target).lanes)
+            if self._place.modelled:
+                generic = []  # MetaSchedule's own rules try more schedules than a model is worth
         if not self._place.modelled:
             self.listener.note("measuring the untuned network")
         launch_seconds, seconds = self._place.launch_seconds(self.store.work / "untuned")
@@ -185,8 +191,8 @@ class Session:
     def _make_timer(self) -> KernelTimer:
         workload, fleet, timing = self.request.workload, self.request.fleet, self.request.timing
         target, libraries = workload.target, self.store.libraries
-        if isinstance(self._place, Modelled):
-            return ModelledKernels(target, self._place.chip, libraries)
+        if isinstance(self._place, PredictedPlace):
+            return self._place.timer(libraries)
         triple, toolchain = target.triple, target.toolchain
         threads = workload.thread_count
         return Measurer(

@@ -155,8 +155,8 @@ class Store:
             ) from error
         if not log.modelled:
             raise UserError(
-                f"{self.directory} was measured on {log.host}, and what a model says does not take its place; tune on the GPU, "
-                "or give another directory with --out"
+                f"{self.directory} was measured on {log.host}, and what a model says does not take its place; measure it "
+                "again, or give another directory with --out"
             )
 
     def remove_if_idle(self) -> None:

@@ -15,7 +15,7 @@ from enet_tvm.tuning.measure import Outcome
 
 
 class KernelTimer(Protocol):
-    """Builder and timer of modules: `enet_tvm.tuning.measure.Measurer`, or the model of a GPU in its place."""
+    """Builder and timer of modules: `enet_tvm.tuning.measure.Measurer`, or a model in its place."""
 
     def build(self, modules: Sequence[tvm.IRModule]) -> list[Path | Outcome]:
         """Build modules of one function ``main``; a failure takes the place of what was made."""

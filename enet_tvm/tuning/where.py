@@ -1,4 +1,4 @@
-"""Where a network is tuned: on this machine, on devices behind a tracker, or by the model of a GPU that is not at hand."""
+"""Where a network is tuned: on this machine, on devices behind a tracker, or by the model of what is not at hand."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from enet_tvm.targets import TargetSpec
 from enet_tvm.tuning.measure import Fleet
 from enet_tvm.tuning.modelled import Modelled
 from enet_tvm.tuning.network import Here, Place, There
+from enet_tvm.tuning.simulated import Simulated
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Gpu:
     multiprocessors: int
 
 
-def find_place(workload: Workload, fleet: Fleet | None, note: Callable[[str], None]) -> Place:
+def find_place(workload: Workload, fleet: Fleet | None, note: Callable[[str], None], *, simulate: bool = False) -> Place:
     """Return where a network is to be tuned.
 
     Parameters
@@ -35,14 +36,18 @@ def find_place(workload: Workload, fleet: Fleet | None, note: Callable[[str], No
         Devices that were asked for.
     note : callable
         Called with a sentence that says so where kernels will be ranked by a model.
+    simulate : bool
+        Whether kernels for an ARM processor are to be ranked by a simulation.
 
     Raises
     ------
     UserError
         When the target is a CPU that this machine is not, and there are no devices; a GPU of which too little is known; or one
-        of another architecture than the devices'.
+        of another architecture than the devices'; or it cannot be simulated.
     """
     target, threads = workload.target, workload.thread_count
+    if simulate:
+        return _simulated(target, threads, fleet, note)
     if fleet is not None:
         return There(threads, fleet, None if target.gpu is None else gpu_there(target, fleet).name)
     if target.gpu is None:
@@ -53,6 +58,18 @@ def find_place(workload: Workload, fleet: Fleet | None, note: Callable[[str], No
         return Here(threads, gpu_name())
     place = Modelled(target)
     note(f"{why}: nothing will be measured, kernels are ranked by {place.source}")
+    return place
+
+
+def _simulated(target: TargetSpec, threads: int, fleet: Fleet | None, note: Callable[[str], None]) -> Simulated:
+    if fleet is not None:
+        raise UserError("--simulate is for want of a device, and --tracker names one; leave one of them out")
+    if target.gpu is not None:
+        raise UserError(f"{target.name} has a GPU, which is modelled where it is not at hand; leave --simulate out")
+    if target.architecture != "aarch64":
+        raise UserError(f"{target.name} is {target.architecture}, and --simulate is for 64-bit ARM processors; leave it out")
+    place = Simulated(target, threads)
+    note(f"nothing will be measured, kernels are ranked by {place.source}")
     return place
 
 
@@ -117,4 +134,5 @@ def check_runs_here(architecture: str, features: Sequence[str], name: str) -> No
             why = f"{name} is {needed} and this machine is {found}"
         case mismatch:
             why = f"this machine lacks {mismatch.needed} of {name}"
-    raise UserError(f"{why}; tune on the device: give --tracker HOST:PORT")
+    simulate = " (or, where there is none, --simulate)" if architecture == "aarch64" else ""
+    raise UserError(f"{why}; tune on the device: give --tracker HOST:PORT{simulate}")

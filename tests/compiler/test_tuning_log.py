@@ -156,6 +156,20 @@ def test_found_by_name_and_threads(tmp_path):
     assert find_log(WANTED, load_target("x86-64-v2")).log is None
 
 
+def test_what_was_simulated_serves_its_own_target(tmp_path):
+    """A Cortex-A76 takes what was measured on a Cortex-A72, and not what the A72's model says."""
+    rpi4, rpi5 = load_target("rpi4"), load_target("rpi5")
+    fields = {"target": LogTarget.of(rpi4), "modelled": True, "simulated": True, "parity": None}
+    directory = tmp_path / "user/tuning_logs/rpi4/enet-64x48-2threads"
+    save(make_log(**fields), directory)
+    assert find_log(WANTED, rpi4).directory == directory
+    assert find_log(WANTED, rpi5).log is None
+    with pytest.raises(ValueError, match="a log that was simulated is a modelled one"):
+        make_log(simulated=True)
+    save(make_log(target=LogTarget.of(rpi4)), directory)
+    assert find_log(WANTED, rpi5).directory == directory
+
+
 def test_measured_comes_before_modelled(tmp_path):
     """Whoever's it is, of whatever number of threads; and of a GPU's target its own alone."""
     tx1 = load_target("jetson-tx1")

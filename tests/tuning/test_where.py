@@ -56,6 +56,20 @@ def test_a_processor():
         place(load_target(other))
 
 
+@pytest.mark.parametrize(
+    ("target", "fleet", "sentence"),
+    [
+        ("zen4", None, "zen4 is x86_64, and --simulate is for 64-bit ARM processors; leave it out"),
+        ("jetson-tx1", None, "jetson-tx1 has a GPU, which is modelled where it is not at hand; leave --simulate out"),
+        ("rpi4", Fleet(Address("127.0.0.1", 1), "board"), "--simulate is for want of a device, and --tracker names one"),
+        ("aarch64-generic", None, "LLVM has no model of generic; name a target with one of cortex-a53"),
+    ],
+)
+def test_what_cannot_be_simulated(target: str, fleet: Fleet | None, sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        find_place(Workload(WEIGHTS, None, load_target(target)), fleet, lambda note: None, simulate=True)
+
+
 def test_a_gpu_that_is_at_hand(at_hand: Callable[[str | None], None]):
     at_hand("sm_86")
     found, notes = place(here("rtx-3090"))

@@ -156,7 +156,8 @@ def describe(manifest: Manifest) -> str:
     target, tuning = manifest.target, manifest.tuning
     tuned = "untuned"
     if tuning is not None:
-        tuned = f"{tuning.kernels} of {tuning.of} kinds {'modelled' if tuning.modelled else 'tuned'} by {tuning.log}"
+        how = "simulated" if tuning.simulated else "modelled" if tuning.modelled else "tuned"
+        tuned = f"{tuning.kernels} of {tuning.of} kinds {how} by {tuning.log}"
     return f"enet-tvm {manifest.versions.enet_tvm} for {target.name} ({target.mcpu}), {manifest.kernel_count} kernels, {tuned}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from enet_tvm.compiler.arm.instructions import Block, Loop
 from enet_tvm.compiler.debian_packages import UnavailableError, built_once, cache_directory, download, unpack
@@ -84,18 +86,36 @@ class ArmTools:
             lines = [line.split() for line in out.read_text(encoding="ascii").splitlines()]
         return [Block(int(n), int(at, 16), tuple(int(word, 16) for word in words)) for n, at, *words in lines]
 
-    def assembly(self, loop: Loop) -> str:
-        """Return the instructions of a loop as text."""
-        code = "\n".join(" ".join(f"0x{byte:02x}" for byte in word.to_bytes(4, "little")) for word in loop.words)
+    def assembly(self, words: Sequence[int]) -> list[str]:
+        """Return instructions as text, one for each."""
+        code = "\n".join(" ".join(f"0x{byte:02x}" for byte in word.to_bytes(4, "little")) for word in words)
         options = ("--disassemble", "--triple=aarch64", f"--mattr={_FEATURES}")
         said = _run(self._host("usr/lib/llvm-19/bin/llvm-mc", *options), text=code)
-        return "\n".join(line for line in said.splitlines() if not line.lstrip().startswith("."))
+        return [line for line in said.splitlines() if line.strip() and not line.lstrip().startswith(".")]
 
     def schedule(self, loop: Loop, cpu: str) -> Schedule:
         """Return what LLVM's model of a processor says of a loop that runs again and again."""
-        options = ("--mtriple=aarch64", f"--mcpu={cpu}", f"--mattr={_FEATURES}", "--iterations=100", "--json")
-        said = json.loads(_run(self._host("usr/lib/llvm-19/bin/llvm-mca", *options), text=self.assembly(loop)))
-        (region,) = said["CodeRegions"]
+        return self.schedules([loop.words], cpu)[0]
+
+    def schedules(self, pieces: Sequence[Sequence[int]], cpu: str, iterations: int = 100) -> list[Schedule]:
+        """Return what LLVM's model of a processor says of pieces of code, each of which runs so often, one run after the other.
+
+        What the model does not know of a piece's instructions, such as calls, is left out.
+        """
+        lines = iter(self.assembly([word for words in pieces for word in words]))
+        text = "\n".join(
+            line
+            for number, words in enumerate(pieces)
+            for line in (f"# LLVM-MCA-BEGIN {number}", *itertools.islice(lines, len(words)), "# LLVM-MCA-END")
+        )
+        options = ("--mtriple=aarch64", f"--mcpu={cpu}", f"--mattr={_FEATURES}", f"--iterations={iterations}", "--json")
+        skip = "--skip-unsupported-instructions=any"
+        said = json.loads(_run(self._host("usr/lib/llvm-19/bin/llvm-mca", *options, skip), text=text + "\n"))
+        resources = said["TargetInfo"]["Resources"]
+        return [self._schedule(region, resources) for region in said["CodeRegions"]]
+
+    @staticmethod
+    def _schedule(region: dict[str, Any], resources: Sequence[str]) -> Schedule:
         summary = region["SummaryView"]
         cycles = summary["TotalCycles"] / summary["Iterations"]
         # The pressure of the whole loop comes after that of its instructions.
@@ -106,7 +126,7 @@ class ArmTools:
             if entry["InstructionIndex"] == whole
         }
         index = max(busy, key=lambda i: busy[i])
-        return Schedule(cycles, said["TargetInfo"]["Resources"][index], busy[index] / cycles)
+        return Schedule(cycles, resources[index], busy[index] / cycles)
 
     def _host(self, program: str, *options: str | Path) -> list[str]:
         """Return a command line of a program in the packages, run by their own loader and libraries."""
