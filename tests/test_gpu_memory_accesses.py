@@ -27,6 +27,9 @@ LOADS = (
 )
 """Most sectors that loads touch for each that they must: of the first pattern that is in a kernel's name."""
 
+STORES = ((r"bottleneck_.*_pool", 1.1), (r"", 1.0))
+"""The same of stores: window indices are bytes, and not every plane of them begins with a sector."""
+
 
 @pytest.fixture(scope="module")
 def imported() -> tvm.IRModule:
@@ -42,10 +45,10 @@ def test_sectors_and_banks(imported: tvm.IRModule, tmp_path: Path, target: str):
     wrong = []
     for name, kernel in network.kernels.items():
         counts = traffic(block_accesses(program, name, kernel))
-        bound = next(most for pattern, most in LOADS if re.match(pattern, name))
+        loads, stores = (next(most for pattern, most in bounds if re.match(pattern, name)) for bounds in (LOADS, STORES))
         assert counts.loads, name
         assert counts.stores, name
-        if counts.load_ratio > bound or counts.store_ratio > 1 or counts.conflicts:
+        if counts.load_ratio > loads or counts.store_ratio > stores or counts.conflicts:
             wrong.append(
                 f"{name}: loads x {counts.load_ratio:.2f}, stores x {counts.store_ratio:.2f}, {counts.conflicts} conflicts"
             )

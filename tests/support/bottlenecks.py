@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -24,8 +26,14 @@ def bottleneck(
     residual: str = "add",
     batch: int = 1,
     activation: str = "prelu",
+    cells: bool = False,
+    pooled: bool = False,
+    kept: bool = True,
 ) -> FusedBottleneck:
-    """Return a bottleneck of narrow, wide and again narrow channels; without a kernel or channels at the end, without these."""
+    """Return a bottleneck of narrow, wide and again narrow channels; without a kernel or channels at the end, without these.
+
+    `cells` makes the narrowing convolution one of 2x2 with stride 2; `pooled` and `kept` are those of `FusedBottleneck`.
+    """
     narrow, wide, last = channels
 
     def part(inputs: int, outputs: int, kernel: tuple[int, int] = (1, 1), **more: object) -> FusedConv2D:
@@ -37,13 +45,22 @@ def bottleneck(
     added = {"none": 0, "pad": wide // 2, "add": wide, "unpool": wide}[residual]
     inner = "none" if residual == "none" else activation
     expand = part(narrow, wide, inner_activation=inner, residual=residual, residual_channels=added)
-    return FusedBottleneck(expand, kernel and part(narrow, narrow, kernel), part(wide, last) if last else None)
+    reduce = part(wide, last) if last else None
+    if cells and reduce is not None:
+        halved = (batch, last, size[0] // 2, size[1] // 2)
+        reduce = replace(reduce, out_shape=halved, kernel=(2, 2), strides=(2, 2), padding=(0, 0))
+    return FusedBottleneck(expand, kernel and part(narrow, narrow, kernel), reduce, pooled, kept)
 
 
 def activated(value: torch.Tensor, activation: str, slope: np.ndarray | None) -> torch.Tensor:
     if activation == "relu":
         return torch.relu(value)
     return value if slope is None else F.prelu(value, torch.from_numpy(slope))
+
+
+def window_of(places: torch.Tensor, width: int) -> np.ndarray:
+    """Return PyTorch's places in a plane of some width as places in their 2x2 windows."""
+    return (places // width % 2 * 2 + places % width % 2).numpy().astype(np.uint8)
 
 
 class BottleneckCall:
@@ -56,13 +73,15 @@ class BottleneckCall:
         self.arguments = [self.data]
         self.shortcut: dict[str, np.ndarray] = {}
         x = torch.from_numpy(self.data)
-        results = []
-        for part in spec.convolutions:
+        results: dict[str, np.ndarray] = {}
+        for name, part in spec.named.items():
             x = self._convolve(part, x, rng)
-            results.append(x.numpy())
-        self.expected = {"out": results[-1 if spec.reduce is None else -2]}
-        if spec.reduce is not None:
-            self.expected["reduced"] = results[-1]
+            results[name] = x.numpy()
+            if name == "expand":
+                maxima, places = F.max_pool2d(x, 2, return_indices=True)
+        results |= {"reduced": results.get("reduce"), "out": results["expand"], "pooled": maxima.numpy()}
+        results["window"] = window_of(places, spec.expand.out_shape[3])
+        self.expected = {name: results[name] for name in spec.outputs}
 
     def _convolve(self, part: FusedConv2D, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         channels = part.out_shape[1]
@@ -79,9 +98,7 @@ class BottleneckCall:
             pooled = torch.from_numpy(rng.permutation(x.numel()).astype(np.float32) % 64).reshape(x.shape)
             maxima, places = F.max_pool2d(pooled, 2, return_indices=True)
             x = x + F.max_unpool2d(maxima, places, 2, output_size=x.shape[2:])
-            width = x.shape[3]
-            window = (places // width % 2 * 2 + places % width % 2).numpy().astype(np.uint8)
-            self.arguments += [maxima.numpy(), window]
+            self.arguments += [maxima.numpy(), window_of(places, x.shape[3])]
         elif part.residual != "none":
             residual = whole(rng, x.shape[0], part.residual_channels, *x.shape[2:])
             self.arguments.append(residual)
@@ -100,7 +117,7 @@ class BottleneckCall:
     ) -> dict[str, np.ndarray]:
         """Return the arguments of the kernel at a point, by name."""
         operands = template.operands(point, [constant(each) for each in self.arguments], TensorCodes([], {}), IDENTITY)
-        outputs = [np.full_like(self.expected[name], unwritten) for name in ("reduced", "out") if name in self.expected]
+        outputs = [np.full_like(value, unwritten if value.dtype == np.float32 else 255) for value in self.expected.values()]
         arrays = {}
         for parameter, value in zip(template.kernel(point).params, [*map(constant_value, operands), *outputs], strict=True):
             assert tuple(int(n) for n in parameter.ty.shape) == value.shape, parameter.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import tvm
 from tvm import relax
@@ -12,13 +12,17 @@ from enet_tvm.compiler.ops.conv2d import FusedConv2D
 from enet_tvm.compiler.ops.layout import Layout, Shape
 from enet_tvm.compiler.ops.registry import register_op
 
+_CONVOLUTIONS = ("conv", "expand", "reduce")
+"""Names of the convolutions that there may be, in the order in which they are computed."""
+
 
 @dataclass(frozen=True)
 class FusedBottleneck:
     """Attributes of ``enet.fused_bottleneck``: fused convolutions of which each reads the result of the one before.
 
     A bottleneck is `reduce`, `conv`, `expand`. Here the last two go together with the `reduce` of the bottleneck after it: once
-    `conv` has been computed, whatever its dilation, the two 1x1 convolutions read no neighbour.
+    `conv` has been computed, whatever its dilation, the two 1x1 convolutions read no neighbour. Before a bottleneck that
+    downsamples, `reduce` is a 2x2 convolution with stride 2, and pooling goes beside it: both stay within cells of 2x2 pixels.
 
     Attributes
     ----------
@@ -27,34 +31,65 @@ class FusedBottleneck:
     conv : FusedConv2D or None
         The convolution before it; None where `expand` reads a tensor.
     reduce : FusedConv2D or None
-        The 1x1 convolution after it; None where no such thing follows.
+        The convolution after it, 1x1, or 2x2 with stride 2; None where no such thing follows.
+    pooled : bool
+        Whether the 2x2 maxima of the result of `expand` are outputs, with their window indices.
+    kept : bool
+        Whether that result is an output itself.
     """
 
     expand: FusedConv2D
     conv: FusedConv2D | None = None
     reduce: FusedConv2D | None = None
+    pooled: bool = False
+    kept: bool = True
 
     @classmethod
     def from_call(cls, call: relax.Call) -> FusedBottleneck:
         """Return what a call of the operator computes."""
-        return cls(
-            **{item.name: FusedConv2D.from_attrs(call.attrs[item.name]) for item in fields(cls) if item.name in call.attrs}
-        )
+        attrs = call.attrs
+        parts = {name: FusedConv2D.from_attrs(attrs[name]) for name in _CONVOLUTIONS if name in attrs}
+        return cls(**parts, pooled=bool(attrs["pooled"]), kept=bool(attrs["kept"]))
 
     def to_attrs(self) -> tvm.ir.DictAttrs:
         """Return the operator attributes."""
-        parts = {item.name: getattr(self, item.name) for item in fields(self)}
-        return tvm.ir.make_node("ir.DictAttrs", **{name: part.to_attrs() for name, part in parts.items() if part is not None})
+        parts = {name: part.to_attrs() for name, part in self.named.items()}
+        return tvm.ir.make_node("ir.DictAttrs", **parts, pooled=self.pooled, kept=self.kept)
 
     def without_layers(self) -> FusedBottleneck:
         """Return the same without the names of layers, so that equal ones have one kernel."""
-        parts = {item.name: getattr(self, item.name) for item in fields(self)}
-        return FusedBottleneck(**{name: part and replace(part, layers=()) for name, part in parts.items()})
+        parts = {name: replace(part, layers=()) for name, part in self.named.items()}
+        return FusedBottleneck(**parts, pooled=self.pooled, kept=self.kept)
+
+    @property
+    def named(self) -> dict[str, FusedConv2D]:
+        """Those of the convolutions that there are by their names, in the order in which they are computed."""
+        parts = {name: getattr(self, name) for name in _CONVOLUTIONS}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def convolutions(self) -> tuple[FusedConv2D, ...]:
         """Those of the convolutions that there are, in the order in which they are computed."""
-        return tuple(part for part in (self.conv, self.expand, self.reduce) if part is not None)
+        return tuple(self.named.values())
+
+    @property
+    def outputs(self) -> dict[str, tuple[Shape, str]]:
+        """Shape and type of each output by its name: ``reduced``, ``pooled``, ``window`` and ``out``, those that there are."""
+        n, channels, height, width = self.expand.out_shape
+        found: dict[str, tuple[Shape, str]] = {}
+        if self.reduce is not None:
+            found["reduced"] = (self.reduce.out_shape, "float32")
+        if self.pooled:
+            maxima = (n, channels, height // 2, width // 2)
+            found |= {"pooled": (maxima, "float32"), "window": (maxima, "uint8")}
+        if self.kept:
+            found["out"] = (self.expand.out_shape, "float32")
+        return found
+
+    @property
+    def in_cells(self) -> bool:
+        """Whether what is computed of the result of `expand` takes cells of 2x2 pixels of it."""
+        return self.pooled or (self.reduce is not None and self.reduce.strides == (2, 2))
 
     def split(self, arguments: Sequence[relax.Expr]) -> Iterator[list[relax.Expr]]:
         """Yield the arguments of each convolution as ``enet.fused_conv2d`` takes them, the data of the first in all of them."""
@@ -87,7 +122,9 @@ class FusedBottleneck:
     @property
     def operators(self) -> list[str]:
         """Names of the operators that it computes, in order, as TVM calls them."""
-        return [name for part in self.convolutions for name in part.operators]
+        names = {name: part.operators for name, part in self.named.items()}
+        pooling = ["max_pool2d_with_window"] if self.pooled else []
+        return [*names.get("conv", []), *names["expand"], *pooling, *names.get("reduce", [])]
 
     @property
     def multiply_adds(self) -> int:
@@ -104,16 +141,15 @@ class FusedBottleneck:
             parts += [f"s{part.strides[0]}"] if part.strides != (1, 1) else []
             parts += [f"d{part.dilation[0]}"] if part.dilation != (1, 1) else []
         channels = [first.data_shape[1], *(part.out_shape[1] for part in self.convolutions)]
-        shortcut = [] if self.expand.residual == "none" else [self.expand.residual]
-        return "_".join([*parts, "to".join(map(str, channels)), f"{last.out_shape[3]}x{last.out_shape[2]}", *shortcut])
+        more: list[str] = [] if self.expand.residual == "none" else [self.expand.residual]
+        more += ["pool"] if self.pooled else []
+        more += [] if self.kept else ["alone"]
+        return "_".join([*parts, "to".join(map(str, channels)), f"{last.out_shape[3]}x{last.out_shape[2]}", *more])
 
 
 def _infer(call: relax.Call) -> relax.TensorType | relax.TupleType:
-    attrs = FusedBottleneck.from_call(call)
-    wide = relax.TensorType(attrs.expand.out_shape, "float32")
-    if attrs.reduce is None:
-        return wide
-    return relax.TupleType([relax.TensorType(attrs.reduce.out_shape, "float32"), wide])
+    outputs = [relax.TensorType(shape, dtype) for shape, dtype in FusedBottleneck.from_call(call).outputs.values()]
+    return outputs[0] if len(outputs) == 1 else relax.TupleType(outputs)
 
 
 FUSED_BOTTLENECK = register_op("enet.fused_bottleneck", "Convolution, widening 1x1 with shortcut, narrowing 1x1", _infer)
@@ -122,7 +158,7 @@ FUSED_BOTTLENECK = register_op("enet.fused_bottleneck", "Convolution, widening 1
 def fused_bottleneck(attrs: FusedBottleneck, calls: Sequence[relax.Call]) -> relax.Call:
     """Return a call of the operator in place of those of ``enet.fused_conv2d`` that compute its convolutions.
 
-    Its result is that of `attrs.expand`; with `attrs.reduce`, the pair of that one's result and the one of `attrs.expand`.
+    Its result is the tuple of ``attrs.outputs``, or the only one of them.
 
     Parameters
     ----------

@@ -1,25 +1,32 @@
 """Fuse the end of each bottleneck with the beginning of the next, so that one kernel of a GPU computes both.
 
 A bottleneck whole, `reduce -> conv -> expand + shortcut`, would compute the neighbours that `conv` reads once more in each
-block. Cut between `reduce` and `conv` instead, nothing is computed twice: what follows `conv` reads no neighbour.
+block. Cut between `reduce` and `conv` instead, nothing is computed twice: what follows `conv` reads no neighbour. Where the
+next bottleneck downsamples, its pooling and its 2x2 convolution with stride 2 read no other cell of 2x2 pixels.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import tvm
 from tvm import relax
 
-from enet_tvm.compiler.dataflow import Dataflow, Rewriter, is_call
+from enet_tvm.compiler.dataflow import Dataflow, Rewriter, is_call, is_result, layer_of
 from enet_tvm.compiler.kernels.common.template import Templates
 from enet_tvm.compiler.ops import FusedBottleneck, FusedConv2D, fused_bottleneck
+
+_Convolutions = dict[relax.Var, tuple[FusedConv2D, relax.Expr]]
+"""The convolutions of a module, each with the data that it reads."""
 
 
 @tvm.ir.transform.module_pass(opt_level=0, name="FuseBottlenecks")
 class FuseBottlenecks:
-    """Replace ``enet.fused_conv2d`` convolution -> widening 1x1 [-> narrowing 1x1] by ``enet.fused_bottleneck``.
+    """Replace ``enet.fused_conv2d`` convolution -> widening 1x1 [-> narrowing] by ``enet.fused_bottleneck``.
 
-    The convolution's result must have no other user; that of the widening one may have, and stays an output. Of what follows
-    it, the first 1x1 convolution that a template covers is taken, also where there is no convolution before it.
+    The convolution's result must have no other user; that of the widening one may have, and then stays an output. Of what
+    follows it, the first 1x1 convolution, or 2x2 convolution with stride 2, that a template covers is taken, also where
+    there is no convolution before it, and so is ``enet.max_pool2d_with_window``.
 
     Parameters
     ----------
@@ -43,57 +50,85 @@ class FuseBottlenecks:
             taken = {var for match in found.values() for var in match.parts}
             if binding.var in convolutions and (match := self._match(graph, convolutions, binding.var, taken)) is not None:
                 found[binding.var] = match
-        inside = {var for match in found.values() for var in match.parts} - found.keys()
+        inside = {var for match in found.values() for var in match.inside(graph)}
         for binding in graph.bindings:
             if binding.var in found:
-                found[binding.var].emit(graph, rewriter)
+                found[binding.var].emit(graph, convolutions, rewriter)
             elif binding.var not in inside:
                 rewriter.keep(binding)
         return graph.rebuilt(rewriter)
 
-    def _match(
-        self,
-        graph: Dataflow,
-        convolutions: dict[relax.Var, tuple[FusedConv2D, relax.Expr]],
-        expand: relax.Var,
-        taken: set[relax.Var],
-    ) -> _Match | None:
-        """Return the most of a bottleneck around a widening convolution that a template covers, None when there is none.
-
-        `convolutions` are those of the module, each with the data that it reads.
-        """
+    def _match(self, graph: Dataflow, convolutions: _Convolutions, expand: relax.Var, taken: set[relax.Var]) -> _Match | None:
+        """Return the most of a bottleneck around a widening convolution that a template covers, None when there is none."""
         widening, before = convolutions[expand]
         if expand in taken or not widening.is_pointwise:
             return None
         alone = before in convolutions and before not in taken and graph.only_user(before) is not None
-        reduces = [user for user in graph.users.get(expand, []) if user in convolutions and user not in taken]
-        reduces = [user for user in reduces if convolutions[user][0].is_pointwise and convolutions[user][1].same_as(expand)]
+        users = list(dict.fromkeys(graph.users.get(expand, [])))
+        reduces = [
+            user for user in users if user in convolutions and user not in taken and convolutions[user][1].same_as(expand)
+        ]
+        pools = [user for user in users if _is_pooling(graph, user)]
         for conv in [before, None] if alone else [None]:
             for reduce in [*reduces, None]:
-                spec = FusedBottleneck(
-                    widening,
-                    None if conv is None else convolutions[conv][0],
-                    None if reduce is None else convolutions[reduce][0],
-                )
-                if len(spec.convolutions) > 1 and self.templates.covered_forms(spec):
-                    return _Match(spec, conv, expand, reduce)
+                for pool in [*pools, None]:
+                    match = _Match(expand, conv, reduce, pool)
+                    if len(match.parts) > 1 and self.templates.covered_forms(match.spec(graph, convolutions)):
+                        return match
         return None
 
 
+def _is_pooling(graph: Dataflow, var: relax.Var) -> bool:
+    """Whether a variable is the maxima and window indices of a pooling, which others take one by one."""
+    taken_apart = all(isinstance(graph.value(user), relax.TupleGetItem) for user in graph.users.get(var, []))
+    return is_call(graph.value(var), "enet.max_pool2d_with_window") and taken_apart and not is_result(graph, var)
+
+
+@dataclass(frozen=True)
 class _Match:
-    """A bottleneck that was found, and the variables of its convolutions' results."""
+    """The variables of a bottleneck that was found: the results of its convolutions and of its pooling."""
 
-    def __init__(self, spec: FusedBottleneck, conv: relax.Var | None, expand: relax.Var, reduce: relax.Var | None) -> None:
-        self.spec = spec
-        self.expand = expand
-        self.reduce = reduce
-        self.parts = [var for var in (conv, expand, reduce) if var is not None]
+    expand: relax.Var
+    conv: relax.Var | None
+    reduce: relax.Var | None
+    pool: relax.Var | None
 
-    def emit(self, graph: Dataflow, rewriter: Rewriter) -> None:
-        call = rewriter.mapped(fused_bottleneck(self.spec, [graph.value(var) for var in self.parts]))
-        if self.reduce is None:
-            rewriter.replace(self.expand, rewriter.emit(call, self.expand))
+    @property
+    def parts(self) -> list[relax.Var]:
+        """Those of them that there are."""
+        return [var for var in (self.conv, self.expand, self.reduce, self.pool) if var is not None]
+
+    def spec(self, graph: Dataflow, convolutions: _Convolutions) -> FusedBottleneck:
+        """Return what it computes; the layer of the pooling is among those of the convolution that reads the same."""
+        conv, reduce = (None if var is None else convolutions[var][0] for var in (self.conv, self.reduce))
+        if self.pool is not None and reduce is not None:
+            maxima = [layer_of(var) for var, place in self._taken_of_pool(graph) if place == 0]
+            reduce = replace(reduce, layers=(*maxima, *reduce.layers))
+        others = set(graph.users.get(self.expand, [])) - set(self.parts)
+        kept = bool(others) or is_result(graph, self.expand)
+        return FusedBottleneck(convolutions[self.expand][0], conv, reduce, self.pool is not None, kept)
+
+    def inside(self, graph: Dataflow) -> set[relax.Var]:
+        """Return the variables that are emitted together with that of the widening convolution."""
+        return {*self.parts, *(var for var, _ in self._taken_of_pool(graph))} - {self.expand}
+
+    def emit(self, graph: Dataflow, convolutions: _Convolutions, rewriter: Rewriter) -> None:
+        """Emit the bottleneck and what is taken of it, in place of the widening convolution."""
+        spec = self.spec(graph, convolutions)
+        call = rewriter.mapped(fused_bottleneck(spec, [graph.value(var) for var in self.parts if var in convolutions]))
+        results = [("out", self.expand)] if self.reduce is None else [("reduced", self.reduce), ("out", self.expand)]
+        results += [(("pooled", "window")[place], var) for var, place in self._taken_of_pool(graph)]
+        names = list(spec.outputs)
+        first = self.expand if self.reduce is None else self.reduce
+        if len(names) == 1:
+            rewriter.replace(first, rewriter.emit(call, first))
             return
-        both = rewriter.emit(call, self.expand, f"{self.reduce.name}#both")
-        for place, var in enumerate((self.reduce, self.expand)):
-            rewriter.replace(var, rewriter.emit(relax.TupleGetItem(both, place), var))
+        whole = rewriter.emit(call, self.expand, f"{first.name}#all")
+        for name, var in results:
+            if name in names:
+                rewriter.replace(var, rewriter.emit(relax.TupleGetItem(whole, names.index(name)), var))
+
+    def _taken_of_pool(self, graph: Dataflow) -> list[tuple[relax.Var, int]]:
+        """Return the variables that are a result of the pooling, and which."""
+        users = [] if self.pool is None else graph.users.get(self.pool, [])
+        return [(user, item.index) for user in users if isinstance(item := graph.value(user), relax.TupleGetItem)]

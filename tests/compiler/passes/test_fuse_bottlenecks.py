@@ -40,6 +40,10 @@ def network(network_of) -> Callable[[Forward], nn.Module]:
             reduce=nn.Conv2d(64, 16, 1),
             other=nn.Conv2d(64, 16, 1),
             wide=nn.Conv2d(64, 16, 3, padding=1),
+            halve=nn.Conv2d(64, 16, 2, stride=2),
+            shifted=nn.Conv2d(64, 16, 2, stride=2, padding=1),
+            pool=nn.MaxPool2d(2, return_indices=True),
+            unpool=nn.MaxUnpool2d(2),
             odd=nn.Conv2d(16, 15, 1),
             last=nn.PReLU(64),
         )
@@ -53,6 +57,12 @@ def fused(module: nn.Module) -> tvm.IRModule:
 
 def specs(mod: tvm.IRModule) -> list[FusedBottleneck | FusedConv2D]:
     return [spec for binding in Dataflow(mod).bindings if (spec := spec_of(binding.value)) is not None]
+
+
+def downsampled(net: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What a bottleneck that downsamples begins with, and what its window indices are good for."""
+    pooled, places = net.pool(x)
+    return net.halve(x), pooled, net.unpool(pooled, places)
 
 
 CHAINS: dict[str, tuple[Forward, list[list[str]]]] = {
@@ -73,6 +83,10 @@ CHAINS: dict[str, tuple[Forward, list[list[str]]]] = {
         [["conv"], ["expand"]],
     ),
     "channels that no tile divides": (lambda net, x: net.odd(net.conv(x)), [["conv"], ["odd"]]),
+    "2x2 after it": (lambda net, x: net.halve(net.expand(net.conv(x))), [["conv", "expand", "halve"]]),
+    "2x2 across cells": (lambda net, x: net.shifted(net.expand(net.conv(x))), [["conv", "expand"], ["shifted"]]),
+    "pooled": (lambda net, x: downsampled(net, net.expand(net.conv(x))), [["conv", "expand", "pool", "halve"]]),
+    "pooled, and no convolution": (lambda net, x: downsampled(net, net.expand(x)), [["expand", "pool", "halve"]]),
     "a 3x3 after it": (lambda net, x: net.wide(net.expand(x)), [["expand"], ["wide"]]),
 }
 
@@ -80,7 +94,7 @@ CHAINS: dict[str, tuple[Forward, list[list[str]]]] = {
 @pytest.mark.parametrize("name", CHAINS)
 def test_what_is_fused(network, name: str):
     forward, expected = CHAINS[name]
-    found = specs(fused(network(forward)))
+    found = [spec for spec in specs(fused(network(forward))) if spec.layers]
     # Additions and activations that are no module of their own have made-up names.
     modules = set(dict(network(forward).named_modules()))
     assert [[layer for layer in spec.layers if layer in modules] for spec in found] == expected
@@ -105,13 +119,36 @@ def test_both_results_keep_their_names(network):
     assert len(set(names)) == len(names)
 
 
-def test_both_results_are_right(network, tmp_path: Path):
-    module = network(lambda net, x: (lambda y: (y, net.reduce(y)))(torch.relu(net.expand(net.conv(x)))))
+@pytest.mark.parametrize(("ways", "kept"), [(0, False), (1, True)], ids=["none other", "another"])
+def test_what_nobody_else_reads_is_no_output(network, ways: int, kept: bool):
+    (spec,) = specs(fused(network(lambda net, x: (lambda y: (net.reduce(y), *[y] * ways))(net.expand(net.conv(x))))))
+    assert isinstance(spec, FusedBottleneck)
+    assert spec.kept is kept
+    assert ("out" in spec.outputs) is kept
+
+
+RESULTS: dict[str, tuple[Forward, list[str], tuple[int, ...]]] = {
+    "reduced": (
+        lambda net, x: (lambda y: (y, net.reduce(y)))(torch.relu(net.expand(net.conv(x)))),
+        ["reduce"],
+        (1, 16, 6, 8),
+    ),
+    "downsampled": (
+        lambda net, x: downsampled(net, net.last(net.expand(net.conv(x)))),
+        ["halve", "unpool"],
+        (1, 16, 3, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_all_results_are_right(network, tmp_path: Path, name: str):
+    forward, layers, shape = RESULTS[name]
+    module = network(forward)
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     made = cuda_network(from_torch(module, SHAPE), "jetson-tx1")
-    assert len(made.launches) == 1
-    assert made.launches[0].layers[-1] == "reduce"
-    assert made.launches[0].shape == (1, 16, 6, 8)
+    assert [launch.layers[-1] for launch in made.launches] == layers
+    assert made.launches[0].shape == shape
     actual = made.run(compile_fibers(made.source, tmp_path), x.numpy())
     with torch.no_grad():
         expected = module(x)

@@ -6,7 +6,8 @@ by pixels, in shared memory:
 - `conv`: position after position of its kernel, the inputs that its pixels take there are copied into shared memory. So any
   dilation and step costs the same, and reads no more than the pixels it needs;
 - `expand`, as many channels at a time as its threads compute together: they are written, and kept for
-- `reduce`, whose sums go on from some channels to the next.
+- `reduce`, whose sums go on from some channels to the next. One of 2x2 with stride 2 is such a product too: of each pixel with
+  the weights of its place in its cell, and the four sums of a cell are added up at the end.
 
 A thread's pixels are neighbours by vectors, and those of neighbouring threads follow them: loads and stores are whole sectors,
 and no two lanes of a quarter of a warp need the same bank of shared memory.
@@ -26,14 +27,27 @@ from tvm.tirx.script.builder import ir as T
 from enet_tvm.compiler.kernels.common.building import Arguments, prim_func
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, convolution_features
+from enet_tvm.compiler.kernels.gpu.bottleneck_pixels import CellRuns, PixelOrder
 from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
     BottleneckTile,
     bottleneck_tiles,
+    cell_runs,
     plane_vector,
+    row_length,
     shared_rows,
     unrolled_inputs,
 )
-from enet_tvm.compiler.kernels.gpu.building import VECTOR, barrier, both, for_each, for_threads, if_all, private, shared
+from enet_tvm.compiler.kernels.gpu.building import (
+    VECTOR,
+    barrier,
+    both,
+    for_each,
+    for_threads,
+    for_vector,
+    if_all,
+    private,
+    shared,
+)
 from enet_tvm.compiler.kernels.gpu.conv2d import Epilogue, epilogue_arguments, gpu_operands
 from enet_tvm.compiler.kernels.gpu.tile import GpuTile, GpuUnit
 from enet_tvm.compiler.ops import PLANAR, FusedBottleneck, FusedConv2D
@@ -65,9 +79,11 @@ class GpuBottleneckTemplate:
             return False
         if any({part.data_layout, part.out_layout, part.residual_layout} != {PLANAR} for part in parts):
             return False
+        if spec.in_cells and (any(side % 2 for side in expand.out_shape[2:]) or expand.residual == "unpool"):
+            return False
         plain = all(part.residual == "none" for part in parts if part is not expand)
-        pointwise = all(part.is_pointwise for part in parts if part is not spec.conv)
-        return plain and pointwise and len(parts) > 1 and bool(bottleneck_tiles(spec, unit))
+        local = expand.is_pointwise and (spec.reduce is None or spec.reduce.is_pointwise or _is_of_cells(spec.reduce))
+        return plain and local and (len(parts) > 1 or spec.pooled) and bool(bottleneck_tiles(spec, unit))
 
     @classmethod
     def of(cls, spec: FusedBottleneck, unit: GpuUnit) -> Self:
@@ -100,7 +116,8 @@ class GpuBottleneckTemplate:
         tile = _group_tile(point)
         for part, of_part in zip(self.spec.convolutions, self.spec.split(arguments), strict=True):
             given = ConvolutionArguments.of(part, of_part)
-            operands += gpu_operands(given, pack_bottleneck_weight(given.weight, point), tile)[1:]
+            pack = pack_cell_weight if _is_of_cells(part) else pack_bottleneck_weight
+            operands += gpu_operands(given, pack(given.weight, point), tile)[1:]
         return operands
 
     def features(self, point: BottleneckTile) -> list[float]:
@@ -120,23 +137,38 @@ def pack_bottleneck_weight(weight: np.ndarray, tile: BottleneckTile) -> np.ndarr
     return np.ascontiguousarray(grouped.transpose(4, 5, 3, 1, 0, 2))
 
 
+def pack_cell_weight(weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
+    """Return weights (OC x IC x 2 x 2) as input channel, vector of a thread, thread, place in a cell, channel of the vector."""
+    return np.ascontiguousarray(
+        np.moveaxis(pack_bottleneck_weight(weight, tile).reshape(4, *_grouped(weight.shape, tile)), 0, 3)
+    )
+
+
+def _grouped(shape: tuple[int, ...], tile: BottleneckTile) -> tuple[int, int, int, int]:
+    """Return the extents by which weights of a kernel position lie: input channel, vector, thread, channel of the vector."""
+    outputs, inputs = shape[:2]
+    width = min(VECTOR, tile.channels)
+    return inputs, tile.channels // width, outputs // tile.channels, width
+
+
 def gpu_bottleneck(spec: FusedBottleneck, tile: BottleneckTile) -> tvm.tirx.PrimFunc:
     """Return the kernel of a bottleneck.
 
-    Its arguments are the data; for each of ``spec.convolutions`` the weight, as `pack_bottleneck_weight` orders it, bias, inner
-    slope, slope, residual and window as far as it has them, called ``expand_weight`` and so on; the output of ``reduce`` where
-    there is one, and that of ``expand``. Tensors are plain NCHW.
+    Its arguments are the data; for each of ``spec.convolutions`` the weight, as `pack_bottleneck_weight` orders it, or
+    `pack_cell_weight` where it is 2x2 with stride 2, bias, inner slope, slope, residual and window as far as it has them,
+    called ``expand_weight`` and so on; and ``spec.outputs``. Tensors are plain NCHW.
     """
     arguments: Arguments = {"data": (spec.data_shape, "float32")}
-    for name, part in _named(spec).items():
-        width = min(VECTOR, tile.channels)
-        groups = (tile.channels // width, part.out_shape[1] // tile.channels, width)
-        arguments[f"{name}_weight"] = ((*part.kernel, part.data_shape[1], *groups), "float32")
+    for name, part in spec.named.items():
+        inputs, vectors, groups, width = _grouped((part.out_shape[1], part.data_shape[1]), tile)
+        of_cells = (inputs, vectors, groups, 4, width)
+        arguments[f"{name}_weight"] = (
+            of_cells if _is_of_cells(part) else (*part.kernel, inputs, vectors, groups, width),
+            "float32",
+        )
         more = epilogue_arguments(part, _group_tile(tile))
         arguments |= {f"{name}_{key}": value for key, value in more.items()}
-    if spec.reduce is not None:
-        arguments["reduced"] = (spec.reduce.out_shape, "float32")
-    arguments["out"] = (spec.expand.out_shape, "float32")
+    arguments |= spec.outputs
 
     def body(*buffers: Any) -> None:
         _Bottleneck(spec, tile, dict(zip(arguments, buffers, strict=True))).emit()
@@ -149,9 +181,10 @@ def _group_tile(tile: BottleneckTile) -> GpuTile:
     return GpuTile(tile.pixels, tile.channels, tile.lanes, 1)
 
 
-def _named(spec: FusedBottleneck) -> dict[str, FusedConv2D]:
-    parts = {"conv": spec.conv, "expand": spec.expand, "reduce": spec.reduce}
-    return {name: part for name, part in parts.items() if part is not None}
+def _is_of_cells(part: FusedConv2D) -> bool:
+    """Whether each pixel of a convolution is computed of one cell of 2x2 pixels."""
+    shape = (*part.kernel, *part.strides, *part.padding, *part.dilation)
+    return not part.transposed and shape == (2, 2, 2, 2, 0, 0, 1, 1)
 
 
 class _Bottleneck:
@@ -161,22 +194,22 @@ class _Bottleneck:
         self.spec = spec
         self.tile = tile
         self.buffers = buffers
-        self.height, self.width = spec.expand.out_shape[2:]
-        self.total = self.height * self.width
+        self.pixels = PixelOrder(*spec.expand.out_shape[2:], tile.block_pixels, spec.in_cells)
         self.vector = plane_vector(spec)
+        self.runs = cell_runs(spec, tile)
         self.first_rows, self.second_rows = shared_rows(spec, tile)
         self.epilogues = {
             name: Epilogue(part, {key.removeprefix(f"{name}_"): buffer for key, buffer in buffers.items()})
-            for name, part in _named(spec).items()
+            for name, part in spec.named.items()
         }
 
     def emit(self) -> None:
         """Emit the launch."""
         spec, tile = self.spec, self.tile
-        blocks = (-(-self.total // tile.block_pixels), 1, spec.expand.out_shape[0])
+        blocks = (self.pixels.blocks, 1, spec.expand.out_shape[0])
         with for_threads(blocks, (tile.lanes, tile.rows)) as (block, _, picture, lane, row):
-            self.first, self.picture, self.lane, self.row = block * tile.block_pixels, picture, lane, row
-            self.shared = shared((self.first_rows + self.second_rows, tile.block_pixels))
+            self.block, self.picture, self.lane, self.row = block, picture, lane, row
+            self.shared = shared((self.first_rows + self.second_rows, row_length(spec, tile)))
             if spec.conv is None:
                 self._copy_inputs(spec.expand, 0, 0, 0)
             else:
@@ -188,7 +221,9 @@ class _Bottleneck:
                 if spec.reduce is not None:
                     barrier()
                     self._add_reduced(spec.reduce, reduced, turn)
-            if spec.reduce is not None:
+            if spec.reduce is not None and self.runs is not None:
+                self._finish_cells(spec.reduce, reduced, self.runs)
+            elif spec.reduce is not None:
                 self._finish(spec.reduce, "reduce", reduced, self._store_reduced)
 
     def _convolve(self, conv: FusedConv2D) -> None:
@@ -218,19 +253,19 @@ class _Bottleneck:
             (thread, 0) if beside == 1 else (T.floormod(thread, tile.block_pixels), T.floordiv(thread, tile.block_pixels))
         )
         for start in range(0, tile.block_pixels, min(tile.threads, tile.block_pixels)):
-            pixel = self.first + own + start
-            row, column, tests = self._place(part, pixel, kh, kw)
+            row, column, tests = self._place(part, own + start, kh, kw)
             with for_each(inputs // beside) as (step,):
                 value = self.buffers["data"][self.picture, channel + step * beside, row, column]
                 if tests:
                     value = tvm.tirx.if_then_else(both(*tests), value, T.float32(0))
                 T.buffer_store(self.shared, value, [place + channel + step * beside, own + start])
 
-    def _place(self, part: FusedConv2D, pixel: Any, kh: Any, kw: Any) -> tuple[Any, Any, list[Any]]:
+    def _place(self, part: FusedConv2D, slot: Any, kh: Any, kw: Any) -> tuple[Any, Any, list[Any]]:
         """Return the row and column of the input that a pixel takes, and the tests that they are inside."""
-        tests = [pixel < self.total] if self.total % self.tile.block_pixels else []
+        inside = self.pixels.inside(self.block, slot)
+        tests = [] if inside is None else [inside]
         found = []
-        for axis, (out, k) in enumerate(((T.floordiv(pixel, self.width), kh), (T.floormod(pixel, self.width), kw))):
+        for axis, (out, k) in enumerate(zip(self.pixels.place(self.block, slot), (kh, kw), strict=True)):
             extent, reach = part.data_shape[2 + axis], (part.kernel[axis] - 1) * part.dilation[axis]
             place = out * part.strides[axis] + k * part.dilation[axis] - part.padding[axis]
             if part.padding[axis]:
@@ -251,16 +286,53 @@ class _Bottleneck:
         with for_each(tile.channels) as (c,):
             channel = group * tile.channels + c
             values = self._ended("expand", lambda i, at=c: acc[i, at], channel)
-            self._store(self.buffers["out"], values, channel)
-            if self.spec.reduce is not None:
+            if self.spec.kept:
+                self._store(self.buffers["out"], values, channel)
+            if self.spec.pooled:
+                self._pool(values, channel)
+            if self.runs is not None:
+                self._store_cells(values, self.first_rows + self.row * tile.channels + c, self.runs)
+            elif self.spec.reduce is not None:
                 self._store_shared(values, self.first_rows + self.row * tile.channels + c)
+
+    def _pool(self, values: Any, channel: Any) -> None:
+        """Write the largest value of each cell of a thread's pixels of a channel, and its place in the cell."""
+        half, across = self.tile.pixels // 2, self.vector // 2
+        for start in range(0, half, self.vector):
+            best, place = private((across,)), private((across,), "int32")
+            with for_each(across) as (i,):
+                T.buffer_store(best, values[start + 2 * i], [i])
+                T.buffer_store(place, T.int32(0), [i])
+                for position, other in enumerate((start + 1, start + half, start + half + 1), start=1):
+                    # Strictly greater: the first maximum wins, as in PyTorch.
+                    T.buffer_store(place, T.Select(values[other + 2 * i] > best[i], T.int32(position), place[i]), [i])
+                    T.buffer_store(best, T.max(best[i], values[other + 2 * i]), [i])
+            first = self.block * (self.tile.block_pixels // 4) + T.floordiv(self._pixel(start), 2)
+            with if_all(self._inside(start)), for_vector(across) as e:
+                at = [self.picture, channel, *self.pixels.cell_place(first + e)]
+                T.buffer_store(self.buffers["pooled"], best[e], at)
+                T.buffer_store(self.buffers["window"], T.cast(place[e], "uint8"), at)
+
+    def _store_cells(self, values: Any, row: Any, runs: CellRuns) -> None:
+        """Leave a thread's pixels of a channel in shared memory, each among those of its place in its cell."""
+        half, across = self.tile.pixels // 2, self.vector // 2
+        for start in range(0, self.tile.pixels, self.vector):
+            below, first = divmod(start, half)
+            for right in range(2):
+                slot = runs.of_cell(2 * below + right, T.floordiv(self._pixel(first), 2))
+                with for_vector(across) as e:
+                    T.buffer_store(self.shared, values[start + right + 2 * e], [row, slot + e])
 
     def _add_reduced(self, reduce: FusedConv2D, acc: Any, turn: Any) -> None:
         """Add the products of those channels to the sums of `reduce`."""
         group, split, splits = self._share_of(reduce)
         inputs = self.tile.chunk // splits
         start = split * inputs
-        self._accumulate(acc, self.first_rows + start, "reduce", group, turn * self.tile.chunk + start, inputs)
+        rows, first = self.first_rows + start, turn * self.tile.chunk + start
+        if self.runs is None:
+            self._accumulate(acc, rows, "reduce", group, first, inputs)
+        else:
+            self._accumulate(acc, rows, "reduce", group, first, inputs, (), self.runs)
 
     def _store_reduced(self, values: Any, channel: Any, _count: int) -> None:
         self._store(self.buffers["reduced"], values, channel)
@@ -278,28 +350,65 @@ class _Bottleneck:
         return acc
 
     def _accumulate(
-        self, acc: Any, rows: Any, name: str, group: Any, start: Any, inputs: int, place: tuple[Any, Any] = (0, 0)
+        self,
+        acc: Any,
+        rows: Any,
+        name: str,
+        group: Any,
+        start: Any,
+        inputs: int,
+        place: tuple[Any, ...] = (0, 0),
+        runs: CellRuns | None = None,
     ) -> None:
-        """Add the products of `inputs` channels, in shared memory from a row on, with the weights from `start` on."""
+        """Add the products of `inputs` channels, in shared memory from a row on, with the weights from `start` on.
+
+        `place` is the position of the kernel. With `runs` the pixels lie in them, and have weights of their places in cells.
+        """
         tile = self.tile
         unrolled = unrolled_inputs(tile, inputs)
         with T.serial(inputs // unrolled, unroll=False) as outer, T.unroll(unrolled) as inner:
             k = outer * unrolled + inner
             weights, values = private((tile.channels,)), private((tile.pixels,))
-            self._load_weights(weights, self.buffers[f"{name}_weight"], [*place, start + k], group)
-            self._load_shared(values, rows + k)
+            of_thread = (group,) if runs is None else (group, runs.position(self.lane))
+            self._load_weights(weights, self.buffers[f"{name}_weight"], [*place, start + k], of_thread)
+            self._load_shared(values, rows + k, runs)
             with for_each(tile.pixels, tile.channels) as (i, c):
                 T.buffer_store(acc, acc[i, c] + values[i] * weights[c], [i, c])
 
-    def _load_weights(self, weights: Any, packed: Any, leading: list[Any], group: Any) -> None:
+    def _load_weights(self, weights: Any, packed: Any, leading: list[Any], of_thread: tuple[Any, ...]) -> None:
         """Load the weights of a group of channels and one input channel."""
         width = min(VECTOR, self.tile.channels)
         for vector in range(self.tile.channels // width):
-            if width == 1:
-                T.buffer_store(weights, packed[(*leading, vector, group, 0)], [vector])
-                continue
-            with T.vectorized(width) as c:
-                T.buffer_store(weights, packed[(*leading, vector, group, c)], [vector * width + c])
+            with for_vector(width) as c:
+                T.buffer_store(weights, packed[(*leading, vector, *of_thread, c)], [vector * width + c])
+
+    def _finish_cells(self, part: FusedConv2D, acc: Any, runs: CellRuns) -> None:
+        """End the sums of a 2x2 convolution with stride 2, added up over the places of each cell, and write them."""
+        tile, cells = self.tile, self.tile.pixels // 4
+        group, split, splits = self._share_of(part)
+        share, channels, parts = tile.channels // splits, part.out_shape[1], self.first_rows
+        barrier()  # Until all have read what lies there.
+        with for_each(tile.channels) as (c,):
+            row = parts + split * channels + group * tile.channels + c
+            for start in range(0, tile.pixels, self.vector):
+                with for_vector(self.vector) as e:
+                    T.buffer_store(self.shared, acc[start + e, c], [row, runs.of_thread(start, self.lane) + e])
+        barrier()
+        first = self.block * (tile.block_pixels // 4) + self.lane * cells
+        inside = None if self.pixels.inside(0, 0) is None else first < self.pixels.height * self.pixels.width // 4
+        with for_each(share) as (c,):
+            channel = group * tile.channels + split * share + c
+            total = private((cells,))
+            for number in range(4 * splits):
+                other, position = divmod(number, 4)
+                more, slot = private((cells,)), runs.of_cell(position, self.lane * cells)
+                with for_vector(cells) as e:
+                    T.buffer_store(more, self.shared[parts + other * channels + channel, slot + e], [e])
+                with for_each(cells) as (i,):
+                    T.buffer_store(total, total[i] + more[i] if number else more[i], [i])
+            values = self._ended("reduce", lambda i, of=total: of[i], channel, cells)
+            with if_all(inside), for_vector(cells) as e:
+                T.buffer_store(self.buffers["reduced"], values[e], [self.picture, channel, *self.pixels.cell_place(first + e)])
 
     def _finish(self, part: FusedConv2D, name: str, acc: Any, keep: Any) -> None:
         """End the sums of `conv` or `reduce`, added up where threads share them, and hand them to `keep` channel by channel."""
@@ -330,13 +439,14 @@ class _Bottleneck:
                 values = self._ended(name, lambda i, of=total: of[i], channel)
             keep(values, channel, share)
 
-    def _ended(self, name: str, value_of: Any, channel: Any) -> Any:
-        """Return the final values of a thread's pixels of a channel."""
+    def _ended(self, name: str, value_of: Any, channel: Any, count: int | None = None) -> Any:
+        """Return the final values of a thread's pixels of a channel, or of `count` others that no shortcut is added to."""
         epilogue, attrs = self.epilogues[name], self.epilogues[name].attrs
         epilogue.load(channel)
-        values = private((self.tile.pixels,))
+        count = count or self.tile.pixels
+        values = private((count,))
         shortcuts = None if attrs.residual == "none" else self._shortcuts(epilogue, channel)
-        with for_each(self.tile.pixels) as (i,):
+        with for_each(count) as (i,):
             shortcut = None if shortcuts is None else shortcuts[i]
             T.buffer_store(values, epilogue.ended(value_of(i), shortcut), [i])
         return values
@@ -349,51 +459,38 @@ class _Bottleneck:
             T.buffer_store(values, T.float32(0), [i])
         known = channel < attrs.residual_channels if attrs.residual == "pad" else None
         for start in range(0, self.tile.pixels, self.vector):
-            pixel = self.first + self._pixel(start)
-            with if_all(known, self._inside(pixel)):
+            with if_all(known, self._inside(start)):
                 if attrs.residual == "unpool":
-                    row, column = T.floordiv(pixel, self.width), T.floormod(pixel, self.width)
+                    row, column = self.pixels.place(self.block, self._pixel(start))
                     T.buffer_store(values, epilogue.shortcut(self.picture, channel, row, column), [start])
-                elif self.vector == 1:
-                    T.buffer_store(values, residual[self._at(channel, pixel)], [start])
                 else:
-                    with T.vectorized(self.vector) as e:
-                        T.buffer_store(values, residual[self._at(channel, pixel + e)], [start + e])
+                    with for_vector(self.vector) as e:
+                        T.buffer_store(values, residual[self._at(channel, start, e)], [start + e])
         return values
 
     def _store(self, target: Any, values: Any, channel: Any) -> None:
         """Write a thread's pixels of a channel."""
         for start in range(0, self.tile.pixels, self.vector):
-            pixel = self.first + self._pixel(start)
-            with if_all(self._inside(pixel)):
-                if self.vector == 1:
-                    T.buffer_store(target, values[start], list(self._at(channel, pixel)))
-                else:
-                    with T.vectorized(self.vector) as e:
-                        T.buffer_store(target, values[start + e], list(self._at(channel, pixel + e)))
+            with if_all(self._inside(start)), for_vector(self.vector) as e:
+                T.buffer_store(target, values[start + e], list(self._at(channel, start, e)))
 
-    def _load_shared(self, values: Any, row: Any) -> None:
+    def _load_shared(self, values: Any, row: Any, runs: CellRuns | None = None) -> None:
         for start in range(0, self.tile.pixels, self.vector):
-            if self.vector == 1:
-                T.buffer_store(values, self.shared[row, self._pixel(start)], [start])
-            else:
-                with T.vectorized(self.vector) as e:
-                    T.buffer_store(values, self.shared[row, self._pixel(start) + e], [start + e])
+            slot = self._pixel(start) if runs is None else runs.of_thread(start, self.lane)
+            with for_vector(self.vector) as e:
+                T.buffer_store(values, self.shared[row, slot + e], [start + e])
 
     def _store_shared(self, values: Any, row: Any) -> None:
         for start in range(0, self.tile.pixels, self.vector):
-            if self.vector == 1:
-                T.buffer_store(self.shared, values[start], [row, self._pixel(start)])
-            else:
-                with T.vectorized(self.vector) as e:
-                    T.buffer_store(self.shared, values[start + e], [row, self._pixel(start) + e])
+            with for_vector(self.vector) as e:
+                T.buffer_store(self.shared, values[start + e], [row, self._pixel(start) + e])
 
     def _pixel(self, start: int) -> Any:
-        """Return which pixel of the block a thread's pixel `start` is, the first of a vector."""
+        """Return which slot of the block a thread's pixel `start` is, the first of a vector."""
         return start * self.tile.lanes + self.lane * self.vector
 
-    def _inside(self, pixel: Any) -> Any:
-        return None if self.total % self.tile.block_pixels == 0 else pixel < self.total
+    def _inside(self, start: int) -> Any:
+        return self.pixels.inside(self.block, self._pixel(start))
 
-    def _at(self, channel: Any, pixel: Any) -> tuple[Any, Any, Any, Any]:
-        return self.picture, channel, T.floordiv(pixel, self.width), T.floormod(pixel, self.width)
+    def _at(self, channel: Any, start: int, beside: Any) -> tuple[Any, Any, Any, Any]:
+        return (self.picture, channel, *self.pixels.place(self.block, self._pixel(start), beside))

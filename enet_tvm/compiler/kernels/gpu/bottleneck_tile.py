@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from enet_tvm.compiler.kernels.gpu.bottleneck_pixels import CellRuns
 from enet_tvm.compiler.kernels.gpu.building import VECTOR, WARP
 from enet_tvm.compiler.kernels.gpu.tile import BYTES_PER_FMA, FLOAT_BYTES, ISSUE, LIVE_REGISTERS, SHARED_BYTES, WARPS, GpuUnit
 from enet_tvm.compiler.ops import FusedBottleneck
@@ -81,6 +82,8 @@ def plane_vector(spec: FusedBottleneck) -> int:
     """Return the pixels that one load of a thread moves: of a plane that is no multiple of them, one."""
     if spec.expand.residual == "unpool":
         return 1  # What is unpooled has every second column alone.
+    if spec.in_cells:
+        return VECTOR if spec.expand.out_shape[3] % VECTOR == 0 else 2
     total = spec.expand.out_shape[2] * spec.expand.out_shape[3]
     return next(width for width in (VECTOR, 2, 1) if total % width == 0)
 
@@ -93,6 +96,19 @@ def shared_rows(spec: FusedBottleneck, tile: BottleneckTile) -> tuple[int, int]:
     """
     inputs = 0 if spec.conv is None else spec.conv.data_shape[1]
     return max(inputs, spec.expand.data_shape[1]), max(inputs, tile.chunk)
+
+
+def cell_runs(spec: FusedBottleneck, tile: BottleneckTile) -> CellRuns | None:
+    """Return where pixels lie that are narrowed by a 2x2 convolution with stride 2, None where there is no such thing."""
+    if spec.reduce is None or spec.reduce.strides == (1, 1):
+        return None
+    return CellRuns(tile.pixels, tile.lanes, plane_vector(spec))
+
+
+def row_length(spec: FusedBottleneck, tile: BottleneckTile) -> int:
+    """Return the values of a row of the shared memory: one for each pixel of a block, and gaps."""
+    runs = cell_runs(spec, tile)
+    return tile.block_pixels if runs is None else runs.length
 
 
 def bottleneck_tiles(spec: FusedBottleneck, unit: GpuUnit) -> list[BottleneckTile]:
@@ -152,10 +168,13 @@ def _fits(spec: FusedBottleneck, tile: BottleneckTile, unit: GpuUnit) -> bool:
     """Whether the channels divide as the kernel has it, and threads and shared memory are there."""
     if tile.threads % WARP or not _LEAST_WARPS * WARP <= tile.threads <= min(256, unit.max_threads_per_block):
         return False
-    if sum(shared_rows(spec, tile)) * tile.block_pixels * FLOAT_BYTES > SHARED_BYTES or spec.expand.out_shape[1] % tile.chunk:
+    if _shared_bytes(spec, tile) > SHARED_BYTES or spec.expand.out_shape[1] % tile.chunk:
         return False
     # The banks of shared memory: those threads that access it in one turn have the same channel.
-    if tile.lanes * plane_vector(spec) < WARP:
+    together = tile.lanes * plane_vector(spec)
+    if together < (WARP if cell_runs(spec, tile) is None else 2 * WARP):
+        return False
+    if spec.in_cells and tile.pixels % (2 * plane_vector(spec)):
         return False
     # The threads of a block move the inputs of a pixel together.
     if tile.threads % tile.block_pixels and tile.block_pixels % tile.threads:
@@ -174,6 +193,10 @@ def _fits(spec: FusedBottleneck, tile: BottleneckTile, unit: GpuUnit) -> bool:
     return True
 
 
+def _shared_bytes(spec: FusedBottleneck, tile: BottleneckTile) -> int:
+    return sum(shared_rows(spec, tile)) * row_length(spec, tile) * FLOAT_BYTES
+
+
 def clocks(spec: FusedBottleneck, unit: GpuUnit, tile: BottleneckTile) -> float:
     """Return the clocks of a launch by a model of what the busiest multiprocessor issues, loads and waits for.
 
@@ -187,7 +210,9 @@ def clocks(spec: FusedBottleneck, unit: GpuUnit, tile: BottleneckTile) -> float:
     products = spec.multiply_adds / (pixels * expand.out_shape[0]) * of_block / tile.threads
     area = 1 if spec.conv is None else spec.conv.kernel[0] * spec.conv.kernel[1]
     staged = area * spec.data_shape[1] * of_block / tile.threads
-    outputs = (expand.out_shape[1] + (0 if spec.reduce is None else spec.reduce.out_shape[1])) * of_block / tile.threads
+    stored = sum(math.prod(shape[1:]) for shape, _ in spec.outputs.values()) / pixels
+    # What is not an output is stored in shared memory all the same.
+    outputs = max(stored, expand.out_shape[1]) * of_block / tile.threads
     shortcuts = expand.residual_channels * of_block / tile.threads
     issued = products * (1 + 1 / (tile.channels * width) + 1 / (tile.pixels * min(VECTOR, tile.channels)))
     issued += staged * 3 + outputs * 6 + shortcuts / width
@@ -196,7 +221,6 @@ def clocks(spec: FusedBottleneck, unit: GpuUnit, tile: BottleneckTile) -> float:
     moved = FLOAT_BYTES * WARP * (from_l1 / unit.l1_bytes + shared / _SHARED_BYTES_A_CLOCK)
     turns = products / tile.sums / unrolled_inputs(tile, 64)
     barriers = area + 2 * expand.out_shape[1] // tile.chunk + 3
-    shared_bytes = sum(shared_rows(spec, tile)) * of_block * FLOAT_BYTES
-    resident = min(blocks, max(1, min(_SHARED_OF_ALL // shared_bytes, WARPS // warps)))
+    resident = min(blocks, max(1, min(_SHARED_OF_ALL // _shared_bytes(spec, tile), WARPS // warps)))
     alone = issued + (turns + 2 * barriers) * unit.l1_latency + 2 * _MEMORY_LATENCY
     return max(-(-blocks * warps // ISSUE) * issued, blocks * warps * moved, -(-blocks // resident) * alone)

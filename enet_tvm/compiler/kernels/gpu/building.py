@@ -46,6 +46,16 @@ def for_each(*extents: int) -> Iterator[tuple[Any, ...]]:
         yield (index, *rest)
 
 
+@contextmanager
+def for_vector(width: int) -> Iterator[Any]:
+    """Emit one access for `width` neighbours, yielding which of them; a plain one for a single value."""
+    if width == 1:
+        yield 0
+        return
+    with T.vectorized(width) as lane:
+        yield lane
+
+
 def private(shape: tuple[int, ...], dtype: str = "float32") -> Any:
     """Return an array of a thread's own, which the compiler keeps in registers."""
     return T.alloc_buffer(shape, dtype, scope="local", layout=None)

@@ -12,7 +12,12 @@ from cuda_fibers import compile_fibers
 from cuda_network import block_accesses, kernel_source, launch_extents
 from warp_accesses import traffic
 
-from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate, gpu_bottleneck, pack_bottleneck_weight
+from enet_tvm.compiler.kernels.gpu.bottleneck import (
+    GpuBottleneckTemplate,
+    gpu_bottleneck,
+    pack_bottleneck_weight,
+    pack_cell_weight,
+)
 from enet_tvm.compiler.kernels.gpu.bottleneck_tile import BottleneckTile
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.ops import FusedBottleneck, Layout
@@ -30,6 +35,10 @@ KINDS = {
     "unpooled": bottleneck((16, 64, 16), (8, 12), residual="unpool", activation="relu"),
     "without an end": bottleneck((4, 16, 0), (8, 12)),
     "without a beginning": bottleneck((16, 64, 16), (8, 12), kernel=None, residual="unpool", activation="relu"),
+    "before downsampling": bottleneck((16, 64, 32), (12, 24), cells=True, pooled=True, kept=False),
+    "before downsampling, by pairs": bottleneck((16, 32, 16), (6, 14), cells=True, pooled=True, batch=2),
+    "2x2 alone, a tile shared": bottleneck((8, 16, 8), (8, 16), cells=True, residual="none"),
+    "pooled alone": bottleneck((8, 16, 0), (8, 16), pooled=True),
     "three pictures of odd sizes": bottleneck((16, 64, 16), (7, 9), batch=3),
 }
 
@@ -80,6 +89,14 @@ def test_weights_lie_as_they_are_loaded():
     assert gpu_bottleneck(KINDS["3x3"], BottleneckTile(4, 4, 8, 8)).attrs["tirx.is_scheduled"]
 
 
+def test_weights_of_cells_lie_as_they_are_loaded():
+    """Those of the four places in a cell side by side."""
+    weight = np.arange(16 * 3 * 4, dtype=np.float32).reshape(16, 3, 2, 2)
+    packed = pack_cell_weight(weight, BottleneckTile(8, 4, 16, 4))
+    assert packed.shape == (3, 1, 4, 4, 4)
+    assert packed[2, 0, 3, 1, 2] == weight[14, 2, 0, 1]
+
+
 def test_what_it_does_not_cover():
     covered = bottleneck((16, 64, 16), (8, 12))
     assert GpuBottleneckTemplate.covers(covered, SMALL)
@@ -97,5 +114,8 @@ def test_what_it_does_not_cover():
         replace(covered, expand=replace(expand, kernel=(3, 3), padding=(1, 1))),
         replace(covered, expand=replace(expand, residual_layout=Layout(4))),
         replace(covered, reduce=replace(covered.reduce, argmax=True)),
+        replace(covered, reduce=replace(covered.reduce, kernel=(2, 2), strides=(2, 2), padding=(1, 1))),
+        bottleneck((16, 64, 16), (8, 11), pooled=True),
+        bottleneck((16, 64, 16), (7, 12), cells=True),
     ):
         assert not GpuBottleneckTemplate.covers(other, SMALL)

@@ -24,7 +24,7 @@ from enet_tvm.compiler.kernels.gpu.conv2d import convolution_tile, gpu_conv2d, p
 from enet_tvm.compiler.kernels.gpu.pooling import gpu_max_pool2d_with_window, gpu_max_unpool2d
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight
-from enet_tvm.compiler.ops import FusedConv2D
+from enet_tvm.compiler.ops import FusedBottleneck, FusedConv2D
 
 pytestmark = [pytest.mark.emulated, pytest.mark.slow]
 UNIT = GpuUnit(1, 80)
@@ -98,12 +98,16 @@ def test_pooling_and_back(run):
 
 
 @pytest.mark.parametrize("shared", [1, 2], ids=["a thread a tile", "shared tiles"])
-def test_bottlenecks(run, shared: int):
+@pytest.mark.parametrize(
+    "spec",
+    [bottleneck((8, 16, 8), (4, 8)), bottleneck((8, 16, 8), (4, 8), cells=True, pooled=True, kept=False)],
+    ids=["plain", "downsampling"],
+)
+def test_bottlenecks(run, shared: int, spec: FusedBottleneck):
     """Registers live across barriers, and those are in loops."""
-    spec = bottleneck((8, 16, 8), (4, 8))
     template, call = GpuBottleneckTemplate.of(spec, UNIT), BottleneckCall(spec)
     point = next(point for point in template.points() if point.chunk == 8 * shared)
-    results = run(template.kernel(point), ("out", "reduced"), **call.arrays(template, point, 0))
+    results = run(template.kernel(point), tuple(spec.outputs), **call.arrays(template, point, 0))
     for name, expected in call.expected.items():
         np.testing.assert_array_equal(results[name], expected)
 
