@@ -17,7 +17,8 @@ from enet_tvm.targets import load_target
 def test_nothing_said(tmp_path):
     plan = plan_cases(tmp_path)
     (case,) = plan.cases
-    assert plan.runners == ("tvm", "torch", "torch-channels-last", "torch-compile", "onnxruntime", "openvino")
+    here = ("tvm", "torch", "torch-channels-last", "torch-compile", "onnxruntime", "openvino")
+    assert plan.runners == (*here, "ncnn", "mnn", "litert", "executorch")
     assert set(plan.runners) < set(RUNNERS)
     assert (case.size, case.threads, case.target.name) == (Size(640, 360), len(usable_cpus()), "native")
     assert case.weights.is_absolute()
