@@ -17,7 +17,7 @@ from enet_tvm.compiler.ops import FusedConv2D, Layout
 from enet_tvm.targets import load_target
 from enet_tvm.tuning.tasks import alone
 
-pytestmark = pytest.mark.emulated
+pytestmark = [pytest.mark.emulated, pytest.mark.slow]
 
 Simulate = Callable[..., Cost]
 
@@ -52,7 +52,6 @@ def test_instructions_and_cycles_of_a_convolution(simulate: Simulate):
     assert 0.5 * multiply_adds < simulate(name="rpi5").cycles < 0.8 * cost.cycles
 
 
-@pytest.mark.slow
 def test_the_busiest_thread_is_counted(simulate: Simulate):
     """Of 8 rows, 3 threads get 3, 3 and 2."""
     one, three, many = simulate(), simulate(threads=3), simulate(threads=8)
