@@ -16,6 +16,7 @@ from enet_tvm.compiler.arm.cost import model_of
 from enet_tvm.compiler.arm.simulation import Simulation, build_program
 from enet_tvm.compiler.arm.tools import arm_tools
 from enet_tvm.compiler.tuning_keys import fingerprint
+from enet_tvm.errors import UserError
 from enet_tvm.files import read_json
 from enet_tvm.targets import TargetSpec
 from enet_tvm.tuning.measure import Outcome
@@ -110,20 +111,17 @@ class Simulated(PredictedPlace):
 
         Raises
         ------
-        RuntimeError
+        UserError
             When one of them cannot be run.
         """
         keys = {name: fingerprint(function) for name, function in compiled.functions.items()}
         self._launches[artifact] = [keys[launch.kernel] for launch in compiled.launches]
-        missing = {
-            key: compiled.functions[name]
-            for name, key in keys.items()
-            if key in self._launches[artifact] and key not in self._known
-        }
+        missing = {key: name for name, key in keys.items() if key in self._launches[artifact] and key not in self._known}
         kernels = self.timer(artifact.parent / "libraries")
-        for key, made in zip(missing, kernels.build([alone(function) for function in missing.values()]), strict=True):
+        costs = kernels.build([alone(compiled.functions[name]) for name in missing.values()])
+        for (key, name), made in zip(missing.items(), costs, strict=True):
             if isinstance(made, Outcome):
-                raise RuntimeError(f"a kernel of the network cannot be simulated: {made.reason}")
+                raise UserError(f"{name} cannot be simulated: {made.reason}; tune on a device: give --tracker HOST:PORT")
             found = read_json(made, "tune again")
             self._known[key] = (float(found["seconds"]), int(found["instructions"]))
 

@@ -249,7 +249,7 @@ def test_cores_are_those_of_the_target(
     figures = json.loads((tmp_path / "f.json").read_text())
     with Segmenter.load(spoilt_artifact) as segmenter:
         assert segmenter.cores == figures["cores"] == str(choose_cores(wanted))
-        assert segmenter.threads == figures["threads"] == threads or len(usable_cpus())
+        assert segmenter.threads == figures["threads"] == (threads or len(usable_cpus()))
     assert f"{figures['threads']} threads on {figures['cores']}, 10 runs" in result.stdout
     assert figures["processors"] == str(default_threads(cores=wanted))
     more = enet_run("--threads", len(usable_cpus()), spoilt_artifact, environment=environment)

@@ -19,8 +19,9 @@ from enet_tvm.compiler.tuning_log import TuningLog, read_log
 from enet_tvm.errors import UserError
 from enet_tvm.targets import load_target
 from enet_tvm.tuning.budget import Effort
+from enet_tvm.tuning.measure import Outcome
 from enet_tvm.tuning.session import tune
-from enet_tvm.tuning.simulated import Simulated
+from enet_tvm.tuning.simulated import Simulated, SimulatedKernels
 
 pytestmark = [pytest.mark.emulated, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -96,6 +97,13 @@ def test_a_session_where_nothing_is_better(simulated_request: Callable[..., Any]
     assert not result.written
     assert "no kernel is faster" in result.reason
     assert not (tmp_path / "logs" / FOLDER).exists()
+
+
+def test_a_kernel_that_cannot_be_simulated(simulated_request: Callable[..., Any], heard: Any, monkeypatch: pytest.MonkeyPatch):
+    failed = Outcome(reason="the emulator ended")
+    monkeypatch.setattr(SimulatedKernels, "build", lambda kernels, modules: [failed] * len(modules))
+    with pytest.raises(UserError, match=r"^\w*conv\w* cannot be simulated: the emulator ended; tune on a device: give --tracker"):
+        tune(simulated_request(), heard)
 
 
 def test_the_name_says_the_model():
