@@ -102,7 +102,9 @@ def test_a_session_where_nothing_is_better(simulated_request: Callable[..., Any]
 def test_a_kernel_that_cannot_be_simulated(simulated_request: Callable[..., Any], heard: Any, monkeypatch: pytest.MonkeyPatch):
     failed = Outcome(reason="the emulator ended")
     monkeypatch.setattr(SimulatedKernels, "build", lambda kernels, modules: [failed] * len(modules))
-    with pytest.raises(UserError, match=r"^\w*conv\w* cannot be simulated: the emulator ended; tune on a device: give --tracker"):
+    with pytest.raises(
+        UserError, match=r"^\w*conv\w* cannot be simulated: the emulator ended; tune on a device: give --tracker"
+    ):
         tune(simulated_request(), heard)
 
 
