@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
-from readme_table import ROOT, replace_table
+from readme_table import ROOT, write_table
 
 from enet_tvm.artifact import Precision
 from enet_tvm.errors import UserError
-from enet_tvm.files import atomic_file, read_json, write_json
+from enet_tvm.files import read_json
 from enet_tvm.targets import load_target
 
 HEADINGS = (
@@ -37,20 +37,13 @@ def main(
     readme: Annotated[Path, typer.Option(help="Text whose table is replaced.")] = ROOT / "README.md",
 ) -> None:
     """Write the table of the README; with results, take their figures first."""
-    try:
-        if results:
-            counted = [result for path in results for result in read_json(path, "give one of benchmarks/arm.py")["results"]]
-            kept = summarise(counted)
-        else:
-            kept = read_json(figures, "give a file that this made")
-        text = replace_table(readme.read_text(encoding="utf-8"), table(kept))
-        write_json(figures, kept)
-        with atomic_file(readme) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
-    typer.echo(f"{readme}: the table of {figures}; its sentences around the table are yours to mend")
+
+    def counted() -> dict[str, Any] | None:
+        if not results:
+            return None
+        return summarise([result for path in results for result in read_json(path, "give one of benchmarks/arm.py")["results"]])
+
+    write_table(counted, table, figures, readme)
 
 
 def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

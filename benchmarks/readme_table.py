@@ -6,6 +6,7 @@ python benchmarks/readme_table.py                                 # writes the t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,8 +36,27 @@ def main(
     readme: Annotated[Path, typer.Option(help="Text whose table is replaced.")] = ROOT / "README.md",
 ) -> None:
     """Write the table of the README; with results, take their figures first."""
+    write_table(lambda: summarise(load_figures(results)) if results else None, table, figures, readme)
+
+
+def write_table(
+    measured: Callable[[], dict[str, Any] | None], table: Callable[[dict[str, Any]], str], figures: Path, readme: Path
+) -> None:
+    """Write a table of a text and the figures that it is of; bad input ends the program in a sentence.
+
+    Parameters
+    ----------
+    measured : callable
+        Function that returns new figures; None for those that are kept.
+    table : callable
+        Function that makes the table of figures, as Markdown.
+    figures : Path
+        File in which the figures are kept.
+    readme : Path
+        Text whose table with the same headings is replaced.
+    """
     try:
-        kept = summarise(load_figures(results)) if results else read_json(figures, "give a file that this made")
+        kept = measured() or read_json(figures, "give a file that this made")
         text = replace_table(readme.read_text(encoding="utf-8"), table(kept))
         write_json(figures, kept)
         with atomic_file(readme) as temporary:
