@@ -119,8 +119,9 @@ class Segmenter:
         manifest = check_artifact(directory, gpu_arch)
         place = Path(directory).expanduser()
         signature = Signature(manifest.input.shape, manifest.output.shape, manifest.output.dtype)
+        target = manifest.target
         engine = LocalEngine(
-            *(place / manifest.library, threads, manifest.target.device, adaptive, signature, manifest.target.core_list)
+            place / manifest.library, threads, target.device, adaptive=adaptive, signature=signature, cores=target.core_list
         )
         segmenter = cls(manifest, engine)
         segmenter._origin = (place.resolve(), threads, adaptive)

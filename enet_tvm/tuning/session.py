@@ -193,10 +193,16 @@ class Session:
         target, libraries = workload.target, self.store.libraries
         if isinstance(self._place, PredictedPlace):
             return self._place.timer(libraries)
-        triple, toolchain = target.triple, target.toolchain
-        threads = workload.thread_count
         return Measurer(
-            *(self._target, triple, toolchain, threads, libraries, fleet, timing), gpu=target.gpu, cores=target.core_list
+            self._target,
+            target.triple,
+            target.toolchain,
+            workload.thread_count,
+            libraries,
+            fleet,
+            timing,
+            gpu=target.gpu,
+            cores=target.core_list,
         )
 
 

@@ -329,10 +329,8 @@ class _Bottleneck:
         inputs = self.tile.chunk // splits
         start = split * inputs
         rows, first = self.first_rows + start, turn * self.tile.chunk + start
-        if self.runs is None:
-            self._accumulate(acc, rows, "reduce", group, first, inputs)
-        else:
-            self._accumulate(acc, rows, "reduce", group, first, inputs, (), self.runs)
+        place = (0, 0) if self.runs is None else ()
+        self._accumulate(acc, rows, "reduce", group, first, inputs, place, self.runs)
 
     def _store_reduced(self, values: Any, channel: Any, _count: int) -> None:
         self._store(self.buffers["reduced"], values, channel)
