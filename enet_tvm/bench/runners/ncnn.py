@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,21 +82,48 @@ def bfloat16(case: Case) -> Runner:
     return NcnnRunner(case, "bfloat16")
 
 
+def convert(source: Path, shape: Sequence[int]) -> tuple[Path, Path]:
+    """Return ncnn's files of layers and of weights, which pnnx writes beside a network.
+
+    Parameters
+    ----------
+    source : Path
+        The network in portable form, ONNX or traced by PyTorch; weights become float32.
+    shape : sequence of int
+        Shape of the input, N x C x H x W.
+
+    Raises
+    ------
+    RunnerMissingError
+        When pnnx is missing, or does not convert the network.
+    """
+    found = importlib.util.find_spec("pnnx")
+    if found is None or found.origin is None:
+        raise RunnerMissingError("pnnx, which converts for ncnn, is not installed; run: pip install 'enet-tvm[ncnn]'")
+    # The program itself: what pip makes a command of starts it by way of PyTorch.
+    program = Path(found.origin).with_name("pnnx")
+    command = [str(program), source.name, f"inputshape=[{','.join(map(str, shape))}]", "fp16=0"]
+    done = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, check=False)
+    files = _files(source)
+    if done.returncode or not all(file.is_file() for file in files):
+        reason = (done.stderr or done.stdout).strip()[-200:]
+        raise RunnerMissingError(f"pnnx does not convert the network ({reason}); take another release of it")
+    return files
+
+
+def _files(source: Path) -> tuple[Path, Path]:
+    """Return how pnnx calls what it makes of a network."""
+    return source.with_suffix(".ncnn.param"), source.with_suffix(".ncnn.bin")
+
+
 def _converted(case: Case) -> tuple[Path, Path]:
-    """Return ncnn's files of layers and of weights, made once."""
+    """Return ncnn's files of a case's network, made once."""
     folder = case.directory / f"{case.size}-ncnn"
-    files = folder / "enet.ncnn.param", folder / "enet.ncnn.bin"
+    source = folder / "enet.onnx"
+    files = _files(source)
     if not all(file.is_file() for file in files):
-        found = importlib.util.find_spec("pnnx")
-        if found is None or found.origin is None:
-            raise RunnerMissingError("pnnx, which converts for ncnn, is not installed; run: pip install 'enet-tvm[ncnn]'")
-        folder.mkdir(exist_ok=True)
-        (folder / "enet.onnx").write_bytes(exported(case).read_bytes())  # pnnx names its files after the network's
-        program = Path(found.origin).with_name("pnnx")
-        shape = ",".join(map(str, case.input_shape))
-        command = [str(program), "enet.onnx", f"inputshape=[{shape}]", "fp16=0"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode or not all(file.is_file() for file in files):
-            reason = (done.stderr or done.stdout).strip()[-200:]
-            raise RunnerMissingError(f"pnnx does not convert the network ({reason}); take another release of it")
+        if not source.is_file():
+            folder.mkdir(exist_ok=True)
+            source.write_bytes(exported(case).read_bytes())
+        convert(source, case.input_shape)
     return files
