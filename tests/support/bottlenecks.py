@@ -29,10 +29,12 @@ def bottleneck(
     cells: bool = False,
     pooled: bool = False,
     kept: bool = True,
+    beside: int = 0,
 ) -> FusedBottleneck:
     """Return a bottleneck of narrow, wide and again narrow channels; without a kernel or channels at the end, without these.
 
-    `cells` makes the narrowing convolution one of 2x2 with stride 2; `pooled` and `kept` are those of `FusedBottleneck`.
+    `cells` makes the narrowing convolution one of 2x2 with stride 2; `pooled` and `kept` are those of `FusedBottleneck`, and
+    `beside` channels of the convolution that it calls so.
     """
     narrow, wide, last = channels
 
@@ -49,7 +51,8 @@ def bottleneck(
     if cells and reduce is not None:
         halved = (batch, last, size[0] // 2, size[1] // 2)
         reduce = replace(reduce, out_shape=halved, kernel=(2, 2), strides=(2, 2), padding=(0, 0))
-    return FusedBottleneck(expand, kernel and part(narrow, narrow, kernel), reduce, pooled, kept)
+    other = replace(part(wide, beside), activation="none") if beside else None
+    return FusedBottleneck(expand, kernel and part(narrow, narrow, kernel), reduce, pooled, kept, other)
 
 
 def activated(value: torch.Tensor, activation: str, slope: np.ndarray | None) -> torch.Tensor:
@@ -75,11 +78,13 @@ class BottleneckCall:
         x = torch.from_numpy(self.data)
         results: dict[str, np.ndarray] = {}
         for name, part in spec.named.items():
-            x = self._convolve(part, x, rng)
-            results[name] = x.numpy()
+            y = self._convolve(part, x, rng)
+            results[name] = y.numpy()
+            x = x if name == "beside" else y
             if name == "expand":
                 maxima, places = F.max_pool2d(x, 2, return_indices=True)
         results |= {"reduced": results.get("reduce"), "out": results["expand"], "pooled": maxima.numpy()}
+        results["beside_out"] = results.get("beside")
         results["window"] = window_of(places, spec.expand.out_shape[3])
         self.expected = {name: results[name] for name in spec.outputs}
 

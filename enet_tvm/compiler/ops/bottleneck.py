@@ -12,17 +12,18 @@ from enet_tvm.compiler.ops.conv2d import FusedConv2D
 from enet_tvm.compiler.ops.layout import Layout, Shape
 from enet_tvm.compiler.ops.registry import register_op
 
-_CONVOLUTIONS = ("conv", "expand", "reduce")
-"""Names of the convolutions that there may be, in the order in which they are computed."""
+_CONVOLUTIONS = ("conv", "expand", "beside", "reduce")
+"""Names of the convolutions that there may be, in the order in which their arguments follow each other."""
 
 
 @dataclass(frozen=True)
 class FusedBottleneck:
-    """Attributes of ``enet.fused_bottleneck``: fused convolutions of which each reads the result of the one before.
+    """Attributes of ``enet.fused_bottleneck``: fused convolutions of which each reads what one before it computes.
 
     A bottleneck is `reduce`, `conv`, `expand`. Here the last two go together with the `reduce` of the bottleneck after it: once
     `conv` has been computed, whatever its dilation, the two 1x1 convolutions read no neighbour. Before a bottleneck that
     downsamples, `reduce` is a 2x2 convolution with stride 2, and pooling goes beside it: both stay within cells of 2x2 pixels.
+    One that upsamples reads the same tensor twice, the second time for its shortcut: that 1x1 convolution is `beside`.
 
     Attributes
     ----------
@@ -36,6 +37,8 @@ class FusedBottleneck:
         Whether the 2x2 maxima of the result of `expand` are outputs, with their window indices.
     kept : bool
         Whether that result is an output itself.
+    beside : FusedConv2D or None
+        Another 1x1 convolution of that result, beside a `reduce` that is 1x1.
     """
 
     expand: FusedConv2D
@@ -43,6 +46,7 @@ class FusedBottleneck:
     reduce: FusedConv2D | None = None
     pooled: bool = False
     kept: bool = True
+    beside: FusedConv2D | None = None
 
     @classmethod
     def from_call(cls, call: relax.Call) -> FusedBottleneck:
@@ -63,22 +67,27 @@ class FusedBottleneck:
 
     @property
     def named(self) -> dict[str, FusedConv2D]:
-        """Those of the convolutions that there are by their names, in the order in which they are computed."""
+        """Those of the convolutions that there are by their names, in the order of their arguments."""
         parts = {name: getattr(self, name) for name in _CONVOLUTIONS}
         return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def convolutions(self) -> tuple[FusedConv2D, ...]:
-        """Those of the convolutions that there are, in the order in which they are computed."""
+        """Those of the convolutions that there are, in the order of their arguments."""
         return tuple(self.named.values())
 
     @property
     def outputs(self) -> dict[str, tuple[Shape, str]]:
-        """Shape and type of each output by its name: ``reduced``, ``pooled``, ``window`` and ``out``, those that there are."""
+        """Shape and type of each output by its name.
+
+        They are ``reduced``, ``beside_out``, ``pooled``, ``window`` and ``out``, those that there are.
+        """
         n, channels, height, width = self.expand.out_shape
         found: dict[str, tuple[Shape, str]] = {}
         if self.reduce is not None:
             found["reduced"] = (self.reduce.out_shape, "float32")
+        if self.beside is not None:
+            found["beside_out"] = (self.beside.out_shape, "float32")
         if self.pooled:
             maxima = (n, channels, height // 2, width // 2)
             found |= {"pooled": (maxima, "float32"), "window": (maxima, "uint8")}
@@ -124,7 +133,7 @@ class FusedBottleneck:
         """Names of the operators that it computes, in order, as TVM calls them."""
         names = {name: part.operators for name, part in self.named.items()}
         pooling = ["max_pool2d_with_window"] if self.pooled else []
-        return [*names.get("conv", []), *names["expand"], *pooling, *names.get("reduce", [])]
+        return [*names.get("conv", []), *names["expand"], *names.get("beside", []), *pooling, *names.get("reduce", [])]
 
     @property
     def multiply_adds(self) -> int:
@@ -134,14 +143,16 @@ class FusedBottleneck:
     @property
     def kernel_name(self) -> str:
         """A name for its kernel: its convolutions, their channels, and the shape."""
-        first, last = self.convolutions[0], self.convolutions[-1]
+        chain = [part for part in self.convolutions if part is not self.beside]
+        first, last = chain[0], chain[-1]
         parts = ["bottleneck"]
-        for part in self.convolutions:
+        for part in chain:
             parts.append(f"{part.kernel[0]}x{part.kernel[1]}")
             parts += [f"s{part.strides[0]}"] if part.strides != (1, 1) else []
             parts += [f"d{part.dilation[0]}"] if part.dilation != (1, 1) else []
-        channels = [first.data_shape[1], *(part.out_shape[1] for part in self.convolutions)]
+        channels = [first.data_shape[1], *(part.out_shape[1] for part in chain)]
         more: list[str] = [] if self.expand.residual == "none" else [self.expand.residual]
+        more += [] if self.beside is None else [f"beside{self.beside.out_shape[1]}"]
         more += ["pool"] if self.pooled else []
         more += [] if self.kept else ["alone"]
         return "_".join([*parts, "to".join(map(str, channels)), f"{last.out_shape[3]}x{last.out_shape[2]}", *more])

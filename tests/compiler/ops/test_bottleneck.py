@@ -13,6 +13,7 @@ from enet_tvm.compiler.ops import FusedBottleneck, fused_bottleneck, fused_conv2
 
 WHOLE = bottleneck((8, 16, 4), (6, 10), dilation=2)
 DOWN = bottleneck((8, 16, 4), (6, 10), cells=True, pooled=True, kept=False)
+UP = bottleneck((8, 16, 4), (6, 10), beside=8, kept=False)
 SHORT = bottleneck((8, 16, 0), (6, 10), residual="none", activation="relu")
 
 
@@ -29,7 +30,7 @@ def call_of(spec: FusedBottleneck) -> relax.Call:
 
 
 def test_attributes_survive_the_operator():
-    for spec in (WHOLE, SHORT, DOWN, replace(WHOLE, conv=None)):
+    for spec in (WHOLE, SHORT, DOWN, UP, replace(WHOLE, conv=None)):
         call = call_of(spec)
         assert spec_of(call) == FusedBottleneck.from_call(call) == spec
 
@@ -46,6 +47,9 @@ def test_results():
         ((1, 16, 3, 5), "uint8"),
     ]
     assert list(DOWN.outputs) == ["reduced", "pooled", "window"]
+    up = relax.BlockBuilder().normalize(call_of(UP)).ty
+    assert [tuple(int(n) for n in kind.shape.values) for kind in up.fields] == [(1, 4, 6, 10), (1, 8, 6, 10)]
+    assert list(UP.outputs) == ["reduced", "beside_out"]
     alone = relax.BlockBuilder().normalize(call_of(SHORT)).ty
     assert tuple(int(n) for n in alone.shape.values) == SHORT.out_shape == (1, 16, 6, 10)
 
@@ -68,6 +72,8 @@ def test_what_it_computes():
     assert DOWN.operators.index("max_pool2d_with_window") == 8
     assert DOWN.multiply_adds == 60 * (8 * 8 * 9 + 8 * 16 + 16 * 4)
     assert DOWN.kernel_name == "bottleneck_3x3_1x1_2x2_s2_8to8to16to4_5x3_add_pool_alone"
+    assert UP.multiply_adds == 60 * (8 * 8 * 9 + 8 * 16 + 16 * 8 + 16 * 4)
+    assert UP.kernel_name == "bottleneck_3x3_1x1_1x1_8to8to16to4_10x6_add_beside8_alone"
     assert SHORT.kernel_name == "bottleneck_3x3_1x1_8to8to16_10x6"
 
 

@@ -72,7 +72,11 @@ CHAINS: dict[str, tuple[Forward, list[list[str]]]] = {
     "no convolution": (lambda net, x: net.reduce(net.expand(x)), [["expand", "reduce"]]),
     "two after it": (
         lambda net, x: (lambda y: (net.reduce(y), net.other(y)))(net.expand(net.conv(x))),
-        [["conv", "expand", "reduce"], ["other"]],
+        [["conv", "expand", "other", "reduce"]],
+    ),
+    "three after it": (
+        lambda net, x: (lambda y: (net.reduce(y), net.wide(y), net.other(y)))(net.expand(net.conv(x))),
+        [["conv", "expand", "other", "reduce"], ["wide"]],
     ),
     "the convolution read twice": (
         lambda net, x: (lambda y: (net.reduce(net.expand(y)), y))(net.conv(x)),

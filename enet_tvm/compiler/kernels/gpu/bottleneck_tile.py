@@ -23,6 +23,9 @@ _SHARED_BYTES_A_CLOCK = 128
 _LEAST_WARPS = 2
 """Warps of a block, so that one works while another waits."""
 
+_TOGETHER = 1.25
+"""Sums of the two narrowing convolutions of a thread, for each of another's: they share the pixels that are loaded."""
+
 _LEAST_INPUTS = 4
 """Input channels that a thread sums at least where several share a tile."""
 
@@ -98,6 +101,12 @@ def shared_rows(spec: FusedBottleneck, tile: BottleneckTile) -> tuple[int, int]:
     return max(inputs, spec.expand.data_shape[1]), max(inputs, tile.chunk)
 
 
+def narrowed_together(spec: FusedBottleneck, tile: BottleneckTile) -> dict[str, int]:
+    """Return how many channels of `reduce` and of `beside` a thread sums together; nothing without `beside`."""
+    parts = {} if spec.beside is None else {"beside": spec.beside, "reduce": spec.reduce}
+    return {name: part.out_shape[1] // tile.rows for name, part in parts.items() if part is not None}
+
+
 def cell_runs(spec: FusedBottleneck, tile: BottleneckTile) -> CellRuns | None:
     """Return where pixels lie that are narrowed by a 2x2 convolution with stride 2, None where there is no such thing."""
     if spec.reduce is None or spec.reduce.strides == (1, 1):
@@ -128,17 +137,18 @@ def bottleneck_tiles(spec: FusedBottleneck, unit: GpuUnit) -> list[BottleneckTil
         for rows in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
         if pixels >= width and pixels * channels <= sums
         if _fits(spec, tile := BottleneckTile(pixels, channels, lanes, rows), unit)
+        if pixels * sum(narrowed_together(spec, tile).values()) <= sums * _TOGETHER
     ]
     if not tiles:
         return []
-    least = max(BYTES_PER_FMA, min(bytes_per_fma(tile) for tile in tiles))
+    least = max(BYTES_PER_FMA, min(bytes_per_fma(tile, spec) for tile in tiles))
     pixels = spec.expand.out_shape[2] * spec.expand.out_shape[3]
 
     def rank(tile: BottleneckTile) -> tuple[bool, int, int, int, int]:
         # Of those that take about as long, the one that keeps most multiprocessors busy, and loads the weights least often.
         steps = round(math.log(clocks(spec, unit, tile)) / math.log(_ALIKE))
         blocks = -(-pixels // tile.block_pixels) * spec.expand.out_shape[0]
-        return (bytes_per_fma(tile) > least, steps, -min(blocks, unit.multiprocessors), blocks, tile.sums)
+        return (bytes_per_fma(tile, spec) > least, steps, -min(blocks, unit.multiprocessors), blocks, tile.sums)
 
     ranked = sorted(tiles, key=rank)
     chain = [ranked[0]]
@@ -150,18 +160,22 @@ def bottleneck_tiles(spec: FusedBottleneck, unit: GpuUnit) -> list[BottleneckTil
     return list(dict.fromkeys([*chain, *ranked]))
 
 
-def unrolled_inputs(tile: BottleneckTile, inputs: int) -> int:
+def unrolled_inputs(tile: BottleneckTile, inputs: int, channels: int = 0) -> int:
     """Return the input channels whose loads are under way together, which divide `inputs`, but not all of them.
 
-    A loop of one turn would not be left one.
+    A loop of one turn would not be left one. A thread sums `channels`, by default those of its tile.
     """
-    most = max(1, (LIVE_REGISTERS - tile.sums) // (tile.pixels + tile.channels))
-    return max(count for count in (4, 2, 1) if count == 1 or (count <= most and inputs % count == 0 and inputs > count))
+    channels = channels or tile.channels
+    most = max(1, (LIVE_REGISTERS - tile.pixels * channels) // (tile.pixels + channels))
+    counts = (4, 2, 1) if inputs % 2 == 0 else (3, 1)
+    return max(count for count in counts if count == 1 or (count <= most and inputs % count == 0 and inputs > count))
 
 
-def bytes_per_fma(tile: BottleneckTile) -> float:
-    """Return the bytes that a thread loads into registers for each multiply-add."""
-    return FLOAT_BYTES * (1 / tile.pixels + 1 / tile.channels)
+def bytes_per_fma(tile: BottleneckTile, spec: FusedBottleneck | None = None) -> float:
+    """Return the bytes that a thread loads into registers for each multiply-add, in the worst of the loops of `spec`."""
+    together = {} if spec is None else narrowed_together(spec, tile)
+    channels = min(tile.channels, sum(together.values()) or tile.channels)
+    return FLOAT_BYTES * (1 / tile.pixels + 1 / channels)
 
 
 def _fits(spec: FusedBottleneck, tile: BottleneckTile, unit: GpuUnit) -> bool:
@@ -181,7 +195,10 @@ def _fits(spec: FusedBottleneck, tile: BottleneckTile, unit: GpuUnit) -> bool:
         return False
     if spec.data_shape[1] % max(1, tile.threads // tile.block_pixels):
         return False
-    for part, inputs in ((spec.conv, None), (spec.reduce, tile.chunk)):
+    shared_out = narrowed_together(spec, tile)
+    if any(spec.named[name].out_shape[1] != channels * tile.rows for name, channels in shared_out.items()):
+        return False
+    for part, inputs in ((spec.conv, None), (None if shared_out else spec.reduce, tile.chunk)):
         if part is None:
             continue
         if tile.chunk % part.out_shape[1] or part.out_shape[1] % tile.channels:

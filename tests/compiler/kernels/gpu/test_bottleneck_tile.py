@@ -10,6 +10,7 @@ from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
     bottleneck_tiles,
     bytes_per_fma,
     clocks,
+    narrowed_together,
     plane_vector,
     shared_rows,
     unrolled_inputs,
@@ -29,8 +30,8 @@ SMALL = GpuUnit(2, 128)
     [
         bottleneck((16, 64, 16), (90, 160)),
         bottleneck((32, 128, 32), (45, 80)),
-        bottleneck((32, 128, 16), (45, 80), dilation=16),
-        bottleneck((16, 64, 4), (90, 160)),
+        bottleneck((32, 128, 16), (45, 80), dilation=16, beside=64, kept=False),
+        bottleneck((16, 64, 4), (90, 160), beside=16, kept=False),
         bottleneck((4, 16, 0), (180, 320)),
     ],
     ids=lambda spec: spec.kernel_name,
@@ -40,7 +41,7 @@ def test_the_bottlenecks_of_enet(target: TargetSpec, spec: FusedBottleneck):
     assert target.gpu is not None
     unit = GpuUnit.of(target.gpu)
     tile = bottleneck_tiles(spec, unit)[0]
-    assert bytes_per_fma(tile) <= BYTES_PER_FMA
+    assert bytes_per_fma(tile, spec) <= BYTES_PER_FMA
     pixels = spec.expand.out_shape[2] * spec.expand.out_shape[3]
     assert -(-pixels // tile.block_pixels) >= min(unit.multiprocessors, pixels // 32) * 0.6
     assert 64 <= tile.threads <= 256
@@ -60,6 +61,20 @@ def test_registers_for_two_sums_of_a_pixel_and_channel(last: int):
     """Those of the narrowing convolution stay in registers while the widening one sums."""
     assert max(tile.sums for tile in bottleneck_tiles(bottleneck((16, 64, last), (90, 160)), SMALL)) == 32
     assert max(tile.sums for tile in bottleneck_tiles(bottleneck((16, 64, last), (90, 160)), GpuUnit(2, 80))) == 16
+
+
+def test_two_convolutions_of_the_same_channels_share_the_threads():
+    """So many channels of each that they are dealt out evenly, and not more sums than registers are left for."""
+    spec = bottleneck((32, 128, 16), (45, 80), beside=64, kept=False)
+    tiles = bottleneck_tiles(spec, SMALL)
+    assert tiles
+    for tile in tiles:
+        together = narrowed_together(spec, tile)
+        assert {name: each * tile.rows for name, each in together.items()} == {"beside": 64, "reduce": 16}
+        assert tile.pixels * sum(together.values()) <= 40
+    assert narrowed_together(bottleneck((32, 128, 16), (45, 80)), tiles[0]) == {}
+    few = next(tile for tile in tiles if tile.rows == 16)
+    assert bytes_per_fma(few, spec) == 4 * (1 / few.pixels + 1 / min(few.channels, 5))
 
 
 def test_what_channels_no_tile_divides():

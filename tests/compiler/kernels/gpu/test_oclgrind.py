@@ -100,8 +100,12 @@ def test_pooling_and_back(run):
 @pytest.mark.parametrize("shared", [1, 2], ids=["a thread a tile", "shared tiles"])
 @pytest.mark.parametrize(
     "spec",
-    [bottleneck((8, 16, 8), (4, 8)), bottleneck((8, 16, 8), (4, 8), cells=True, pooled=True, kept=False)],
-    ids=["plain", "downsampling"],
+    [
+        bottleneck((8, 16, 8), (4, 8)),
+        bottleneck((8, 16, 8), (4, 8), cells=True, pooled=True, kept=False),
+        bottleneck((8, 16, 8), (4, 8), beside=16, kept=False),
+    ],
+    ids=["plain", "before downsampling", "before upsampling"],
 )
 def test_bottlenecks(run, shared: int, spec: FusedBottleneck):
     """Registers live across barriers, and those are in loops."""
