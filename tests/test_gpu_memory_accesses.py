@@ -27,7 +27,7 @@ LOADS = (
 )
 """Most sectors that loads touch for each that they must: of the first pattern that is in a kernel's name."""
 
-STORES = ((r"bottleneck_.*_pool", 1.1), (r"", 1.0))
+STORES = ((r"bottleneck_.*_pool|initial_block_down", 1.1), (r"", 1.0))
 """The same of stores: window indices are bytes, and not every plane of them begins with a sector."""
 
 

@@ -6,6 +6,7 @@ from enet_tvm.compiler.kernels.common.template import Template, Templates
 from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate
 from enet_tvm.compiler.kernels.gpu.initial_block import GpuInitialBlockTemplate
+from enet_tvm.compiler.kernels.gpu.initial_downsampler import GpuInitialDownsamplerTemplate
 from enet_tvm.compiler.kernels.gpu.pooling import GpuMaxPool2DTemplate, GpuMaxUnpool2DTemplate
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.kernels.gpu.transposed import GpuLabellingTemplate, GpuTransposedTemplate
@@ -16,6 +17,7 @@ TEMPLATES: tuple[type[Template], ...] = (
     GpuTransposedTemplate,
     GpuLabellingTemplate,
     GpuInitialBlockTemplate,
+    GpuInitialDownsamplerTemplate,
     GpuMaxPool2DTemplate,
     GpuMaxUnpool2DTemplate,
 )

@@ -11,6 +11,7 @@ import torch
 import tvm
 from bottlenecks import BottleneckCall, bottleneck
 from cuda_network import launch_extents
+from initial_downsamplers import DownsamplerCall, downsampler
 from oclgrind import Oclgrind, oclgrind
 from torch.nn import functional as F
 from tvm.tirx.script.builder import ir as T
@@ -21,6 +22,7 @@ from enet_tvm.compiler.kernels.common.building import prim_func
 from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.building import for_threads
 from enet_tvm.compiler.kernels.gpu.conv2d import convolution_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
+from enet_tvm.compiler.kernels.gpu.initial_downsampler import GpuInitialDownsamplerTemplate
 from enet_tvm.compiler.kernels.gpu.pooling import gpu_max_pool2d_with_window, gpu_max_unpool2d
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight
@@ -112,6 +114,15 @@ def test_bottlenecks(run, shared: int, spec: FusedBottleneck):
     template, call = GpuBottleneckTemplate.of(spec, UNIT), BottleneckCall(spec)
     point = next(point for point in template.points() if point.chunk == 8 * shared)
     results = run(template.kernel(point), tuple(spec.outputs), **call.arrays(template, point, 0))
+    for name, expected in call.expected.items():
+        np.testing.assert_array_equal(results[name], expected)
+
+
+def test_an_initial_block_that_is_downsampled(run):
+    spec = downsampler((1, 3, 12, 32), 13, 16)
+    template, call = GpuInitialDownsamplerTemplate.of(spec, UNIT), DownsamplerCall(spec)
+    point = template.default
+    results = run(template.kernel(point), tuple(call.expected), **call.arrays(template, point, 0))
     for name, expected in call.expected.items():
         np.testing.assert_array_equal(results[name], expected)
 
