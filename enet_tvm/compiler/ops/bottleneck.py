@@ -23,7 +23,8 @@ class FusedBottleneck:
     A bottleneck is `reduce`, `conv`, `expand`. Here the last two go together with the `reduce` of the bottleneck after it: once
     `conv` has been computed, whatever its dilation, the two 1x1 convolutions read no neighbour. Before a bottleneck that
     downsamples, `reduce` is a 2x2 convolution with stride 2, and pooling goes beside it: both stay within cells of 2x2 pixels.
-    One that upsamples reads the same tensor twice, the second time for its shortcut: that 1x1 convolution is `beside`.
+    One that upsamples reads the same tensor twice, the second time for its shortcut: that 1x1 convolution is `beside`. It goes
+    on with a transposed convolution, `conv`, whose result has twice the height and width and comes in cells of 2x2 pixels too.
 
     Attributes
     ----------
@@ -97,8 +98,13 @@ class FusedBottleneck:
 
     @property
     def in_cells(self) -> bool:
-        """Whether what is computed of the result of `expand` takes cells of 2x2 pixels of it."""
-        return self.pooled or (self.reduce is not None and self.reduce.strides == (2, 2))
+        """Whether pixels go together by cells of 2x2: what is computed of them takes such a cell, or they come of one pixel."""
+        return self.doubles or self.pooled or (self.reduce is not None and self.reduce.strides == (2, 2))
+
+    @property
+    def doubles(self) -> bool:
+        """Whether it begins with a transposed convolution, which makes height and width twice the input's."""
+        return self.conv is not None and self.conv.doubles
 
     def split(self, arguments: Sequence[relax.Expr]) -> Iterator[list[relax.Expr]]:
         """Yield the arguments of each convolution as ``enet.fused_conv2d`` takes them, the data of the first in all of them."""
@@ -147,8 +153,8 @@ class FusedBottleneck:
         first, last = chain[0], chain[-1]
         parts = ["bottleneck"]
         for part in chain:
-            parts.append(f"{part.kernel[0]}x{part.kernel[1]}")
-            parts += [f"s{part.strides[0]}"] if part.strides != (1, 1) else []
+            parts.append(f"{'transpose_' if part.transposed else ''}{part.kernel[0]}x{part.kernel[1]}")
+            parts += [f"s{part.strides[0]}"] if part.strides != (1, 1) and not part.transposed else []
             parts += [f"d{part.dilation[0]}"] if part.dilation != (1, 1) else []
         channels = [first.data_shape[1], *(part.out_shape[1] for part in chain)]
         more: list[str] = [] if self.expand.residual == "none" else [self.expand.residual]

@@ -14,6 +14,7 @@ from enet_tvm.compiler.ops import FusedBottleneck, fused_bottleneck, fused_conv2
 WHOLE = bottleneck((8, 16, 4), (6, 10), dilation=2)
 DOWN = bottleneck((8, 16, 4), (6, 10), cells=True, pooled=True, kept=False)
 UP = bottleneck((8, 16, 4), (6, 10), beside=8, kept=False)
+DOUBLED = bottleneck((8, 16, 4), (6, 10), doubling=3, residual="unpool")
 SHORT = bottleneck((8, 16, 0), (6, 10), residual="none", activation="relu")
 
 
@@ -30,7 +31,7 @@ def call_of(spec: FusedBottleneck) -> relax.Call:
 
 
 def test_attributes_survive_the_operator():
-    for spec in (WHOLE, SHORT, DOWN, UP, replace(WHOLE, conv=None)):
+    for spec in (WHOLE, SHORT, DOWN, UP, DOUBLED, replace(WHOLE, conv=None)):
         call = call_of(spec)
         assert spec_of(call) == FusedBottleneck.from_call(call) == spec
 
@@ -74,6 +75,10 @@ def test_what_it_computes():
     assert DOWN.kernel_name == "bottleneck_3x3_1x1_2x2_s2_8to8to16to4_5x3_add_pool_alone"
     assert UP.multiply_adds == 60 * (8 * 8 * 9 + 8 * 16 + 16 * 8 + 16 * 4)
     assert UP.kernel_name == "bottleneck_3x3_1x1_1x1_8to8to16to4_10x6_add_beside8_alone"
+    assert DOUBLED.multiply_adds == 15 * 8 * 8 * 9 + 60 * (8 * 16 + 16 * 4)
+    assert DOUBLED.data_shape == (1, 8, 3, 5)
+    assert DOUBLED.kernel_name == "bottleneck_transpose_3x3_1x1_1x1_8to8to16to4_10x6_unpool"
+    assert [spec.in_cells for spec in (WHOLE, DOWN, UP, DOUBLED)] == [False, True, False, True]
     assert SHORT.kernel_name == "bottleneck_3x3_1x1_8to8to16_10x6"
 
 

@@ -36,6 +36,7 @@ def network(network_of) -> Callable[[Forward], nn.Module]:
             forward,
             conv=nn.Conv2d(16, 16, 3, padding=1),
             long=nn.Conv2d(16, 16, (5, 1), padding=(2, 0)),
+            doubled=nn.ConvTranspose2d(16, 16, 3, stride=2, padding=1, output_padding=1),
             expand=nn.Conv2d(16, 64, 1),
             reduce=nn.Conv2d(64, 16, 1),
             other=nn.Conv2d(64, 16, 1),
@@ -69,6 +70,10 @@ CHAINS: dict[str, tuple[Forward, list[list[str]]]] = {
     "whole": (lambda net, x: net.reduce(net.expand(torch.relu(net.conv(x)))), [["conv", "expand", "reduce"]]),
     "5x1": (lambda net, x: net.reduce(net.expand(net.long(x))), [["long", "expand", "reduce"]]),
     "no reduce": (lambda net, x: net.wide(net.expand(net.conv(x))), [["conv", "expand"], ["wide"]]),
+    "a transposed convolution": (
+        lambda net, x: net.reduce(net.expand(torch.relu(net.doubled(x)))),
+        [["doubled", "expand", "reduce"]],
+    ),
     "no convolution": (lambda net, x: net.reduce(net.expand(x)), [["expand", "reduce"]]),
     "two after it": (
         lambda net, x: (lambda y: (net.reduce(y), net.other(y)))(net.expand(net.conv(x))),

@@ -119,9 +119,12 @@ class GpuBottleneckTemplate:
         operands: list[relax.Expr] = [arguments[0]]
         for (name, part), of_part in zip(self.spec.named.items(), self.spec.split(arguments), strict=True):
             given, tile = ConvolutionArguments.of(part, of_part), _tile_of(name, self.spec, point)
-            pack = pack_cell_weight if _is_of_cells(part) else pack_bottleneck_weight
-            operands += gpu_operands(given, pack(given.weight, tile), _group_tile(tile))[1:]
+            operands += gpu_operands(given, self.packed(part, given.weight, tile), _group_tile(tile))[1:]
         return operands
+
+    def packed(self, part: FusedConv2D, weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
+        """Return the weights of a convolution as the kernel reads them."""
+        return (pack_cell_weight if _is_of_cells(part) else pack_bottleneck_weight)(weight, tile)
 
     def features(self, point: BottleneckTile) -> list[float]:
         """Return the features of the widening convolution and of this tile."""
@@ -167,16 +170,24 @@ def gpu_bottleneck(spec: FusedBottleneck, tile: BottleneckTile) -> tvm.tirx.Prim
 def bottleneck_kernel(
     spec: FusedBottleneck, tile: BottleneckTile, kind: type[BottleneckKernel], first: Arguments
 ) -> tvm.tirx.PrimFunc:
-    """Return the kernel that a `kind` of emitter makes, whose arguments are those of `gpu_bottleneck` after its first ones."""
+    """Return the kernel that a `kind` of emitter makes, whose arguments are those of `gpu_bottleneck` after its first ones.
+
+    Parameters
+    ----------
+    spec : FusedBottleneck
+        What it computes.
+    tile : BottleneckTile
+        Pixels and channels of a thread, and threads of a block.
+    kind : type
+        The emitter, which says what shape the weights of a convolution have.
+    first : dict
+        Name -> (shape, dtype) of the arguments before the first weight.
+    """
     arguments = dict(first)
     for name, part in spec.named.items():
         own = _tile_of(name, spec, tile)
-        inputs, vectors, groups, width = _grouped((part.out_shape[1], part.data_shape[1]), own)
-        of_cells = (inputs, vectors, groups, 4, width)
-        arguments[f"{name}_weight"] = (
-            of_cells if _is_of_cells(part) else (*part.kernel, inputs, vectors, groups, width),
-            "float32",
-        )
+        grouped = _grouped((part.out_shape[1], part.data_shape[1]), own)
+        arguments[f"{name}_weight"] = (kind.weight_shape(part, grouped), "float32")
         more = epilogue_arguments(part, _group_tile(own))
         arguments |= {f"{name}_{key}": value for key, value in more.items()}
     arguments |= spec.outputs
@@ -234,6 +245,12 @@ class BottleneckKernel:
             name: Epilogue(part, {key.removeprefix(f"{name}_"): buffer for key, buffer in buffers.items()})
             for name, part in spec.named.items()
         }
+
+    @classmethod
+    def weight_shape(cls, part: FusedConv2D, grouped: tuple[int, int, int, int]) -> tuple[int, ...]:
+        """Return the shape of the weights of a convolution, of which `grouped` is that of one position of its kernel."""
+        *leading, width = grouped
+        return (*leading, 4, width) if _is_of_cells(part) else (*part.kernel, *grouped)
 
     def emit(self) -> None:
         """Emit the launch."""
@@ -431,9 +448,13 @@ class BottleneckKernel:
             weights, values = private((tile.channels,)), private((tile.pixels,))
             of_thread = (group,) if runs is None else (group, runs.position(self.lane))
             self._load_weights(weights, self.buffers[f"{name}_weight"], [*place, start + k], of_thread)
-            self._load_shared(values, rows + k, runs)
+            self._load_values(name, values, rows + k, runs)
             with for_each(tile.pixels, tile.channels) as (i, c):
                 T.buffer_store(acc, acc[i, c] + values[i] * weights[c], [i, c])
+
+    def _load_values(self, _name: str, values: Any, row: Any, runs: CellRuns | None) -> None:
+        """Load what a convolution multiplies of a channel for a thread's pixels."""
+        self._load_shared(values, row, runs)
 
     def _load_weights(
         self, weights: Any, packed: Any, leading: list[Any], of_thread: tuple[Any, ...], channels: int | None = None

@@ -83,10 +83,10 @@ class BottleneckTile:
 
 def plane_vector(spec: FusedBottleneck) -> int:
     """Return the pixels that one load of a thread moves: of a plane that is no multiple of them, one."""
-    if spec.expand.residual == "unpool":
-        return 1  # What is unpooled has every second column alone.
     if spec.in_cells:
         return VECTOR if spec.expand.out_shape[3] % VECTOR == 0 else 2
+    if spec.expand.residual == "unpool":
+        return 1  # What is unpooled has every second column alone.
     total = spec.expand.out_shape[2] * spec.expand.out_shape[3]
     return next(width for width in (VECTOR, 2, 1) if total % width == 0)
 
@@ -114,9 +114,14 @@ def cell_runs(spec: FusedBottleneck, tile: BottleneckTile) -> CellRuns | None:
     return CellRuns(tile.pixels, tile.lanes, plane_vector(spec))
 
 
+def doubling_runs(spec: FusedBottleneck, tile: BottleneckTile) -> CellRuns:
+    """Return where the result of a transposed convolution lies."""
+    return CellRuns(tile.pixels, tile.lanes, plane_vector(spec))
+
+
 def row_length(spec: FusedBottleneck, tile: BottleneckTile) -> int:
     """Return the values of a row of the shared memory: one for each pixel of a block, and gaps."""
-    runs = cell_runs(spec, tile)
+    runs = doubling_runs(spec, tile) if spec.doubles else cell_runs(spec, tile)
     return tile.block_pixels if runs is None else runs.length
 
 
@@ -186,14 +191,15 @@ def _fits(spec: FusedBottleneck, tile: BottleneckTile, unit: GpuUnit) -> bool:
         return False
     # The banks of shared memory: those threads that access it in one turn have the same channel.
     together = tile.lanes * plane_vector(spec)
-    if together < (WARP if cell_runs(spec, tile) is None else 2 * WARP):
+    if together < (2 * WARP if spec.doubles or cell_runs(spec, tile) is not None else WARP):
         return False
     if spec.in_cells and tile.pixels % (2 * plane_vector(spec)):
         return False
-    # The threads of a block move the inputs of a pixel together.
-    if tile.threads % tile.block_pixels and tile.block_pixels % tile.threads:
+    # The threads of a block move the inputs of a pixel together; of a transposed convolution there is one for each cell.
+    moved = tile.block_pixels // 4 if spec.doubles else tile.block_pixels
+    if tile.threads % moved and moved % tile.threads:
         return False
-    if spec.data_shape[1] % max(1, tile.threads // tile.block_pixels):
+    if spec.data_shape[1] % max(1, tile.threads // moved):
         return False
     shared_out = narrowed_together(spec, tile)
     if any(spec.named[name].out_shape[1] != channels * tile.rows for name, channels in shared_out.items()):
@@ -226,7 +232,8 @@ def clocks(spec: FusedBottleneck, unit: GpuUnit, tile: BottleneckTile) -> float:
     warps = -(-tile.threads // WARP)
     products = spec.multiply_adds / (pixels * expand.out_shape[0]) * of_block / tile.threads
     area = 1 if spec.conv is None else spec.conv.kernel[0] * spec.conv.kernel[1]
-    staged = area * spec.data_shape[1] * of_block / tile.threads
+    # A transposed convolution has as many input pixels for a cell as there are positions, or fewer.
+    staged = area * spec.data_shape[1] * of_block / tile.threads / (4 if spec.doubles else 1)
     stored = sum(math.prod(shape[1:]) for shape, _ in spec.outputs.values()) / pixels
     # What is not an output is stored in shared memory all the same.
     outputs = max(stored, expand.out_shape[1]) * of_block / tile.threads

@@ -33,6 +33,8 @@ SMALL = GpuUnit(2, 128)
         bottleneck((32, 128, 16), (45, 80), dilation=16, beside=64, kept=False),
         bottleneck((16, 64, 4), (90, 160), beside=16, kept=False),
         bottleneck((4, 16, 0), (180, 320)),
+        bottleneck((16, 64, 16), (90, 160), doubling=3, residual="unpool"),
+        bottleneck((4, 16, 4), (180, 320), doubling=3, residual="unpool"),
     ],
     ids=lambda spec: spec.kernel_name,
 )

@@ -20,6 +20,7 @@ from whole_numbers import initial_block, whole
 from enet_tvm.compiler.debian_packages import UnavailableError
 from enet_tvm.compiler.kernels.common.building import prim_func
 from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_doubling import GpuUpsamplingBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.building import for_threads
 from enet_tvm.compiler.kernels.gpu.conv2d import convolution_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
 from enet_tvm.compiler.kernels.gpu.initial_downsampler import GpuInitialDownsamplerTemplate
@@ -114,6 +115,14 @@ def test_bottlenecks(run, shared: int, spec: FusedBottleneck):
     template, call = GpuBottleneckTemplate.of(spec, UNIT), BottleneckCall(spec)
     point = next(point for point in template.points() if point.chunk == 8 * shared)
     results = run(template.kernel(point), tuple(spec.outputs), **call.arrays(template, point, 0))
+    for name, expected in call.expected.items():
+        np.testing.assert_array_equal(results[name], expected)
+
+
+def test_a_bottleneck_that_upsamples(run):
+    spec = bottleneck((4, 16, 4), (8, 16), doubling=3, residual="unpool", activation="relu")
+    template, call = GpuUpsamplingBottleneckTemplate.of(spec, UNIT), BottleneckCall(spec)
+    results = run(template.kernel(template.default), tuple(spec.outputs), **call.arrays(template, template.default, 0))
     for name, expected in call.expected.items():
         np.testing.assert_array_equal(results[name], expected)
 
