@@ -31,12 +31,15 @@ def bottleneck(
     kept: bool = True,
     beside: int = 0,
     doubling: int = 0,
+    head: bool = False,
+    argmax: bool = False,
 ) -> FusedBottleneck:
     """Return a bottleneck of narrow, wide and again narrow channels; without a kernel or channels at the end, without these.
 
     `cells` makes the narrowing convolution one of 2x2 with stride 2; `pooled` and `kept` are those of `FusedBottleneck`, and
     `beside` channels of the convolution that it calls so. `doubling` is the kernel of a transposed convolution in place of the
-    first one; `size` is then that of its result.
+    first one; `size` is then that of its result. `head` makes the narrowing convolution a transposed one of 2x2
+    with stride 2 and without activation, which may end in labels.
     """
     narrow, wide, last = channels
 
@@ -53,6 +56,9 @@ def bottleneck(
     if cells and reduce is not None:
         halved = (batch, last, size[0] // 2, size[1] // 2)
         reduce = replace(reduce, out_shape=halved, kernel=(2, 2), strides=(2, 2), padding=(0, 0))
+    if head and reduce is not None:
+        doubled = (batch, last, 2 * size[0], 2 * size[1])
+        reduce = FusedConv2D((batch, wide, *size), doubled, (2, 2), (2, 2), (0, 0), (1, 1), True, argmax=argmax)
     other = replace(part(wide, beside), activation="none") if beside else None
     conv = kernel and part(narrow, narrow, kernel)
     if doubling:
@@ -86,7 +92,7 @@ class BottleneckCall:
         results: dict[str, np.ndarray] = {}
         for name, part in spec.named.items():
             y = self._convolve(part, x, rng)
-            results[name] = y.numpy()
+            results[name] = y.argmax(1).numpy().astype(np.uint8) if part.argmax else y.numpy()
             x = x if name == "beside" else y
             if name == "expand":
                 maxima, places = F.max_pool2d(x, 2, return_indices=True)

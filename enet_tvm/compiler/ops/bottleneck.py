@@ -25,6 +25,7 @@ class FusedBottleneck:
     downsamples, `reduce` is a 2x2 convolution with stride 2, and pooling goes beside it: both stay within cells of 2x2 pixels.
     One that upsamples reads the same tensor twice, the second time for its shortcut: that 1x1 convolution is `beside`. It goes
     on with a transposed convolution, `conv`, whose result has twice the height and width and comes in cells of 2x2 pixels too.
+    After the last bottleneck a transposed convolution takes the place of `reduce`, which may end in labels.
 
     Attributes
     ----------
@@ -33,7 +34,7 @@ class FusedBottleneck:
     conv : FusedConv2D or None
         The convolution before it; None where `expand` reads a tensor.
     reduce : FusedConv2D or None
-        The convolution after it, 1x1, or 2x2 with stride 2; None where no such thing follows.
+        The convolution after it, 1x1, or 2x2 with stride 2, which may be transposed; None where no such thing follows.
     pooled : bool
         Whether the 2x2 maxima of the result of `expand` are outputs, with their window indices.
     kept : bool
@@ -78,14 +79,16 @@ class FusedBottleneck:
         return tuple(self.named.values())
 
     @property
-    def outputs(self) -> dict[str, tuple[Shape, str]]:
+    def outputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and type of each output by its name.
 
         They are ``reduced``, ``beside_out``, ``pooled``, ``window`` and ``out``, those that there are.
         """
         n, channels, height, width = self.expand.out_shape
-        found: dict[str, tuple[Shape, str]] = {}
-        if self.reduce is not None:
+        found: dict[str, tuple[tuple[int, ...], str]] = {}
+        if self.reduce is not None and self.reduce.argmax:
+            found["reduced"] = ((n, *self.reduce.out_shape[2:]), "uint8")
+        elif self.reduce is not None:
             found["reduced"] = (self.reduce.out_shape, "float32")
         if self.beside is not None:
             found["beside_out"] = (self.beside.out_shape, "float32")
@@ -99,12 +102,18 @@ class FusedBottleneck:
     @property
     def in_cells(self) -> bool:
         """Whether pixels go together by cells of 2x2: what is computed of them takes such a cell, or they come of one pixel."""
-        return self.doubles or self.pooled or (self.reduce is not None and self.reduce.strides == (2, 2))
+        halves = self.reduce is not None and self.reduce.strides == (2, 2) and not self.ends_doubled
+        return self.doubles or self.pooled or halves
 
     @property
     def doubles(self) -> bool:
         """Whether it begins with a transposed convolution, which makes height and width twice the input's."""
         return self.conv is not None and self.conv.doubles
+
+    @property
+    def ends_doubled(self) -> bool:
+        """Whether it ends in a transposed convolution, which makes height and width twice those of the result of `expand`."""
+        return self.reduce is not None and self.reduce.doubles
 
     def split(self, arguments: Sequence[relax.Expr]) -> Iterator[list[relax.Expr]]:
         """Yield the arguments of each convolution as ``enet.fused_conv2d`` takes them, the data of the first in all of them."""
@@ -160,6 +169,7 @@ class FusedBottleneck:
         more: list[str] = [] if self.expand.residual == "none" else [self.expand.residual]
         more += [] if self.beside is None else [f"beside{self.beside.out_shape[1]}"]
         more += ["pool"] if self.pooled else []
+        more += ["argmax"] if last.argmax else []
         more += [] if self.kept else ["alone"]
         return "_".join([*parts, "to".join(map(str, channels)), f"{last.out_shape[3]}x{last.out_shape[2]}", *more])
 

@@ -15,6 +15,7 @@ WHOLE = bottleneck((8, 16, 4), (6, 10), dilation=2)
 DOWN = bottleneck((8, 16, 4), (6, 10), cells=True, pooled=True, kept=False)
 UP = bottleneck((8, 16, 4), (6, 10), beside=8, kept=False)
 DOUBLED = bottleneck((8, 16, 4), (6, 10), doubling=3, residual="unpool")
+LABELS = bottleneck((8, 16, 11), (6, 10), head=True, argmax=True, kept=False)
 SHORT = bottleneck((8, 16, 0), (6, 10), residual="none", activation="relu")
 
 
@@ -31,7 +32,7 @@ def call_of(spec: FusedBottleneck) -> relax.Call:
 
 
 def test_attributes_survive_the_operator():
-    for spec in (WHOLE, SHORT, DOWN, UP, DOUBLED, replace(WHOLE, conv=None)):
+    for spec in (WHOLE, SHORT, DOWN, UP, DOUBLED, LABELS, replace(WHOLE, conv=None)):
         call = call_of(spec)
         assert spec_of(call) == FusedBottleneck.from_call(call) == spec
 
@@ -78,7 +79,11 @@ def test_what_it_computes():
     assert DOUBLED.multiply_adds == 15 * 8 * 8 * 9 + 60 * (8 * 16 + 16 * 4)
     assert DOUBLED.data_shape == (1, 8, 3, 5)
     assert DOUBLED.kernel_name == "bottleneck_transpose_3x3_1x1_1x1_8to8to16to4_10x6_unpool"
-    assert [spec.in_cells for spec in (WHOLE, DOWN, UP, DOUBLED)] == [False, True, False, True]
+    assert [spec.in_cells for spec in (WHOLE, DOWN, UP, DOUBLED, LABELS)] == [False, True, False, True, False]
+    assert LABELS.multiply_adds == 60 * (8 * 8 * 9 + 8 * 16 + 16 * 11 * 4)
+    assert LABELS.outputs == {"reduced": ((1, 12, 20), "uint8")}
+    assert LABELS.operators[-3:] == ["conv2d_transpose", "bias_add", "argmax"]
+    assert LABELS.kernel_name == "bottleneck_3x3_1x1_transpose_2x2_8to8to16to11_20x12_add_argmax_alone"
     assert SHORT.kernel_name == "bottleneck_3x3_1x1_8to8to16_10x6"
 
 

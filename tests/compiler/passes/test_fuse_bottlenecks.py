@@ -37,6 +37,9 @@ def network(network_of) -> Callable[[Forward], nn.Module]:
             conv=nn.Conv2d(16, 16, 3, padding=1),
             long=nn.Conv2d(16, 16, (5, 1), padding=(2, 0)),
             doubled=nn.ConvTranspose2d(16, 16, 3, stride=2, padding=1, output_padding=1),
+            same=nn.Conv2d(16, 16, 1),
+            logits=nn.ConvTranspose2d(16, 5, 2, stride=2),
+            large=nn.ConvTranspose2d(16, 5, 3, stride=2, padding=1, output_padding=1),
             expand=nn.Conv2d(16, 64, 1),
             reduce=nn.Conv2d(64, 16, 1),
             other=nn.Conv2d(64, 16, 1),
@@ -73,6 +76,14 @@ CHAINS: dict[str, tuple[Forward, list[list[str]]]] = {
     "a transposed convolution": (
         lambda net, x: net.reduce(net.expand(torch.relu(net.doubled(x)))),
         [["doubled", "expand", "reduce"]],
+    ),
+    "a transposed convolution after it": (
+        lambda net, x: net.logits(net.same(net.conv(x))),
+        [["conv", "same", "logits"]],
+    ),
+    "a transposed convolution after it, of neighbours": (
+        lambda net, x: net.large(net.same(net.conv(x))),
+        [["conv", "same"], ["large"]],
     ),
     "no convolution": (lambda net, x: net.reduce(net.expand(x)), [["expand", "reduce"]]),
     "two after it": (

@@ -33,6 +33,7 @@ from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
     BottleneckTile,
     bottleneck_tiles,
     cell_runs,
+    channels_of,
     narrowed_together,
     plane_vector,
     row_length,
@@ -146,11 +147,11 @@ def pack_bottleneck_weight(weight: np.ndarray, tile: BottleneckTile) -> np.ndarr
 def pack_cell_weight(weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
     """Return weights (OC x IC x 2 x 2) as input channel, vector of a thread, thread, place in a cell, channel of the vector."""
     return np.ascontiguousarray(
-        np.moveaxis(pack_bottleneck_weight(weight, tile).reshape(4, *_grouped(weight.shape, tile)), 0, 3)
+        np.moveaxis(pack_bottleneck_weight(weight, tile).reshape(4, *grouped_weight(weight.shape, tile)), 0, 3)
     )
 
 
-def _grouped(shape: tuple[int, ...], tile: BottleneckTile) -> tuple[int, int, int, int]:
+def grouped_weight(shape: tuple[int, ...], tile: BottleneckTile) -> tuple[int, int, int, int]:
     """Return the extents by which weights of a kernel position lie: input channel, vector, thread, channel of the vector."""
     outputs, inputs = shape[:2]
     width = _vector_width(tile.channels)
@@ -186,8 +187,7 @@ def bottleneck_kernel(
     arguments = dict(first)
     for name, part in spec.named.items():
         own = _tile_of(name, spec, tile)
-        grouped = _grouped((part.out_shape[1], part.data_shape[1]), own)
-        arguments[f"{name}_weight"] = (kind.weight_shape(part, grouped), "float32")
+        arguments[f"{name}_weight"] = (kind.weight_shape(part, own), "float32")
         more = epilogue_arguments(part, _group_tile(own))
         arguments |= {f"{name}_{key}": value for key, value in more.items()}
     arguments |= spec.outputs
@@ -205,7 +205,7 @@ def _vector_width(channels: int) -> int:
 
 def _tile_of(name: str, spec: FusedBottleneck, tile: BottleneckTile) -> BottleneckTile:
     """Return the tile with as many channels as a thread has of one of the convolutions."""
-    return replace(tile, channels=narrowed_together(spec, tile).get(name, tile.channels))
+    return replace(tile, channels=channels_of(name, spec, tile))
 
 
 def _group_tile(tile: BottleneckTile) -> GpuTile:
@@ -247,23 +247,17 @@ class BottleneckKernel:
         }
 
     @classmethod
-    def weight_shape(cls, part: FusedConv2D, grouped: tuple[int, int, int, int]) -> tuple[int, ...]:
-        """Return the shape of the weights of a convolution, of which `grouped` is that of one position of its kernel."""
-        *leading, width = grouped
-        return (*leading, 4, width) if _is_of_cells(part) else (*part.kernel, *grouped)
+    def weight_shape(cls, part: FusedConv2D, tile: BottleneckTile) -> tuple[int, ...]:
+        """Return the shape of the weights of a convolution, of which a thread has as many channels as the tile."""
+        *leading, width = grouped_weight((part.out_shape[1], part.data_shape[1]), tile)
+        return (*leading, 4, width) if _is_of_cells(part) else (*part.kernel, *leading, width)
 
     def emit(self) -> None:
         """Emit the launch."""
         spec, tile = self.spec, self.tile
         blocks = (self.pixels.blocks, 1, spec.expand.out_shape[0])
-        with for_threads(blocks, (tile.lanes, tile.rows)) as (block, _, picture, lane, row):
-            self.block, self.picture, self.lane, self.row = block, picture, lane, row
-            self.shared = shared((self.first_rows + self.second_rows, row_length(spec, tile)))
-            if spec.conv is None:
-                self._copy_inputs(spec.expand, 0, 0, 0)
-            else:
-                self._convolve(spec.conv)
-            barrier()
+        with for_threads(blocks, (tile.lanes, tile.rows)) as launch:
+            self.begin(*launch)
             together = {name: self._zeros(channels) for name, channels in self.together.items()}
             reduced = None if spec.reduce is None or together else self._zeros()
             with T.serial(spec.expand.out_shape[1] // tile.chunk, unroll=False) as turn:
@@ -280,6 +274,16 @@ class BottleneckKernel:
                 self._finish_cells(spec.reduce, reduced, self.runs)
             elif spec.reduce is not None:
                 self._finish(spec.reduce, "reduce", reduced, self._store_reduced)
+
+    def begin(self, block: Any, _: Any, picture: Any, lane: Any, row: Any) -> None:
+        """Emit what comes before `expand`, whose input is in the first part of the shared memory then."""
+        self.block, self.picture, self.lane, self.row = block, picture, lane, row
+        self.shared = shared((self.first_rows + self.second_rows, row_length(self.spec, self.tile)))
+        if self.spec.conv is None:
+            self._copy_inputs(self.spec.expand, 0, 0, 0)
+        else:
+            self._convolve(self.spec.conv)
+        barrier()
 
     def _convolve(self, conv: FusedConv2D) -> None:
         """Leave the result of `conv` in the first part of the shared memory."""

@@ -22,6 +22,7 @@ from enet_tvm.compiler.kernels.gpu.bottleneck import (
     BottleneckKernel,
     GpuBottleneckTemplate,
     bottleneck_kernel,
+    grouped_weight,
     pack_bottleneck_weight,
 )
 from enet_tvm.compiler.kernels.gpu.bottleneck_pixels import CellRuns
@@ -115,11 +116,11 @@ class _Upsampling(BottleneckKernel):
         self.cells: CellRuns = doubling_runs(spec, tile)
 
     @classmethod
-    def weight_shape(cls, part: FusedConv2D, grouped: tuple[int, int, int, int]) -> tuple[int, ...]:
-        """Return the shape of the weights of a convolution, of which `grouped` is that of one position of its kernel."""
+    def weight_shape(cls, part: FusedConv2D, tile: BottleneckTile) -> tuple[int, ...]:
+        """Return the shape of the weights of a convolution, of which a thread has as many channels as the tile."""
         if not part.transposed:
-            return super().weight_shape(part, grouped)
-        window, (*leading, width) = Window.of(part), grouped
+            return super().weight_shape(part, tile)
+        window, (*leading, width) = Window.of(part), grouped_weight((part.out_shape[1], part.data_shape[1]), tile)
         return (len(window.rows), len(window.columns), *leading, 4, width)
 
     def _convolve(self, conv: FusedConv2D) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enet_tvm.compiler.kernels.gpu.bottleneck_pixels import CellRuns
 from enet_tvm.compiler.kernels.gpu.building import VECTOR, WARP
 from enet_tvm.compiler.kernels.gpu.tile import BYTES_PER_FMA, FLOAT_BYTES, ISSUE, LIVE_REGISTERS, SHARED_BYTES, WARPS, GpuUnit
-from enet_tvm.compiler.ops import FusedBottleneck
+from enet_tvm.compiler.ops import FusedBottleneck, FusedConv2D
 
 _SHARED_OF_ALL = 65536
 """Shared memory of a multiprocessor of the smallest GPU."""
@@ -107,9 +107,40 @@ def narrowed_together(spec: FusedBottleneck, tile: BottleneckTile) -> dict[str, 
     return {name: part.out_shape[1] // tile.rows for name, part in parts.items() if part is not None}
 
 
+def head_pixels(spec: FusedBottleneck, tile: BottleneckTile) -> int:
+    """Return the pixels of a thread of which it computes a row of outputs of a last, transposed convolution."""
+    return tile.pixels // max(1, tile.rows // 2)
+
+
+def classes_at_once(spec: FusedBottleneck, tile: BottleneckTile) -> int:
+    """Return the output channels of a last, transposed convolution that a thread sums at a time.
+
+    They are the most that registers hold, of the numbers that compute the fewest for nothing and load no more than their share.
+    """
+    if spec.reduce is None:
+        return 0
+    channels, outputs = spec.reduce.out_shape[1], 2 * head_pixels(spec, tile)
+    # No sums of others live meanwhile; those of labels have the largest value and its channel beside them.
+    room = 2 * tile.sums - (2 * outputs if spec.reduce.argmax else 0)
+
+    def rank(some: int) -> tuple[bool, int, int]:
+        loaded = FLOAT_BYTES * (1 / (2 * some) + 2 / outputs)
+        return (loaded > BYTES_PER_FMA, -(-channels // some) * some, -some)
+
+    counts = {-(-channels // rounds) for rounds in range(1, channels + 1)}
+    return min([some for some in counts if outputs * some <= room] or [1], key=rank)
+
+
+def channels_of(name: str, spec: FusedBottleneck, tile: BottleneckTile) -> int:
+    """Return how many channels of one of the convolutions a thread computes together."""
+    if name == "reduce" and spec.ends_doubled:
+        return classes_at_once(spec, tile)
+    return narrowed_together(spec, tile).get(name, tile.channels)
+
+
 def cell_runs(spec: FusedBottleneck, tile: BottleneckTile) -> CellRuns | None:
     """Return where pixels lie that are narrowed by a 2x2 convolution with stride 2, None where there is no such thing."""
-    if spec.reduce is None or spec.reduce.strides == (1, 1):
+    if spec.reduce is None or spec.reduce.strides == (1, 1) or spec.ends_doubled:
         return None
     return CellRuns(tile.pixels, tile.lanes, plane_vector(spec))
 
@@ -204,16 +235,32 @@ def _fits(spec: FusedBottleneck, tile: BottleneckTile, unit: GpuUnit) -> bool:
     shared_out = narrowed_together(spec, tile)
     if any(spec.named[name].out_shape[1] != channels * tile.rows for name, channels in shared_out.items()):
         return False
-    for part, inputs in ((spec.conv, None), (None if shared_out else spec.reduce, tile.chunk)):
+    if spec.ends_doubled:
+        shares = max(1, tile.rows // 2)
+        if tile.chunk != spec.expand.out_shape[1] or tile.rows % 2 or tile.pixels % (shares * plane_vector(spec)):
+            return False
+    for part, inputs in ((spec.conv, None), (None if shared_out or spec.ends_doubled else spec.reduce, tile.chunk)):
         if part is None:
             continue
         if tile.chunk % part.out_shape[1] or part.out_shape[1] % tile.channels:
             return False
-        splits = tile.chunk // part.out_shape[1]
-        inputs = inputs or part.data_shape[1]
-        if tile.channels % splits or inputs % splits or (splits > 1 and inputs // splits < _LEAST_INPUTS):
+        if not _divides(part, tile, inputs or part.data_shape[1]) and not (spec.ends_doubled and part is spec.conv):
             return False
     return True
+
+
+def has_idle_rows(spec: FusedBottleneck, tile: BottleneckTile) -> bool:
+    """Whether threads beside those of the first channels have no part of `conv`, because it has too few input channels.
+
+    Before a last, transposed convolution the threads of all channels of `expand` are needed, for that has most of the work.
+    """
+    return spec.conv is not None and not _divides(spec.conv, tile, spec.conv.data_shape[1])
+
+
+def _divides(part: FusedConv2D, tile: BottleneckTile, inputs: int) -> bool:
+    """Whether threads that share a tile of a convolution have a part of its input channels each."""
+    splits = tile.chunk // part.out_shape[1]
+    return not (tile.channels % splits or inputs % splits or (splits > 1 and inputs // splits < _LEAST_INPUTS))
 
 
 def _shared_bytes(spec: FusedBottleneck, tile: BottleneckTile) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enet_tvm.compiler.kernels.common.template import Template, Templates
 from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.bottleneck_doubling import GpuUpsamplingBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_head import GpuLastBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate
 from enet_tvm.compiler.kernels.gpu.initial_block import GpuInitialBlockTemplate
 from enet_tvm.compiler.kernels.gpu.initial_downsampler import GpuInitialDownsamplerTemplate
@@ -15,6 +16,7 @@ from enet_tvm.compiler.kernels.gpu.transposed import GpuLabellingTemplate, GpuTr
 TEMPLATES: tuple[type[Template], ...] = (
     GpuBottleneckTemplate,
     GpuUpsamplingBottleneckTemplate,
+    GpuLastBottleneckTemplate,
     GpuConv2DTemplate,
     GpuTransposedTemplate,
     GpuLabellingTemplate,

@@ -9,7 +9,9 @@ from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
     BottleneckTile,
     bottleneck_tiles,
     bytes_per_fma,
+    classes_at_once,
     clocks,
+    head_pixels,
     narrowed_together,
     plane_vector,
     shared_rows,
@@ -33,6 +35,8 @@ SMALL = GpuUnit(2, 128)
         bottleneck((32, 128, 16), (45, 80), dilation=16, beside=64, kept=False),
         bottleneck((16, 64, 4), (90, 160), beside=16, kept=False),
         bottleneck((4, 16, 0), (180, 320)),
+        bottleneck((4, 16, 11), (180, 320), head=True, kept=False),
+        bottleneck((4, 16, 19), (180, 320), head=True, argmax=True, kept=False),
         bottleneck((16, 64, 16), (90, 160), doubling=3, residual="unpool"),
         bottleneck((4, 16, 4), (180, 320), doubling=3, residual="unpool"),
     ],
@@ -77,6 +81,18 @@ def test_two_convolutions_of_the_same_channels_share_the_threads():
     assert narrowed_together(bottleneck((32, 128, 16), (45, 80)), tiles[0]) == {}
     few = next(tile for tile in tiles if tile.rows == 16)
     assert bytes_per_fma(few, spec) == 4 * (1 / few.pixels + 1 / min(few.channels, 5))
+
+
+@pytest.mark.parametrize(
+    ("classes", "argmax", "some"), [(11, False, 6), (11, True, 6), (19, False, 5), (19, True, 5), (3, True, 3), (1, False, 1)]
+)
+def test_classes_of_the_last_convolution(classes: int, argmax: bool, some: int):
+    """As many as registers hold, but rather a few less than many that are computed for nothing."""
+    spec = bottleneck((4, 16, classes), (180, 320), head=True, argmax=argmax, kept=False)
+    assert classes_at_once(spec, BottleneckTile(8, 4, 32, 4)) == some
+    tile = bottleneck_tiles(spec, SMALL)[0]
+    assert tile.chunk == 16
+    assert 2 * head_pixels(spec, tile) * (classes_at_once(spec, tile) + 2 * argmax) <= 64
 
 
 def test_what_channels_no_tile_divides():

@@ -21,6 +21,8 @@ from enet_tvm.compiler.debian_packages import UnavailableError
 from enet_tvm.compiler.kernels.common.building import prim_func
 from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.bottleneck_doubling import GpuUpsamplingBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_head import GpuLastBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_tile import has_idle_rows
 from enet_tvm.compiler.kernels.gpu.building import for_threads
 from enet_tvm.compiler.kernels.gpu.conv2d import convolution_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
 from enet_tvm.compiler.kernels.gpu.initial_downsampler import GpuInitialDownsamplerTemplate
@@ -122,6 +124,17 @@ def test_bottlenecks(run, shared: int, spec: FusedBottleneck):
 def test_a_bottleneck_that_upsamples(run):
     spec = bottleneck((4, 16, 4), (8, 16), doubling=3, residual="unpool", activation="relu")
     template, call = GpuUpsamplingBottleneckTemplate.of(spec, UNIT), BottleneckCall(spec)
+    results = run(template.kernel(template.default), tuple(spec.outputs), **call.arrays(template, template.default, 0))
+    for name, expected in call.expected.items():
+        np.testing.assert_array_equal(results[name], expected)
+
+
+@pytest.mark.parametrize("argmax", [False, True], ids=["logits", "labels"])
+def test_the_last_bottleneck(run, argmax: bool):
+    """Of four rows of threads, one has a part of the first convolution."""
+    spec = bottleneck((4, 16, 5), (4, 16), head=True, argmax=argmax, activation="relu", kept=False)
+    template, call = GpuLastBottleneckTemplate.of(spec, GpuUnit(1, 128)), BottleneckCall(spec)
+    assert has_idle_rows(spec, template.default)
     results = run(template.kernel(template.default), tuple(spec.outputs), **call.arrays(template, template.default, 0))
     for name, expected in call.expected.items():
         np.testing.assert_array_equal(results[name], expected)
