@@ -273,7 +273,7 @@ class BottleneckKernel:
             elif spec.reduce is not None and self.runs is not None:
                 self._finish_cells(spec.reduce, reduced, self.runs)
             elif spec.reduce is not None:
-                self._finish(spec.reduce, "reduce", reduced, self._store_reduced)
+                self._finish(spec.reduce, "reduce", reduced, self._keeping("reduced"))
 
     def begin(self, block: Any, _: Any, picture: Any, lane: Any, row: Any) -> None:
         """Emit what comes before `expand`, whose input is in the first part of the shared memory then."""
@@ -391,35 +391,36 @@ class BottleneckKernel:
         place = (0, 0) if self.runs is None else ()
         self._accumulate(acc, rows, "reduce", group, first, inputs, place, self.runs)
 
-    def _store_reduced(self, values: Any, channel: Any, _count: int) -> None:
-        self._store(self.buffers["reduced"], values, channel)
+    def _keeping(self, output: str) -> Any:
+        """Return what writes a channel of an output, for `_finish`."""
+        return lambda values, channel, _count: self._store(self.buffers[output], values, channel)
 
     def _add_together(self, sums: dict[str, Any], turn: Any) -> None:
         """Add the products of those channels to the sums of `reduce` and `beside`."""
         tile = self.tile
-        unrolled = unrolled_inputs(tile, tile.chunk, sum(self.together.values()))
-        with T.serial(tile.chunk // unrolled, unroll=False) as outer, T.unroll(unrolled) as inner:
-            k = outer * unrolled + inner
+        # As many threads share a tile of the one as of the other.
+        group, split, splits = self._share_of(self.spec.named["reduce"], self.together["reduce"])
+        inputs = tile.chunk // splits
+        unrolled = unrolled_inputs(tile, inputs, sum(self.together.values()))
+        with T.serial(inputs // unrolled, unroll=False) as outer, T.unroll(unrolled) as inner:
+            k = split * inputs + outer * unrolled + inner
             values = private((tile.pixels,))
             self._load_shared(values, self.first_rows + k)
             for name, acc in sums.items():
                 weights = private((self.together[name],))
                 place = [0, 0, turn * tile.chunk + k]
-                self._load_weights(weights, self.buffers[f"{name}_weight"], place, (self.row,), self.together[name])
+                self._load_weights(weights, self.buffers[f"{name}_weight"], place, (group,), self.together[name])
                 with for_each(tile.pixels, self.together[name]) as (i, c):
                     T.buffer_store(acc, acc[i, c] + values[i] * weights[c], [i, c])
 
     def _finish_together(self, sums: dict[str, Any]) -> None:
         """End the sums of `reduce` and `beside`, and write them."""
         for name, output in (("reduce", "reduced"), ("beside", "beside_out")):
-            with for_each(self.together[name]) as (c,):
-                channel = self.row * self.together[name] + c
-                values = self._ended(name, lambda i, at=c, acc=sums[name]: acc[i, at], channel)
-                self._store(self.buffers[output], values, channel)
+            self._finish(self.spec.named[name], name, sums[name], self._keeping(output))
 
-    def _share_of(self, part: FusedConv2D) -> tuple[Any, Any, int]:
+    def _share_of(self, part: FusedConv2D, channels: int | None = None) -> tuple[Any, Any, int]:
         """Return a thread's group of channels, its part of the input channels, and how many parts there are."""
-        groups = part.out_shape[1] // self.tile.channels
+        groups = part.out_shape[1] // (channels or self.tile.channels)
         splits = self.tile.rows // groups
         return (self.row, 0, 1) if splits == 1 else (T.floormod(self.row, groups), T.floordiv(self.row, groups), splits)
 
@@ -499,21 +500,21 @@ class BottleneckKernel:
                 T.buffer_store(self.buffers["reduced"], values[e], [self.picture, channel, *self.pixels.cell_place(first + e)])
 
     def _finish(self, part: FusedConv2D, name: str, acc: Any, keep: Any) -> None:
-        """End the sums of `conv` or `reduce`, added up where threads share them, and hand them to `keep` channel by channel."""
-        tile = self.tile
-        group, split, splits = self._share_of(part)
-        share = tile.channels // splits
+        """End the sums of a convolution, added up where threads share them, and hand them to `keep` channel by channel."""
+        tile, own = self.tile, self.together.get(name, self.tile.channels)
+        group, split, splits = self._share_of(part, own)
+        share = own // splits
         channels, parts = part.out_shape[1], self.first_rows
         if splits > 1:
             barrier()  # Until all have read what lies there.
-            with for_each(tile.channels) as (c,):
+            with for_each(own) as (c,):
                 values = private((tile.pixels,))
                 with for_each(tile.pixels) as (i,):
                     T.buffer_store(values, acc[i, c], [i])
-                self._store_shared(values, parts + split * channels + group * tile.channels + c)
+                self._store_shared(values, parts + split * channels + group * own + c)
             barrier()
         with for_each(share) as (c,):
-            channel = group * tile.channels + split * share + c
+            channel = group * own + split * share + c
             if splits == 1:
                 values = self._ended(name, lambda i, at=c: acc[i, at], channel)
             else:

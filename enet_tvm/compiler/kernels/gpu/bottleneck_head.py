@@ -118,10 +118,10 @@ class _Last(BottleneckKernel):
         with if_all(self._has_part(name)):
             super()._finish(part, name, acc, keep)
 
-    def _share_of(self, part: FusedConv2D) -> tuple[Any, Any, int]:
+    def _share_of(self, part: FusedConv2D, channels: int | None = None) -> tuple[Any, Any, int]:
         """Return a thread's group of channels, its part of the input channels, and how many parts there are."""
         idle = part is self.spec.conv and has_idle_rows(self.spec, self.tile)
-        return (self.row, 0, 1) if idle else super()._share_of(part)
+        return (self.row, 0, 1) if idle else super()._share_of(part, channels)
 
     def _has_part(self, name: str) -> Any | None:
         """Return the test that a thread has a part of a convolution, None where all have."""

@@ -103,8 +103,38 @@ def shared_rows(spec: FusedBottleneck, tile: BottleneckTile) -> tuple[int, int]:
 
 def narrowed_together(spec: FusedBottleneck, tile: BottleneckTile) -> dict[str, int]:
     """Return how many channels of `reduce` and of `beside` a thread sums together; nothing without `beside`."""
+    return _channels_together(spec, tile, together_splits(spec, tile))
+
+
+def together_splits(spec: FusedBottleneck, tile: BottleneckTile) -> int:
+    """Return how many threads share a tile of `reduce` and `beside`, so that they load no more than their share; 0 if none can.
+
+    Each sums a part of the channels of `expand`.
+    """
+    parts = [] if spec.beside is None or spec.reduce is None else [spec.beside, spec.reduce]
+
+    def fits(splits: int) -> bool:
+        groups, rest = divmod(tile.rows, splits)
+        if rest or tile.chunk % splits or (splits > 1 and tile.chunk // splits < _LEAST_INPUTS):
+            return False
+        outputs = [part.out_shape[1] for part in parts]
+        # They add their sums up where the channels of `expand` were.
+        return not any(
+            count % (groups * splits) or count * splits > tile.chunk for count in outputs if splits > 1 or count % groups
+        )
+
+    found = [splits for splits in (1, 2, 4, 8) if parts and fits(splits)]
+    few = [
+        splits
+        for splits in found
+        if FLOAT_BYTES * (1 / tile.pixels + 1 / sum(_channels_together(spec, tile, splits).values())) <= BYTES_PER_FMA
+    ]
+    return next(iter([*few, *found]), 0)
+
+
+def _channels_together(spec: FusedBottleneck, tile: BottleneckTile, splits: int) -> dict[str, int]:
     parts = {} if spec.beside is None else {"beside": spec.beside, "reduce": spec.reduce}
-    return {name: part.out_shape[1] // tile.rows for name, part in parts.items() if part is not None}
+    return {name: part.out_shape[1] * splits // tile.rows for name, part in parts.items() if part is not None}
 
 
 def head_pixels(spec: FusedBottleneck, tile: BottleneckTile) -> int:
@@ -232,14 +262,13 @@ def _fits(spec: FusedBottleneck, tile: BottleneckTile, unit: GpuUnit) -> bool:
         return False
     if spec.data_shape[1] % max(1, tile.threads // moved):
         return False
-    shared_out = narrowed_together(spec, tile)
-    if any(spec.named[name].out_shape[1] != channels * tile.rows for name, channels in shared_out.items()):
+    if spec.beside is not None and not together_splits(spec, tile):
         return False
     if spec.ends_doubled:
         shares = max(1, tile.rows // 2)
         if tile.chunk != spec.expand.out_shape[1] or tile.rows % 2 or tile.pixels % (shares * plane_vector(spec)):
             return False
-    for part, inputs in ((spec.conv, None), (None if shared_out or spec.ends_doubled else spec.reduce, tile.chunk)):
+    for part, inputs in ((spec.conv, None), (None if spec.beside or spec.ends_doubled else spec.reduce, tile.chunk)):
         if part is None:
             continue
         if tile.chunk % part.out_shape[1] or part.out_shape[1] % tile.channels:

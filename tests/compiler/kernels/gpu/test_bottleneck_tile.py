@@ -15,6 +15,7 @@ from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
     narrowed_together,
     plane_vector,
     shared_rows,
+    together_splits,
     unrolled_inputs,
 )
 from enet_tvm.compiler.kernels.gpu.tile import BYTES_PER_FMA, GpuUnit
@@ -75,12 +76,15 @@ def test_two_convolutions_of_the_same_channels_share_the_threads():
     tiles = bottleneck_tiles(spec, SMALL)
     assert tiles
     for tile in tiles:
-        together = narrowed_together(spec, tile)
-        assert {name: each * tile.rows for name, each in together.items()} == {"beside": 64, "reduce": 16}
+        together, splits = narrowed_together(spec, tile), together_splits(spec, tile)
+        assert {name: each * tile.rows // splits for name, each in together.items()} == {"beside": 64, "reduce": 16}
         assert tile.pixels * sum(together.values()) <= 40
     assert narrowed_together(bottleneck((32, 128, 16), (45, 80)), tiles[0]) == {}
-    few = next(tile for tile in tiles if tile.rows == 16)
-    assert bytes_per_fma(few, spec) == 4 * (1 / few.pixels + 1 / min(few.channels, 5))
+    assert together_splits(spec, BottleneckTile(8, 4, 8, 16)) == 1
+    assert together_splits(spec, BottleneckTile(4, 8, 8, 16)) == 2
+    assert together_splits(spec, BottleneckTile(4, 8, 8, 5)) == 0
+    few = BottleneckTile(4, 2, 16, 8)
+    assert bytes_per_fma(few, spec) == 4 * (1 / 4 + 1 / 2)
 
 
 @pytest.mark.parametrize(
