@@ -239,7 +239,7 @@ class BottleneckKernel:
         self.pixels = PixelOrder(*spec.expand.out_shape[2:], tile.block_pixels, spec.in_cells)
         self.vector = plane_vector(spec)
         self.runs = cell_runs(spec, tile)
-        self.together = narrowed_together(spec, tile)
+        self.narrowed = narrowed_together(spec, tile)
         self.first_rows, self.second_rows = shared_rows(spec, tile)
         self.epilogues = {
             name: Epilogue(part, {key.removeprefix(f"{name}_"): buffer for key, buffer in buffers.items()})
@@ -258,7 +258,7 @@ class BottleneckKernel:
         blocks = (self.pixels.blocks, 1, spec.expand.out_shape[0])
         with for_threads(blocks, (tile.lanes, tile.rows)) as launch:
             self.begin(*launch)
-            together = {name: self._zeros(channels) for name, channels in self.together.items()}
+            together = {name: self._zeros(channels) for name, channels in self.narrowed.items()}
             reduced = None if spec.reduce is None or together else self._zeros()
             with T.serial(spec.expand.out_shape[1] // tile.chunk, unroll=False) as turn:
                 self._expand(turn)
@@ -399,18 +399,18 @@ class BottleneckKernel:
         """Add the products of those channels to the sums of `reduce` and `beside`."""
         tile = self.tile
         # As many threads share a tile of the one as of the other.
-        group, split, splits = self._share_of(self.spec.named["reduce"], self.together["reduce"])
+        group, split, splits = self._share_of(self.spec.named["reduce"], self.narrowed["reduce"])
         inputs = tile.chunk // splits
-        unrolled = unrolled_inputs(tile, inputs, sum(self.together.values()))
+        unrolled = unrolled_inputs(tile, inputs, sum(self.narrowed.values()))
         with T.serial(inputs // unrolled, unroll=False) as outer, T.unroll(unrolled) as inner:
             k = split * inputs + outer * unrolled + inner
             values = private((tile.pixels,))
             self._load_shared(values, self.first_rows + k)
             for name, acc in sums.items():
-                weights = private((self.together[name],))
+                weights = private((self.narrowed[name],))
                 place = [0, 0, turn * tile.chunk + k]
-                self._load_weights(weights, self.buffers[f"{name}_weight"], place, (group,), self.together[name])
-                with for_each(tile.pixels, self.together[name]) as (i, c):
+                self._load_weights(weights, self.buffers[f"{name}_weight"], place, (group,), self.narrowed[name])
+                with for_each(tile.pixels, self.narrowed[name]) as (i, c):
                     T.buffer_store(acc, acc[i, c] + values[i] * weights[c], [i, c])
 
     def _finish_together(self, sums: dict[str, Any]) -> None:
@@ -501,7 +501,7 @@ class BottleneckKernel:
 
     def _finish(self, part: FusedConv2D, name: str, acc: Any, keep: Any) -> None:
         """End the sums of a convolution, added up where threads share them, and hand them to `keep` channel by channel."""
-        tile, own = self.tile, self.together.get(name, self.tile.channels)
+        tile, own = self.tile, self.narrowed.get(name, self.tile.channels)
         group, split, splits = self._share_of(part, own)
         share = own // splits
         channels, parts = part.out_shape[1], self.first_rows
