@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from enet_tvm.compiler.kernels.common.template import Template, Templates
 from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_half2 import GpuHalf2BottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate
 from enet_tvm.compiler.kernels.gpu.initial_block import GpuInitialBlockTemplate
 from enet_tvm.compiler.kernels.gpu.pooling import GpuMaxPool2DTemplate, GpuMaxUnpool2DTemplate
-from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
+from enet_tvm.compiler.kernels.gpu.tile import GpuUnit, HalfUnit
 from enet_tvm.compiler.kernels.gpu.transposed import GpuLabellingTemplate, GpuTransposedTemplate
 
 TEMPLATES: tuple[type[Template], ...] = (
@@ -22,6 +23,14 @@ TEMPLATES: tuple[type[Template], ...] = (
 """Classes of the templates; the first that covers a call makes its kernel."""
 
 
+HALF2_TEMPLATES: tuple[type[Template], ...] = (GpuHalf2BottleneckTemplate,)
+"""Classes of the templates that multiply and add pairs of float16, which come before the others."""
+
+
 def gpu_templates(unit: GpuUnit) -> Templates:
-    """Return the templates for a GPU, whose tensors are plain NCHW: neighbouring threads take neighbouring pixels."""
-    return Templates(unit, TEMPLATES, lambda spec: [spec])
+    """Return the templates for a GPU, whose tensors are plain NCHW: neighbouring threads take neighbouring pixels.
+
+    Those that compute in float16 are for a `HalfUnit` with a rate for it.
+    """
+    halves = HALF2_TEMPLATES if isinstance(unit, HalfUnit) and unit.half2 else ()
+    return Templates(unit, (*halves, *TEMPLATES), lambda spec: [spec])
