@@ -51,6 +51,8 @@ _OPTIONS = (
     *("-nostdinc++", "-fno-exceptions", "-fno-rtti", "-fno-sanitize=undefined", "-fsanitize=thread"),
     # Each access as it is written: two neighbours stay two, and one that a write follows is not left out.
     *("-fno-vectorize", "-fno-slp-vectorize", "-mllvm", "-tsan-instrument-read-before-write=1"),
+    # And one of a vector of which each element goes somewhere else stays one.
+    *("-mllvm", "-disable-vector-combine"),
     *("-mllvm", "-tsan-instrument-func-entry-exit=0"),
 )
 _SECONDS = 300

@@ -142,9 +142,12 @@ def executed(code: KernelCode, geometry: Geometry) -> tuple[dict[Operation, floa
     loops = code.loops
     hot = [loop for loop in loops if loop.is_hot]
     sums = sum(loop.products for loop in hot)
-    together = max(1.0, geometry.multiply_adds / sums) if sums else 1.0
+    # What is in no loop, or in loops of one turn, is executed once.
+    looping = [(around, products) for around, products in geometry.nests if math.prod(around) > 1]
+    turning = sum(products for _, products in looping) or geometry.multiply_adds
+    together = max(1.0, turning / sums) if sums else 1.0
     # The parts of a kernel are known by their order; where the assembler made more or fewer loops of them, all count alike.
-    nests = geometry.nests if len(geometry.nests) == len(hot) else [(geometry.loops, 0)] * len(hot)
+    nests = looping if len(looping) == len(hot) else [(geometry.loops, 0)] * len(hot)
     times = dict.fromkeys((loop.span for loop in loops), 1.0)
     turns = 0.0
     for inner, (around_it, products) in zip(hot, nests, strict=True):

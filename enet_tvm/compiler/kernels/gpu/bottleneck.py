@@ -211,7 +211,7 @@ class BottleneckKernel:
         self.tile = tile
         self.buffers = buffers
         self.pixels = PixelOrder(*spec.expand.out_shape[2:], tile.block_pixels, spec.in_cells)
-        self.vector = plane_vector(spec)
+        self.own, self.vector = tile.pixels, plane_vector(spec)
         self.runs = cell_runs(spec, tile)
         self.first_rows, self.second_rows = self.shared_rows(spec, tile)
         self.epilogues = {
@@ -247,7 +247,7 @@ class BottleneckKernel:
             else:
                 self._convolve(spec.conv)
             barrier()
-            reduced = None if spec.reduce is None else self._zeros()
+            reduced = None if spec.reduce is None else self._zeros("reduce")
             with T.serial(spec.expand.out_shape[1] // tile.chunk, unroll=False) as turn:
                 self._expand(turn)
                 if spec.reduce is not None:
@@ -267,7 +267,7 @@ class BottleneckKernel:
         positions = conv.kernel[0] * conv.kernel[1]
         group, split, splits = self._share_of(conv)
         inputs = conv.data_shape[1] // splits
-        acc = self._zeros()
+        acc = self._zeros("conv")
         with T.serial(conv.kernel[0], unroll=False) as kh, T.serial(conv.kernel[1], unroll=False) as kw:
             # The two parts take turns, so that one barrier is enough, and the last turn is that of the second.
             place = T.floormod(positions - (kh * conv.kernel[1] + kw), 2) * self.first_rows
@@ -276,7 +276,7 @@ class BottleneckKernel:
             rows = place + split * (inputs // self.together)
             self._accumulate(acc, rows, "conv", group, split * inputs, inputs, (kh, kw))
 
-        def keep(values: list[Any], _channel: Any, row: Any) -> None:
+        def keep(values: list[Any], _channels: list[Any], row: Any) -> None:
             self._store_shared(values, row)
 
         self._finish(conv, "conv", acc, keep)
@@ -295,11 +295,15 @@ class BottleneckKernel:
                 value = self._input(word + step * beside, row, column)
                 if tests:
                     value = tvm.tirx.if_then_else(both(*tests), value, self._nothing())
-                T.buffer_store(self.shared, value, [place + word + step * beside, own + start])
+                self._keep_input(value, place + word + step * beside, own + start)
 
     def _input(self, word: Any, row: Any, column: Any) -> Any:
         """Return a word of the input."""
         return self.buffers["data"][self.picture, word, row, column]
+
+    def _keep_input(self, value: Any, row: Any, slot: Any) -> None:
+        """Store a word of the input."""
+        T.buffer_store(self.shared, value, [row, slot])
 
     def _nothing(self) -> Any:
         """Return a word of zeros."""
@@ -323,7 +327,7 @@ class BottleneckKernel:
     def _expand(self, turn: Any) -> None:
         """Compute and write some channels of `expand`; keep them for `reduce` in the second part of the shared memory."""
         tile, inputs = self.tile, self.spec.expand.data_shape[1]
-        acc = self._zeros()
+        acc = self._zeros("expand")
         group = turn * tile.rows + self.row
         self._accumulate(acc, 0, "expand", group, 0, inputs)
         if self.spec.reduce is not None:
@@ -381,9 +385,9 @@ class BottleneckKernel:
         place = (0, 0) if self.runs is None else ()
         self._accumulate(acc, rows, "reduce", group, first, inputs, place, self.runs)
 
-    def _store_reduced(self, values: list[Any], channel: Any, _row: Any) -> None:
-        for k, of_channel in enumerate(values):
-            self._store(self.buffers["reduced"], of_channel, channel + k)
+    def _store_reduced(self, values: list[Any], channels: list[Any], _row: Any) -> None:
+        for of_channel, channel in zip(values, channels, strict=True):
+            self._store(self.buffers["reduced"], of_channel, channel)
 
     def _share_of(self, part: FusedConv2D) -> tuple[Any, Any, int]:
         """Return a thread's group of channels, its part of the input channels, and how many parts there are."""
@@ -391,7 +395,7 @@ class BottleneckKernel:
         splits = self.tile.rows // groups
         return (self.row, 0, 1) if splits == 1 else (T.floormod(self.row, groups), T.floordiv(self.row, groups), splits)
 
-    def _zeros(self) -> Any:
+    def _zeros(self, _name: str) -> Any:
         acc = private((self.tile.pixels, self.tile.channels))
         with for_each(self.tile.pixels, self.tile.channels) as index:
             T.buffer_store(acc, T.float32(0), list(index))
@@ -479,7 +483,9 @@ class BottleneckKernel:
                 self._ended(name, self._total(acc, word * count + k, channel + k, splits, channels), channel + k)
                 for k in range(count)
             ]
-            keep(values, channel, group * (tile.channels // count) + split * (share // count) + word)
+            keep(
+                values, [channel + k for k in range(count)], group * (tile.channels // count) + split * (share // count) + word
+            )
 
     def _total(self, acc: Any, c: Any, channel: Any, splits: int, channels: int) -> Callable[[Any], Any]:
         """Return the sums of a thread's pixels of its channel `c`, added up over the threads that share them."""
@@ -498,7 +504,7 @@ class BottleneckKernel:
         """Return the final values of a thread's pixels of a channel, or of `count` others that no shortcut is added to."""
         epilogue, attrs = self.epilogues[name], self.epilogues[name].attrs
         epilogue.load(channel)
-        count = count or self.tile.pixels
+        count = count or self.own
         values = private((count,))
         shortcuts = None if attrs.residual == "none" else self._shortcuts(epilogue, channel)
         with for_each(count) as (i,):
@@ -509,11 +515,11 @@ class BottleneckKernel:
     def _shortcuts(self, epilogue: Epilogue, channel: Any) -> Any:
         """Return what the shortcut adds to a thread's pixels of a channel; 0 outside the picture."""
         attrs, residual = epilogue.attrs, epilogue.buffers["residual"]
-        values = private((self.tile.pixels,))
-        with for_each(self.tile.pixels) as (i,):
+        values = private((self.own,))
+        with for_each(self.own) as (i,):
             T.buffer_store(values, T.float32(0), [i])
         known = channel < attrs.residual_channels if attrs.residual == "pad" else None
-        for start in range(0, self.tile.pixels, self.vector):
+        for start in range(0, self.own, self.vector):
             with if_all(known, self._inside(start)):
                 if attrs.residual == "unpool":
                     row, column = self.pixels.place(self.block, self._pixel(start))
@@ -525,7 +531,7 @@ class BottleneckKernel:
 
     def _store(self, target: Any, values: Any, channel: Any) -> None:
         """Write a thread's pixels of a channel."""
-        for start in range(0, self.tile.pixels, self.vector):
+        for start in range(0, self.own, self.vector):
             with if_all(self._inside(start)), for_vector(self.vector) as e:
                 T.buffer_store(target, values[start + e], list(self._at(channel, start, e)))
 

@@ -89,8 +89,8 @@ class Half2BottleneckKernel(BottleneckKernel):
     @classmethod
     def weight_shape(cls, part: FusedConv2D, tile: BottleneckTile) -> tuple[int, ...]:
         """Return the shape of the packed weight of a convolution."""
-        batch, outputs, *size = part.out_shape
-        return super().weight_shape(replace(part, out_shape=(batch, outputs // 2, *size)), _of_words(tile))
+        batch, outputs, height, width = part.out_shape
+        return super().weight_shape(replace(part, out_shape=(batch, outputs // 2, height, width)), _of_words(tile))
 
     @classmethod
     def packed_weight(cls, part: FusedConv2D, weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
@@ -106,16 +106,20 @@ class Half2BottleneckKernel(BottleneckKernel):
         return shared((rows, length), "uint32")
 
     def _input(self, word: Any, row: Any, column: Any) -> Any:
+        return self._pair_of_inputs(word * 2, 1, row, column)
+
+    def _pair_of_inputs(self, channel: Any, apart: int, row: Any, column: Any) -> Any:
+        """Return the word of two channels of the input."""
         data = self.buffers["data"]
-        return pack_floats(*(data[self.picture, word * 2 + k, row, column] for k in range(2)))
+        return pack_floats(*(data[self.picture, channel + k * apart, row, column] for k in range(2)))
 
     def _nothing(self) -> Any:
         return no_pair()
 
     def _packed(self, values: list[Any]) -> Any:
         # Apart from their stores, which would not be vectors of what functions return.
-        words = private((self.tile.pixels,), "uint32")
-        with for_each(self.tile.pixels) as (i,):
+        words = private((self.own,), "uint32")
+        with for_each(self.own) as (i,):
             T.buffer_store(words, pack_floats(values[0][i], values[1][i]), [i])
         return words
 

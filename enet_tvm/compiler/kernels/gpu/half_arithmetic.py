@@ -6,6 +6,7 @@ is done with it one of these functions, which the compiler makes one instruction
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,27 @@ def _of_pairs(head: str, value: str) -> str:
     return _function(f"unsigned int {head}", f"__half2 d = {value}; return *(unsigned int*)&d;")
 
 
+def _of_matrices(depth: int, *products: str) -> str:
+    """Return the source of the function of `add_product`: an instruction for each of `products`, pairs of `a`; of `b`."""
+    body = ""
+    for product in products:
+        operands = [part.split(", ") for part in product.split(";")]
+        numbers = iter(range(4, 16))
+        sums, a, b, again = (
+            "{" + ", ".join(f"%{i}" for i in places) + "}"
+            for places in (range(4), *([next(numbers) for _ in part] for part in operands), [next(numbers) for _ in range(4)])
+        )
+        given = ", ".join([f'"r"({each.strip()})' for part in operands for each in part] + [f'"f"(d[{i}])' for i in range(4)])
+        results = ", ".join(f'"=f"(d[{i}])' for i in range(4))
+        instruction = f"mma.sync.aligned.m16n8k{depth}.row.col.f32.f16.f16.f32 {sums}, {a}, {b}, {again};"
+        body += f'asm volatile("{instruction}" : {results} : {given}); '
+    pairs = ", ".join(f"unsigned int {name}" for name in ("a0", "a1", "a2", "a3", "b0", "b1"))
+    return _function(f"void {MATRIX_ADD}_{depth}(float* d, {pairs})", body)
+
+
+MATRIX_ADD = "enet_multiply_add_matrices"
+"""Beginning of the names of the functions of `add_product`, which end in the depth of their instruction."""
+
 _SOURCES = {
     MULTIPLY_ADD: _of_pairs(
         f"{MULTIPLY_ADD}(unsigned int a, unsigned int b, unsigned int c)",
@@ -44,11 +66,13 @@ _SOURCES = {
     "enet_low": _function("float enet_low(unsigned int a)", "return __low2float(*(__half2*)&a);"),
     "enet_high": _function("float enet_high(unsigned int a)", "return __high2float(*(__half2*)&a);"),
     PACK_FLOATS: _of_pairs(f"{PACK_FLOATS}(float low, float high)", "__floats2half2_rn(low, high)"),
+    f"{MATRIX_ADD}_16": _of_matrices(16, "a0, a1, a2, a3; b0, b1"),
+    f"{MATRIX_ADD}_8": _of_matrices(8, "a0, a1; b0", "a2, a3; b1"),
     PACK_HALVES: _of_pairs(f"{PACK_HALVES}(__half low, __half high)", "__halves2half2(low, high)"),
 }
 
 
-PRODUCTS = {MULTIPLY_ADD: 2}
+PRODUCTS = {MULTIPLY_ADD: 2, **dict.fromkeys((f"{MATRIX_ADD}_{depth}" for depth in (8, 16)), 16 * 8 * 16 // 32)}
 """Products that a call of a function adds to the sums of its thread, of those functions that do."""
 
 
@@ -77,6 +101,24 @@ def pack_halves(low: Any, high: Any) -> Any:
     return _call(PACK_HALVES, low, high)
 
 
+def add_product(sums: Any, a: Sequence[Any], b: Sequence[Any], depth: int) -> Any:
+    """Return a call that adds a product of matrices, 16 x 16 and 16 x 8, to sums that the threads of a warp have together.
+
+    Threads have them as PTX's tables of the fragments of ``mma.m16n8k16`` say. In depth 8, for GPUs that have no more, two
+    products of half as many inputs are added one after the other.
+
+    Parameters
+    ----------
+    sums : PrimExpr
+        Address of the first of the thread's four sums.
+    a, b : sequence of PrimExpr
+        Four and two pairs.
+    depth : {8, 16}
+        Inputs of an instruction.
+    """
+    return _call(f"{MATRIX_ADD}_{depth}", sums, *a, *b, returns="void")
+
+
 def no_pair() -> Any:
     """Return the pair of zeros."""
     return T.uint32(0)
@@ -92,6 +134,15 @@ def called(value: Any) -> str | None:
 def pairs_of_outputs(weight: np.ndarray) -> np.ndarray:
     """Return weights (OC x ..., float32) as pairs of neighbouring output channels (OC / 2 x ..., uint32), the even one low.
 
+    It raises what `float16_weight` does.
+    """
+    halves = float16_weight(weight).view(np.uint16).astype(np.uint32)
+    return halves[0::2] | halves[1::2] << 16
+
+
+def float16_weight(weight: np.ndarray) -> np.ndarray:
+    """Return weights rounded to float16.
+
     Raises
     ------
     UserError
@@ -99,8 +150,7 @@ def pairs_of_outputs(weight: np.ndarray) -> np.ndarray:
     """
     if np.abs(weight).max(initial=0) > _LARGEST:
         raise UserError(f"a weight is larger than {_LARGEST:.0f}, the largest number of float16; leave --dtype float16 out")
-    halves = weight.astype(np.float16).view(np.uint16).astype(np.uint32)
-    return halves[0::2] | halves[1::2] << 16
+    return weight.astype(np.float16)
 
 
 def chain_of(inputs: int) -> int:

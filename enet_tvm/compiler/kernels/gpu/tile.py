@@ -78,15 +78,21 @@ class HalfUnit(GpuUnit):
     ----------
     half2 : bool
         Whether it multiplies and adds pairs of float16 at twice the rate of float32.
+    matrix_depth : {0, 8, 16}
+        Inputs that an instruction for products of matrices takes; 0 where it has none.
     """
 
     half2: bool = False
+    matrix_depth: int = 0
 
     @classmethod
     def of(cls, gpu: GpuSpec) -> Self:
         """Return the figures of a target's GPU; one of an architecture that is not known computes in float32."""
         unit, known = super().of(gpu), multiprocessor_of(gpu.arch)
-        return unit if known is None else replace(unit, half2=known.doubles_halves)
+        if known is None:
+            return unit
+        depth = 0 if not known.matrix_products else 8 if gpu.arch == "sm_75" else 16
+        return replace(unit, half2=known.doubles_halves, matrix_depth=depth)
 
 
 @dataclass(frozen=True)
