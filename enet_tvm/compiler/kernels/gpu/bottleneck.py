@@ -476,7 +476,8 @@ class BottleneckKernel:
                     T.buffer_store(values, acc[i, c], [i])
                 self._store_parts(values, parts + split * channels + group * tile.channels + c)
             barrier()
-        count = self.together
+        # What is written is no word: only what is kept goes by words of channels.
+        count = self.together if name == "conv" else 1
         with for_each(share // count) as (word,):
             channel = group * tile.channels + split * share + word * count
             values = [

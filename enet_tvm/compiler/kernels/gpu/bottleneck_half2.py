@@ -69,14 +69,14 @@ def divides(spec: FusedBottleneck, tile: BottleneckTile) -> bool:
     """Whether channels come in pairs wherever threads share them."""
     if spec.data_shape[1] % 2 or (spec.data_shape[1] // 2) % max(1, tile.threads // tile.block_pixels):
         return False
-    shares = [1]
+    share = tile.channels
     for part, inputs in ((spec.conv, None), (spec.reduce, tile.chunk)):
         if part is not None:
             splits = tile.chunk // part.out_shape[1]
-            shares.append(splits)
+            share = share // splits if part is spec.conv else share
             if (inputs or part.data_shape[1]) // splits % 2:
                 return False
-    return all(tile.channels // splits % 2 == 0 for splits in shares)
+    return tile.channels % 2 == 0 and share % 2 == 0
 
 
 class Half2BottleneckKernel(BottleneckKernel):

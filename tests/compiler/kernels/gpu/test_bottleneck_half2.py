@@ -33,6 +33,7 @@ KINDS = {
     "before downsampling": bottleneck((16, 64, 32), (12, 24), cells=True, pooled=True, kept=False),
     "unpooled": bottleneck((16, 64, 16), (8, 12), residual="unpool", activation="relu"),
     "wider than the picture": bottleneck((8, 16, 8), (6, 10), dilation=16),
+    "four channels at the end": bottleneck((16, 64, 4), (8, 12)),
     "5x1": bottleneck((16, 64, 16), (12, 11), kernel=(5, 1)),
     "padded": bottleneck((16, 64, 16), (8, 12), residual="pad"),
     "no shortcut": bottleneck((8, 24, 8), (8, 12), residual="none"),
