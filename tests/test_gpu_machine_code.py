@@ -111,7 +111,7 @@ def faults(built: Built) -> list[str]:
         # A loop that is unrolled has them several times.
         if counts[Operation.BARRIER] < barriers or bool(counts[Operation.BARRIER]) != bool(barriers):
             wrong.append(f"{name} has {counts[Operation.BARRIER]} barriers, and its source {barriers}")
-        asked = len(re.findall(r"ld\.(?:global(?:\.nc)?|shared)\.v4\.f32", built.ptx[name]))
+        asked = len(re.findall(r"ld\.(?:global(?:\.nc)?|shared)\.v4\.[fub]32", built.ptx[name]))
         wide = sum(each.width == WIDE for each in code.instructions if each.operation in LOADS)
         if wide < asked or (not asked and re.search(r"= \*\((?:const )?float4\*\)", built.source[name])):
             wrong.append(f"{name} has {wide} loads of {WIDE} bytes, and asks for {asked}")
@@ -142,7 +142,8 @@ def test_enet_in_float16(build: Callable[..., tuple[Built, CudaNetwork, Compiled
     built, _, compiled = build(target, numerics=Numerics("float16"))
     assert faults(built) == []
     wanted = {"jetson-tx1": Operation.HALF2_FMA, "gtx-1080": Operation.FMA}.get(target, Operation.MATRIX)
-    computing = [name for name, code in built.code.items() if "bottleneck" in name and code.counts[wanted] > 15]
+    least = 4 if wanted is Operation.MATRIX else 16  # Compilers also make constants by a multiply-add of pairs.
+    computing = [name for name, code in built.code.items() if "bottleneck" in name and code.counts[wanted] >= least]
     for name in computing:
         for loop in built.code[name].hot_loops:
             products = sum(each.products for each in loop.instructions if each.operation is wanted)
