@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from cuda_network import CudaNetwork, assembled_network
@@ -21,7 +22,7 @@ from enet_tvm.compiler.cuda.ptxas import KernelResources, assembled
 from enet_tvm.compiler.cuda.tools import CudaTools, find_cuda_tools
 from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.kernels.gpu.tile import BYTES_PER_FMA
-from enet_tvm.compiler.pipeline import Compiled
+from enet_tvm.compiler.pipeline import Compiled, Numerics
 from enet_tvm.compiler.roofline import predict_compiled
 from enet_tvm.errors import UserError
 from enet_tvm.networks import ENet
@@ -39,6 +40,8 @@ TARGETS = {
 }
 MILLISECONDS = {"jetson-tx1": 11.5, "rtx-3090": 0.28, "h100": 0.155}
 """What the kernels of ENet at 640x360 may take by the model, without what lies between them."""
+HALF_MILLISECONDS = {"jetson-tx1": 8.4, "h100": 0.085}
+"""The same in float16."""
 WIDE = 16
 """Bytes of the widest load of a thread: four floats."""
 
@@ -74,12 +77,12 @@ def tools() -> CudaTools:
 
 
 @pytest.fixture(scope="module")
-def build(tools: CudaTools) -> Callable[[str], tuple[Built, CudaNetwork, Compiled]]:
-    """Makes ``build(target)`` ENet at 640x360 for it."""
+def build(tools: CudaTools) -> Callable[..., tuple[Built, CudaNetwork, Compiled]]:
+    """Makes ``build(target)`` ENet at 640x360 for it; options are those of `assembled_network`."""
     imported = from_torch(ENet(11).eval(), (1, 3, 360, 640))
 
-    def make(target: str) -> tuple[Built, CudaNetwork, Compiled]:
-        network, compiled = assembled_network(imported, target)
+    def make(target: str, **options: Any) -> tuple[Built, CudaNetwork, Compiled]:
+        network, compiled = assembled_network(imported, target, **options)
         return Built.of(network.source, compiled.device_code, load_target(target).gpu, tools), network, compiled
 
     return make
@@ -108,7 +111,7 @@ def faults(built: Built) -> list[str]:
         # A loop that is unrolled has them several times.
         if counts[Operation.BARRIER] < barriers or bool(counts[Operation.BARRIER]) != bool(barriers):
             wrong.append(f"{name} has {counts[Operation.BARRIER]} barriers, and its source {barriers}")
-        asked = len(re.findall(r"ld\.(?:global(?:\.nc)?|shared)\.v4\.f32", built.ptx[name]))
+        asked = len(re.findall(r"ld\.(?:global(?:\.nc)?|shared)\.v4\.[fub]32", built.ptx[name]))
         wide = sum(each.width == WIDE for each in code.instructions if each.operation in LOADS)
         if wide < asked or (not asked and re.search(r"= \*\((?:const )?float4\*\)", built.source[name])):
             wrong.append(f"{name} has {wide} loads of {WIDE} bytes, and asks for {asked}")
@@ -130,6 +133,27 @@ def test_enet(build: Callable[[str], tuple[Built, CudaNetwork, Compiled]], targe
         assert len(loaded) >= 17
         assert not {kernel: amount for kernel, amount in loaded.items() if amount > BYTES_PER_FMA}
         assert sum(each.bounds.longest for each in predicted) / 1e3 <= MILLISECONDS[target]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_enet_in_float16(build: Callable[..., tuple[Built, CudaNetwork, Compiled]], target: str):
+    """Every hot loop of most bottlenecks multiplies pairs or matrices, and nothing else, where the GPU has a rate for them."""
+    built, _, compiled = build(target, numerics=Numerics("float16"))
+    assert faults(built) == []
+    wanted = {"jetson-tx1": Operation.HALF2_FMA, "gtx-1080": Operation.FMA}.get(target, Operation.MATRIX)
+    least = 4 if wanted is Operation.MATRIX else 16  # Compilers also make constants by a multiply-add of pairs.
+    computing = [name for name, code in built.code.items() if "bottleneck" in name and code.counts[wanted] >= least]
+    for name in computing:
+        for loop in built.code[name].hot_loops:
+            products = sum(each.products for each in loop.instructions if each.operation is wanted)
+            assert products == loop.products, name
+    # Those of few channels, and the one that downsamples, are float32's where matrices take 16 of them.
+    bottlenecks = {name for name in built.code if "bottleneck" in name}
+    assert len(computing) >= len(bottlenecks) - (3 if wanted is Operation.MATRIX else 0)
+    if target in HALF_MILLISECONDS:
+        predicted = predict_compiled(compiled, Chip.of(load_target(target)))
+        assert sum(each.bounds.longest for each in predicted) / 1e3 <= HALF_MILLISECONDS[target]
 
 
 def test_every_architecture_has_its_target():

@@ -63,7 +63,8 @@ def _table(prediction: Prediction, each: bool) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("layer" if each else "kernel", no_wrap=True)
-    headings = ("launches", "blocks", "threads", "registers", "B/FMA", "fma", "issue", "L1", "shared", "L2", "DRAM", "latency")
+    headings = ["launches", "blocks", "threads", "registers", "B/FMA", "fma", "issue", "L1", "shared", "L2", "DRAM"]
+    headings += ["latency", "matrix", "conversion"]
     for heading in (*headings, "binding", "ms", "%"):
         table.add_column(heading, justify="right", no_wrap=True)
     groups: dict[object, list[KernelPrediction]] = {}
@@ -80,7 +81,7 @@ def _table(prediction: Prediction, each: bool) -> Table:
             *(str(count) for count in (len(kernels), first.geometry.blocks, first.geometry.threads, first.registers)),
             "" if first.bytes_per_fma is None else f"{first.bytes_per_fma:.2f}",
             *(f"{us:.1f}" for us in (bounds.fma, bounds.issue, bounds.l1, bounds.shared, bounds.l2, bounds.dram)),
-            f"{bounds.latency:.1f}",
+            *(f"{us:.1f}" for us in (bounds.latency, bounds.matrix, bounds.conversion)),
             _NAMES.get(bounds.binding, bounds.binding),
             f"{milliseconds:.3f}",
             f"{100 * milliseconds / prediction.kernel_ms:.1f}",

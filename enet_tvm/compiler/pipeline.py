@@ -42,7 +42,7 @@ from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.kernels.cpu.templates import cpu_templates
 from enet_tvm.compiler.kernels.gpu.fitting import FittingChoices
 from enet_tvm.compiler.kernels.gpu.templates import gpu_templates
-from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
+from enet_tvm.compiler.kernels.gpu.tile import GpuUnit, HalfUnit
 from enet_tvm.compiler.ops.layout import DType
 from enet_tvm.compiler.passes.add_frame import AddFrame
 from enet_tvm.compiler.passes.block_layout import BlockLayout
@@ -267,7 +267,8 @@ def _compile_for_gpu(
     How many registers a kernel takes is known once ptxas has assigned them. What does not fit after the last attempt is for
     the inspection of the result to refuse.
     """
-    unit, choices, tools = GpuUnit.of(gpu), FittingChoices(wanted), find_cuda_tools()
+    unit = (HalfUnit if numerics.dtype == "float16" else GpuUnit).of(gpu)
+    choices, tools = FittingChoices(wanted), find_cuda_tools()
 
     def spills(kernel: KernelResources) -> bool:
         return kernel.spill_bytes > 0 or kernel.registers > gpu.max_registers

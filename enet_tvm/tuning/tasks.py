@@ -15,6 +15,7 @@ from enet_tvm.artifact import Kernel
 from enet_tvm.compiler.kernels.common.choices import Choices
 from enet_tvm.compiler.kernels.common.launch import Launch
 from enet_tvm.compiler.kernels.common.template import Template
+from enet_tvm.compiler.kernels.gpu.half_storage import with_half_storage
 from enet_tvm.compiler.passes.schedule_remaining import is_blocks, schedule_for_cpu
 from enet_tvm.compiler.tuning_keys import fingerprint, plain, point_dict, template_json, template_key
 
@@ -40,6 +41,8 @@ class Task:
         Template that makes the kernel.
     taken : object
         Point that is taken without tuning, where it is not the template's default: that does not fit into a GPU's registers.
+    halves : frozenset of int
+        Numbers of the kernel's arguments that the network stores as float16 (`enet_tvm.compiler.kernels.common.launch.Launch`).
     """
 
     key: str
@@ -47,6 +50,7 @@ class Task:
     launches: tuple[int, ...]
     template: Template
     taken: Any = None
+    halves: frozenset[int] = frozenset()
 
     @functools.cached_property
     def points(self) -> list[Any]:
@@ -61,7 +65,8 @@ class Task:
 
     def module(self, point: Any) -> tvm.IRModule:
         """Return the kernel at a point, alone in a module."""
-        return alone(self.template.kernel(point))
+        kernel = self.template.kernel(point)
+        return alone(with_half_storage(kernel, self.halves) if self.halves else kernel)
 
     @functools.cached_property
     def workload(self) -> tvm.IRModule:
@@ -153,14 +158,19 @@ def find_gpu_tasks(launches: Sequence[Launch]) -> list[Task]:
     Parameters
     ----------
     launches : sequence of Launch
-        Launches of the network compiled untuned.
+        Launches of the network compiled untuned. Of several of a template that differ in which of their tensors are float16,
+        the first counts.
     """
     grouped: dict[Template, list[int]] = {}
     for place, launch in enumerate(launches):
         if launch.template is not None and len(launch.template.points()) > 1:
             grouped.setdefault(launch.template, []).append(place)
     return [
-        Task(template_key(template), template.name, tuple(where), template, launches[where[0]].point)
+        Task(
+            *(template_key(template), template.name, tuple(where), template),
+            taken=launches[where[0]].point,
+            halves=launches[where[0]].halves,
+        )
         for template, where in grouped.items()
     ]
 

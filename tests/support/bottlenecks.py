@@ -80,12 +80,16 @@ def window_of(places: torch.Tensor, width: int) -> np.ndarray:
 
 
 class BottleneckCall:
-    """Arguments of a call, and what PyTorch makes of them."""
+    """Arguments of a call, and what PyTorch makes of them.
 
-    def __init__(self, spec: FusedBottleneck, seed: int = 0) -> None:
+    With `small`, they are from -1 to 1 and slopes whole, so that all sums are numbers of float16 as well.
+    """
+
+    def __init__(self, spec: FusedBottleneck, seed: int = 0, *, small: bool = False) -> None:
         self.spec = spec
+        self._largest = 1 if small else 3
         rng = np.random.default_rng(seed)
-        self.data = whole(rng, *spec.data_shape)
+        self.data = self._whole(rng, *spec.data_shape)
         self.arguments = [self.data]
         self.shortcut: dict[str, np.ndarray] = {}
         x = torch.from_numpy(self.data)
@@ -101,12 +105,15 @@ class BottleneckCall:
         results["window"] = window_of(places, spec.expand.out_shape[3])
         self.expected = {name: results[name] for name in spec.outputs}
 
+    def _whole(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
+        return np.clip(whole(rng, *shape), -self._largest, self._largest)
+
     def _convolve(self, part: FusedConv2D, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         channels = part.out_shape[1]
         # Few weights are not zero, so that sums stay small enough to be exact one convolution after the other.
         sides = (part.data_shape[1], channels) if part.transposed else (channels, part.data_shape[1])
-        weight = whole(rng, *sides, *part.kernel) * (rng.random((*sides, 1, 1)) < 0.2)
-        weight, bias = weight.astype(np.float32), whole(rng, channels)
+        weight = self._whole(rng, *sides, *part.kernel) * (rng.random((*sides, 1, 1)) < 0.2)
+        weight, bias = weight.astype(np.float32), self._whole(rng, channels)
         self.arguments += [weight, bias]
         w, b = torch.from_numpy(weight), torch.from_numpy(bias)
         if part.transposed:
@@ -121,7 +128,7 @@ class BottleneckCall:
             x = x + F.max_unpool2d(maxima, places, 2, output_size=x.shape[2:])
             self.arguments += [maxima.numpy(), window_of(places, x.shape[3])]
         elif part.residual != "none":
-            residual = whole(rng, x.shape[0], part.residual_channels, *x.shape[2:])
+            residual = self._whole(rng, x.shape[0], part.residual_channels, *x.shape[2:])
             self.arguments.append(residual)
             x[:, : part.residual_channels] += torch.from_numpy(residual)
         return activated(x, part.activation, slope)
@@ -129,7 +136,7 @@ class BottleneckCall:
     def _slope(self, activation: str, channels: int, rng: np.random.Generator) -> np.ndarray | None:
         if activation != "prelu":
             return None
-        slope = rng.choice(np.array([0, 0.5, 1, 2], np.float32), channels)
+        slope = rng.choice(np.array([0, 0.5, 1, 2] if self._largest > 1 else [0, 1], np.float32), channels)
         self.arguments.append(slope)
         return slope
 

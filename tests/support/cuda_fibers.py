@@ -46,9 +46,13 @@ _KERNEL = re.compile(
 )
 _ASSEMBLY = re.compile(r"\basm\s*(?:volatile|__volatile__)?\s*\(|\b__asm__\s*(?:volatile|__volatile__)?\s*\(")
 _OPTIONS = (
-    *("-O1", "-w", "-fPIC", "-nostdinc++", "-fno-exceptions", "-fno-rtti", "-fno-sanitize=undefined", "-fsanitize=thread"),
+    # Kernels look at the bits of one type as those of another through a pointer.
+    *("-O1", "-w", "-fPIC", "-fno-strict-aliasing"),
+    *("-nostdinc++", "-fno-exceptions", "-fno-rtti", "-fno-sanitize=undefined", "-fsanitize=thread"),
     # Each access as it is written: two neighbours stay two, and one that a write follows is not left out.
     *("-fno-vectorize", "-fno-slp-vectorize", "-mllvm", "-tsan-instrument-read-before-write=1"),
+    # And one of a vector of which each element goes somewhere else stays one.
+    *("-mllvm", "-disable-vector-combine"),
     *("-mllvm", "-tsan-instrument-func-entry-exit=0"),
 )
 _SECONDS = 300

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tiny_tuning
+from cuda_network import launches
 from recording_driver import RecordingDriver
 from torch import nn
 
@@ -20,10 +21,12 @@ from enet_tvm.compiler.cuda.device_compiler import kernel_ptx
 from enet_tvm.compiler.cuda.machine_code import read_machine_code
 from enet_tvm.compiler.cuda.ptxas import assembled
 from enet_tvm.compiler.cuda.tools import find_cuda_tools
+from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate, GpuConvolutionTemplate
 from enet_tvm.compiler.kernels.gpu.geometry import argument_bytes, geometry_of
 from enet_tvm.compiler.kernels.gpu.tile import GpuTile, GpuUnit
 from enet_tvm.compiler.ops import FusedConv2D
+from enet_tvm.compiler.pipeline import Numerics
 from enet_tvm.compiler.tuning_log import TuningLog, read_log
 from enet_tvm.compiler.workload import Workload
 from enet_tvm.errors import UserError
@@ -32,7 +35,7 @@ from enet_tvm.tuning.budget import Effort
 from enet_tvm.tuning.measure import Outcome
 from enet_tvm.tuning.modelled import Modelled, ModelledKernels
 from enet_tvm.tuning.session import tune
-from enet_tvm.tuning.tasks import alone
+from enet_tvm.tuning.tasks import alone, find_gpu_tasks
 
 TX1 = load_target("jetson-tx1")
 FOLDER = Path("jetson-tx1/tiny-40x16-4threads")
@@ -67,6 +70,24 @@ def test_kernels_are_what_the_model_makes_of_them(tmp_path: Path):
     bounds = kernel_bounds(code, made.resources[0], geometry_of(kernel), argument_bytes(kernel), chip)
     assert first.seconds == pytest.approx((1e-6 * bounds.longest,))
     assert second.seconds != first.seconds
+
+
+def test_with_float16_what_is_ranked_is_what_runs():
+    """Kernels with the tensors of float16 that the network has, and with arithmetic in it; what is outside stays float32."""
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 16, 3, padding=1), nn.PReLU(16), nn.Conv2d(16, 16, 3, padding=1), nn.PReLU(16)),
+        *(nn.Conv2d(16, 64, 1), nn.PReLU(64), nn.Conv2d(64, 16, 3, padding=1)),
+    )
+    imported = from_torch(network.eval(), (1, 3, 16, 24))
+    tasks = find_gpu_tasks(launches(imported, "jetson-tx1", numerics=Numerics("float16")))
+    shorts = []
+    for task in tasks:
+        parameters = task.module(task.default)["main"].params
+        shorts.append({str(each.name) for each in parameters if str(each.ty.dtype) == "float16"})
+    assert shorts == [{"out"}, {"data", "out"}, {"data"}]
+    assert [type(task.template).__name__ for task in tasks][1] == "GpuHalf2BottleneckTemplate"
+    plain = find_gpu_tasks(launches(imported, "jetson-tx1"))
+    assert not any("float16" in str(each.ty) for task in plain for each in task.module(task.default)["main"].params)
 
 
 def test_a_model_with_other_figures_is_another_one():

@@ -11,10 +11,13 @@ kernel's time, to which its launch adds. What the model assumes:
   for.
 - Tensors cross L2 once and main memory once for each kernel, as if nothing of the kernel before were left in L2. That is
   pessimistic where L2 holds a whole tensor.
+- Multiply-adds of pairs of float16 are done by the lanes of float32 as far as they have a rate for it. Products of matrices and
+  conversions between float32 and float16 have units of their own, beside which everything else goes on.
 - The clock is that by which the target's peak figures were computed.
 
 Rates per clock are those of NVIDIA's documents and of published microbenchmarks. None was measured here; the weakest are L1's
-on Maxwell and Pascal (64 bytes a clock; it may be half of it for loads of 4 bytes), L2's, and the time between launches.
+on Maxwell and Pascal (64 bytes a clock; it may be half of it for loads of 4 bytes), L2's, the time between launches, and what
+``mma.sync`` reaches on sm_87 and sm_90.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from enet_tvm.targets.spec import TargetSpec
 
 _SCHEDULERS = 4
 _FLOATS = (Operation.FMA, Operation.FLOAT)
+_HALVES = (Operation.HALF2_FMA, Operation.HALF2)
 _GLOBAL = (Operation.LOAD_GLOBAL, Operation.STORE_GLOBAL, Operation.LOAD_LOCAL, Operation.STORE_LOCAL)
 _SHARED = (Operation.LOAD_SHARED, Operation.STORE_SHARED, Operation.LOAD_MATRIX)
 
@@ -98,6 +102,8 @@ class Bounds:
     ----------
     fma, issue, l1, shared, l2, dram, latency : float
         Multiply-adds, instructions, loads from L1 and stores, shared memory, L2, main memory, and waiting for loads.
+    matrix, conversion : float
+        Products of matrices, and conversions between float32 and float16.
     """
 
     fma: float
@@ -107,6 +113,8 @@ class Bounds:
     l2: float
     dram: float
     latency: float
+    matrix: float = 0.0
+    conversion: float = 0.0
 
     @property
     def binding(self) -> str:
@@ -133,14 +141,17 @@ def executed(code: KernelCode, geometry: Geometry) -> tuple[dict[Operation, floa
     """
     loops = code.loops
     hot = [loop for loop in loops if loop.is_hot]
-    sums = sum(loop.counts[Operation.FMA] for loop in hot)
-    together = max(1.0, geometry.multiply_adds / sums) if sums else 1.0
+    sums = sum(loop.products for loop in hot)
+    # What is in no loop, or in loops of one turn, is executed once.
+    looping = [(around, products) for around, products in geometry.nests if math.prod(around) > 1]
+    turning = sum(products for _, products in looping) or geometry.multiply_adds
+    together = max(1.0, turning / sums) if sums else 1.0
     # The parts of a kernel are known by their order; where the assembler made more or fewer loops of them, all count alike.
-    nests = geometry.nests if len(geometry.nests) == len(hot) else [(geometry.loops, 0)] * len(hot)
+    nests = looping if len(looping) == len(hot) else [(geometry.loops, 0)] * len(hot)
     times = dict.fromkeys((loop.span for loop in loops), 1.0)
     turns = 0.0
     for inner, (around_it, products) in zip(hot, nests, strict=True):
-        own = max(1.0, products / inner.counts[Operation.FMA]) if products else together
+        own = max(1.0, products / inner.products) if products else together
         around = sorted((loop.span for loop in loops if loop.encloses(inner)), key=lambda span: span[0] - span[1], reverse=True)
         times[inner.span], turns = own, turns + own
         # A loop around a hot one turns as often as all loops of the kernel together but those inside it.
@@ -179,7 +190,11 @@ def kernel_bounds(code: KernelCode, resources: KernelResources, geometry: Geomet
     # A scheduler has whole warps: one warp alone uses one of the four.
     per_scheduler = -(-warps // _SCHEDULERS)
     resident = min(blocks, resident_blocks(resources, geometry.threads, one))
+    # Where pairs have as good as no rate, one is done in 64 steps.
     floats = sum(instructions[kind] for kind in _FLOATS)
+    floats += sum(instructions[kind] for kind in _HALVES) * one.lanes / (one.half2_lanes or one.lanes / 64)
+    of_matrix = max((each.products for each in code.instructions if each.operation is Operation.MATRIX), default=0)
+    matrices = instructions[Operation.MATRIX] * of_matrix
     issued = sum(instructions.values())
     l1 = sum(moved[kind] for kind in _GLOBAL) * WARP * warps
     shared = sum(moved[kind] for kind in _SHARED) * WARP * warps
@@ -196,6 +211,8 @@ def kernel_bounds(code: KernelCode, resources: KernelResources, geometry: Geomet
         l2=tensor_bytes / (one.l2_bytes * chip.multiprocessors) * us,
         dram=tensor_bytes / chip.gbps * 1e-3,
         latency=rounds * alone * us,
+        matrix=matrices * per_scheduler * WARP * _SCHEDULERS / one.matrix_products * us if matrices else 0.0,
+        conversion=instructions[Operation.CONVERSION] * per_scheduler * WARP * _SCHEDULERS / one.conversions * us,
     )
 
 

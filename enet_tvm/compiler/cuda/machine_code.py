@@ -3,7 +3,7 @@
 NVIDIA's disassembler comes in none of the packages that compiling takes, and that of CUDA 13 does not know a Jetson TX1. So
 what assembles to a cubin, an ELF file, is read here: 64-bit instructions with a control word before every three up to compute
 capability 6.2, and 128-bit instructions from 7.0 on. Only the fields that tell the operations of `Operation` apart are decoded;
-whatever else there is (integers, addresses, conversions) counts as `Operation.OTHER`.
+whatever else there is (integers, addresses) counts as `Operation.OTHER`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ _WITH_128_BITS, _WITH_LONG_OFFSETS = 70, 90
 
 
 class Operation(StrEnum):
-    """What an instruction does; those of memory are named by the space that they read or write."""
+    """What an instruction does; those of memory are named by the space that they read or write.
+
+    A conversion is one from a type of floats to another that is no arithmetic of halves: a unit of its own does it, slowly.
+    """
 
     FMA = "fma"
     FLOAT = "float"
+    HALF2_FMA = "half2 fma"
     HALF2 = "half2"
     MATRIX = "matrix"
+    CONVERSION = "conversion"
     LOAD_GLOBAL = "load global"
     STORE_GLOBAL = "store global"
     LOAD_SHARED = "load shared"
@@ -64,7 +69,10 @@ _OF_64_BITS: tuple[tuple[int, int, Operation], ...] = (
     *((0xFEF8, value, Operation.FLOAT) for value in (0x3858, 0x3868, 0x3860)),
     (0xFF00, 0x0800, Operation.FLOAT),
     (0xFF00, 0x1E00, Operation.FLOAT),
-    (0xFFE0, 0x5D00, Operation.HALF2),
+    (0xFFF8, 0x5D00, Operation.HALF2_FMA),
+    (0xFFF8, 0x5D08, Operation.HALF2),
+    (0xFFF0, 0x5D10, Operation.HALF2),
+    (0xFFF8, 0x5CA8, Operation.CONVERSION),
     (0xFFF8, 0xEED0, Operation.LOAD_GLOBAL),
     (0xFFF8, 0xEED8, Operation.STORE_GLOBAL),
     (0xFFF8, 0xEF48, Operation.LOAD_SHARED),
@@ -83,9 +91,10 @@ _OF_128_BITS = {
     0x021: Operation.FLOAT,
     0x009: Operation.FLOAT,
     0x030: Operation.HALF2,
-    0x031: Operation.HALF2,
+    0x031: Operation.HALF2_FMA,
     0x032: Operation.HALF2,
-    0x035: Operation.HALF2,
+    0x035: Operation.HALF2_FMA,
+    0x104: Operation.CONVERSION,
     0x03C: Operation.MATRIX,
     0x181: Operation.LOAD_GLOBAL,
     0x186: Operation.STORE_GLOBAL,
@@ -98,6 +107,11 @@ _OF_128_BITS = {
     0x147: Operation.BRANCH,
     0x14D: Operation.EXIT,
 }
+
+
+_PRODUCTS = {Operation.FMA: 1, Operation.HALF2_FMA: 2}
+_MATRIX_PRODUCTS = {75: 16 * 8 * 8 // 32}
+"""Products of a product of matrices for each of the 32 threads, by ten times the compute capability: of depth 8, else 16."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +128,20 @@ class Instruction:
         Bytes that it moves between memory and the registers of each thread; 0 for one that does not.
     target : int or None
         Address that a branch goes to; None for any other instruction.
+    of_matrices : int
+        Products that one of matrices adds to sums, for each thread.
     """
 
     address: int
     operation: Operation
     width: int = 0
     target: int | None = None
+    of_matrices: int = 0
+
+    @property
+    def products(self) -> int:
+        """Products that it adds to sums of a thread."""
+        return self.of_matrices if self.operation is Operation.MATRIX else _PRODUCTS.get(self.operation, 0)
 
 
 @dataclass(frozen=True)
@@ -143,6 +165,11 @@ class Loop:
         return Counter(each.operation for each in self.instructions)
 
     @property
+    def products(self) -> int:
+        """Products that one turn adds to the sums of a thread."""
+        return sum(each.products for each in self.instructions)
+
+    @property
     def span(self) -> tuple[int, int]:
         """Addresses of its first and last instruction."""
         return self.instructions[0].address, self.instructions[-1].address
@@ -150,7 +177,7 @@ class Loop:
     @property
     def is_hot(self) -> bool:
         """Whether it is an innermost loop that multiplies and adds: where a kernel of arithmetic is."""
-        return self.innermost and self.counts[Operation.FMA] > 0
+        return self.innermost and self.products > 0
 
     def encloses(self, other: Loop) -> bool:
         """Whether another loop lies inside it."""
@@ -163,9 +190,8 @@ class Loop:
 
     @property
     def bytes_per_fma(self) -> float:
-        """Bytes loaded into registers for each multiply-add of float32; infinite where there is none."""
-        fma = self.counts[Operation.FMA]
-        return self.loaded_bytes / fma if fma else float("inf")
+        """Bytes loaded into registers for each multiply-add, one of pairs counting as two; infinite where there is none."""
+        return self.loaded_bytes / self.products if self.products else float("inf")
 
 
 @dataclass(frozen=True)
@@ -252,7 +278,8 @@ def _decode_128(code: bytes, arch: int) -> Iterator[Instruction]:
                 offset = offset << 8 | (low >> 16 & 0xFF)
             target = address + 16 + 4 * offset
         width = _matrix_size(high) if operation is Operation.LOAD_MATRIX else high >> 9 & 7
-        yield _instruction(address, operation, width, target)
+        of_matrices = _MATRIX_PRODUCTS.get(arch, 64) if operation is Operation.MATRIX else 0
+        yield _instruction(address, operation, width, target, of_matrices)
 
 
 def _matrix_size(high: int) -> int:
@@ -260,9 +287,9 @@ def _matrix_size(high: int) -> int:
     return 4 + (high >> 8 & 3)
 
 
-def _instruction(address: int, operation: Operation, size: int, target: int | None) -> Instruction:
+def _instruction(address: int, operation: Operation, size: int, target: int | None, of_matrices: int = 0) -> Instruction:
     moves = operation in _SIZED or operation is Operation.LOAD_MATRIX
-    return Instruction(address, operation, _WIDTHS[size] if moves else 0, target)
+    return Instruction(address, operation, _WIDTHS[size] if moves else 0, target, of_matrices)
 
 
 def _signed(value: int, bits: int) -> int:

@@ -79,7 +79,7 @@ class _Halving:
         self.rewriter.replace(binding.var, self.rewriter.emit(call, binding.var))
         layout = replace(launch.layout, dtype="float16") if 0 in written else launch.layout
         size = footprint([operand.ty for operand in operands], outs)[1]
-        self.launches.append(replace(launch, kernel=kernel.name_hint, bytes=size, layout=layout))
+        self.launches.append(replace(launch, kernel=kernel.name_hint, bytes=size, layout=layout, halves=places))
 
     def _kernel(self, name: str, places: frozenset[int]) -> tvm.ir.GlobalVar:
         if (name, places) not in self._kernels:

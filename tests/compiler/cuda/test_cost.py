@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from enet_tvm.compiler.cuda.cost import Bounds, Chip, executed, kernel_bounds, resident_blocks
@@ -37,7 +39,7 @@ def code(*operations: tuple[Operation, int], loops: tuple[tuple[int, int], ...] 
     return KernelCode("k", tuple(made))
 
 
-NEST = code(
+PARTS = (
     (Operation.OTHER, 0),
     (Operation.OTHER, 0),  # The outer loop begins,
     (Operation.LOAD_GLOBAL, 16),  # and the inner one.
@@ -46,8 +48,8 @@ NEST = code(
     (Operation.BRANCH, 0),
     (Operation.BRANCH, 0),
     (Operation.STORE_GLOBAL, 4),
-    loops=((2, 5), (1, 6)),
 )
+NEST = code(*PARTS, loops=((2, 5), (1, 6)))
 
 
 def test_hot_loops_turn_until_all_is_multiplied():
@@ -82,8 +84,6 @@ def test_what_each_part_needs():
 
 
 def test_one_memory_for_l1_and_shared_has_one_path():
-    from dataclasses import replace
-
     both = code((Operation.LOAD_GLOBAL, 16), (Operation.LOAD_SHARED, 16), (Operation.FMA, 0))
     apart = kernel_bounds(both, SMALL, Geometry(2, 128, 1, ()), 0, CHIP)
     unified = replace(CHIP, multiprocessor=replace(PLAIN, unified=True))
@@ -122,3 +122,24 @@ def test_what_cannot_be_predicted():
 
 def test_the_longest_binds():
     assert Bounds(1, 2, 3, 4, 9, 6, 7).binding == "l2"
+
+
+def test_pairs_of_halves_count_twice_and_share_the_lanes():
+    """Of 24 products, two to an instruction, twelve turn; they take what float32's multiply-adds would, if there is a rate."""
+    halves = code(*((Operation.HALF2_FMA if op is Operation.FMA else op, width) for op, width in PARTS), loops=((2, 5), (1, 6)))
+    geometry = Geometry(16, 128, 24, (3, 4))
+    instructions, _, turns = executed(halves, geometry)
+    assert (turns, instructions[Operation.HALF2_FMA]) == (6, 12)
+    fast = replace(CHIP, multiprocessor=replace(PLAIN, half2_lanes=128))
+    slow = replace(CHIP, multiprocessor=replace(PLAIN, half2_lanes=0))
+    assert kernel_bounds(halves, SMALL, geometry, 0, fast).fma == pytest.approx(12 * 8 * 1e-3)
+    assert kernel_bounds(halves, SMALL, geometry, 0, slow).fma == pytest.approx(12 * 64 * 8 * 1e-3)
+
+
+def test_matrices_and_conversions_have_units_of_their_own():
+    made = [Instruction(0, Operation.MATRIX, of_matrices=64), Instruction(16, Operation.CONVERSION)]
+    fast = replace(CHIP, multiprocessor=replace(PLAIN, matrix_products=1024, conversions=32))
+    bounds = kernel_bounds(KernelCode("k", tuple(made)), SMALL, Geometry(16, 128, 64, ()), 0, fast)
+    assert bounds.matrix == pytest.approx(64 * 32 * 32 / 1024 * 1e-3)
+    assert bounds.conversion == pytest.approx(32 * 32 / 32 * 1e-3)
+    assert bounds.fma == 0

@@ -105,7 +105,7 @@ def test_loops_and_loads(cubins: dict[str, tuple[bytes, ...]], arch: str):
     assert sum(stores) == 4 * (64 + 1)
     assert kernels["spilled"].counts[Operation.LOAD_LOCAL] == 2
     assert kernels["spilled"].loops == ()
-    assert sum(loop.counts[Operation.HALF2] for loop in kernels["halves"].loops) > 0
+    assert sum(loop.counts[Operation.HALF2_FMA] for loop in kernels["halves"].loops) > 0
 
 
 @pytest.mark.parametrize("arch", [arch for arch in ARCHS if int(arch.removeprefix("sm_")) >= 75])
@@ -141,7 +141,8 @@ def disassembler() -> Path | None:
 MNEMONICS = {
     **dict.fromkeys(("FFMA", "FFMA32I"), Operation.FMA),
     **dict.fromkeys(("FADD", "FMUL", "FMNMX", "FADD32I", "FMUL32I"), Operation.FLOAT),
-    **dict.fromkeys(("HFMA2", "HADD2", "HMUL2"), Operation.HALF2),
+    **dict.fromkeys(("HADD2", "HMUL2"), Operation.HALF2),
+    **{"HFMA2": Operation.HALF2_FMA, "F2F": Operation.CONVERSION},
     **{"HMMA": Operation.MATRIX, "LDSM": Operation.LOAD_MATRIX, "BAR": Operation.BARRIER, "EXIT": Operation.EXIT},
     **{"LDG": Operation.LOAD_GLOBAL, "LDS": Operation.LOAD_SHARED, "LDL": Operation.LOAD_LOCAL, "BRA": Operation.BRANCH},
     **{"STG": Operation.STORE_GLOBAL, "STS": Operation.STORE_SHARED, "STL": Operation.STORE_LOCAL},

@@ -20,3 +20,10 @@ def test_an_exception_comes_before_its_generation():
 
 def test_one_that_is_not_known():
     assert multiprocessor_of("sm_35") is None
+
+
+def test_where_halves_are_twice_as_fast():
+    doubled = {arch for arch in ("sm_53", "sm_60", "sm_61", "sm_62", "sm_70") if multiprocessor_of(arch).doubles_halves}
+    assert doubled == {"sm_53", "sm_60", "sm_62", "sm_70"}
+    assert all(multiprocessor_of(arch).matrix_products for arch in ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90"))
+    assert not multiprocessor_of("sm_70").matrix_products

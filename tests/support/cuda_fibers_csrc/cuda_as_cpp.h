@@ -118,6 +118,8 @@ INSTRUCTION half2 __halves2half2(half x, half y) { return (half2){x, y}; }
 INSTRUCTION half2 __float2half2_rn(float x) { return (half2){(half)x, (half)x}; }
 INSTRUCTION half2 __floats2half2_rn(float x, float y) { return (half2){(half)x, (half)y}; }
 INSTRUCTION float2 __half22float2(half2 x) { return (float2){(float)x.x, (float)x.y}; }
+INSTRUCTION half2 __low2half2(half2 x) { return (half2){x.x, x.x}; }
+INSTRUCTION half2 __high2half2(half2 x) { return (half2){x.y, x.y}; }
 INSTRUCTION float __low2float(half2 x) { return (float)x.x; }
 INSTRUCTION float __high2float(half2 x) { return (float)x.y; }
 /* The sum of a half and a product of two has 63 bits at most, which a long double of x86-64 and of AArch64 holds: one rounding. */

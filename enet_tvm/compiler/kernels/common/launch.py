@@ -36,6 +36,8 @@ class Launch:
         Template that made the kernel; None for those of TVM's own.
     point : object
         The point that it was made at; None without a template.
+    halves : frozenset of int
+        Numbers of those of its arguments that are stored as float16 where the template has float32: of a GPU's kernels alone.
     """
 
     kernel: str
@@ -48,3 +50,4 @@ class Launch:
     flops: int = 0
     template: Template | None = None
     point: Any = None
+    halves: frozenset[int] = frozenset()

@@ -16,7 +16,7 @@ and no two lanes of a quarter of a warp need the same bank of shared memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -117,15 +117,7 @@ class GpuBottleneckTemplate:
         self, point: BottleneckTile, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes
     ) -> list[relax.Expr]:
         """Return the data, then the packed weight, bias, slopes and shortcut of one convolution after the other."""
-        operands: list[relax.Expr] = [arguments[0]]
-        for (name, part), of_part in zip(self.spec.named.items(), self.spec.split(arguments), strict=True):
-            given, tile = ConvolutionArguments.of(part, of_part), _tile_of(name, self.spec, point)
-            operands += gpu_operands(given, self.packed(part, given.weight, tile), _group_tile(tile))[1:]
-        return operands
-
-    def packed(self, part: FusedConv2D, weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
-        """Return the weights of a convolution as the kernel reads them."""
-        return (pack_cell_weight if _is_of_cells(part) else pack_bottleneck_weight)(weight, tile)
+        return bottleneck_operands(self.spec, point, arguments, BottleneckKernel)
 
     def features(self, point: BottleneckTile) -> list[float]:
         """Return the features of the widening convolution and of this tile."""
@@ -165,11 +157,11 @@ def gpu_bottleneck(spec: FusedBottleneck, tile: BottleneckTile) -> tvm.tirx.Prim
     `pack_cell_weight` where it is 2x2 with stride 2, bias, inner slope, slope, residual and window as far as it has them,
     called ``expand_weight`` and so on; and ``spec.outputs``. Tensors are plain NCHW.
     """
-    return bottleneck_kernel(spec, tile, BottleneckKernel, {"data": (spec.data_shape, "float32")})
+    return bottleneck_kernel(spec, tile, BottleneckKernel)
 
 
 def bottleneck_kernel(
-    spec: FusedBottleneck, tile: BottleneckTile, kind: type[BottleneckKernel], first: Arguments
+    spec: FusedBottleneck, tile: BottleneckTile, kind: type[BottleneckKernel], first: Arguments | None = None
 ) -> tvm.tirx.PrimFunc:
     """Return the kernel that a `kind` of emitter makes, whose arguments are those of `gpu_bottleneck` after its first ones.
 
@@ -180,14 +172,14 @@ def bottleneck_kernel(
     tile : BottleneckTile
         Pixels and channels of a thread, and threads of a block.
     kind : type
-        The emitter, which says what shape the weights of a convolution have.
-    first : dict
-        Name -> (shape, dtype) of the arguments before the first weight.
+        The emitter, which says what shape and type the weights of a convolution have.
+    first : dict, optional
+        Name -> (shape, dtype) of the arguments before the first weight; by default the data alone.
     """
-    arguments = dict(first)
+    arguments = dict(first or {"data": (spec.data_shape, "float32")})
     for name, part in spec.named.items():
         own = _tile_of(name, spec, tile)
-        arguments[f"{name}_weight"] = (kind.weight_shape(part, own), "float32")
+        arguments[f"{name}_weight"] = (kind.weight_shape(part, own), kind.weight_dtype)
         more = epilogue_arguments(part, _group_tile(own))
         arguments |= {f"{name}_{key}": value for key, value in more.items()}
     arguments |= spec.outputs
@@ -196,6 +188,17 @@ def bottleneck_kernel(
         kind(spec, tile, dict(zip(arguments, buffers, strict=True))).emit()
 
     return prim_func(arguments, body)
+
+
+def bottleneck_operands(
+    spec: FusedBottleneck, tile: BottleneckTile, arguments: Sequence[relax.Expr], kind: type[BottleneckKernel]
+) -> list[relax.Expr]:
+    """Return the data, then the packed weight, bias, slopes and shortcut of one convolution after the other."""
+    operands: list[relax.Expr] = [arguments[0]]
+    for (name, part), of_part in zip(spec.named.items(), spec.split(arguments), strict=True):
+        given, own = ConvolutionArguments.of(part, of_part), _tile_of(name, spec, tile)
+        operands += gpu_operands(given, kind.packed_weight(part, given.weight, own), _group_tile(own))[1:]
+    return operands
 
 
 def _vector_width(channels: int) -> int:
@@ -220,7 +223,7 @@ def _is_of_cells(part: FusedConv2D) -> bool:
 
 
 class BottleneckKernel:
-    """Emits the kernel of a bottleneck; methods are its steps.
+    """Emits the kernel of a bottleneck; methods are its steps. What there is of a value in shared memory is a word of it.
 
     Parameters
     ----------
@@ -230,17 +233,27 @@ class BottleneckKernel:
         Pixels and channels of a thread, and threads of a block.
     buffers : dict
         The kernel's arguments by name.
+
+    Attributes
+    ----------
+    word : int
+        Channels of a word: one, or more where a kind of kernel that is derived from this one has them.
+    weight_dtype : str
+        Type of the elements of the packed weights.
     """
+
+    word: ClassVar[int] = 1
+    weight_dtype: ClassVar[str] = "float32"
 
     def __init__(self, spec: FusedBottleneck, tile: BottleneckTile, buffers: dict[str, Any]) -> None:
         self.spec = spec
         self.tile = tile
         self.buffers = buffers
         self.pixels = PixelOrder(*spec.expand.out_shape[2:], tile.block_pixels, spec.in_cells)
-        self.vector = plane_vector(spec)
+        self.own, self.vector = tile.pixels, plane_vector(spec)
         self.runs = cell_runs(spec, tile)
         self.narrowed = narrowed_together(spec, tile)
-        self.first_rows, self.second_rows = shared_rows(spec, tile)
+        self.first_rows, self.second_rows = self.shared_rows(spec, tile)
         self.epilogues = {
             name: Epilogue(part, {key.removeprefix(f"{name}_"): buffer for key, buffer in buffers.items()})
             for name, part in spec.named.items()
@@ -252,14 +265,24 @@ class BottleneckKernel:
         *leading, width = grouped_weight((part.out_shape[1], part.data_shape[1]), tile)
         return (*leading, 4, width) if _is_of_cells(part) else (*part.kernel, *leading, width)
 
+    @classmethod
+    def packed_weight(cls, part: FusedConv2D, weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
+        """Return the weight of a convolution (OC x IC x KH x KW) as the kernel takes it."""
+        return (pack_cell_weight if _is_of_cells(part) else pack_bottleneck_weight)(weight, tile)
+
+    @staticmethod
+    def shared_rows(spec: FusedBottleneck, tile: BottleneckTile) -> tuple[int, int]:
+        """Return the rows of words of both parts of the shared memory."""
+        return shared_rows(spec, tile)
+
     def emit(self) -> None:
         """Emit the launch."""
         spec, tile = self.spec, self.tile
         blocks = (self.pixels.blocks, 1, spec.expand.out_shape[0])
         with for_threads(blocks, (tile.lanes, tile.rows)) as launch:
             self.begin(*launch)
-            together = {name: self._zeros(channels) for name, channels in self.narrowed.items()}
-            reduced = None if spec.reduce is None or together else self._zeros()
+            together = {name: self._zeros(name) for name in self.narrowed}
+            reduced = None if spec.reduce is None or together else self._zeros("reduce")
             with T.serial(spec.expand.out_shape[1] // tile.chunk, unroll=False) as turn:
                 self._expand(turn)
                 if spec.reduce is not None:
@@ -278,46 +301,63 @@ class BottleneckKernel:
     def begin(self, block: Any, _: Any, picture: Any, lane: Any, row: Any) -> None:
         """Emit what comes before `expand`, whose input is in the first part of the shared memory then."""
         self.block, self.picture, self.lane, self.row = block, picture, lane, row
-        self.shared = shared((self.first_rows + self.second_rows, row_length(self.spec, self.tile)))
+        self.shared = self._words(self.first_rows + self.second_rows, row_length(self.spec, self.tile))
         if self.spec.conv is None:
             self._copy_inputs(self.spec.expand, 0, 0, 0)
         else:
             self._convolve(self.spec.conv)
         barrier()
 
+    def _words(self, rows: int, length: int) -> Any:
+        """Return the shared memory."""
+        return shared((rows, length))
+
     def _convolve(self, conv: FusedConv2D) -> None:
         """Leave the result of `conv` in the first part of the shared memory."""
         positions = conv.kernel[0] * conv.kernel[1]
         group, split, splits = self._share_of(conv)
         inputs = conv.data_shape[1] // splits
-        acc = self._zeros()
+        acc = self._zeros("conv")
         with T.serial(conv.kernel[0], unroll=False) as kh, T.serial(conv.kernel[1], unroll=False) as kw:
             # The two parts take turns, so that one barrier is enough, and the last turn is that of the second.
             place = T.floormod(positions - (kh * conv.kernel[1] + kw), 2) * self.first_rows
             self._copy_inputs(conv, kh, kw, place)
             barrier()
-            self._accumulate(acc, place + split * inputs, "conv", group, split * inputs, inputs, (kh, kw))
+            rows = place + split * (inputs // self.word)
+            self._accumulate(acc, rows, "conv", group, split * inputs, inputs, (kh, kw))
 
-        def keep(values: Any, channel: Any, _count: int) -> None:
-            self._store_shared(values, channel)
+        def keep(values: list[Any], _channels: list[Any], row: Any) -> None:
+            self._store_shared(values, row)
 
         self._finish(conv, "conv", acc, keep)
 
     def _copy_inputs(self, part: FusedConv2D, kh: Any, kw: Any, place: Any) -> None:
         """Copy what the pixels of the block take at a position of the kernel into rows from `place` on."""
-        tile, inputs = self.tile, part.data_shape[1]
+        tile, words = self.tile, part.data_shape[1] // self.word
         thread = self.row * tile.lanes + self.lane
         beside = max(1, tile.threads // tile.block_pixels)
-        own, channel = (
+        own, word = (
             (thread, 0) if beside == 1 else (T.floormod(thread, tile.block_pixels), T.floordiv(thread, tile.block_pixels))
         )
         for start in range(0, tile.block_pixels, min(tile.threads, tile.block_pixels)):
             row, column, tests = self._place(part, own + start, kh, kw)
-            with for_each(inputs // beside) as (step,):
-                value = self.buffers["data"][self.picture, channel + step * beside, row, column]
+            with for_each(words // beside) as (step,):
+                value = self._input(word + step * beside, row, column)
                 if tests:
-                    value = tvm.tirx.if_then_else(both(*tests), value, T.float32(0))
-                T.buffer_store(self.shared, value, [place + channel + step * beside, own + start])
+                    value = tvm.tirx.if_then_else(both(*tests), value, self._nothing())
+                self._keep_input(value, place + word + step * beside, own + start)
+
+    def _input(self, word: Any, row: Any, column: Any) -> Any:
+        """Return a word of the input."""
+        return self.buffers["data"][self.picture, word, row, column]
+
+    def _keep_input(self, value: Any, row: Any, slot: Any) -> None:
+        """Store a word of the input."""
+        T.buffer_store(self.shared, value, [row, slot])
+
+    def _nothing(self) -> Any:
+        """Return a word of zeros."""
+        return T.float32(0)
 
     def _place(self, part: FusedConv2D, slot: Any, kh: Any, kw: Any) -> tuple[Any, Any, list[Any]]:
         """Return the row and column of the input that a pixel takes, and the tests that they are inside."""
@@ -337,22 +377,25 @@ class BottleneckKernel:
     def _expand(self, turn: Any) -> None:
         """Compute and write some channels of `expand`; keep them for `reduce` in the second part of the shared memory."""
         tile, inputs = self.tile, self.spec.expand.data_shape[1]
-        acc = self._zeros()
+        acc = self._zeros("expand")
         group = turn * tile.rows + self.row
         self._accumulate(acc, 0, "expand", group, 0, inputs)
         if self.spec.reduce is not None:
             barrier()  # Until all have read the channels of the turn before.
-        with for_each(tile.channels) as (c,):
-            channel = group * tile.channels + c
-            values = self._ended("expand", lambda i, at=c: acc[i, at], channel)
-            if self.spec.kept:
-                self._store(self.buffers["out"], values, channel)
-            if self.spec.pooled:
-                self._pool(values, channel)
+        count = self.word
+        with for_each(tile.channels // count) as (word,):
+            channel = group * tile.channels + word * count
+            values = [self._ended("expand", lambda i, at=word * count + k: acc[i, at], channel + k) for k in range(count)]
+            for k, of_channel in enumerate(values):
+                if self.spec.kept:
+                    self._store(self.buffers["out"], of_channel, channel + k)
+                if self.spec.pooled:
+                    self._pool(of_channel, channel + k)
+            row = self.first_rows + self.row * (tile.channels // count) + word
             if self.runs is not None:
-                self._store_cells(values, self.first_rows + self.row * tile.channels + c, self.runs)
+                self._store_cells(values, row, self.runs)
             elif self.spec.reduce is not None:
-                self._store_shared(values, self.first_rows + self.row * tile.channels + c)
+                self._store_shared(values, row)
 
     def _pool(self, values: Any, channel: Any) -> None:
         """Write the largest value of each cell of a thread's pixels of a channel, and its place in the cell."""
@@ -372,28 +415,34 @@ class BottleneckKernel:
                 T.buffer_store(self.buffers["pooled"], best[e], at)
                 T.buffer_store(self.buffers["window"], T.cast(place[e], "uint8"), at)
 
-    def _store_cells(self, values: Any, row: Any, runs: CellRuns) -> None:
-        """Leave a thread's pixels of a channel in shared memory, each among those of its place in its cell."""
+    def _store_cells(self, values: list[Any], row: Any, runs: CellRuns) -> None:
+        """Leave a thread's pixels of the channels of a word in shared memory, each among those of its place in its cell."""
         half, across = self.tile.pixels // 2, self.vector // 2
+        words = self._packed(values)
         for start in range(0, self.tile.pixels, self.vector):
             below, first = divmod(start, half)
             for right in range(2):
                 slot = runs.of_cell(2 * below + right, T.floordiv(self._pixel(first), 2))
                 with for_vector(across) as e:
-                    T.buffer_store(self.shared, values[start + right + 2 * e], [row, slot + e])
+                    T.buffer_store(self.shared, words[start + right + 2 * e], [row, slot + e])
 
     def _add_reduced(self, reduce: FusedConv2D, acc: Any, turn: Any) -> None:
         """Add the products of those channels to the sums of `reduce`."""
         group, split, splits = self._share_of(reduce)
         inputs = self.tile.chunk // splits
         start = split * inputs
-        rows, first = self.first_rows + start, turn * self.tile.chunk + start
+        rows, first = self.first_rows + split * (inputs // self.word), turn * self.tile.chunk + start
         place = (0, 0) if self.runs is None else ()
         self._accumulate(acc, rows, "reduce", group, first, inputs, place, self.runs)
 
-    def _keeping(self, output: str) -> Any:
-        """Return what writes a channel of an output, for `_finish`."""
-        return lambda values, channel, _count: self._store(self.buffers[output], values, channel)
+    def _keeping(self, output: str) -> Callable[[list[Any], list[Any], Any], None]:
+        """Return what writes channels of an output, for `_finish`."""
+
+        def keep(values: list[Any], channels: list[Any], _row: Any) -> None:
+            for of_channel, channel in zip(values, channels, strict=True):
+                self._store(self.buffers[output], of_channel, channel)
+
+        return keep
 
     def _add_together(self, sums: dict[str, Any], turn: Any) -> None:
         """Add the products of those channels to the sums of `reduce` and `beside`."""
@@ -424,8 +473,8 @@ class BottleneckKernel:
         splits = self.tile.rows // groups
         return (self.row, 0, 1) if splits == 1 else (T.floormod(self.row, groups), T.floordiv(self.row, groups), splits)
 
-    def _zeros(self, channels: int | None = None) -> Any:
-        shape = (self.tile.pixels, channels or self.tile.channels)
+    def _zeros(self, name: str) -> Any:
+        shape = (self.tile.pixels, self.narrowed.get(name, self.tile.channels))
         acc = private(shape)
         with for_each(*shape) as index:
             T.buffer_store(acc, T.float32(0), list(index))
@@ -479,9 +528,10 @@ class BottleneckKernel:
         barrier()  # Until all have read what lies there.
         with for_each(tile.channels) as (c,):
             row = parts + split * channels + group * tile.channels + c
+            words = self._sum_words(acc, c)
             for start in range(0, tile.pixels, self.vector):
                 with for_vector(self.vector) as e:
-                    T.buffer_store(self.shared, acc[start + e, c], [row, runs.of_thread(start, self.lane) + e])
+                    T.buffer_store(self.shared, words(start + e), [row, runs.of_thread(start, self.lane) + e])
         barrier()
         first = self.block * (tile.block_pixels // 4) + self.lane * cells
         inside = None if self.pixels.inside(0, 0) is None else first < self.pixels.height * self.pixels.width // 4
@@ -491,8 +541,7 @@ class BottleneckKernel:
             for number in range(4 * splits):
                 other, position = divmod(number, 4)
                 more, slot = private((cells,)), runs.of_cell(position, self.lane * cells)
-                with for_vector(cells) as e:
-                    T.buffer_store(more, self.shared[parts + other * channels + channel, slot + e], [e])
+                self._load_sums(more, 0, cells, parts + other * channels + channel, slot)
                 with for_each(cells) as (i,):
                     T.buffer_store(total, total[i] + more[i] if number else more[i], [i])
             values = self._ended("reduce", lambda i, of=total: of[i], channel, cells)
@@ -511,28 +560,37 @@ class BottleneckKernel:
                 values = private((tile.pixels,))
                 with for_each(tile.pixels) as (i,):
                     T.buffer_store(values, acc[i, c], [i])
-                self._store_shared(values, parts + split * channels + group * own + c)
+                self._store_parts(values, parts + split * channels + group * own + c)
             barrier()
-        with for_each(share) as (c,):
-            channel = group * own + split * share + c
-            if splits == 1:
-                values = self._ended(name, lambda i, at=c: acc[i, at], channel)
-            else:
-                total = private((tile.pixels,))
-                self._load_shared(total, parts + channel)
-                for other in range(1, splits):
-                    more = private((tile.pixels,))
-                    self._load_shared(more, parts + other * channels + channel)
-                    with for_each(tile.pixels) as (i,):
-                        T.buffer_store(total, total[i] + more[i], [i])
-                values = self._ended(name, lambda i, of=total: of[i], channel)
-            keep(values, channel, share)
+        # What is written is no word: only what is kept goes by words of channels.
+        count = self.word if name == "conv" else 1
+        with for_each(share // count) as (word,):
+            channel = group * own + split * share + word * count
+            values = [
+                self._ended(name, self._total(acc, word * count + k, channel + k, splits, channels), channel + k)
+                for k in range(count)
+            ]
+            row = group * (own // count) + split * (share // count) + word
+            keep(values, [channel + k for k in range(count)], row)
+
+    def _total(self, acc: Any, c: Any, channel: Any, splits: int, channels: int) -> Callable[[Any], Any]:
+        """Return the sums of a thread's pixels of its channel `c`, added up over the threads that share them."""
+        if splits == 1:
+            return lambda i: acc[i, c]
+        total, parts = private((self.tile.pixels,)), self.first_rows
+        self._load_parts(total, parts + channel)
+        for other in range(1, splits):
+            more = private((self.tile.pixels,))
+            self._load_parts(more, parts + other * channels + channel)
+            with for_each(self.tile.pixels) as (i,):
+                T.buffer_store(total, total[i] + more[i], [i])
+        return lambda i: total[i]
 
     def _ended(self, name: str, value_of: Any, channel: Any, count: int | None = None) -> Any:
         """Return the final values of a thread's pixels of a channel, or of `count` others that no shortcut is added to."""
         epilogue, attrs = self.epilogues[name], self.epilogues[name].attrs
         epilogue.load(channel)
-        count = count or self.tile.pixels
+        count = count or self.own
         values = private((count,))
         shortcuts = None if attrs.residual == "none" else self._shortcuts(epilogue, channel)
         with for_each(count) as (i,):
@@ -543,11 +601,11 @@ class BottleneckKernel:
     def _shortcuts(self, epilogue: Epilogue, channel: Any) -> Any:
         """Return what the shortcut adds to a thread's pixels of a channel; 0 outside the picture."""
         attrs, residual = epilogue.attrs, epilogue.buffers["residual"]
-        values = private((self.tile.pixels,))
-        with for_each(self.tile.pixels) as (i,):
+        values = private((self.own,))
+        with for_each(self.own) as (i,):
             T.buffer_store(values, T.float32(0), [i])
         known = channel < attrs.residual_channels if attrs.residual == "pad" else None
-        for start in range(0, self.tile.pixels, self.vector):
+        for start in range(0, self.own, self.vector):
             with if_all(known, self._inside(start)):
                 if attrs.residual == "unpool":
                     row, column = self.pixels.place(self.block, self._pixel(start))
@@ -559,7 +617,7 @@ class BottleneckKernel:
 
     def _store(self, target: Any, values: Any, channel: Any) -> None:
         """Write a thread's pixels of a channel."""
-        for start in range(0, self.tile.pixels, self.vector):
+        for start in range(0, self.own, self.vector):
             with if_all(self._inside(start)), for_vector(self.vector) as e:
                 T.buffer_store(target, values[start + e], list(self._at(channel, start, e)))
 
@@ -569,10 +627,37 @@ class BottleneckKernel:
             with for_vector(self.vector) as e:
                 T.buffer_store(values, self.shared[row, slot + e], [start + e])
 
-    def _store_shared(self, values: Any, row: Any) -> None:
+    def _store_shared(self, values: list[Any], row: Any) -> None:
+        """Leave a thread's pixels of the channels of a word in shared memory."""
+        words = self._packed(values)
         for start in range(0, self.tile.pixels, self.vector):
             with for_vector(self.vector) as e:
-                T.buffer_store(self.shared, values[start + e], [row, self._pixel(start) + e])
+                T.buffer_store(self.shared, words[start + e], [row, self._pixel(start) + e])
+
+    def _packed(self, values: list[Any]) -> Any:
+        """Return the words of a thread's pixels of some channels, which may be more than one."""
+        return values[0]
+
+    def _store_parts(self, values: Any, row: Any) -> None:
+        """Leave what a thread has summed of a channel, for those that it shares the sum with."""
+        words = self._sum_words(values)
+        for start in range(0, self.tile.pixels, self.vector):
+            with for_vector(self.vector) as e:
+                T.buffer_store(self.shared, words(start + e), [row, self._pixel(start) + e])
+
+    def _load_parts(self, values: Any, row: Any) -> None:
+        """Load what a thread has summed."""
+        for start in range(0, self.tile.pixels, self.vector):
+            self._load_sums(values, start, self.vector, row, self._pixel(start))
+
+    def _load_sums(self, values: Any, start: int, count: int, row: Any, slot: Any) -> None:
+        """Load some sums that lie side by side, from `slot` of a row on."""
+        with for_vector(count) as e:
+            T.buffer_store(values, self.shared[row, slot + e], [start + e])
+
+    def _sum_words(self, sums: Any, *channel: Any) -> Callable[[Any], Any]:
+        """Return what says the word for a thread's sum of a pixel, of one of its channels where they are of several."""
+        return lambda i: sums[(i, *channel)]
 
     def _pixel(self, start: int) -> Any:
         """Return which slot of the block a thread's pixel `start` is, the first of a vector."""

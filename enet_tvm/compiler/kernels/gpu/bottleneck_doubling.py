@@ -10,18 +10,22 @@ Unpooling stays within a cell as well: a thread with whole cells loads a value a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tvm
+from tvm import relax
 from tvm.tirx.script.builder import ir as T
 
+from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.taps import transposed_taps
 from enet_tvm.compiler.kernels.gpu.bottleneck import (
     BottleneckKernel,
     GpuBottleneckTemplate,
     bottleneck_kernel,
+    bottleneck_operands,
     grouped_weight,
     pack_bottleneck_weight,
 )
@@ -31,6 +35,7 @@ from enet_tvm.compiler.kernels.gpu.building import barrier, both, for_each, for_
 from enet_tvm.compiler.kernels.gpu.conv2d import Epilogue
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.ops import PLANAR, FusedBottleneck, FusedConv2D
+from enet_tvm.compiler.quantisation.codes import Codes
 
 _LARGEST_WINDOW = 4
 """Input pixels that a cell may take: more would mostly be multiplied by 0."""
@@ -57,9 +62,11 @@ class GpuUpsamplingBottleneckTemplate(GpuBottleneckTemplate):
         """Return the kernel with this tile."""
         return gpu_upsampling_bottleneck(self.spec, point)
 
-    def packed(self, part: FusedConv2D, weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
-        """Return the weights of a convolution as the kernel reads them."""
-        return pack_doubling_weight(weight, part, tile) if part.transposed else super().packed(part, weight, tile)
+    def operands(
+        self, point: BottleneckTile, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes
+    ) -> list[relax.Expr]:
+        """Return the data, then the packed weight, bias, slopes and shortcut of one convolution after the other."""
+        return bottleneck_operands(self.spec, point, arguments, _Upsampling)
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ def pack_doubling_weight(weight: np.ndarray, part: FusedConv2D, tile: Bottleneck
 
 def gpu_upsampling_bottleneck(spec: FusedBottleneck, tile: BottleneckTile) -> tvm.tirx.PrimFunc:
     """Return the kernel; its arguments are those of `gpu_bottleneck`, the first weight as `pack_doubling_weight` orders it."""
-    return bottleneck_kernel(spec, tile, _Upsampling, {"data": (spec.data_shape, "float32")})
+    return bottleneck_kernel(spec, tile, _Upsampling)
 
 
 class _Upsampling(BottleneckKernel):
@@ -123,12 +130,17 @@ class _Upsampling(BottleneckKernel):
         window, (*leading, width) = Window.of(part), grouped_weight((part.out_shape[1], part.data_shape[1]), tile)
         return (len(window.rows), len(window.columns), *leading, 4, width)
 
+    @classmethod
+    def packed_weight(cls, part: FusedConv2D, weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
+        """Return the weight of a convolution, of which a thread has as many channels as the tile, as the kernel takes it."""
+        return pack_doubling_weight(weight, part, tile) if part.transposed else super().packed_weight(part, weight, tile)
+
     def _convolve(self, conv: FusedConv2D) -> None:
         """Leave the result of the transposed convolution in the first part of the shared memory."""
         window = Window.of(conv)
         group, split, splits = self._share_of(conv)
         inputs, positions = conv.data_shape[1] // splits, len(window.places)
-        acc = self._zeros()
+        acc = self._zeros("conv")
         with T.serial(len(window.rows), unroll=False) as kh, T.serial(len(window.columns), unroll=False) as kw:
             # As in any bottleneck, the two parts take turns, and the last turn is that of the second.
             place = T.floormod(positions - (kh * len(window.columns) + kw), 2) * self.first_rows
@@ -137,11 +149,11 @@ class _Upsampling(BottleneckKernel):
             rows = place + split * inputs
             self._accumulate(acc, rows, "conv", group, split * inputs, inputs, (kh, kw), self.cells)
 
-        def keep(values: Any, channel: Any, _count: int) -> None:
+        def keep(values: list[Any], _channels: list[Any], row: Any) -> None:
             for start in range(0, self.tile.pixels, self.vector):
                 with for_vector(self.vector) as e:
-                    at = [channel, self.cells.of_thread(start, self.lane) + e]
-                    T.buffer_store(self.shared, values[start + e], at)
+                    at = [row, self.cells.of_thread(start, self.lane) + e]
+                    T.buffer_store(self.shared, values[0][start + e], at)
 
         self._finish(conv, "conv", acc, keep)
 

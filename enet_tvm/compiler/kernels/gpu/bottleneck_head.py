@@ -8,14 +8,22 @@ and a part of the pixels each. For labels it keeps the largest value and its cha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tvm
+from tvm import relax
 from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.compiler.kernels.gpu.bottleneck import BottleneckKernel, GpuBottleneckTemplate, bottleneck_kernel
+from enet_tvm.compiler.kernels.common.codes import TensorCodes
+from enet_tvm.compiler.kernels.gpu.bottleneck import (
+    BottleneckKernel,
+    GpuBottleneckTemplate,
+    bottleneck_kernel,
+    bottleneck_operands,
+)
 from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
     BottleneckTile,
     bottleneck_tiles,
@@ -34,6 +42,7 @@ from enet_tvm.compiler.kernels.gpu.building import (
 )
 from enet_tvm.compiler.kernels.gpu.tile import LIVE_REGISTERS, GpuUnit
 from enet_tvm.compiler.ops import PLANAR, FusedBottleneck, FusedConv2D
+from enet_tvm.compiler.quantisation.codes import Codes
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,11 @@ class GpuLastBottleneckTemplate(GpuBottleneckTemplate):
         """Return the kernel with this tile."""
         return gpu_last_bottleneck(self.spec, point)
 
-    def packed(self, part: FusedConv2D, weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
-        """Return the weights of a convolution as the kernel reads them."""
-        return pack_head_weight(weight, tile.channels) if part.transposed else super().packed(part, weight, tile)
+    def operands(
+        self, point: BottleneckTile, arguments: Sequence[relax.Expr], codes: TensorCodes, own: Codes
+    ) -> list[relax.Expr]:
+        """Return the data, then the packed weight, bias, slopes and shortcut of one convolution after the other."""
+        return bottleneck_operands(self.spec, point, arguments, _Last)
 
 
 def pack_head_weight(weight: np.ndarray, classes: int) -> np.ndarray:
@@ -78,7 +89,7 @@ def pack_head_weight(weight: np.ndarray, classes: int) -> np.ndarray:
 
 def gpu_last_bottleneck(spec: FusedBottleneck, tile: BottleneckTile) -> tvm.tirx.PrimFunc:
     """Return the kernel; its arguments are those of `gpu_bottleneck`, the last weight as `pack_head_weight` orders it."""
-    return bottleneck_kernel(spec, tile, _Last, {"data": (spec.data_shape, "float32")})
+    return bottleneck_kernel(spec, tile, _Last)
 
 
 class _Last(BottleneckKernel):
@@ -97,6 +108,11 @@ class _Last(BottleneckKernel):
         if not part.transposed:
             return super().weight_shape(part, tile)
         return (-(-part.out_shape[1] // tile.channels), part.data_shape[1], 2, 2 * tile.channels)
+
+    @classmethod
+    def packed_weight(cls, part: FusedConv2D, weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
+        """Return the weight of a convolution, of which a thread has as many channels as the tile, as the kernel takes it."""
+        return pack_head_weight(weight, tile.channels) if part.transposed else super().packed_weight(part, weight, tile)
 
     def emit(self) -> None:
         """Emit the launch."""

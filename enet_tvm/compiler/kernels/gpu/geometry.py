@@ -10,6 +10,8 @@ import numpy as np
 import tvm_ffi
 from tvm import tirx
 
+from enet_tvm.compiler.kernels.gpu.half_arithmetic import PRODUCTS, called
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -54,9 +56,9 @@ def geometry_of(kernel: tirx.PrimFunc) -> Geometry:
                 visit(node.body, (*loops, node.loop_var), turns * extent)
             else:
                 visit(node.body, loops, turns * extent)
-        elif isinstance(node, tirx.BufferStore):
-            if _accumulates(node):
-                nests[loops] = nests.get(loops, 0) + turns
+        elif isinstance(node, tirx.BufferStore | tirx.Evaluate):
+            if (count := _products(node)) > 0:
+                nests[loops] = nests.get(loops, 0) + turns * count
         elif isinstance(node, tirx.SeqStmt):
             for each in node.seq:
                 visit(each, loops, turns)
@@ -80,6 +82,13 @@ def argument_bytes(kernel: tirx.PrimFunc) -> int:
     """Return the bytes of all arguments of a kernel: what it must at least read and write."""
     tensors = [parameter.ty for parameter in kernel.params]
     return sum(math.prod(map(int, each.shape)) * np.dtype(str(each.dtype)).itemsize for each in tensors)
+
+
+def _products(node: tirx.BufferStore | tirx.Evaluate) -> int:
+    """Return how many products a statement adds to sums of a thread."""
+    if name := called(node.value):
+        return PRODUCTS.get(name, 0)
+    return int(isinstance(node, tirx.BufferStore) and _accumulates(node))
 
 
 def _accumulates(store: tirx.BufferStore) -> bool:

@@ -14,6 +14,8 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
+from enet_tvm.compiler.kernels.gpu.half_arithmetic import PACK_FLOATS, called, pack_halves
+
 
 def with_half_storage(kernel: tirx.PrimFunc, places: Collection[int]) -> tirx.PrimFunc:
     """Return a kernel that computes the same in float32, some of whose arguments are float16.
@@ -47,6 +49,18 @@ def with_half_storage(kernel: tirx.PrimFunc, places: Collection[int]) -> tirx.Pr
         short = halves.get(node.buffer)
         return node if short is None else tirx.BufferStore(short, tirx.Cast("float16", node.value), node.indices)
 
-    body = tvm_ffi.structural_map(kernel.body, ((tvm.ir.TensorLoad, load), (tirx.BufferStore, store)), order="post")
+    def call(node: tvm.ir.Call) -> Any:
+        # What is loaded to be one of a pair of float16 is not converted to float32 and back.
+        if called(node) != PACK_FLOATS or not all(_is_short(each) for each in node.args[1:3]):
+            return node
+        return pack_halves(*(each.value for each in node.args[1:3]))
+
+    visitors = ((tvm.ir.TensorLoad, load), (tirx.BufferStore, store), (tvm.ir.Call, call))
+    body = tvm_ffi.structural_map(kernel.body, visitors, order="post")
     params = [halves.get(parameter, parameter) for parameter in kernel.params]
     return tirx.PrimFunc(params, body, kernel.ret_type, kernel.attrs)
+
+
+def _is_short(value: Any) -> bool:
+    """Whether an expression is a float16 that is made a float32."""
+    return isinstance(value, tirx.Cast) and str(value.value.ty.dtype) == "float16"

@@ -10,6 +10,7 @@ their sums up in shared memory.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 from enet_tvm.compiler.cuda.multiprocessor import multiprocessor_of
 from enet_tvm.compiler.kernels.gpu.building import WARP
@@ -57,7 +58,7 @@ class GpuUnit:
     l1_latency: int = 85
 
     @classmethod
-    def of(cls, gpu: GpuSpec) -> GpuUnit:
+    def of(cls, gpu: GpuSpec) -> Self:
         """Return the figures of a target's GPU; one of an architecture that is not known counts as the slowest."""
         unit = cls(gpu.multiprocessors, gpu.max_registers, gpu.max_threads_per_block)
         known = multiprocessor_of(gpu.arch)
@@ -67,6 +68,31 @@ class GpuUnit:
     def accumulators(self) -> int:
         """Registers of a thread that sums may take: addresses, weights and pixels need about 40 to 60 beside them."""
         return 64 if self.max_registers >= 112 else 32 if self.max_registers >= 72 else 16
+
+
+@dataclass(frozen=True)
+class HalfUnit(GpuUnit):
+    """The figures of a GPU whose kernels may compute in float16.
+
+    Attributes
+    ----------
+    half2 : bool
+        Whether it multiplies and adds pairs of float16 at twice the rate of float32.
+    matrix_depth : {0, 8, 16}
+        Inputs that an instruction for products of matrices takes; 0 where it has none.
+    """
+
+    half2: bool = False
+    matrix_depth: int = 0
+
+    @classmethod
+    def of(cls, gpu: GpuSpec) -> Self:
+        """Return the figures of a target's GPU; one of an architecture that is not known computes in float32."""
+        unit, known = super().of(gpu), multiprocessor_of(gpu.arch)
+        if known is None:
+            return unit
+        depth = 0 if not known.matrix_products else 8 if gpu.arch == "sm_75" else 16
+        return replace(unit, half2=known.doubles_halves, matrix_depth=depth)
 
 
 @dataclass(frozen=True)
