@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import queue
 import threading
@@ -103,8 +104,11 @@ class Watcher:
 
     def picture(self, seconds: float = 30) -> tuple[dict[str, Any], bytes, bytes]:
         """Take messages until one is a picture, say that it is drawn, and return it."""
+        end = time.monotonic() + seconds
         while (found := self.receive(seconds)) is None:
-            pass
+            if time.monotonic() > end:
+                faulthandler.dump_traceback(all_threads=True)
+                raise AssertionError(f"no picture in {seconds} s; the figures say {self.figures}")
         self.connection.send("drawn")
         return found
 
