@@ -315,6 +315,11 @@ class Conv2DBody:
         self.floats = arithmetic(attrs.data_layout.dtype)
         self.by_lane = by_lane(attrs.data_layout.dtype, isa)
         self.starts_with_bias = self.by_lane or attrs.data_layout.dtype == "float16"
+        # A bias is moved into each sum, but added to a shortcut that was loaded there: nothing is left to add at the end. Halves
+        # would all be rounded as the shortcut is.
+        self.starts_with_shortcut = (
+            self.by_lane and self.floats == "float32" and attrs.residual != "none" and attrs.inner_activation == "none"
+        )
         self.buffers = buffers
 
     def emit(self) -> None:
@@ -337,6 +342,8 @@ class Conv2DBody:
             start = tile_start(piece, self.tile.pixels, width)
             with T.serial(channels // (self.lanes * self.tile.blocks)) as group:
                 acc = self._started(1, row, group)
+                if self.starts_with_shortcut:
+                    self._add_shortcut(acc, picture, row, piece, start, group)
                 self._accumulate(acc, picture, row, start, group)
                 self._store(acc, picture, row, piece, start, group)
 
@@ -439,25 +446,38 @@ class Conv2DBody:
                 write_edges(self.buffers["out"], (picture, block, row), self.attrs.out_shape[3], layout, zero)
 
     def _store(self, acc: Registers, picture: Any, row: Any, piece: Any, start: Any, group: Any) -> None:
-        out, unpools = self.attrs.out_layout, self.attrs.residual == "unpool"
-        # Two neighbours share a window: addressed from it, its index and its value are loaded once for both.
-        half = tile_start(piece, self.tile.pixels // 2, self.attrs.out_shape[3] // 2) if unpools else None
-
-        def column(i: int) -> Any:
-            return start + i if half is None else half * 2 + i // 2 * 2 + i % 2
-
+        out = self.attrs.out_layout
+        column, half = self._columns(piece, start)
         together = pixels_together(out)
+        for first, o in self._in_order(together):
+            place = (picture, group * self.tile.blocks + o, row)
+            values = []
+            for i in range(first, min(first + together, self.tile.pixels)):
+                added = None if self.starts_with_shortcut else self._added((*place, column(i)), half, i)
+                values.append(self._finished(acc[0, i, o], place[1], added))
+            store_pixels(self.buffers["out"], values, (*place, column(first) + out.pad), out)
+
+    def _add_shortcut(self, acc: Registers, picture: Any, row: Any, piece: Any, start: Any, group: Any) -> None:
+        """Add the shortcut to the sums of a tile."""
+        column, half = self._columns(piece, start)
+        for i, o in self._in_order(1):
+            acc[0, i, o] = acc[0, i, o] + self._added((picture, group * self.tile.blocks + o, row, column(i)), half, i)
+
+    def _columns(self, piece: Any, start: Any) -> tuple[Callable[[int], Any], Any]:
+        """Return the column of each pixel of a tile; and the tile's first window, where something is unpooled."""
+        if self.attrs.residual != "unpool":
+            return lambda i: start + i, None
+        # Two neighbours share a window: addressed from it, its index and its value are loaded once for both.
+        half = tile_start(piece, self.tile.pixels // 2, self.attrs.out_shape[3] // 2)
+        return lambda i: half * 2 + i // 2 * 2 + i % 2, half
+
+    def _in_order(self, together: int) -> list[tuple[int, int]]:
+        """Return pixels, every so many, and blocks of a tile in the order in which they are loaded and stored."""
         places = list(itertools.product(range(0, self.tile.pixels, together), range(self.tile.blocks)))
         if self.by_lane:
             # Neighbours one after the other, of which ARM loads and stores two at once.
             places.sort(key=lambda place: place[1])
-        for first, o in places:
-            place = (picture, group * self.tile.blocks + o, row)
-            values = []
-            for i in range(first, min(first + together, self.tile.pixels)):
-                unpooled = None if half is None else self._unpooled(place, half, i)
-                values.append(self._finished(acc[0, i, o], (*place, column(i)), unpooled))
-            store_pixels(self.buffers["out"], values, (*place, column(first) + out.pad), out)
+        return places
 
     def _unpooled(self, place: tuple[Any, Any, Any], half: Any, i: int) -> Any:
         """Return what unpooling adds at pixel `i` of a tile that begins with the window `half`."""
@@ -470,8 +490,9 @@ class Conv2DBody:
     def _store_phase(self, acc: Registers, phase: int, picture: Any, row: Any, start: Any, group: Any) -> None:
         out = self.attrs.out_layout
         for i, o in tile_places(self.tile.pixels, self.tile.blocks):
-            place = (picture, group * self.tile.blocks + o, row * 2 + phase // 2, (start + i) * 2 + phase % 2)
-            store(self.buffers["out"], self._finished(acc[phase, i, o], place), (*place[:3], place[3] + out.pad), out)
+            block = group * self.tile.blocks + o
+            place = (picture, block, row * 2 + phase // 2, (start + i) * 2 + phase % 2 + out.pad)
+            store(self.buffers["out"], self._finished(acc[phase, i, o], block, None), place, out)
 
     def _shortcut(self, place: tuple[Any, Any, Any, Any]) -> Any:
         """Return one block of the stored shortcut as it is added, but for an offset that the bias has."""
@@ -484,10 +505,22 @@ class Conv2DBody:
                 value = value + splat(self.buffers["shortcut"][1], self.lanes)
         return value
 
-    def _finished(self, value: Any, place: tuple[Any, Any, Any, Any], unpooled: Any = None) -> Any:
-        """Return one vector of sums with bias, shortcut and activation, as it is to be stored at `place`."""
-        attrs, buffers, lanes = self.attrs, self.buffers, self.lanes
+    def _added(self, place: tuple[Any, Any, Any, Any], half: Any, i: int) -> Any:
+        """Return what the shortcut adds at pixel `i` of a tile, of which it is at `place`; None without one."""
         picture, block, row, column = place
+        if self.attrs.residual == "unpool":
+            return self._unpooled((picture, block, row), half, i)
+        if self.attrs.residual == "add":
+            return self._shortcut(place)
+        if self.attrs.residual == "pad":
+            known = self.attrs.residual_channels // self.lanes
+            shortcut = self._shortcut((picture, T.min(block, known - 1), row, column))
+            return T.Select(splat(block < known, self.lanes), shortcut, zeros(self.floats, self.lanes))
+        return None
+
+    def _finished(self, value: Any, block: Any, added: Any) -> Any:
+        """Return one vector of sums with bias, what the shortcut adds and activation, as it is to be stored."""
+        attrs, buffers, lanes = self.attrs, self.buffers, self.lanes
         channels = vector(block * lanes, lanes)
         if attrs.data_layout.codes:
             value = T.cast(value, f"float32x{lanes}") * buffers["scale"][channels]
@@ -496,14 +529,8 @@ class Conv2DBody:
         value = activated(
             value, attrs.inner_activation, lambda: buffers["inner_slope"][channels], lanes, masks=not self.by_lane
         )
-        if unpooled is not None:
-            value = value + unpooled
-        elif attrs.residual == "add":
-            value = value + self._shortcut((picture, block, row, column))
-        elif attrs.residual == "pad":
-            known = attrs.residual_channels // lanes
-            shortcut = self._shortcut((picture, T.min(block, known - 1), row, column))
-            value = value + T.Select(splat(block < known, lanes), shortcut, zeros(self.floats, lanes))
+        if added is not None:
+            value = value + added
         zero = splat(buffers["zero"][0], lanes) if attrs.out_layout.codes else None
         if zero is not None and not zero_in_bias(attrs):
             value = value + zero
