@@ -247,8 +247,8 @@ class TargetSpec(BaseModel):
 
 
 _LLVM_OPTIONS = ("-aarch64-enable-gep-opt:bool=true",)
-"""What LLVM is told beside the processor: to address neighbours from one register with constants, so that two of them are one load
-or store. Of ENet in float32 that takes 1.3 % of the instructions."""
+"""What LLVM is told beside the processor: to address neighbours from one register with constants, so that two of them are one
+load or store. Of ENet in float32 that takes 1.3 % of the instructions."""
 
 _SECTIONS: dict[str, type[BaseModel]] = {"roofline": PeakFigures, "gpu": GpuSpec}
 

@@ -315,8 +315,8 @@ class Conv2DBody:
         self.floats = arithmetic(attrs.data_layout.dtype)
         self.by_lane = by_lane(attrs.data_layout.dtype, isa)
         self.starts_with_bias = self.by_lane or attrs.data_layout.dtype == "float16"
-        # A bias is moved into each sum, but added to a shortcut that was loaded there: nothing is left to add at the end. Halves
-        # would all be rounded as the shortcut is.
+        # A bias is moved into each sum, but added to a shortcut that was loaded there: nothing is left to add at the end.
+        # Halves would all be rounded as the shortcut is.
         self.starts_with_shortcut = (
             self.by_lane and self.floats == "float32" and attrs.residual != "none" and attrs.inner_activation == "none"
         )
