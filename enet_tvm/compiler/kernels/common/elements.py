@@ -182,6 +182,11 @@ def lane(block: Any, number: int) -> Any:
     return tvm.tirx.Shuffle([block], [tvm.tirx.const(number, "int32")])
 
 
+def shuffled(vectors: Sequence[Any], lanes: Sequence[int]) -> Any:
+    """Return a vector of these lanes of some vectors, which are counted as if they were one."""
+    return tvm.tirx.Shuffle(list(vectors), [tvm.tirx.const(number, "int32") for number in lanes])
+
+
 def multiply_add(total: Any, word: Any, weights: Any, dtype: DType, lanes: int) -> Any:
     """Return `total` plus the products of the elements in one word with those in each lane of `weights`."""
     if dtype in ("float32", "float16"):
@@ -210,6 +215,22 @@ def multiply_add_pixels(total: Any, words: Any, weight: Any, dtype: DType, lanes
     return _call(accumulator(dtype), lanes, "dotpixels", dtype, lanes, total, words, splat(weight, lanes))
 
 
+def matrix_multiply_add(total: Any, data: Any, weights: Any, dtype: DType) -> Any:
+    """Return `total` plus the product of two matrices: four sums, for the pixels in the halves of `data` by channels.
+
+    The channels' weights are in the halves of `weights`. Both are vectors of four words.
+    """
+    return _call(accumulator(dtype), 4, "matrix", dtype, 4, total, data, weights)
+
+
+def unknown(number: int) -> Any:
+    """Return a number that LLVM does not know.
+
+    A loop that runs so often it does not unroll, to load ahead of it all that the iterations read, and more than registers hold.
+    """
+    return _call("int32", 1, "unknown", "int32", 1, tvm.tirx.const(number, "int32"))
+
+
 def _call(dtype: str, lanes: int, what: str, element: str, block: int, *arguments: Any) -> Any:
     name = f"{_PREFIX}{what}_{element}_{block}"
     _called.get().add(name)
@@ -228,7 +249,11 @@ def _definition(name: str, isa: Isa) -> str:
     what, dtype, lanes = name.removeprefix(_PREFIX).split("_")
     if what.startswith("dot"):
         return _dot(name, dtype, int(lanes), isa)
-    return {"load": _load, "store": _store, "pack": _pack, "pair": _pair, "max": _max}[what](name, dtype, int(lanes))
+    if dtype == "int8" and what in ("load", "store"):
+        return (_load_signed if what == "load" else _store_signed)(name, int(lanes))
+    return {"load": _load, "store": _store, "pack": _pack, "pair": _pair, "max": _max, "matrix": _matrix, "unknown": _unknown}[what](
+        name, dtype, int(lanes)
+    )
 
 
 def _words(count: int) -> str:
@@ -282,6 +307,40 @@ define {_words(lanes // 4)} @{name}(<{lanes} x float> %value) alwaysinline {{
   %most = call {kind} @llvm.smin.v{lanes}i32({kind} %least, {kind} splat (i32 255))
   %codes = trunc {kind} %most to <{lanes} x i8>
   %bytes = xor <{lanes} x i8> %codes, splat (i8 {_FLIPPED[dtype]})
+  %result = bitcast <{lanes} x i8> %bytes to {_words(lanes // 4)}
+  ret {_words(lanes // 4)} %result
+}}"""
+
+
+def _load_signed(name: str, lanes: int) -> str:
+    # Halves of 16 bits between: of bytes, LLVM widens a part after the other.
+    return f"""
+define <{lanes} x float> @{name}({_words(lanes // 4)} %words) alwaysinline {{
+  %bytes = bitcast {_words(lanes // 4)} %words to <{lanes} x i8>
+  %short = sext <{lanes} x i8> %bytes to <{lanes} x i16>
+  %codes = add <{lanes} x i16> %short, splat (i16 {-_FLIPPED["int8"]})
+  %result = sitofp <{lanes} x i16> %codes to <{lanes} x float>
+  ret <{lanes} x float> %result
+}}"""
+
+
+def _store_signed(name: str, lanes: int) -> str:
+    # ARM has instructions that take half of the bits and saturate, first signed ones, then unsigned.
+    whole, half = f"<{lanes} x i32>", f"<{lanes} x i16>"
+    return f"""
+declare {whole} @llvm.smax.v{lanes}i32({whole}, {whole})
+declare {whole} @llvm.smin.v{lanes}i32({whole}, {whole})
+declare {half} @llvm.smax.v{lanes}i16({half}, {half})
+declare {half} @llvm.smin.v{lanes}i16({half}, {half})
+define {_words(lanes // 4)} @{name}(<{lanes} x float> %value) alwaysinline {{
+  %whole = fptosi <{lanes} x float> %value to {whole}
+  %least = call {whole} @llvm.smax.v{lanes}i32({whole} %whole, {whole} splat (i32 -32768))
+  %most = call {whole} @llvm.smin.v{lanes}i32({whole} %least, {whole} splat (i32 32767))
+  %short = trunc {whole} %most to {half}
+  %above = call {half} @llvm.smax.v{lanes}i16({half} %short, {half} zeroinitializer)
+  %inside = call {half} @llvm.smin.v{lanes}i16({half} %above, {half} splat (i16 255))
+  %codes = trunc {half} %inside to <{lanes} x i8>
+  %bytes = xor <{lanes} x i8> %codes, splat (i8 {_FLIPPED["int8"]})
   %result = bitcast <{lanes} x i8> %bytes to {_words(lanes // 4)}
   ret {_words(lanes // 4)} %result
 }}"""
@@ -365,7 +424,41 @@ _DOTS: dict[tuple[Isa, str], tuple[str, str, str]] = {
 """Intrinsic, type of the sums and type of the operands: each sum takes two pairs' or four bytes' products."""
 
 
+def _unknown(name: str, _dtype: str, _lanes: int) -> str:
+    return f"""
+define i32 @{name}(i32 %number) alwaysinline {{
+  %result = call i32 asm "", "=r,0"(i32 %number)
+  ret i32 %result
+}}"""
+
+
+_MATRICES = {
+    "bfloat16": ("llvm.aarch64.neon.bfmmla", "float", "<8 x bfloat>"),
+    "int8": ("llvm.aarch64.neon.smmla.v4i32.v16i8", "i32", "<16 x i8>"),
+}
+"""Intrinsic, type of the sums and type of the operands, which are two rows each: those of the first are the sums' rows."""
+
+
+def _matrix(name: str, dtype: str, _lanes: int) -> str:
+    intrinsic, scalar, operand = _MATRICES[dtype]
+    total = f"<4 x {scalar}>"
+    return f"""
+declare {total} @{intrinsic}({total}, {operand}, {operand})
+define {total} @{name}({total} %total, <4 x i32> %data, <4 x i32> %weights) alwaysinline {{
+  %x = bitcast <4 x i32> %data to {operand}
+  %w = bitcast <4 x i32> %weights to {operand}
+  %result = call {total} @{intrinsic}({total} %total, {operand} %x, {operand} %w)
+  ret {total} %result
+}}"""
+
+
+_REGISTER = 4
+"""Words in a register of ARM; of more, a dot product is of two vectors."""
+
+
 def _dot(name: str, dtype: str, lanes: int, isa: Isa) -> str:
+    if isa == "aarch64" and lanes == 2 * _REGISTER:
+        return _dot_of_two(name, dtype, isa)
     sizes = {"lanes": lanes, "bits": 32 * lanes, "pairs": 2 * lanes, "bytes": 4 * lanes}
     intrinsic, scalar, operand = (part.format(**sizes) for part in _DOTS[isa, dtype])
     total, words = f"<{lanes} x {scalar}>", _words(lanes)
@@ -380,4 +473,25 @@ define {total} @{name}({total} %total, {words} %data, {words} %weights) alwaysin
   %w = bitcast {words} %weights to {operand}
   %result = call {total} @{intrinsic}({total} %total, {operands})
   ret {total} %result
+}}"""
+
+
+def _dot_of_two(name: str, dtype: str, isa: Isa) -> str:
+    half, sums, words = f"{name}_half", f"x {_DOTS[isa, dtype][1]}>", _words(2 * _REGISTER)
+    low, high = (
+        f"<{_REGISTER} x i32> <{', '.join(f'i32 {lane}' for lane in range(at, at + _REGISTER))}>" for at in (0, _REGISTER)
+    )
+    both = f"<8 x i32> <{', '.join(f'i32 {lane}' for lane in range(2 * _REGISTER))}>"
+    parts = [
+        f"""
+  %t{n} = shufflevector <8 {sums} %total, <8 {sums} poison, {lanes}
+  %d{n} = shufflevector {words} %data, {words} poison, {lanes}
+  %w{n} = shufflevector {words} %weights, {words} poison, {lanes}
+  %s{n} = call <4 {sums} @{half}(<4 {sums} %t{n}, <4 x i32> %d{n}, <4 x i32> %w{n})"""
+        for n, lanes in enumerate((low, high))
+    ]
+    return f"""{_dot(half, dtype, _REGISTER, isa)}
+define <8 {sums} @{name}(<8 {sums} %total, {words} %data, {words} %weights) alwaysinline {{{parts[0]}{parts[1]}
+  %result = shufflevector <4 {sums} %s0, <4 {sums} %s1, {both}
+  ret <8 {sums} %result
 }}"""

@@ -106,9 +106,9 @@ class Conv2DTemplate(ConvolutionTemplate):
         if spec.data_layout.codes:
             weight, scales, zero = coded(given.weight, int(spec.transposed), codes.stored(given.data), spec.data_layout)
             sums = [scales / unit, zero_starts(weight_sums(weight, spec), zero)]
-            packed = words(pack_weight(weight, spec, point), spec.data_layout)
+            packed = self.pack(weight, point)
         else:
-            packed = words(pack_weight(given.weight / unit, spec, point), spec.data_layout)
+            packed = self.pack(given.weight / unit, point)
         scaled: list[np.ndarray] = []
         if spec.residual != "none" and (spec.residual_layout.codes or spec.out_layout.codes):
             residual = codes.stored(given.residual)
@@ -121,6 +121,10 @@ class Conv2DTemplate(ConvolutionTemplate):
             bias = bias + rounding_zero(own)
         added = [*summands([constant(bias)], spec.data_layout), *slopes(given.slopes, spec.data_layout)]
         return [given.data, *map(constant, (packed, *sums)), *added, *map(constant, scaled), *given.shortcut]
+
+    def pack(self, weight: np.ndarray, point: RegisterTile) -> np.ndarray:
+        """Return weights, bytes where the data are of codes, as the kernel with this tile reads them."""
+        return words(pack_weight(weight, self.spec, point), self.spec.data_layout)
 
     def features(self, point: RegisterTile) -> list[float]:
         """Return the features of this tile."""
@@ -314,6 +318,7 @@ class Conv2DBody:
         self.sums = accumulator(attrs.data_layout.dtype)
         self.floats = arithmetic(attrs.data_layout.dtype)
         self.by_lane = by_lane(attrs.data_layout.dtype, isa)
+        self.masks = isa != "aarch64"
         self.starts_with_bias = self.by_lane or attrs.data_layout.dtype == "float16"
         # A bias is moved into each sum, but added to a shortcut that was loaded there: nothing is left to add at the end.
         # Halves would all be rounded as the shortcut is.
@@ -445,7 +450,7 @@ class Conv2DBody:
             with T.serial(self.attrs.out_shape[1] // self.lanes) as block:
                 write_edges(self.buffers["out"], (picture, block, row), self.attrs.out_shape[3], layout, zero)
 
-    def _store(self, acc: Registers, picture: Any, row: Any, piece: Any, start: Any, group: Any) -> None:
+    def _store(self, acc: Any, picture: Any, row: Any, piece: Any, start: Any, group: Any) -> None:
         out = self.attrs.out_layout
         column, half = self._columns(piece, start)
         together = pixels_together(out)
@@ -474,8 +479,8 @@ class Conv2DBody:
     def _in_order(self, together: int) -> list[tuple[int, int]]:
         """Return pixels, every so many, and blocks of a tile in the order in which they are loaded and stored."""
         places = list(itertools.product(range(0, self.tile.pixels, together), range(self.tile.blocks)))
-        if self.by_lane:
-            # Neighbours one after the other, of which ARM loads and stores two at once.
+        if not self.masks:
+            # Neighbours one after the other, of which ARM loads and stores two at once, and which share the channels' constants.
             places.sort(key=lambda place: place[1])
         return places
 
@@ -526,12 +531,10 @@ class Conv2DBody:
             value = T.cast(value, f"float32x{lanes}") * buffers["scale"][channels]
         if not self.starts_with_bias:
             value = value + buffers["bias"][channels]
-        value = activated(
-            value, attrs.inner_activation, lambda: buffers["inner_slope"][channels], lanes, masks=not self.by_lane
-        )
+        value = activated(value, attrs.inner_activation, lambda: buffers["inner_slope"][channels], lanes, masks=self.masks)
         if added is not None:
             value = value + added
         zero = splat(buffers["zero"][0], lanes) if attrs.out_layout.codes else None
         if zero is not None and not zero_in_bias(attrs):
             value = value + zero
-        return activated(value, attrs.activation, lambda: buffers["slope"][channels], lanes, zero, masks=not self.by_lane)
+        return activated(value, attrs.activation, lambda: buffers["slope"][channels], lanes, zero, masks=self.masks)

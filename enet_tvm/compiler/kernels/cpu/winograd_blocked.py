@@ -20,7 +20,7 @@ from tvm.tirx.script.builder import ir as T
 from enet_tvm.compiler.kernels.common.building import Registers, for_rows, prim_func, tile_places, tile_start
 from enet_tvm.compiler.kernels.common.convolution import convolution_features
 from enet_tvm.compiler.kernels.common.elements import lane, splat, vector, zeros
-from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.kernels.cpu.register_tile import MatrixUnit, VectorUnit
 from enet_tvm.compiler.kernels.cpu.winograd import (
     MOST_WEIGHT,
     WinogradBody,
@@ -119,7 +119,9 @@ def blocked_winograd_pays(attrs: FusedConv2D, unit: VectorUnit) -> bool:
     tile = blocked_winograd_tiles(attrs, unit)[0]
     if weight_bytes(attrs, tile) > MOST_WEIGHT:
         return False
-    return direct_multiplications(attrs) * _DIRECT > _GAIN * _cost(attrs, tile)
+    direct = direct_multiplications(attrs) * _DIRECT
+    # A matrix instruction makes twice the products of a dot product.
+    return (direct / 2 if isinstance(unit, MatrixUnit) else direct) > _GAIN * _cost(attrs, tile)
 
 
 def _cost(attrs: FusedConv2D, tile: BlockedWinogradTile) -> float:
