@@ -32,8 +32,8 @@ PROCESSORS = {
 """What qemu 7.2 calls each: to a Cortex-A78AE the A76 is the nearest, with the instructions of its target file."""
 """What stands for each target's processor: qemu 7.2 knows no Neoverse V1."""
 
-# The vector forms, and those by element, of sdot, bfdot and fmla of eight halves, and smmla and bfmmla (Arm ARM, C7.2): bits that
-# are fixed, and what they are.
+# The vector forms, and those by element, of sdot, bfdot and fmla of eight halves, and smmla and bfmmla (Arm ARM, C7.2): bits
+# that are fixed, and what they are.
 INSTRUCTIONS = {
     "int8": ((0xFFE0FC00, 0x4E809400), (0xFFC0F400, 0x4F80E000)),
     "bfloat16": ((0xFFE0FC00, 0x6E40FC00), (0xFFC0F400, 0x4F40F000)),

@@ -31,7 +31,6 @@ from enet_tvm.compiler.kernels.common.building import (
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, ConvolutionTemplate, convolution_features
 from enet_tvm.compiler.kernels.common.elements import (
-    Isa,
     accumulator,
     arithmetic,
     by_lane,
@@ -46,6 +45,7 @@ from enet_tvm.compiler.kernels.common.elements import (
     write_edges,
     zeros,
 )
+from enet_tvm.compiler.kernels.common.llvm_functions import Isa
 from enet_tvm.compiler.kernels.common.taps import transposed_taps
 from enet_tvm.compiler.kernels.cpu.packing import coded, rounding_zero, slopes, summands, words
 from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, nearest_first, register_tile, register_tiles
@@ -480,7 +480,7 @@ class Conv2DBody:
         """Return pixels, every so many, and blocks of a tile in the order in which they are loaded and stored."""
         places = list(itertools.product(range(0, self.tile.pixels, together), range(self.tile.blocks)))
         if not self.masks:
-            # Neighbours one after the other, of which ARM loads and stores two at once, and which share the channels' constants.
+            # Neighbours one after the other, of which ARM loads and stores two at once; they share the channels' constants.
             places.sort(key=lambda place: place[1])
         return places
 

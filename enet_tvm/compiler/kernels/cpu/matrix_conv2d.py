@@ -23,7 +23,8 @@ from enet_tvm.compiler.kernels.common.building import (
     tile_places,
     tile_start,
 )
-from enet_tvm.compiler.kernels.common.elements import Isa, matrix_multiply_add, shuffled, unknown, vector
+from enet_tvm.compiler.kernels.common.elements import matrix_multiply_add, shuffled, unknown, vector
+from enet_tvm.compiler.kernels.common.llvm_functions import Isa
 from enet_tvm.compiler.kernels.cpu.conv2d import Conv2DBody, Conv2DTemplate, conv2d_arguments, pack_weight, skips_rows
 from enet_tvm.compiler.kernels.cpu.packing import words
 from enet_tvm.compiler.kernels.cpu.register_tile import MatrixUnit, RegisterTile, VectorUnit, matrix_tiles

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import tvm
 
-from enet_tvm.compiler.kernels.common.elements import Isa
+from enet_tvm.compiler.kernels.common.llvm_functions import Isa
 from enet_tvm.compiler.ops.layout import DType
 
 _LOOP = 5
