@@ -41,6 +41,7 @@ from enet_tvm.compiler.kernels.common.elements import (
     splat,
     store,
     store_pixels,
+    unknown,
     vector,
     write_edges,
     zeros,
@@ -48,7 +49,15 @@ from enet_tvm.compiler.kernels.common.elements import (
 from enet_tvm.compiler.kernels.common.llvm_functions import Isa
 from enet_tvm.compiler.kernels.common.taps import transposed_taps
 from enet_tvm.compiler.kernels.cpu.packing import coded, rounding_zero, slopes, summands, words
-from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, nearest_first, register_tile, register_tiles
+from enet_tvm.compiler.kernels.cpu.register_tile import (
+    NEIGHBOURS,
+    RegisterTile,
+    VectorUnit,
+    nearest_first,
+    neighbour_tiles,
+    register_tile,
+    register_tiles,
+)
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes, zero_starts
 
@@ -142,13 +151,27 @@ def column_reach(attrs: FusedConv2D) -> int:
     return max(left, last - (attrs.data_shape[3] - 1), 0)
 
 
+def by_neighbour(attrs: FusedConv2D, isa: Isa) -> bool:
+    """Whether the words of neighbours are best loaded at once, and each multiplied from its lane of the register.
+
+    That is so on ARM, whose ``sdot`` takes a word of a register, where a pixel's block is one word and a tile reads neighbours.
+    """
+    data = attrs.data_layout
+    reads_neighbours = not attrs.transposed and attrs.strides[1] == 1 and attrs.out_shape[3] >= NEIGHBOURS
+    return isa == "aarch64" and data.codes and data.block == data.per_word and reads_neighbours
+
+
 def tile_of(attrs: FusedConv2D, unit: VectorUnit) -> RegisterTile:
     """Return the register tile of a convolution on a target."""
+    if by_neighbour(attrs, unit.isa):
+        return tiles_of(attrs, unit)[0]
     return register_tile(*_tiled(attrs, unit))
 
 
 def tiles_of(attrs: FusedConv2D, unit: VectorUnit) -> list[RegisterTile]:
     """Return the register tiles worth measuring, that of `tile_of` first."""
+    if by_neighbour(attrs, unit.isa):
+        return neighbour_tiles(unit.registers, attrs.out_shape[3], attrs.out_shape[1] // attrs.out_layout.block)
     return register_tiles(*_tiled(attrs, unit))
 
 
@@ -318,6 +341,7 @@ class Conv2DBody:
         self.sums = accumulator(attrs.data_layout.dtype)
         self.floats = arithmetic(attrs.data_layout.dtype)
         self.by_lane = by_lane(attrs.data_layout.dtype, isa)
+        self.by_neighbour = by_neighbour(attrs, isa)
         self.masks = isa != "aarch64"
         self.starts_with_bias = self.by_lane or attrs.data_layout.dtype == "float16"
         # A bias is moved into each sum, but added to a shortcut that was loaded there: nothing is left to add at the end.
@@ -358,7 +382,8 @@ class Conv2DBody:
         with T.serial(attrs.kernel[0]) as kh:
             source = row * attrs.strides[0] + kh * attrs.dilation[0] - attrs.padding[0]
             with if_inside(source, attrs.data_shape[2], may_be_outside=skips_rows(attrs)):
-                with T.serial(attrs.kernel[1]) as kw, T.serial(attrs.data_shape[1] // layout.block) as kb:
+                blocks = attrs.data_shape[1] // layout.block
+                with T.serial(attrs.kernel[1]) as kw, T.serial(unknown(blocks) if self.by_neighbour else blocks) as kb:
 
                     def column(i: int, _: int, kw: Any = kw) -> Any:
                         return (start + i) * attrs.strides[1] + kw * attrs.dilation[1] + shift
@@ -414,6 +439,14 @@ class Conv2DBody:
         """
         layout, data, kb = self.attrs.data_layout, self.buffers["data"], place[1]
         words = layout.block // layout.per_word
+        if self.by_neighbour:
+            some = [
+                T.bind(data[(*place, column(first, 0), vector(0, NEIGHBOURS))])
+                for first in range(0, self.tile.pixels, NEIGHBOURS)
+            ]
+            for sums, (number, _), tap in products:
+                self._multiply_add(acc, sums, lane(some[number // NEIGHBOURS], number % NEIGHBOURS), (group, *tap, kb))
+            return
         if not self.by_lane:
             with T.serial(words) as ki:
                 for sums, pixel, tap in products:

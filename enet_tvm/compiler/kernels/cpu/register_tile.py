@@ -11,6 +11,8 @@ from enet_tvm.compiler.ops.layout import DType
 
 _LOOP = 5
 """Instructions of a loop over blocks of input channels beside those for its tile: addresses, count, branch."""
+NEIGHBOURS = 4
+"""Pixels whose words are loaded at once where each is multiplied from its lane: a register of ARM."""
 _ARM_REGISTERS = 32
 """Vector registers of a 64-bit ARM processor."""
 
@@ -218,6 +220,35 @@ def matrix_tiles(lanes: int, width: int, channel_blocks: int) -> list[RegisterTi
     fitting = [tile for tile in tiles if registers(tile) <= _ARM_REGISTERS - 2]
     large = [tile for tile in fitting if 2 * registers(tile) > _ARM_REGISTERS or tile.pixels + 2 > min(width, 16)]
     return sorted(large, key=instructions)
+
+
+def neighbour_tiles(registers: int, width: int, channel_blocks: int) -> list[RegisterTile]:
+    """Return the tiles worth measuring where words of neighbours are multiplied by lane, the shortest loop first.
+
+    Beside the sums there are a register for every four pixels of the input and two for weights.
+
+    Parameters
+    ----------
+    registers : int
+        Number of vector registers.
+    width : int
+        Pixels of a row, four or more.
+    channel_blocks : int
+        Blocks of the output's channels.
+    """
+
+    def taken(tile: RegisterTile) -> int:
+        return tile.pixels * tile.blocks + tile.pixels // NEIGHBOURS + 2
+
+    def instructions(tile: RegisterTile) -> float:
+        inner = tile.pixels * tile.blocks + tile.pixels // NEIGHBOURS + tile.blocks / 2 + _LOOP
+        return -(-width // tile.pixels) * (channel_blocks // tile.blocks) * inner
+
+    pixels = range(NEIGHBOURS, min(width, registers) + 1, NEIGHBOURS)
+    tiles = [RegisterTile(p, b) for b in range(1, 5) if channel_blocks % b == 0 for p in pixels]
+    fitting = [tile for tile in tiles if taken(tile) <= registers - 2]
+    large = [tile for tile in fitting if 2 * taken(tile) > registers]
+    return sorted(large or fitting, key=instructions)
 
 
 def nearest_first(default: RegisterTile, tiles: list[RegisterTile]) -> list[RegisterTile]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
+import tvm
+from arm_kernels import check_on_arm, short_convolution
 from convolutions import KINDS, Kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from enet_tvm.compiler.kernels.cpu import conv2d
-from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, neighbour_tiles
 from enet_tvm.compiler.ops import FusedConv2D, Layout
+from enet_tvm.targets import load_target
+from enet_tvm.tuning.tasks import alone
 
 UNITS = {4: VectorUnit(4, 16), 8: VectorUnit(8, 16), 16: VectorUnit(16, 32)}
 NEON = VectorUnit(4, 32)
@@ -160,6 +166,41 @@ def test_multiplied_by_lane(agrees, kind: str):
     more = {"residual": kind, "residual_channels": 4 if kind == "pad" else 12, "residual_layout": Layout(4, 1)}
     attrs = attributes(Kind((1, 1)), 1, (2, 4), (3, 4), 4, 18, (0, 1), activation="prelu", **more)
     agrees(attrs, ARM)
+
+
+@pytest.mark.parametrize("kind", ["1x1", "3x3", "5x1", "1x5"])
+@pytest.mark.emulated
+@pytest.mark.slow
+def test_words_of_neighbours(emulated_kernels, tmp_path, kind: str):
+    """Bytes in blocks of four, on ARM without matrix instructions: the last tile of a row is moved left, and shortcuts."""
+    more = {"residual": "add", "residual_channels": 16, "residual_layout": Layout(4, 1, "int8")} if kind == "1x1" else {}
+    attrs = short_convolution("int8", 4, kind, activation="prelu", **more)
+    assert conv2d.by_neighbour(attrs, ARM.isa)
+    for tile in (None, RegisterTile(4, 1), RegisterTile(8, 2)):
+        check_on_arm(emulated_kernels, attrs, ARM, tmp_path, tile)
+
+
+def test_instructions_of_neighbours():
+    """Each word is multiplied from its lane; none is copied to all of them."""
+    template = conv2d.Conv2DTemplate(short_convolution("int8", 4, inputs=64, outputs=32), ARM)
+    module = alone(template.kernel(template.default))
+    compiled = tvm.compile(module, load_target("rpi5").to_tvm())
+    products = [line for line in compiled.mod.inspect_source("asm").splitlines() if line.strip().startswith("sdot")]
+    tile = template.default
+    assert tile.pixels % 4 == 0
+    assert len(products) % (tile.pixels * tile.blocks) == 0
+    assert all(re.search(r"4b\[[0-3]\]$", line) for line in products)
+
+
+@pytest.mark.parametrize(("width", "blocks"), [(4, 1), (9, 3), (40, 8), (80, 4)])
+def test_tiles_of_neighbours_fit_into_registers(width: int, blocks: int):
+    tiles = neighbour_tiles(32, width, blocks)
+    assert 0 < len(set(tiles)) == len(tiles)
+    for tile in tiles:
+        assert tile.pixels % 4 == 0
+        assert tile.pixels <= width
+        assert blocks % tile.blocks == 0
+        assert tile.pixels * tile.blocks + tile.pixels // 4 + 2 <= 30
 
 
 @pytest.mark.parametrize("width", [1, 5, 12, 40])
