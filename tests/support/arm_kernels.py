@@ -38,6 +38,7 @@ def short_convolution(
         strides=given.strides,
         padding=given.padding,
         dilation=given.dilation,
+        transposed=given.transposed,
         data_layout=layout,
         out_layout=replace(layout, pad=1),
         **more,
@@ -74,13 +75,19 @@ def check_on_arm(
     assert isinstance(template, Conv2DTemplate)
     rng = np.random.default_rng(7)
     data = rng.integers(-3, 4, attrs.data_shape).astype(np.float32)
-    weight = rng.integers(-3, 4, (attrs.out_shape[1], attrs.data_shape[1], *attrs.kernel)).astype(np.float32)
+    sides = (attrs.out_shape[1], attrs.data_shape[1])
+    weight = rng.integers(-3, 4, (*(sides[::-1] if attrs.transposed else sides), *attrs.kernel)).astype(np.float32)
     if attrs.data_layout.codes:
-        weight[:, 0, 0, 0] = 127  # The largest, so that weights are their own codes.
+        # The largest, so that weights are their own codes.
+        weight[(0, slice(None), 0, 0) if attrs.transposed else (slice(None), 0, 0, 0)] = 127
     bias, slope = (rng.integers(-3, 4, attrs.out_shape[1]).astype(np.float32) / 4 for _ in range(2))
     shortcut = rng.integers(-3, 4, attrs.out_shape).astype(np.float32)
     x, w, b = (torch.from_numpy(array) for array in (data, weight, bias))
-    expected = F.conv2d(x, w, b, attrs.strides, attrs.padding, attrs.dilation)
+    if attrs.transposed:
+        output_padding = attrs.out_shape[2] - F.conv_transpose2d(x, w, b, attrs.strides, attrs.padding).shape[2]
+        expected = F.conv_transpose2d(x, w, b, attrs.strides, attrs.padding, output_padding)
+    else:
+        expected = F.conv2d(x, w, b, attrs.strides, attrs.padding, attrs.dilation)
     if attrs.residual == "add":
         expected = expected + torch.from_numpy(shortcut)
     expected = F.prelu(expected, torch.from_numpy(slope)) if attrs.activation == "prelu" else expected

@@ -154,11 +154,12 @@ def column_reach(attrs: FusedConv2D) -> int:
 def by_neighbour(attrs: FusedConv2D, isa: Isa) -> bool:
     """Whether the words of neighbours are best loaded at once, and each multiplied from its lane of the register.
 
-    That is so on ARM, whose ``sdot`` takes a word of a register, where a pixel's block is one word and a tile reads neighbours.
+    That is so on ARM, whose ``sdot`` takes a word of a register, where a pixel's block is one or two words and a tile reads
+    neighbours.
     """
     data = attrs.data_layout
     reads_neighbours = not attrs.transposed and attrs.strides[1] == 1 and attrs.out_shape[3] >= NEIGHBOURS
-    return isa == "aarch64" and data.codes and data.block == data.per_word and reads_neighbours
+    return isa == "aarch64" and data.codes and 0 < data.block <= 2 * data.per_word and reads_neighbours
 
 
 def tile_of(attrs: FusedConv2D, unit: VectorUnit) -> RegisterTile:
@@ -171,7 +172,8 @@ def tile_of(attrs: FusedConv2D, unit: VectorUnit) -> RegisterTile:
 def tiles_of(attrs: FusedConv2D, unit: VectorUnit) -> list[RegisterTile]:
     """Return the register tiles worth measuring, that of `tile_of` first."""
     if by_neighbour(attrs, unit.isa):
-        return neighbour_tiles(unit.registers, attrs.out_shape[3], attrs.out_shape[1] // attrs.out_layout.block)
+        words, lanes = attrs.data_layout.block // attrs.data_layout.per_word, attrs.out_layout.block
+        return neighbour_tiles(attrs.out_shape[3], attrs.out_shape[1] // lanes, words, lanes)
     return register_tiles(*_tiled(attrs, unit))
 
 
@@ -440,12 +442,16 @@ class Conv2DBody:
         layout, data, kb = self.attrs.data_layout, self.buffers["data"], place[1]
         words = layout.block // layout.per_word
         if self.by_neighbour:
+            # Neighbours follow each other in memory: some of them are one vector of words.
+            together = NEIGHBOURS // words
             some = [
                 T.bind(data[(*place, column(first, 0), vector(0, NEIGHBOURS))])
-                for first in range(0, self.tile.pixels, NEIGHBOURS)
+                for first in range(0, self.tile.pixels, together)
             ]
-            for sums, (number, _), tap in products:
-                self._multiply_add(acc, sums, lane(some[number // NEIGHBOURS], number % NEIGHBOURS), (group, *tap, kb))
+            for ki in range(words):
+                for sums, (number, _), tap in products:
+                    word = lane(some[number // together], number % together * words + ki)
+                    self._multiply_add(acc, sums, word, (group, *tap, kb * words + ki))
             return
         if not self.by_lane:
             with T.serial(words) as ki:

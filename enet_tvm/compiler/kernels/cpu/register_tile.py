@@ -43,7 +43,7 @@ class VectorUnit:
         ----------
         dtype : DType
             Type of the elements that layers read: of float16 a register holds twice as many values, of others as many as
-            of float32, in which they are summed. Of bytes that ARM multiplies as matrices a vector is of two registers.
+            of float32, in which they are summed. Of bytes on ARM a vector is of two registers.
         """
         if dtype == "float16":
             single = cls.of(target)
@@ -53,8 +53,10 @@ class VectorUnit:
         if triple.startswith(("aarch64", "arm64")):
             if dtype == "bfloat16" and has("bf16", target):
                 return MatrixUnit(lanes=4, registers=32, isa="aarch64")
-            if dtype == "int8" and has("i8mm", target):
-                return MatrixUnit(lanes=8, registers=16, isa="aarch64")
+            if dtype == "int8":
+                # What is done to codes before and after the products takes fewer instructions for eight at once.
+                kind = MatrixUnit if has("i8mm", target) else cls
+                return kind(lanes=8, registers=16, isa="aarch64")
             return cls(lanes=4, registers=32, isa="aarch64")
         if has("avx512f", target):
             return cls(lanes=16, registers=32)
@@ -222,32 +224,36 @@ def matrix_tiles(lanes: int, width: int, channel_blocks: int) -> list[RegisterTi
     return sorted(large, key=instructions)
 
 
-def neighbour_tiles(registers: int, width: int, channel_blocks: int) -> list[RegisterTile]:
+def neighbour_tiles(width: int, channel_blocks: int, words: int, lanes: int) -> list[RegisterTile]:
     """Return the tiles worth measuring where words of neighbours are multiplied by lane, the shortest loop first.
 
-    Beside the sums there are a register for every four pixels of the input and two for weights.
+    Beside the sums there are a register for every four words of the input and two for weights.
 
     Parameters
     ----------
-    registers : int
-        Number of vector registers.
     width : int
         Pixels of a row, four or more.
     channel_blocks : int
         Blocks of the output's channels.
+    words : int
+        Words of a pixel's block in the input.
+    lanes : int
+        Channels of a block of the output, four or eight: a register's or two registers'.
     """
+    sums = lanes // 4
 
     def taken(tile: RegisterTile) -> int:
-        return tile.pixels * tile.blocks + tile.pixels // NEIGHBOURS + 2
+        return tile.pixels * tile.blocks * sums + tile.pixels * words // NEIGHBOURS + 2
 
     def instructions(tile: RegisterTile) -> float:
-        inner = tile.pixels * tile.blocks + tile.pixels // NEIGHBOURS + tile.blocks / 2 + _LOOP
+        vectors = tile.blocks * sums
+        inner = words * (tile.pixels * vectors + tile.pixels // NEIGHBOURS + vectors / 2) + _LOOP
         return -(-width // tile.pixels) * (channel_blocks // tile.blocks) * inner
 
-    pixels = range(NEIGHBOURS, min(width, registers) + 1, NEIGHBOURS)
+    pixels = range(NEIGHBOURS, min(width, _ARM_REGISTERS) + 1, NEIGHBOURS)
     tiles = [RegisterTile(p, b) for b in range(1, 5) if channel_blocks % b == 0 for p in pixels]
-    fitting = [tile for tile in tiles if taken(tile) <= registers - 2]
-    large = [tile for tile in fitting if 2 * taken(tile) > registers]
+    fitting = [tile for tile in tiles if taken(tile) <= _ARM_REGISTERS - 2]
+    large = [tile for tile in fitting if 2 * taken(tile) > _ARM_REGISTERS]
     return sorted(large or fitting, key=instructions)
 
 

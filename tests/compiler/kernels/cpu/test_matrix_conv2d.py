@@ -95,8 +95,8 @@ def test_weights_lie_by_output_channel():
         ("graviton4", "bfloat16", MatrixUnit(4, 32, "aarch64")),
         ("graviton3", "float32", VectorUnit(4, 32, "aarch64")),
         ("graviton3", "float16", VectorUnit(8, 32, "aarch64")),
-        ("rpi5", "int8", VectorUnit(4, 32, "aarch64")),
-        ("jetson-orin-cpu", "int8", VectorUnit(4, 32, "aarch64")),
+        ("rpi5", "int8", VectorUnit(8, 16, "aarch64")),
+        ("jetson-orin-cpu", "int8", VectorUnit(8, 16, "aarch64")),
     ],
 )
 def test_which_processors_have_them(target: str, dtype: Any, unit: VectorUnit):
