@@ -205,6 +205,20 @@ def test_instructions_of_neighbours(block: int):
     assert all(re.search(r"4b\[[0-3]\]$", line) for line in products)
 
 
+def test_neighbours_are_loaded_and_stored_by_twos():
+    """The shortcut and the output of a tile are addressed from one register each, as targets ask LLVM to."""
+    more = {"activation": "prelu", "residual": "add", "residual_channels": 32, "residual_layout": Layout(4)}
+    attrs = attributes(Kind((1, 1)), 1, (4, 4), (8, 4), 4, 20, (0, 0), **more)
+    template, target = conv2d.Conv2DTemplate(attrs, ARM), load_target("rpi4").to_tvm()
+
+    def pairs(target: tvm.target.Target) -> int:
+        compiled = tvm.compile(alone(template.kernel(template.default)), target)
+        return len(re.findall(r"(?:ldp|stp)\tq", compiled.mod.inspect_source("asm")))
+
+    plain = {key: value for key, value in target.export().items() if key not in ("cl-opt", "tag")}
+    assert pairs(target) > pairs(tvm.target.Target(plain)) + 4
+
+
 @pytest.mark.parametrize("lanes", [4, 8])
 @pytest.mark.parametrize(("width", "blocks"), [(4, 1), (9, 3), (40, 8), (80, 4)])
 def test_tiles_of_neighbours_fit_into_registers(width: int, blocks: int, lanes: int):
