@@ -13,7 +13,7 @@ from enet_tvm.networks import ENet, ERFNet, SegNet
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "size", "count"),
-    [(ENet, (360, 640), 39), (ENet, (40, 64), 39), (ERFNet, (360, 640), 74), (SegNet, (360, 640), 36)],
+    [(ENet, (360, 640), 32), (ENet, (40, 64), 32), (ERFNet, (360, 640), 74), (SegNet, (360, 640), 36)],
     ids=["ENet at 640x360", "ENet at 64x40", "ERFNet", "SegNet"],
 )
 def test_launches(network: type, size: tuple[int, int], count: int):

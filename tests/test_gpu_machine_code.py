@@ -37,7 +37,7 @@ TARGETS = {
     "rtx-4090": "sm_89",
     "h100": "sm_90",
 }
-MILLISECONDS = {"jetson-tx1": 13.0, "rtx-3090": 0.35, "h100": 0.2}
+MILLISECONDS = {"jetson-tx1": 11.5, "rtx-3090": 0.28, "h100": 0.155}
 """What the kernels of ENet at 640x360 may take by the model, without what lies between them."""
 WIDE = 16
 """Bytes of the widest load of a thread: four floats."""
@@ -127,7 +127,7 @@ def test_enet(build: Callable[[str], tuple[Built, CudaNetwork, Compiled]], targe
     if target in MILLISECONDS:
         predicted = predict_compiled(compiled, Chip.of(load_target(target)))
         loaded = {each.kernel: each.bytes_per_fma for each in predicted if each.bytes_per_fma is not None}
-        assert len(loaded) >= 20
+        assert len(loaded) >= 17
         assert not {kernel: amount for kernel, amount in loaded.items() if amount > BYTES_PER_FMA}
         assert sum(each.bounds.longest for each in predicted) / 1e3 <= MILLISECONDS[target]
 

@@ -21,13 +21,15 @@ from enet_tvm.networks import ENet
 LOADS = (
     # Every second column is another instruction's.
     (r"conv2d_\dx\d_s2|initial_block|max_pool2d", 2.0),
+    # As the next, but the weights, which all threads of a warp share, are loaded by some of its warps alone.
+    (r"bottleneck_.*_transpose_2x2", 1.3),
     # A neighbour's columns begin within a sector: 5 of them, not 4.
     (r"bottleneck|conv2d_(transpose_)?\dx[2-9]", 1.2),
     (r"", 1.0),
 )
 """Most sectors that loads touch for each that they must: of the first pattern that is in a kernel's name."""
 
-STORES = ((r"bottleneck_.*_pool", 1.1), (r"", 1.0))
+STORES = ((r"bottleneck_.*_pool|initial_block_down", 1.1), (r"", 1.0))
 """The same of stores: window indices are bytes, and not every plane of them begins with a sector."""
 
 
@@ -41,7 +43,7 @@ def imported() -> tvm.IRModule:
 def test_sectors_and_banks(imported: tvm.IRModule, tmp_path: Path, target: str):
     network = cuda_network(imported, target)
     program = compile_fibers(network.source, tmp_path)
-    assert len(network.kernels) >= 20
+    assert len(network.kernels) >= 17
     wrong = []
     for name, kernel in network.kernels.items():
         counts = traffic(block_accesses(program, name, kernel))

@@ -72,6 +72,11 @@ class Dataflow:
         users = self.users.get(var, [])
         return users[0] if len(users) == 1 and not is_result(self, var) else None
 
+    def is_taken_apart(self, var: relax.Var, name: str) -> bool:
+        """Whether `var` is the tuple that an operator called `name` returns, and nothing but its parts is read."""
+        items = all(isinstance(self.value(user), relax.TupleGetItem) for user in self.users.get(var, []))
+        return is_call(self.value(var), name) and items and not is_result(self, var)
+
     def rebuilt(self, rewriter: Rewriter, result: relax.Expr | None = None) -> tvm.IRModule:
         """Return the module with `main` made of those of the rewriter's bindings that its result needs."""
         result = rewriter.mapped(self.result) if result is None else result

@@ -51,6 +51,7 @@ from enet_tvm.compiler.passes.fold_batch_norm import FoldBatchNorm
 from enet_tvm.compiler.passes.fuse_bottlenecks import FuseBottlenecks
 from enet_tvm.compiler.passes.fuse_conv2d import FuseConv2D
 from enet_tvm.compiler.passes.fuse_initial_block import FuseInitialBlock
+from enet_tvm.compiler.passes.fuse_initial_downsampler import FuseInitialDownsampler
 from enet_tvm.compiler.passes.halve_tensors import HalveTensors
 from enet_tvm.compiler.passes.lower_kernels import LowerKernels, footprint
 from enet_tvm.compiler.passes.schedule_remaining import ScheduleRemaining
@@ -165,7 +166,7 @@ def gpu_phases(unit: GpuUnit, choices: Choices = DEFAULTS, numerics: Numerics = 
     return [
         *_fusing_phases(templates),
         *_ending_phases(templates, numerics.labels),
-        Phase("fuse-bottlenecks", [FuseBottlenecks(templates)]),
+        Phase("fuse-bottlenecks", [FuseInitialDownsampler(templates), FuseBottlenecks(templates)]),
         Phase("lower-kernels", [lowering]),
         *halving,
         *_remaining_phases(),

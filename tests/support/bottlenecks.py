@@ -29,10 +29,17 @@ def bottleneck(
     cells: bool = False,
     pooled: bool = False,
     kept: bool = True,
+    beside: int = 0,
+    doubling: int = 0,
+    head: bool = False,
+    argmax: bool = False,
 ) -> FusedBottleneck:
     """Return a bottleneck of narrow, wide and again narrow channels; without a kernel or channels at the end, without these.
 
-    `cells` makes the narrowing convolution one of 2x2 with stride 2; `pooled` and `kept` are those of `FusedBottleneck`.
+    `cells` makes the narrowing convolution one of 2x2 with stride 2; `pooled` and `kept` are those of `FusedBottleneck`, and
+    `beside` channels of the convolution that it calls so. `doubling` is the kernel of a transposed convolution in place of the
+    first one; `size` is then that of its result. `head` makes the narrowing convolution a transposed one of 2x2
+    with stride 2 and without activation, which may end in labels.
     """
     narrow, wide, last = channels
 
@@ -49,7 +56,16 @@ def bottleneck(
     if cells and reduce is not None:
         halved = (batch, last, size[0] // 2, size[1] // 2)
         reduce = replace(reduce, out_shape=halved, kernel=(2, 2), strides=(2, 2), padding=(0, 0))
-    return FusedBottleneck(expand, kernel and part(narrow, narrow, kernel), reduce, pooled, kept)
+    if head and reduce is not None:
+        doubled = (batch, last, 2 * size[0], 2 * size[1])
+        reduce = FusedConv2D((batch, wide, *size), doubled, (2, 2), (2, 2), (0, 0), (1, 1), True, argmax=argmax)
+    other = replace(part(wide, beside), activation="none") if beside else None
+    conv = kernel and part(narrow, narrow, kernel)
+    if doubling:
+        shapes = (batch, narrow, size[0] // 2, size[1] // 2), (batch, narrow, *size)
+        padding = (doubling // 2, doubling // 2) if doubling % 2 else (0, 0)
+        conv = FusedConv2D(*shapes, (doubling, doubling), (2, 2), padding, (1, 1), True, activation=activation)
+    return FusedBottleneck(expand, conv, reduce, pooled, kept, other)
 
 
 def activated(value: torch.Tensor, activation: str, slope: np.ndarray | None) -> torch.Tensor:
@@ -75,23 +91,28 @@ class BottleneckCall:
         x = torch.from_numpy(self.data)
         results: dict[str, np.ndarray] = {}
         for name, part in spec.named.items():
-            x = self._convolve(part, x, rng)
-            results[name] = x.numpy()
+            y = self._convolve(part, x, rng)
+            results[name] = y.argmax(1).numpy().astype(np.uint8) if part.argmax else y.numpy()
+            x = x if name == "beside" else y
             if name == "expand":
                 maxima, places = F.max_pool2d(x, 2, return_indices=True)
         results |= {"reduced": results.get("reduce"), "out": results["expand"], "pooled": maxima.numpy()}
+        results["beside_out"] = results.get("beside")
         results["window"] = window_of(places, spec.expand.out_shape[3])
         self.expected = {name: results[name] for name in spec.outputs}
 
     def _convolve(self, part: FusedConv2D, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         channels = part.out_shape[1]
         # Few weights are not zero, so that sums stay small enough to be exact one convolution after the other.
-        weight = whole(rng, channels, part.data_shape[1], *part.kernel) * (
-            rng.random((channels, part.data_shape[1], 1, 1)) < 0.2
-        )
+        sides = (part.data_shape[1], channels) if part.transposed else (channels, part.data_shape[1])
+        weight = whole(rng, *sides, *part.kernel) * (rng.random((*sides, 1, 1)) < 0.2)
         weight, bias = weight.astype(np.float32), whole(rng, channels)
         self.arguments += [weight, bias]
-        x = F.conv2d(x, torch.from_numpy(weight), torch.from_numpy(bias), part.strides, part.padding, part.dilation)
+        w, b = torch.from_numpy(weight), torch.from_numpy(bias)
+        if part.transposed:
+            x = F.conv_transpose2d(x, w, b, part.strides, part.padding, part.kernel[0] % 2)
+        else:
+            x = F.conv2d(x, w, b, part.strides, part.padding, part.dilation)
         x = activated(x, part.inner_activation, self._slope(part.inner_activation, channels, rng))
         slope = self._slope(part.activation, channels, rng)
         if part.residual == "unpool":

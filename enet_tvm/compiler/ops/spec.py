@@ -10,6 +10,7 @@ from enet_tvm.compiler.dataflow import is_call
 from enet_tvm.compiler.ops.bottleneck import FusedBottleneck
 from enet_tvm.compiler.ops.conv2d import FusedConv2D
 from enet_tvm.compiler.ops.initial_block import InitialBlockAttrs
+from enet_tvm.compiler.ops.initial_downsampler import InitialDownsampler
 from enet_tvm.compiler.ops.layout import Layout, Shape
 from enet_tvm.compiler.ops.window import MaxPool2DWithWindow, MaxUnpool2D
 
@@ -46,6 +47,7 @@ _SPECS: dict[str, Any] = {
     "enet.fused_bottleneck": FusedBottleneck,
     "enet.fused_conv2d": FusedConv2D,
     "enet.initial_block": InitialBlockAttrs,
+    "enet.initial_downsampler": InitialDownsampler,
     "enet.max_pool2d_with_window": MaxPool2DWithWindow,
     "enet.max_unpool2d": MaxUnpool2D,
 }

@@ -2,7 +2,8 @@
 
 A bottleneck whole, `reduce -> conv -> expand + shortcut`, would compute the neighbours that `conv` reads once more in each
 block. Cut between `reduce` and `conv` instead, nothing is computed twice: what follows `conv` reads no neighbour. Where the
-next bottleneck downsamples, its pooling and its 2x2 convolution with stride 2 read no other cell of 2x2 pixels.
+next bottleneck downsamples, its pooling and its 2x2 convolution with stride 2 read no other cell of 2x2 pixels; where it
+upsamples, the 1x1 convolution of its shortcut reads the same tensor as that which narrows.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class FuseBottlenecks:
 
     The convolution's result must have no other user; that of the widening one may have, and then stays an output. Of what
     follows it, the first 1x1 convolution, or 2x2 convolution with stride 2, that a template covers is taken, also where
-    there is no convolution before it, and so is ``enet.max_pool2d_with_window``.
+    there is no convolution before it, and so is ``enet.max_pool2d_with_window``, or else another 1x1 convolution.
 
     Parameters
     ----------
@@ -68,20 +69,15 @@ class FuseBottlenecks:
         reduces = [
             user for user in users if user in convolutions and user not in taken and convolutions[user][1].same_as(expand)
         ]
-        pools = [user for user in users if _is_pooling(graph, user)]
+        pools = [user for user in users if graph.is_taken_apart(user, "enet.max_pool2d_with_window")]
         for conv in [before, None] if alone else [None]:
             for reduce in [*reduces, None]:
-                for pool in [*pools, None]:
-                    match = _Match(expand, conv, reduce, pool)
+                others = [] if reduce is None else [user for user in reduces if user is not reduce]
+                for pool, beside in [*((pool, None) for pool in pools), *((None, other) for other in others), (None, None)]:
+                    match = _Match(expand, conv, reduce, pool, beside)
                     if len(match.parts) > 1 and self.templates.covered_forms(match.spec(graph, convolutions)):
                         return match
         return None
-
-
-def _is_pooling(graph: Dataflow, var: relax.Var) -> bool:
-    """Whether a variable is the maxima and window indices of a pooling, which others take one by one."""
-    taken_apart = all(isinstance(graph.value(user), relax.TupleGetItem) for user in graph.users.get(var, []))
-    return is_call(graph.value(var), "enet.max_pool2d_with_window") and taken_apart and not is_result(graph, var)
 
 
 @dataclass(frozen=True)
@@ -92,21 +88,22 @@ class _Match:
     conv: relax.Var | None
     reduce: relax.Var | None
     pool: relax.Var | None
+    beside: relax.Var | None
 
     @property
     def parts(self) -> list[relax.Var]:
-        """Those of them that there are."""
-        return [var for var in (self.conv, self.expand, self.reduce, self.pool) if var is not None]
+        """Those of them that there are, convolutions in the order of `FusedBottleneck.convolutions`."""
+        return [var for var in (self.conv, self.expand, self.beside, self.reduce, self.pool) if var is not None]
 
     def spec(self, graph: Dataflow, convolutions: _Convolutions) -> FusedBottleneck:
         """Return what it computes; the layer of the pooling is among those of the convolution that reads the same."""
-        conv, reduce = (None if var is None else convolutions[var][0] for var in (self.conv, self.reduce))
+        conv, reduce, beside = (None if var is None else convolutions[var][0] for var in (self.conv, self.reduce, self.beside))
         if self.pool is not None and reduce is not None:
             maxima = [layer_of(var) for var, place in self._taken_of_pool(graph) if place == 0]
             reduce = replace(reduce, layers=(*maxima, *reduce.layers))
         others = set(graph.users.get(self.expand, [])) - set(self.parts)
         kept = bool(others) or is_result(graph, self.expand)
-        return FusedBottleneck(convolutions[self.expand][0], conv, reduce, self.pool is not None, kept)
+        return FusedBottleneck(convolutions[self.expand][0], conv, reduce, self.pool is not None, kept, beside)
 
     def inside(self, graph: Dataflow) -> set[relax.Var]:
         """Return the variables that are emitted together with that of the widening convolution."""
@@ -117,6 +114,7 @@ class _Match:
         spec = self.spec(graph, convolutions)
         call = rewriter.mapped(fused_bottleneck(spec, [graph.value(var) for var in self.parts if var in convolutions]))
         results = [("out", self.expand)] if self.reduce is None else [("reduced", self.reduce), ("out", self.expand)]
+        results += [] if self.beside is None else [("beside_out", self.beside)]
         results += [(("pooled", "window")[place], var) for var, place in self._taken_of_pool(graph)]
         names = list(spec.outputs)
         first = self.expand if self.reduce is None else self.reduce

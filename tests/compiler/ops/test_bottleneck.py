@@ -13,6 +13,9 @@ from enet_tvm.compiler.ops import FusedBottleneck, fused_bottleneck, fused_conv2
 
 WHOLE = bottleneck((8, 16, 4), (6, 10), dilation=2)
 DOWN = bottleneck((8, 16, 4), (6, 10), cells=True, pooled=True, kept=False)
+UP = bottleneck((8, 16, 4), (6, 10), beside=8, kept=False)
+DOUBLED = bottleneck((8, 16, 4), (6, 10), doubling=3, residual="unpool")
+LABELS = bottleneck((8, 16, 11), (6, 10), head=True, argmax=True, kept=False)
 SHORT = bottleneck((8, 16, 0), (6, 10), residual="none", activation="relu")
 
 
@@ -29,7 +32,7 @@ def call_of(spec: FusedBottleneck) -> relax.Call:
 
 
 def test_attributes_survive_the_operator():
-    for spec in (WHOLE, SHORT, DOWN, replace(WHOLE, conv=None)):
+    for spec in (WHOLE, SHORT, DOWN, UP, DOUBLED, LABELS, replace(WHOLE, conv=None)):
         call = call_of(spec)
         assert spec_of(call) == FusedBottleneck.from_call(call) == spec
 
@@ -46,6 +49,9 @@ def test_results():
         ((1, 16, 3, 5), "uint8"),
     ]
     assert list(DOWN.outputs) == ["reduced", "pooled", "window"]
+    up = relax.BlockBuilder().normalize(call_of(UP)).ty
+    assert [tuple(int(n) for n in kind.shape.values) for kind in up.fields] == [(1, 4, 6, 10), (1, 8, 6, 10)]
+    assert list(UP.outputs) == ["reduced", "beside_out"]
     alone = relax.BlockBuilder().normalize(call_of(SHORT)).ty
     assert tuple(int(n) for n in alone.shape.values) == SHORT.out_shape == (1, 16, 6, 10)
 
@@ -68,6 +74,16 @@ def test_what_it_computes():
     assert DOWN.operators.index("max_pool2d_with_window") == 8
     assert DOWN.multiply_adds == 60 * (8 * 8 * 9 + 8 * 16 + 16 * 4)
     assert DOWN.kernel_name == "bottleneck_3x3_1x1_2x2_s2_8to8to16to4_5x3_add_pool_alone"
+    assert UP.multiply_adds == 60 * (8 * 8 * 9 + 8 * 16 + 16 * 8 + 16 * 4)
+    assert UP.kernel_name == "bottleneck_3x3_1x1_1x1_8to8to16to4_10x6_add_beside8_alone"
+    assert DOUBLED.multiply_adds == 15 * 8 * 8 * 9 + 60 * (8 * 16 + 16 * 4)
+    assert DOUBLED.data_shape == (1, 8, 3, 5)
+    assert DOUBLED.kernel_name == "bottleneck_transpose_3x3_1x1_1x1_8to8to16to4_10x6_unpool"
+    assert [spec.in_cells for spec in (WHOLE, DOWN, UP, DOUBLED, LABELS)] == [False, True, False, True, False]
+    assert LABELS.multiply_adds == 60 * (8 * 8 * 9 + 8 * 16 + 16 * 11 * 4)
+    assert LABELS.outputs == {"reduced": ((1, 12, 20), "uint8")}
+    assert LABELS.operators[-3:] == ["conv2d_transpose", "bias_add", "argmax"]
+    assert LABELS.kernel_name == "bottleneck_3x3_1x1_transpose_2x2_8to8to16to11_20x12_add_argmax_alone"
     assert SHORT.kernel_name == "bottleneck_3x3_1x1_8to8to16_10x6"
 
 

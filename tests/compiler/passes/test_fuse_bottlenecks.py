@@ -36,6 +36,10 @@ def network(network_of) -> Callable[[Forward], nn.Module]:
             forward,
             conv=nn.Conv2d(16, 16, 3, padding=1),
             long=nn.Conv2d(16, 16, (5, 1), padding=(2, 0)),
+            doubled=nn.ConvTranspose2d(16, 16, 3, stride=2, padding=1, output_padding=1),
+            same=nn.Conv2d(16, 16, 1),
+            logits=nn.ConvTranspose2d(16, 5, 2, stride=2),
+            large=nn.ConvTranspose2d(16, 5, 3, stride=2, padding=1, output_padding=1),
             expand=nn.Conv2d(16, 64, 1),
             reduce=nn.Conv2d(64, 16, 1),
             other=nn.Conv2d(64, 16, 1),
@@ -69,10 +73,26 @@ CHAINS: dict[str, tuple[Forward, list[list[str]]]] = {
     "whole": (lambda net, x: net.reduce(net.expand(torch.relu(net.conv(x)))), [["conv", "expand", "reduce"]]),
     "5x1": (lambda net, x: net.reduce(net.expand(net.long(x))), [["long", "expand", "reduce"]]),
     "no reduce": (lambda net, x: net.wide(net.expand(net.conv(x))), [["conv", "expand"], ["wide"]]),
+    "a transposed convolution": (
+        lambda net, x: net.reduce(net.expand(torch.relu(net.doubled(x)))),
+        [["doubled", "expand", "reduce"]],
+    ),
+    "a transposed convolution after it": (
+        lambda net, x: net.logits(net.same(net.conv(x))),
+        [["conv", "same", "logits"]],
+    ),
+    "a transposed convolution after it, of neighbours": (
+        lambda net, x: net.large(net.same(net.conv(x))),
+        [["conv", "same"], ["large"]],
+    ),
     "no convolution": (lambda net, x: net.reduce(net.expand(x)), [["expand", "reduce"]]),
     "two after it": (
         lambda net, x: (lambda y: (net.reduce(y), net.other(y)))(net.expand(net.conv(x))),
-        [["conv", "expand", "reduce"], ["other"]],
+        [["conv", "expand", "other", "reduce"]],
+    ),
+    "three after it": (
+        lambda net, x: (lambda y: (net.reduce(y), net.wide(y), net.other(y)))(net.expand(net.conv(x))),
+        [["conv", "expand", "other", "reduce"], ["wide"]],
     ),
     "the convolution read twice": (
         lambda net, x: (lambda y: (net.reduce(net.expand(y)), y))(net.conv(x)),

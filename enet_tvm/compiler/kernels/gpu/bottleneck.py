@@ -7,7 +7,8 @@ by pixels, in shared memory:
   dilation and step costs the same, and reads no more than the pixels it needs;
 - `expand`, as many channels at a time as its threads compute together: they are written, and kept for
 - `reduce`, whose sums go on from some channels to the next. One of 2x2 with stride 2 is such a product too: of each pixel with
-  the weights of its place in its cell, and the four sums of a cell are added up at the end.
+  the weights of its place in its cell, and the four sums of a cell are added up at the end. Where there is `beside`, a thread
+  has some channels of both, fewer than of the others, so that there are registers for the sums and each pixel is loaded once.
 
 A thread's pixels are neighbours by vectors, and those of neighbouring threads follow them: loads and stores are whole sectors,
 and no two lanes of a quarter of a warp need the same bank of shared memory.
@@ -16,7 +17,7 @@ and no two lanes of a quarter of a warp need the same bank of shared memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -32,6 +33,8 @@ from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
     BottleneckTile,
     bottleneck_tiles,
     cell_runs,
+    channels_of,
+    narrowed_together,
     plane_vector,
     row_length,
     shared_rows,
@@ -81,6 +84,8 @@ class GpuBottleneckTemplate:
             return False
         if spec.in_cells and (any(side % 2 for side in expand.out_shape[2:]) or expand.residual == "unpool"):
             return False
+        if spec.beside is not None and (spec.reduce is None or spec.in_cells or not spec.beside.is_pointwise):
+            return False
         plain = all(part.residual == "none" for part in parts if part is not expand)
         local = expand.is_pointwise and (spec.reduce is None or spec.reduce.is_pointwise or _is_of_cells(spec.reduce))
         return plain and local and (len(parts) > 1 or spec.pooled) and bool(bottleneck_tiles(spec, unit))
@@ -113,12 +118,14 @@ class GpuBottleneckTemplate:
     ) -> list[relax.Expr]:
         """Return the data, then the packed weight, bias, slopes and shortcut of one convolution after the other."""
         operands: list[relax.Expr] = [arguments[0]]
-        tile = _group_tile(point)
-        for part, of_part in zip(self.spec.convolutions, self.spec.split(arguments), strict=True):
-            given = ConvolutionArguments.of(part, of_part)
-            pack = pack_cell_weight if _is_of_cells(part) else pack_bottleneck_weight
-            operands += gpu_operands(given, pack(given.weight, point), tile)[1:]
+        for (name, part), of_part in zip(self.spec.named.items(), self.spec.split(arguments), strict=True):
+            given, tile = ConvolutionArguments.of(part, of_part), _tile_of(name, self.spec, point)
+            operands += gpu_operands(given, self.packed(part, given.weight, tile), _group_tile(tile))[1:]
         return operands
+
+    def packed(self, part: FusedConv2D, weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
+        """Return the weights of a convolution as the kernel reads them."""
+        return (pack_cell_weight if _is_of_cells(part) else pack_bottleneck_weight)(weight, tile)
 
     def features(self, point: BottleneckTile) -> list[float]:
         """Return the features of the widening convolution and of this tile."""
@@ -132,7 +139,7 @@ def pack_bottleneck_weight(weight: np.ndarray, tile: BottleneckTile) -> np.ndarr
     What threads side by side load at a time lies side by side.
     """
     outputs, inputs, rows, columns = weight.shape
-    width = min(VECTOR, tile.channels)
+    width = _vector_width(tile.channels)
     grouped = weight.reshape(outputs // tile.channels, tile.channels // width, width, inputs, rows, columns)
     return np.ascontiguousarray(grouped.transpose(4, 5, 3, 1, 0, 2))
 
@@ -140,14 +147,14 @@ def pack_bottleneck_weight(weight: np.ndarray, tile: BottleneckTile) -> np.ndarr
 def pack_cell_weight(weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
     """Return weights (OC x IC x 2 x 2) as input channel, vector of a thread, thread, place in a cell, channel of the vector."""
     return np.ascontiguousarray(
-        np.moveaxis(pack_bottleneck_weight(weight, tile).reshape(4, *_grouped(weight.shape, tile)), 0, 3)
+        np.moveaxis(pack_bottleneck_weight(weight, tile).reshape(4, *grouped_weight(weight.shape, tile)), 0, 3)
     )
 
 
-def _grouped(shape: tuple[int, ...], tile: BottleneckTile) -> tuple[int, int, int, int]:
+def grouped_weight(shape: tuple[int, ...], tile: BottleneckTile) -> tuple[int, int, int, int]:
     """Return the extents by which weights of a kernel position lie: input channel, vector, thread, channel of the vector."""
     outputs, inputs = shape[:2]
-    width = min(VECTOR, tile.channels)
+    width = _vector_width(tile.channels)
     return inputs, tile.channels // width, outputs // tile.channels, width
 
 
@@ -158,22 +165,47 @@ def gpu_bottleneck(spec: FusedBottleneck, tile: BottleneckTile) -> tvm.tirx.Prim
     `pack_cell_weight` where it is 2x2 with stride 2, bias, inner slope, slope, residual and window as far as it has them,
     called ``expand_weight`` and so on; and ``spec.outputs``. Tensors are plain NCHW.
     """
-    arguments: Arguments = {"data": (spec.data_shape, "float32")}
+    return bottleneck_kernel(spec, tile, BottleneckKernel, {"data": (spec.data_shape, "float32")})
+
+
+def bottleneck_kernel(
+    spec: FusedBottleneck, tile: BottleneckTile, kind: type[BottleneckKernel], first: Arguments
+) -> tvm.tirx.PrimFunc:
+    """Return the kernel that a `kind` of emitter makes, whose arguments are those of `gpu_bottleneck` after its first ones.
+
+    Parameters
+    ----------
+    spec : FusedBottleneck
+        What it computes.
+    tile : BottleneckTile
+        Pixels and channels of a thread, and threads of a block.
+    kind : type
+        The emitter, which says what shape the weights of a convolution have.
+    first : dict
+        Name -> (shape, dtype) of the arguments before the first weight.
+    """
+    arguments = dict(first)
     for name, part in spec.named.items():
-        inputs, vectors, groups, width = _grouped((part.out_shape[1], part.data_shape[1]), tile)
-        of_cells = (inputs, vectors, groups, 4, width)
-        arguments[f"{name}_weight"] = (
-            of_cells if _is_of_cells(part) else (*part.kernel, inputs, vectors, groups, width),
-            "float32",
-        )
-        more = epilogue_arguments(part, _group_tile(tile))
+        own = _tile_of(name, spec, tile)
+        arguments[f"{name}_weight"] = (kind.weight_shape(part, own), "float32")
+        more = epilogue_arguments(part, _group_tile(own))
         arguments |= {f"{name}_{key}": value for key, value in more.items()}
     arguments |= spec.outputs
 
     def body(*buffers: Any) -> None:
-        _Bottleneck(spec, tile, dict(zip(arguments, buffers, strict=True))).emit()
+        kind(spec, tile, dict(zip(arguments, buffers, strict=True))).emit()
 
     return prim_func(arguments, body)
+
+
+def _vector_width(channels: int) -> int:
+    """Return how many of a thread's weights one load moves."""
+    return next(width for width in (VECTOR, 2, 1) if channels % width == 0)
+
+
+def _tile_of(name: str, spec: FusedBottleneck, tile: BottleneckTile) -> BottleneckTile:
+    """Return the tile with as many channels as a thread has of one of the convolutions."""
+    return replace(tile, channels=channels_of(name, spec, tile))
 
 
 def _group_tile(tile: BottleneckTile) -> GpuTile:
@@ -187,8 +219,18 @@ def _is_of_cells(part: FusedConv2D) -> bool:
     return not part.transposed and shape == (2, 2, 2, 2, 0, 0, 1, 1)
 
 
-class _Bottleneck:
-    """Emits the kernel; methods are its steps."""
+class BottleneckKernel:
+    """Emits the kernel of a bottleneck; methods are its steps.
+
+    Parameters
+    ----------
+    spec : FusedBottleneck
+        What it computes.
+    tile : BottleneckTile
+        Pixels and channels of a thread, and threads of a block.
+    buffers : dict
+        The kernel's arguments by name.
+    """
 
     def __init__(self, spec: FusedBottleneck, tile: BottleneckTile, buffers: dict[str, Any]) -> None:
         self.spec = spec
@@ -197,34 +239,51 @@ class _Bottleneck:
         self.pixels = PixelOrder(*spec.expand.out_shape[2:], tile.block_pixels, spec.in_cells)
         self.vector = plane_vector(spec)
         self.runs = cell_runs(spec, tile)
+        self.narrowed = narrowed_together(spec, tile)
         self.first_rows, self.second_rows = shared_rows(spec, tile)
         self.epilogues = {
             name: Epilogue(part, {key.removeprefix(f"{name}_"): buffer for key, buffer in buffers.items()})
             for name, part in spec.named.items()
         }
 
+    @classmethod
+    def weight_shape(cls, part: FusedConv2D, tile: BottleneckTile) -> tuple[int, ...]:
+        """Return the shape of the weights of a convolution, of which a thread has as many channels as the tile."""
+        *leading, width = grouped_weight((part.out_shape[1], part.data_shape[1]), tile)
+        return (*leading, 4, width) if _is_of_cells(part) else (*part.kernel, *leading, width)
+
     def emit(self) -> None:
         """Emit the launch."""
         spec, tile = self.spec, self.tile
         blocks = (self.pixels.blocks, 1, spec.expand.out_shape[0])
-        with for_threads(blocks, (tile.lanes, tile.rows)) as (block, _, picture, lane, row):
-            self.block, self.picture, self.lane, self.row = block, picture, lane, row
-            self.shared = shared((self.first_rows + self.second_rows, row_length(spec, tile)))
-            if spec.conv is None:
-                self._copy_inputs(spec.expand, 0, 0, 0)
-            else:
-                self._convolve(spec.conv)
-            barrier()
-            reduced = None if spec.reduce is None else self._zeros()
+        with for_threads(blocks, (tile.lanes, tile.rows)) as launch:
+            self.begin(*launch)
+            together = {name: self._zeros(channels) for name, channels in self.narrowed.items()}
+            reduced = None if spec.reduce is None or together else self._zeros()
             with T.serial(spec.expand.out_shape[1] // tile.chunk, unroll=False) as turn:
                 self._expand(turn)
                 if spec.reduce is not None:
                     barrier()
+                if together:
+                    self._add_together(together, turn)
+                elif spec.reduce is not None:
                     self._add_reduced(spec.reduce, reduced, turn)
-            if spec.reduce is not None and self.runs is not None:
+            if together:
+                self._finish_together(together)
+            elif spec.reduce is not None and self.runs is not None:
                 self._finish_cells(spec.reduce, reduced, self.runs)
             elif spec.reduce is not None:
-                self._finish(spec.reduce, "reduce", reduced, self._store_reduced)
+                self._finish(spec.reduce, "reduce", reduced, self._keeping("reduced"))
+
+    def begin(self, block: Any, _: Any, picture: Any, lane: Any, row: Any) -> None:
+        """Emit what comes before `expand`, whose input is in the first part of the shared memory then."""
+        self.block, self.picture, self.lane, self.row = block, picture, lane, row
+        self.shared = shared((self.first_rows + self.second_rows, row_length(self.spec, self.tile)))
+        if self.spec.conv is None:
+            self._copy_inputs(self.spec.expand, 0, 0, 0)
+        else:
+            self._convolve(self.spec.conv)
+        barrier()
 
     def _convolve(self, conv: FusedConv2D) -> None:
         """Leave the result of `conv` in the first part of the shared memory."""
@@ -332,18 +391,43 @@ class _Bottleneck:
         place = (0, 0) if self.runs is None else ()
         self._accumulate(acc, rows, "reduce", group, first, inputs, place, self.runs)
 
-    def _store_reduced(self, values: Any, channel: Any, _count: int) -> None:
-        self._store(self.buffers["reduced"], values, channel)
+    def _keeping(self, output: str) -> Any:
+        """Return what writes a channel of an output, for `_finish`."""
+        return lambda values, channel, _count: self._store(self.buffers[output], values, channel)
 
-    def _share_of(self, part: FusedConv2D) -> tuple[Any, Any, int]:
+    def _add_together(self, sums: dict[str, Any], turn: Any) -> None:
+        """Add the products of those channels to the sums of `reduce` and `beside`."""
+        tile = self.tile
+        # As many threads share a tile of the one as of the other.
+        group, split, splits = self._share_of(self.spec.named["reduce"], self.narrowed["reduce"])
+        inputs = tile.chunk // splits
+        unrolled = unrolled_inputs(tile, inputs, sum(self.narrowed.values()))
+        with T.serial(inputs // unrolled, unroll=False) as outer, T.unroll(unrolled) as inner:
+            k = split * inputs + outer * unrolled + inner
+            values = private((tile.pixels,))
+            self._load_shared(values, self.first_rows + k)
+            for name, acc in sums.items():
+                weights = private((self.narrowed[name],))
+                place = [0, 0, turn * tile.chunk + k]
+                self._load_weights(weights, self.buffers[f"{name}_weight"], place, (group,), self.narrowed[name])
+                with for_each(tile.pixels, self.narrowed[name]) as (i, c):
+                    T.buffer_store(acc, acc[i, c] + values[i] * weights[c], [i, c])
+
+    def _finish_together(self, sums: dict[str, Any]) -> None:
+        """End the sums of `reduce` and `beside`, and write them."""
+        for name, output in (("reduce", "reduced"), ("beside", "beside_out")):
+            self._finish(self.spec.named[name], name, sums[name], self._keeping(output))
+
+    def _share_of(self, part: FusedConv2D, channels: int | None = None) -> tuple[Any, Any, int]:
         """Return a thread's group of channels, its part of the input channels, and how many parts there are."""
-        groups = part.out_shape[1] // self.tile.channels
+        groups = part.out_shape[1] // (channels or self.tile.channels)
         splits = self.tile.rows // groups
         return (self.row, 0, 1) if splits == 1 else (T.floormod(self.row, groups), T.floordiv(self.row, groups), splits)
 
-    def _zeros(self) -> Any:
-        acc = private((self.tile.pixels, self.tile.channels))
-        with for_each(self.tile.pixels, self.tile.channels) as index:
+    def _zeros(self, channels: int | None = None) -> Any:
+        shape = (self.tile.pixels, channels or self.tile.channels)
+        acc = private(shape)
+        with for_each(*shape) as index:
             T.buffer_store(acc, T.float32(0), list(index))
         return acc
 
@@ -369,14 +453,21 @@ class _Bottleneck:
             weights, values = private((tile.channels,)), private((tile.pixels,))
             of_thread = (group,) if runs is None else (group, runs.position(self.lane))
             self._load_weights(weights, self.buffers[f"{name}_weight"], [*place, start + k], of_thread)
-            self._load_shared(values, rows + k, runs)
+            self._load_values(name, values, rows + k, runs)
             with for_each(tile.pixels, tile.channels) as (i, c):
                 T.buffer_store(acc, acc[i, c] + values[i] * weights[c], [i, c])
 
-    def _load_weights(self, weights: Any, packed: Any, leading: list[Any], of_thread: tuple[Any, ...]) -> None:
-        """Load the weights of a group of channels and one input channel."""
-        width = min(VECTOR, self.tile.channels)
-        for vector in range(self.tile.channels // width):
+    def _load_values(self, _name: str, values: Any, row: Any, runs: CellRuns | None) -> None:
+        """Load what a convolution multiplies of a channel for a thread's pixels."""
+        self._load_shared(values, row, runs)
+
+    def _load_weights(
+        self, weights: Any, packed: Any, leading: list[Any], of_thread: tuple[Any, ...], channels: int | None = None
+    ) -> None:
+        """Load the weights of a group of channels, by default as many as a tile has, and one input channel."""
+        channels = channels or self.tile.channels
+        width = _vector_width(channels)
+        for vector in range(channels // width):
             with for_vector(width) as c:
                 T.buffer_store(weights, packed[(*leading, vector, *of_thread, c)], [vector * width + c])
 
@@ -409,21 +500,21 @@ class _Bottleneck:
                 T.buffer_store(self.buffers["reduced"], values[e], [self.picture, channel, *self.pixels.cell_place(first + e)])
 
     def _finish(self, part: FusedConv2D, name: str, acc: Any, keep: Any) -> None:
-        """End the sums of `conv` or `reduce`, added up where threads share them, and hand them to `keep` channel by channel."""
-        tile = self.tile
-        group, split, splits = self._share_of(part)
-        share = tile.channels // splits
+        """End the sums of a convolution, added up where threads share them, and hand them to `keep` channel by channel."""
+        tile, own = self.tile, self.narrowed.get(name, self.tile.channels)
+        group, split, splits = self._share_of(part, own)
+        share = own // splits
         channels, parts = part.out_shape[1], self.first_rows
         if splits > 1:
             barrier()  # Until all have read what lies there.
-            with for_each(tile.channels) as (c,):
+            with for_each(own) as (c,):
                 values = private((tile.pixels,))
                 with for_each(tile.pixels) as (i,):
                     T.buffer_store(values, acc[i, c], [i])
-                self._store_shared(values, parts + split * channels + group * tile.channels + c)
+                self._store_shared(values, parts + split * channels + group * own + c)
             barrier()
         with for_each(share) as (c,):
-            channel = group * tile.channels + split * share + c
+            channel = group * own + split * share + c
             if splits == 1:
                 values = self._ended(name, lambda i, at=c: acc[i, at], channel)
             else:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from bottlenecks import bottleneck
+from initial_downsamplers import downsampler
 from quick_code import unoptimised
 from tvm import relax
 
@@ -24,9 +26,12 @@ from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
 from enet_tvm.compiler.kernels.cpu.winograd import WinogradTemplate
 from enet_tvm.compiler.kernels.cpu.winograd_blocked import BlockedWinogradTemplate
 from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_doubling import GpuUpsamplingBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_head import GpuLastBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate
 from enet_tvm.compiler.kernels.gpu.emulation import serial_threads
 from enet_tvm.compiler.kernels.gpu.initial_block import GpuInitialBlockTemplate
+from enet_tvm.compiler.kernels.gpu.initial_downsampler import GpuInitialDownsamplerTemplate
 from enet_tvm.compiler.kernels.gpu.pooling import GpuMaxPool2DTemplate, GpuMaxUnpool2DTemplate
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.kernels.gpu.transposed import GpuLabellingTemplate, GpuTransposedTemplate
@@ -87,7 +92,12 @@ FIXED: list[tuple[type, Any, Any]] = [
     (GpuMaxPool2DTemplate, MaxPool2DWithWindow((1, 8, 6, 4)), GPU),
     (GpuMaxUnpool2DTemplate, MaxUnpool2D((1, 8, 3, 2), (6, 4)), GPU),
 ]
-ELSEWHERE: list[tuple[type, Any, Any]] = [(GpuBottleneckTemplate, FusedBottleneck(WIDE, PLAIN), GPU)]
+ELSEWHERE: list[tuple[type, Any, Any]] = [
+    (GpuBottleneckTemplate, FusedBottleneck(WIDE, PLAIN), GPU),
+    (GpuUpsamplingBottleneckTemplate, bottleneck((8, 32, 8), (8, 20), doubling=3, residual="unpool"), GPU),
+    (GpuLastBottleneckTemplate, bottleneck((8, 16, 5), (6, 9), head=True), GPU),
+    (GpuInitialDownsamplerTemplate, downsampler((1, 3, 24, 48), 13, 16), GPU),
+]
 """Templates whose threads do not run one after the other: tests of their own compare their points."""
 CASES = [(kind.of(spec, unit), spec) for kind, spec, unit in VARIED]
 TEMPLATES = [*(template for template, _ in CASES), *(kind.of(spec, unit) for kind, spec, unit in ELSEWHERE)]

@@ -39,6 +39,8 @@ KINDS = {
     "before downsampling, by pairs": bottleneck((16, 32, 16), (6, 14), cells=True, pooled=True, batch=2),
     "2x2 alone, a tile shared": bottleneck((8, 16, 8), (8, 16), cells=True, residual="none"),
     "pooled alone": bottleneck((8, 16, 0), (8, 16), pooled=True),
+    "before upsampling": bottleneck((16, 64, 8), (8, 12), beside=32, kept=False),
+    "before upsampling, by turns": bottleneck((8, 64, 4), (9, 11), beside=16, activation="relu"),
     "three pictures of odd sizes": bottleneck((16, 64, 16), (7, 9), batch=3),
 }
 
@@ -115,6 +117,9 @@ def test_what_it_does_not_cover():
         replace(covered, expand=replace(expand, residual_layout=Layout(4))),
         replace(covered, reduce=replace(covered.reduce, argmax=True)),
         replace(covered, reduce=replace(covered.reduce, kernel=(2, 2), strides=(2, 2), padding=(1, 1))),
+        replace(covered, reduce=None, beside=covered.reduce),
+        replace(covered, beside=conv),
+        bottleneck((16, 64, 16), (8, 12), pooled=True, beside=16),
         bottleneck((16, 64, 16), (8, 11), pooled=True),
         bottleneck((16, 64, 16), (7, 12), cells=True),
     ):

@@ -9,9 +9,13 @@ from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
     BottleneckTile,
     bottleneck_tiles,
     bytes_per_fma,
+    classes_at_once,
     clocks,
+    head_pixels,
+    narrowed_together,
     plane_vector,
     shared_rows,
+    together_splits,
     unrolled_inputs,
 )
 from enet_tvm.compiler.kernels.gpu.tile import BYTES_PER_FMA, GpuUnit
@@ -29,9 +33,13 @@ SMALL = GpuUnit(2, 128)
     [
         bottleneck((16, 64, 16), (90, 160)),
         bottleneck((32, 128, 32), (45, 80)),
-        bottleneck((32, 128, 16), (45, 80), dilation=16),
-        bottleneck((16, 64, 4), (90, 160)),
+        bottleneck((32, 128, 16), (45, 80), dilation=16, beside=64, kept=False),
+        bottleneck((16, 64, 4), (90, 160), beside=16, kept=False),
         bottleneck((4, 16, 0), (180, 320)),
+        bottleneck((4, 16, 11), (180, 320), head=True, kept=False),
+        bottleneck((4, 16, 19), (180, 320), head=True, argmax=True, kept=False),
+        bottleneck((16, 64, 16), (90, 160), doubling=3, residual="unpool"),
+        bottleneck((4, 16, 4), (180, 320), doubling=3, residual="unpool"),
     ],
     ids=lambda spec: spec.kernel_name,
 )
@@ -40,7 +48,7 @@ def test_the_bottlenecks_of_enet(target: TargetSpec, spec: FusedBottleneck):
     assert target.gpu is not None
     unit = GpuUnit.of(target.gpu)
     tile = bottleneck_tiles(spec, unit)[0]
-    assert bytes_per_fma(tile) <= BYTES_PER_FMA
+    assert bytes_per_fma(tile, spec) <= BYTES_PER_FMA
     pixels = spec.expand.out_shape[2] * spec.expand.out_shape[3]
     assert -(-pixels // tile.block_pixels) >= min(unit.multiprocessors, pixels // 32) * 0.6
     assert 64 <= tile.threads <= 256
@@ -60,6 +68,35 @@ def test_registers_for_two_sums_of_a_pixel_and_channel(last: int):
     """Those of the narrowing convolution stay in registers while the widening one sums."""
     assert max(tile.sums for tile in bottleneck_tiles(bottleneck((16, 64, last), (90, 160)), SMALL)) == 32
     assert max(tile.sums for tile in bottleneck_tiles(bottleneck((16, 64, last), (90, 160)), GpuUnit(2, 80))) == 16
+
+
+def test_two_convolutions_of_the_same_channels_share_the_threads():
+    """So many channels of each that they are dealt out evenly, and not more sums than registers are left for."""
+    spec = bottleneck((32, 128, 16), (45, 80), beside=64, kept=False)
+    tiles = bottleneck_tiles(spec, SMALL)
+    assert tiles
+    for tile in tiles:
+        together, splits = narrowed_together(spec, tile), together_splits(spec, tile)
+        assert {name: each * tile.rows // splits for name, each in together.items()} == {"beside": 64, "reduce": 16}
+        assert tile.pixels * sum(together.values()) <= 40
+    assert narrowed_together(bottleneck((32, 128, 16), (45, 80)), tiles[0]) == {}
+    assert together_splits(spec, BottleneckTile(8, 4, 8, 16)) == 1
+    assert together_splits(spec, BottleneckTile(4, 8, 8, 16)) == 2
+    assert together_splits(spec, BottleneckTile(4, 8, 8, 5)) == 0
+    few = BottleneckTile(4, 2, 16, 8)
+    assert bytes_per_fma(few, spec) == 4 * (1 / 4 + 1 / 2)
+
+
+@pytest.mark.parametrize(
+    ("classes", "argmax", "some"), [(11, False, 6), (11, True, 6), (19, False, 5), (19, True, 5), (3, True, 3), (1, False, 1)]
+)
+def test_classes_of_the_last_convolution(classes: int, argmax: bool, some: int):
+    """As many as registers hold, but rather a few less than many that are computed for nothing."""
+    spec = bottleneck((4, 16, classes), (180, 320), head=True, argmax=argmax, kept=False)
+    assert classes_at_once(spec, BottleneckTile(8, 4, 32, 4)) == some
+    tile = bottleneck_tiles(spec, SMALL)[0]
+    assert tile.chunk == 16
+    assert 2 * head_pixels(spec, tile) * (classes_at_once(spec, tile) + 2 * argmax) <= 64
 
 
 def test_what_channels_no_tile_divides():

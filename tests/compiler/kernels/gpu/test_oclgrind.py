@@ -11,6 +11,7 @@ import torch
 import tvm
 from bottlenecks import BottleneckCall, bottleneck
 from cuda_network import launch_extents
+from initial_downsamplers import DownsamplerCall, downsampler
 from oclgrind import Oclgrind, oclgrind
 from torch.nn import functional as F
 from tvm.tirx.script.builder import ir as T
@@ -19,8 +20,12 @@ from whole_numbers import initial_block, whole
 from enet_tvm.compiler.debian_packages import UnavailableError
 from enet_tvm.compiler.kernels.common.building import prim_func
 from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_doubling import GpuUpsamplingBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_head import GpuLastBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_tile import has_idle_rows
 from enet_tvm.compiler.kernels.gpu.building import for_threads
 from enet_tvm.compiler.kernels.gpu.conv2d import convolution_tile, gpu_conv2d, pack_gpu_vector, pack_gpu_weight
+from enet_tvm.compiler.kernels.gpu.initial_downsampler import GpuInitialDownsamplerTemplate
 from enet_tvm.compiler.kernels.gpu.pooling import gpu_max_pool2d_with_window, gpu_max_unpool2d
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight
@@ -100,14 +105,46 @@ def test_pooling_and_back(run):
 @pytest.mark.parametrize("shared", [1, 2], ids=["a thread a tile", "shared tiles"])
 @pytest.mark.parametrize(
     "spec",
-    [bottleneck((8, 16, 8), (4, 8)), bottleneck((8, 16, 8), (4, 8), cells=True, pooled=True, kept=False)],
-    ids=["plain", "downsampling"],
+    [
+        bottleneck((8, 16, 8), (4, 8)),
+        bottleneck((8, 16, 8), (4, 8), cells=True, pooled=True, kept=False),
+        bottleneck((8, 16, 8), (4, 8), beside=16, kept=False),
+    ],
+    ids=["plain", "before downsampling", "before upsampling"],
 )
 def test_bottlenecks(run, shared: int, spec: FusedBottleneck):
     """Registers live across barriers, and those are in loops."""
     template, call = GpuBottleneckTemplate.of(spec, UNIT), BottleneckCall(spec)
     point = next(point for point in template.points() if point.chunk == 8 * shared)
     results = run(template.kernel(point), tuple(spec.outputs), **call.arrays(template, point, 0))
+    for name, expected in call.expected.items():
+        np.testing.assert_array_equal(results[name], expected)
+
+
+def test_a_bottleneck_that_upsamples(run):
+    spec = bottleneck((4, 16, 4), (8, 16), doubling=3, residual="unpool", activation="relu")
+    template, call = GpuUpsamplingBottleneckTemplate.of(spec, UNIT), BottleneckCall(spec)
+    results = run(template.kernel(template.default), tuple(spec.outputs), **call.arrays(template, template.default, 0))
+    for name, expected in call.expected.items():
+        np.testing.assert_array_equal(results[name], expected)
+
+
+@pytest.mark.parametrize("argmax", [False, True], ids=["logits", "labels"])
+def test_the_last_bottleneck(run, argmax: bool):
+    """Of four rows of threads, one has a part of the first convolution."""
+    spec = bottleneck((4, 16, 5), (4, 16), head=True, argmax=argmax, activation="relu", kept=False)
+    template, call = GpuLastBottleneckTemplate.of(spec, GpuUnit(1, 128)), BottleneckCall(spec)
+    assert has_idle_rows(spec, template.default)
+    results = run(template.kernel(template.default), tuple(spec.outputs), **call.arrays(template, template.default, 0))
+    for name, expected in call.expected.items():
+        np.testing.assert_array_equal(results[name], expected)
+
+
+def test_an_initial_block_that_is_downsampled(run):
+    spec = downsampler((1, 3, 12, 32), 13, 16)
+    template, call = GpuInitialDownsamplerTemplate.of(spec, UNIT), DownsamplerCall(spec)
+    point = template.default
+    results = run(template.kernel(point), tuple(call.expected), **call.arrays(template, point, 0))
     for name, expected in call.expected.items():
         np.testing.assert_array_equal(results[name], expected)
 
