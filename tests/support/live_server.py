@@ -145,6 +145,14 @@ class Live:
     def port(self) -> int:
         return int(self.address.split(":")[-1].split("/")[0])
 
+    def shoot(self, camera: Camera) -> None:
+        """Let a camera give a frame as soon as a viewer can take it: that one has drawn pictures says nothing of the server."""
+        end = time.monotonic() + 30
+        while not self.session.wanted:
+            assert time.monotonic() < end, "no viewer can take a picture"
+            time.sleep(0.001)
+        camera.shoot()
+
     def connect(self, query: str = "", **options: Any) -> ClientConnection:
         address = self.address.replace("http://", "ws://").partition("?")[0] + "watch" + query
         options = {"max_size": None, "open_timeout": 30, "compression": None, **options}
