@@ -22,7 +22,8 @@ demo: $(INSTALLED)
 	$(BIN)/python -m enet_tvm.demo
 
 # A file stays with one worker, so that what its tests share is made once; the longest files come first (tests/support/suite.py).
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# PyTorch's threads sleep while they wait: those of one worker would otherwise spin on the processors of the other.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED)
 	$(PYTEST) -m 'not slow' --hypothesis-profile quick $(PYTEST_FLAGS)

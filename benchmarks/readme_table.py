@@ -1,12 +1,16 @@
-"""The latency table of the README, from `docs/latency.json`, which keeps the figures that the table is of.
+"""The latency tables of the README: beside the runtimes of PCs, and beside those of boards.
 
-python benchmarks/readme_table.py build/benchmarks/latency.json   # takes the figures of a run of benchmarks/latency.py
-python benchmarks/readme_table.py                                 # writes the table again
+`docs/latency.json` and `docs/peers.json` keep the figures that they are of.
+
+python benchmarks/readme_table.py build/benchmarks/latency.json        # takes the figures of a run of benchmarks/latency.py
+python benchmarks/readme_table.py                                      # writes the table again
+python benchmarks/readme_table.py --kind peers build/peers/latency.json
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,17 +30,43 @@ HEADINGS = {
     "torch-channels-last": "PyTorch channels_last",
     "torch": "PyTorch",
     "onnxruntime": "ONNX Runtime",
+    "litert": "LiteRT",
+    "mnn": "MNN",
+    "ncnn": "ncnn",
+    "executorch": "ExecuTorch",
 }
-"""Runners, in the order of the columns."""
+"""Heading of each runner's column."""
+
+
+class Kind(enum.StrEnum):
+    """A table."""
+
+    LATENCY = "latency"
+    PEERS = "peers"
+
+
+RUNNERS = {
+    Kind.LATENCY: (
+        *("tvm", "tvm-bfloat16", "tvm-int8"),
+        *("torch-compile", "openvino", "torch-channels-last", "torch", "onnxruntime"),
+    ),
+    Kind.PEERS: ("tvm", "litert", "mnn", "ncnn", "openvino", "executorch", "onnxruntime"),
+}
+"""Runners of each table, in the order of the columns."""
 
 
 def main(
     results: Annotated[Path | None, typer.Argument(metavar="[LATENCY.json]", help="Of benchmarks/latency.py.")] = None,
-    figures: Annotated[Path, typer.Option(help="Where the figures of the table are kept.")] = ROOT / "docs/latency.json",
+    kind: Annotated[Kind, typer.Option(help="Table to write.")] = Kind.LATENCY,
+    figures: Annotated[Path | None, typer.Option(help="Where its figures are kept; docs/KIND.json by default.")] = None,
     readme: Annotated[Path, typer.Option(help="Text whose table is replaced.")] = ROOT / "README.md",
 ) -> None:
-    """Write the table of the README; with results, take their figures first."""
-    write_table(lambda: summarise(load_figures(results)) if results else None, table, figures, readme)
+    """Write a table of the README; with results, take their figures first."""
+    kept = figures or ROOT / f"docs/{kind}.json"
+    names = RUNNERS[kind]
+    write_table(
+        lambda: summarise(load_figures(results), names) if results else None, lambda found: table(found, names), kept, readme
+    )
 
 
 def write_table(
@@ -67,8 +97,8 @@ def write_table(
     typer.echo(f"{readme}: the table of {figures}; its sentences around the table are yours to mend")
 
 
-def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the table shows of the results of `benchmarks/latency.py`.
+def summarise(results: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Return what a table of these runners shows of the results of `benchmarks/latency.py`.
 
     Raises
     ------
@@ -78,18 +108,18 @@ def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
     rows = []
     for result in sorted(results, key=lambda one: (-one["threads"], *reversed([*map(int, one["size"].split("x"))]))):
         times = {entry["name"]: entry["latency"]["median_ms"] for entry in result["entries"] if entry["latency"]}
-        if missing := [name for name in HEADINGS if name not in times]:
+        if missing := [name for name in names if name not in times]:
             raise UserError(f"{result['size']} on {result['threads']} threads has no time of {', '.join(missing)}; measure it")
         if not (limit := result.get("limit_ms")):
             raise UserError(
                 f"{result['size']} on {result['threads']} threads has no limit; measure it with benchmarks/latency.py"
             )
-        ours, peers = times["tvm"], [times[name] for name in HEADINGS if not name.startswith("tvm")]
+        ours, peers = times["tvm"], [times[name] for name in names if not name.startswith("tvm")]
         rows.append(
             {
                 "size": result["size"],
                 "threads": result["threads"],
-                "median_ms": {name: round(times[name], 1) for name in HEADINGS},
+                "median_ms": {name: round(times[name], 1) for name in names},
                 "limit_ms": round(limit, 1),
                 "of_the_best_peer": round(ours / min(peers), 2),
                 "of_the_limit": round(ours / limit, 2),
@@ -99,12 +129,12 @@ def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
     return {"origin": f"benchmarks/latency.py on {', '.join(machines)}", "versions": results[0]["versions"], "rows": rows}
 
 
-def table(kept: dict[str, Any]) -> str:
-    """Return the table as Markdown, without a line break at its end."""
-    headings = ["size", "threads", *HEADINGS.values(), "limit", "of the best peer", "of the limit"]
+def table(kept: dict[str, Any], names: Sequence[str]) -> str:
+    """Return the table of these runners as Markdown, without a line break at its end."""
+    headings = ["size", "threads", *(HEADINGS[name] for name in names), "limit", "of the best peer", "of the limit"]
     lines = ["| " + " | ".join(headings) + " |", "|---|" + "--:|" * (len(headings) - 1)]
     for row in kept["rows"]:
-        ours, *others = (f"{row['median_ms'][name]:.1f}" for name in HEADINGS)
+        ours, *others = (f"{row['median_ms'][name]:.1f}" for name in names)
         ratios = (f"{row['of_the_best_peer']:.2f}", f"{row['of_the_limit']:.2f}")
         cells = [row["size"], str(row["threads"]), f"**{ours}**", *others, f"{row['limit_ms']:.1f}", *ratios]
         lines.append("| " + " | ".join(cells) + " |")

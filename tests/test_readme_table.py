@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from enet_tvm.bench.runners.registry import RUNNERS
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks/readme_table.py"
 spec = importlib.util.spec_from_file_location("readme_table_script", SCRIPT)
 assert spec is not None
@@ -18,8 +20,11 @@ script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)
 
 
+NAMES = script.RUNNERS[script.Kind.LATENCY]
+
+
 def result(size: str, threads: int, **times: float) -> dict[str, Any]:
-    medians = dict.fromkeys(script.HEADINGS, 40.0) | {name.replace("_", "-"): time for name, time in times.items()}
+    medians = dict.fromkeys(NAMES, 40.0) | {name.replace("_", "-"): time for name, time in times.items()}
     entries = [
         {"name": name, "description": "", "latency": dict.fromkeys(("median_ms", "p10_ms", "p90_ms"), time) if time else None}
         for name, time in medians.items()
@@ -40,7 +45,7 @@ def run(tmp_path: Path, results: Any, readme: str) -> Any:
 
 
 def test_a_table_in_its_place(tmp_path: Path):
-    old = script.table({"rows": []})
+    old = script.table({"rows": []}, NAMES)
     results = [result("64x48", 1, tvm=10.04, torch_compile=30.0), result("96x64", 2), result("64x48", 2, tvm=8)]
     assert run(tmp_path, results, f"before\n\n{old}\n| old |\n\nafter\n").exit_code == 0
     text = (tmp_path / "README.md").read_text()
@@ -52,7 +57,14 @@ def test_a_table_in_its_place(tmp_path: Path):
     )
     kept = json.loads((tmp_path / "latency.json").read_text())
     assert (kept["origin"], kept["versions"]) == ("benchmarks/latency.py on a processor", {"torch": "1"})
-    assert script.replace_table(text, script.table(kept)) == text
+    assert script.replace_table(text, script.table(kept, NAMES)) == text
+
+
+def test_every_table_has_its_runners_headings_and_figures() -> None:
+    for kind, names in script.RUNNERS.items():
+        assert names[0] == "tvm"
+        assert set(names) <= script.HEADINGS.keys() & RUNNERS.keys()
+        assert (SCRIPT.parents[1] / f"docs/{kind}.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ ELSEWHERE = {
     "compiler/kernels/common/convolution": "compiler/kernels/common/test_template",
     "compiler/kernels/common/elements": "test_downsamplers",
     "compiler/kernels/common/launch": "compiler/passes/test_lower_kernels",
+    "compiler/kernels/common/llvm_functions": "test_downsamplers",
     "compiler/kernels/common/pooling": "compiler/kernels/cpu/test_pooling",
     "compiler/kernels/common/taps": "compiler/kernels/cpu/test_conv2d",
     "compiler/kernels/cpu/packing": "test_downsamplers",

@@ -113,8 +113,13 @@ class LiveSession:
         self._thread = threading.Thread(target=self._follow, args=(self._stream,), name="enet-tvm-live", daemon=True)
         self._thread.start()
 
+    @property
+    def wanted(self) -> bool:
+        """Whether any viewer can take a picture now; a frame that comes while none can is not shown."""
+        return self._wanted()
+
     def _encoded(self, item: LabelledFrame) -> _Shown:
-        return _Shown(item, self._encode(item) if self._wanted() else None)
+        return _Shown(item, self._encode(item) if self.wanted else None)
 
     def _follow(self, stream: Stream[_Shown]) -> None:
         last: _Shown | None = None

@@ -235,7 +235,7 @@ class TargetSpec(BaseModel):
             raise UserError(f"target {self.name}: LLVM knows no processor '{self.mcpu}' for {self.triple}; correct its mcpu")
         cpu = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.mcpu, "mattr": list(self.mattr), "num-cores": self.cores}
         if self.gpu is None:
-            return tvm.target.Target(cpu)
+            return tvm.target.Target(cpu | ({"cl-opt": list(_LLVM_OPTIONS)} if self.architecture == "aarch64" else {}))
         limits = {
             "thread_warp_size": 32,
             "max_threads_per_block": self.gpu.max_threads_per_block,
@@ -245,6 +245,10 @@ class TargetSpec(BaseModel):
         }
         return tvm.target.Target({"kind": "cuda", "arch": self.gpu.arch, **limits}, host=cpu)
 
+
+_LLVM_OPTIONS = ("-aarch64-enable-gep-opt:bool=true",)
+"""What LLVM is told beside the processor: to address neighbours from one register with constants, so that two of them are one
+load or store. Of ENet in float32 that takes 1.3 % of the instructions."""
 
 _SECTIONS: dict[str, type[BaseModel]] = {"roofline": PeakFigures, "gpu": GpuSpec}
 

@@ -139,7 +139,7 @@ def test_what_tuning_finds():
 
 
 def test_what_was_tuned():
-    rows = table(README, "size", "threads", "enet-tvm")
+    rows = table(README, "size", "threads", "enet-tvm", "int8")
     sizes = {row["size"] for row in rows}
     one, short = said(
         README,
@@ -219,10 +219,11 @@ def test_the_weights_have_the_figures_of_their_notes():
     assert figures["miou"] == pytest.approx(val()["miou"], abs=5e-5)
 
 
-def test_ratios_of_the_table():
-    """Its ratios are those of its times, as far as these are written."""
+@pytest.mark.parametrize("column", ["int8", "LiteRT"])
+def test_ratios_of_the_tables(column: str):
+    """Their ratios are those of their times, as far as these are written."""
     ours = ("size", "threads", "enet-tvm", "bfloat16", "int8", "limit", "of the best peer", "of the limit")
-    for row in table(README, "size", "threads", "enet-tvm"):
+    for row in table(README, "size", "threads", "enet-tvm", column):
         peers = [float(value) for name, value in row.items() if name not in ours]
         for ratio, other in {"of the best peer": min(peers), "of the limit": float(row["limit"])}.items():
             time = float(row["enet-tvm"])
@@ -239,12 +240,14 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def test_times_of_the_table():
-    """Where this fails, `python benchmarks/readme_table.py` mends the README."""
+@pytest.mark.parametrize("kind", ["latency", "peers"])
+def test_times_of_the_tables(kind: str):
+    """Where this fails, `python benchmarks/readme_table.py --kind KIND` mends the README."""
     made = script("readme_table")
-    kept = json.loads((ROOT / "docs/latency.json").read_text())
-    assert made.replace_table(README.text, made.table(kept)) == README.text
-    assert len(kept["rows"]) == len(table(README, "size", "threads", "enet-tvm"))
+    kept = json.loads((ROOT / f"docs/{kind}.json").read_text())
+    runners = made.RUNNERS[made.Kind(kind)]
+    assert made.replace_table(README.text, made.table(kept, runners)) == README.text
+    assert [list(row["median_ms"]) for row in kept["rows"]] == [list(runners)] * len(kept["rows"])
 
 
 def test_instructions_of_the_table(monkeypatch: pytest.MonkeyPatch):

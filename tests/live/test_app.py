@@ -67,7 +67,7 @@ def test_several_viewers_cost_one_inference(serve: Serve) -> None:
     live.passes.clear()
     seen = []
     for _ in range(4):
-        camera.shoot()
+        live.shoot(camera)
         seen.append([viewer.picture()[0]["frame"] for viewer in viewers])
     assert seen == [[index] * 3 for index in range(4)]
     assert len(live.passes) == 4
@@ -92,7 +92,7 @@ def test_nothing_is_encoded_while_nobody_looks_and_the_network_goes_on(serve: Se
     live = serve(camera.source())
     viewer = live.watch()
     viewer.receive()
-    camera.shoot()
+    live.shoot(camera)
     assert viewer.picture()[0]["frame"] == 0
     viewer.connection.close()
     deadline = time.monotonic() + 30
@@ -108,7 +108,7 @@ def test_nothing_is_encoded_while_nobody_looks_and_the_network_goes_on(serve: Se
     # Who comes then does not see what was there when the last one left.
     again = live.watch()
     again.wait_for_figures(lambda found: found["viewers"] == 1)
-    camera.shoot()
+    live.shoot(camera)
     assert again.picture()[0]["frame"] == 3
 
 
@@ -119,7 +119,7 @@ def test_a_viewer_that_takes_nothing_slows_nobody_and_skips_what_it_missed(serve
     for viewer in (slow, quick):
         viewer.wait_for_figures(lambda found: found["viewers"] == 2)
     for index in range(8):
-        camera.shoot()
+        live.shoot(camera)
         assert quick.picture()[0]["frame"] == index
     # Two were on the way to the slow one; when it has drawn them, it gets the newest.
     frames = [slow.picture()[0]["frame"] for _ in range(3)]

@@ -32,7 +32,7 @@ def still(serve: Serve, browser: Browser) -> tuple[Live, Camera, Page]:
     live = serve(camera.source())
     page = browser.open(live.address)
     page.wait_for("about !== null")
-    camera.shoot()
+    live.shoot(camera)
     page.wait_for("shown !== null && !drawing && document.getElementById('message').hidden")
     return live, camera, page
 
@@ -127,7 +127,7 @@ def test_a_second_viewer_sees_the_same_and_has_a_slider_of_its_own(still: tuple[
     second = browser.open(live.address)
     second.wait_for("about !== null && figures !== null && figures.viewers === 2")
     passes = len(live.passes)
-    camera.shoot()
+    live.shoot(camera)
     for viewer in (page, second):
         viewer.wait_for("shown !== null && shown.header.frame === 1 && !drawing")
     assert len(live.passes) == passes + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import queue
 import threading
@@ -103,8 +104,11 @@ class Watcher:
 
     def picture(self, seconds: float = 30) -> tuple[dict[str, Any], bytes, bytes]:
         """Take messages until one is a picture, say that it is drawn, and return it."""
+        end = time.monotonic() + seconds
         while (found := self.receive(seconds)) is None:
-            pass
+            if time.monotonic() > end:
+                faulthandler.dump_traceback(all_threads=True)
+                raise AssertionError(f"no picture in {seconds} s; the figures say {self.figures}")
         self.connection.send("drawn")
         return found
 
@@ -140,6 +144,14 @@ class Live:
     @property
     def port(self) -> int:
         return int(self.address.split(":")[-1].split("/")[0])
+
+    def shoot(self, camera: Camera) -> None:
+        """Let a camera give a frame as soon as a viewer can take it: that one has drawn pictures says nothing of the server."""
+        end = time.monotonic() + 30
+        while not self.session.wanted:
+            assert time.monotonic() < end, "no viewer can take a picture"
+            time.sleep(0.001)
+        camera.shoot()
 
     def connect(self, query: str = "", **options: Any) -> ClientConnection:
         address = self.address.replace("http://", "ws://").partition("?")[0] + "watch" + query

@@ -19,14 +19,14 @@ def convolution(
     kernel: tuple[int, int] = (3, 3),
 ) -> FusedConv2D:
     """Return a convolution of the picture's size; `pads` are columns of padding beside those needed."""
-    down, across = (dilation if taps == 3 else 0 for taps in kernel)
+    down, across = (dilation * (taps // 2) for taps in kernel)
     return FusedConv2D(
         data_shape=(n, inputs, *size),
         out_shape=(n, outputs, *size),
         kernel=kernel,
         strides=(1, 1),
         padding=(down, across),
-        dilation=(down or 1, across or 1),
+        dilation=(dilation if down else 1, dilation if across else 1),
         data_layout=Layout(block, across + pads[0]),
         out_layout=Layout(out_block, pads[1]),
     )

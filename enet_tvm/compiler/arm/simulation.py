@@ -1,14 +1,17 @@
 """A kernel for a 64-bit ARM processor on an emulated one: its instructions, and the cycles that a model makes of them.
 
-The kernel is linked with a program of its own that has nothing of TVM's runtime (``kernel_program.c``), and its arguments are
-constants: what it computes is for tests, here it is only counted.
+The kernel is linked with a program of its own that has nothing of TVM's runtime (``kernel_program.c``). What it computes is for
+tests: where it is only counted, its arguments are constants.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from enet_tvm.compiler.arm.cost import Cost, cost_of, pieces_of
 from enet_tvm.compiler.arm.instructions import Block
@@ -63,11 +66,7 @@ class Simulation:
         RuntimeError
             When it cannot be run.
         """
-        import tvm
-
-        kernel, program = directory / "kernel.o", directory / "kernel"
-        tvm.compile(mod, self.target).mod.write_to_file(str(kernel), "obj")
-        _compile(str(self.program), str(kernel), "-static", "-lm", "-o", str(program))
+        program = self._link(mod, directory)
         arguments = _arguments(mod["main"])
 
         def run(calls: int, task: int) -> list[Block]:
@@ -78,9 +77,46 @@ class Simulation:
         once = {task: run(1, task) for task in sorted({0, min(1, self.threads - 1)})}
         task = max(once, key=lambda task: sum(block.executed * len(block.words) for block in once[task]))
         pieces = pieces_of(once[task], run(2, task))
-        for file in (kernel, program):
-            file.unlink()
+        program.unlink()
         return cost_of(pieces, self.model, self.tools)
+
+    def computed(self, mod: tvm.IRModule, inputs: Sequence[np.ndarray], directory: Path) -> np.ndarray:
+        """Return what a module of one function ``main`` computes on one thread: its last argument, those before it given.
+
+        Parameters
+        ----------
+        mod : tvm.IRModule
+        inputs : sequence of ndarray
+            Arguments but the last, in the shapes and dtypes that the function takes.
+        directory : Path
+            Folder for the program, and for the arguments.
+
+        Raises
+        ------
+        UserError
+            When the program cannot be linked.
+        RuntimeError
+            When it cannot be run.
+        """
+        out = mod["main"].params[-1].ty
+        arrays = [*inputs, np.zeros([int(extent) for extent in out.shape], str(out.dtype))]
+        texts = []
+        for number, (text, array) in enumerate(zip(_arguments(mod["main"]), arrays, strict=True)):
+            file = directory / f"argument{number}"
+            np.ascontiguousarray(array).tofile(file)
+            texts.append(f"{text}={file}")
+        self.tools.blocks_under(directory, [self._link(mod, directory), "1", "0", "1", *texts], _CPU)
+        return np.fromfile(file, arrays[-1].dtype).reshape(arrays[-1].shape)
+
+    def _link(self, mod: tvm.IRModule, directory: Path) -> Path:
+        """Return the program around a compiled kernel."""
+        import tvm
+
+        kernel, program = directory / "kernel.o", directory / "kernel"
+        tvm.compile(mod, self.target).mod.write_to_file(str(kernel), "obj")
+        _compile(str(self.program), str(kernel), "-static", "-lm", "-o", str(program))
+        kernel.unlink()
+        return program
 
 
 def build_program(directory: Path) -> Path:

@@ -43,12 +43,13 @@ def simulate(tmp_path: Path) -> Simulate:
 
 
 def test_instructions_and_cycles_of_a_convolution(simulate: Simulate):
-    """Four products an instruction, one a cycle on one unit and two on two; again, they are the same."""
+    """Four products an instruction, one a cycle on one unit and two on two; again, they are the same but for a wait or two."""
     multiply_adds = 8 * 20 * 16 * 32 / 4
     cost = simulate()
     assert 1.1 * multiply_adds < cost.instructions < 1.6 * multiply_adds
     assert multiply_adds < cost.cycles < 1.3 * multiply_adds
-    assert simulate() == cost
+    again = simulate()
+    assert (again.instructions, again.cycles) == pytest.approx((cost.instructions, cost.cycles), rel=3e-3)
     assert 0.5 * multiply_adds < simulate(name="rpi5").cycles < 0.8 * cost.cycles
 
 

@@ -10,6 +10,9 @@ import tvm
 from quick_code import unoptimised
 from torch.nn import functional as F
 
+from enet_tvm.compiler.arm.simulation import Simulation, build_program
+from enet_tvm.compiler.arm.tools import arm_tools
+from enet_tvm.compiler.debian_packages import UnavailableError
 from enet_tvm.compiler.kernels.cpu.winograd import WinogradTile, pack_winograd_weight, winograd
 from enet_tvm.compiler.kernels.cpu.winograd_blocked import BlockedWinogradTile, blocked_winograd, pack_blocked_weight
 from enet_tvm.compiler.ops import FusedConv2D, Layout
@@ -52,6 +55,17 @@ def run_kernel() -> Callable[..., np.ndarray]:
         return out.numpy()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def emulated_kernels(tmp_path_factory: pytest.TempPathFactory) -> Simulation:
+    """An emulated Neoverse V1, which computes what kernels for ARM do."""
+    try:
+        tools = arm_tools()
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    target = load_target("graviton3").to_tvm()
+    return Simulation(target, "neoverse-v1", 1, tools, build_program(tmp_path_factory.mktemp("program")))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from enet_tvm.compiler.kernels.common.elements import Isa, calls, splat, vector, with_definitions, zeros
+from enet_tvm.compiler.kernels.common.elements import calls, splat, vector, with_definitions, zeros
+from enet_tvm.compiler.kernels.common.llvm_functions import Isa
 
 Arguments = dict[str, tuple[tuple[int, ...], str]]
 

@@ -16,21 +16,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any
 
 import tvm
 from tvm.tirx.script.builder import ir as T
 
+from enet_tvm.compiler.kernels.common.llvm_functions import PREFIX, Isa, definition
 from enet_tvm.compiler.ops.layout import DType, Layout
 
-Isa = Literal["x86", "aarch64"]
-"""Instruction set, as far as dot products are concerned."""
-
-_PREFIX = "enet_"
 _PACKED = 16
 """Block size, in channels of a byte each, at which x86 packs four blocks at once."""
-_FLIPPED = {"uint8": 0, "int8": -128}
-"""Mask of the bits in which a stored byte differs from its code, by dtype."""
 
 
 def dot_products(target: tvm.target.Target) -> frozenset[DType]:
@@ -182,6 +177,11 @@ def lane(block: Any, number: int) -> Any:
     return tvm.tirx.Shuffle([block], [tvm.tirx.const(number, "int32")])
 
 
+def shuffled(vectors: Sequence[Any], lanes: Sequence[int]) -> Any:
+    """Return a vector of these lanes of some vectors, which are counted as if they were one."""
+    return tvm.tirx.Shuffle(list(vectors), [tvm.tirx.const(number, "int32") for number in lanes])
+
+
 def multiply_add(total: Any, word: Any, weights: Any, dtype: DType, lanes: int) -> Any:
     """Return `total` plus the products of the elements in one word with those in each lane of `weights`."""
     if dtype in ("float32", "float16"):
@@ -210,8 +210,24 @@ def multiply_add_pixels(total: Any, words: Any, weight: Any, dtype: DType, lanes
     return _call(accumulator(dtype), lanes, "dotpixels", dtype, lanes, total, words, splat(weight, lanes))
 
 
+def matrix_multiply_add(total: Any, data: Any, weights: Any, dtype: DType) -> Any:
+    """Return `total` plus the product of two matrices: four sums, for the pixels in the halves of `data` by channels.
+
+    The channels' weights are in the halves of `weights`. Both are vectors of four words.
+    """
+    return _call(accumulator(dtype), 4, "matrix", dtype, 4, total, data, weights)
+
+
+def unknown(number: int) -> Any:
+    """Return a number that LLVM does not know.
+
+    A loop that runs so often it does not unroll; it would load ahead all that the iterations read, more than registers hold.
+    """
+    return _call("int32", 1, "unknown", "int32", 1, tvm.tirx.const(number, "int32"))
+
+
 def _call(dtype: str, lanes: int, what: str, element: str, block: int, *arguments: Any) -> Any:
-    name = f"{_PREFIX}{what}_{element}_{block}"
+    name = f"{PREFIX}{what}_{element}_{block}"
     _called.get().add(name)
     return tvm.tirx.call_extern(dtype if lanes == 1 else f"{dtype}x{lanes}", name, *arguments)
 
@@ -220,164 +236,5 @@ def with_definitions(function: tvm.tirx.PrimFunc, names: set[str], isa: Isa) -> 
     """Return a kernel together with the LLVM functions that it calls."""
     if not names:
         return function
-    text = tvm.ir.StringImm("\n".join(_definition(name, isa) for name in sorted(names)))
+    text = tvm.ir.StringImm("\n".join(definition(name, isa) for name in sorted(names)))
     return function.with_body(tvm.tirx.AttrStmt(tvm.tirx.IntImm("int32", 0), "pragma_import_llvm", text, function.body))
-
-
-def _definition(name: str, isa: Isa) -> str:
-    what, dtype, lanes = name.removeprefix(_PREFIX).split("_")
-    if what.startswith("dot"):
-        return _dot(name, dtype, int(lanes), isa)
-    return {"load": _load, "store": _store, "pack": _pack, "pair": _pair, "max": _max}[what](name, dtype, int(lanes))
-
-
-def _words(count: int) -> str:
-    return _vector("i32", count)
-
-
-def _vector(kind: str, lanes: int) -> str:
-    return f"<{lanes} x {kind}>" if lanes > 1 else kind
-
-
-def _constant(value: int, lanes: int) -> str:
-    return f"splat (i32 {value})" if lanes > 1 else str(value)
-
-
-def _load(name: str, dtype: str, lanes: int) -> str:
-    if dtype == "bfloat16":
-        return f"""
-define <{lanes} x float> @{name}({_words(lanes // 2)} %words) alwaysinline {{
-  %halves = bitcast {_words(lanes // 2)} %words to <{lanes} x i16>
-  %wide = zext <{lanes} x i16> %halves to <{lanes} x i32>
-  %bits = shl <{lanes} x i32> %wide, splat (i32 16)
-  %result = bitcast <{lanes} x i32> %bits to <{lanes} x float>
-  ret <{lanes} x float> %result
-}}"""
-    return f"""
-define <{lanes} x float> @{name}({_words(lanes // 4)} %words) alwaysinline {{
-  %bytes = bitcast {_words(lanes // 4)} %words to <{lanes} x i8>
-  %codes = xor <{lanes} x i8> %bytes, splat (i8 {_FLIPPED[dtype]})
-  %wide = zext <{lanes} x i8> %codes to <{lanes} x i32>
-  %result = sitofp <{lanes} x i32> %wide to <{lanes} x float>
-  ret <{lanes} x float> %result
-}}"""
-
-
-def _store(name: str, dtype: str, lanes: int) -> str:
-    if dtype == "bfloat16":
-        return f"""
-define {_words(lanes // 2)} @{name}(<{lanes} x float> %value) alwaysinline {{
-  %halves = fptrunc <{lanes} x float> %value to <{lanes} x bfloat>
-  %result = bitcast <{lanes} x bfloat> %halves to {_words(lanes // 2)}
-  ret {_words(lanes // 2)} %result
-}}"""
-    # Nothing exceeds 32 bits here: a value is at most some hundred times its tensor's range.
-    kind = f"<{lanes} x i32>"
-    return f"""
-declare {kind} @llvm.smax.v{lanes}i32({kind}, {kind})
-declare {kind} @llvm.smin.v{lanes}i32({kind}, {kind})
-define {_words(lanes // 4)} @{name}(<{lanes} x float> %value) alwaysinline {{
-  %whole = fptosi <{lanes} x float> %value to {kind}
-  %least = call {kind} @llvm.smax.v{lanes}i32({kind} %whole, {kind} zeroinitializer)
-  %most = call {kind} @llvm.smin.v{lanes}i32({kind} %least, {kind} splat (i32 255))
-  %codes = trunc {kind} %most to <{lanes} x i8>
-  %bytes = xor <{lanes} x i8> %codes, splat (i8 {_FLIPPED[dtype]})
-  %result = bitcast <{lanes} x i8> %bytes to {_words(lanes // 4)}
-  ret {_words(lanes // 4)} %result
-}}"""
-
-
-def _pair(name: str, _dtype: str, lanes: int) -> str:
-    return f"""
-define {_words(lanes)} @{name}(<{lanes} x float> %a, <{lanes} x float> %b) alwaysinline {{
-  %x = fptrunc <{lanes} x float> %a to <{lanes} x bfloat>
-  %y = fptrunc <{lanes} x float> %b to <{lanes} x bfloat>
-  %first = bitcast <{lanes} x bfloat> %x to <{lanes} x i16>
-  %second = bitcast <{lanes} x bfloat> %y to <{lanes} x i16>
-  %low = zext <{lanes} x i16> %first to {_words(lanes)}
-  %wide = zext <{lanes} x i16> %second to {_words(lanes)}
-  %high = shl {_words(lanes)} %wide, {_constant(16, lanes)}
-  %result = or {_words(lanes)} %low, %high
-  ret {_words(lanes)} %result
-}}"""
-
-
-def _max(name: str, dtype: str, lanes: int) -> str:
-    words = _words(lanes)
-    if dtype == "bfloat16":
-        floats, bits = _vector("float", lanes), _vector("i1", lanes)
-        return f"""
-define {words} @{name}({words} %a, {words} %b) alwaysinline {{
-  %ah = and {words} %a, {_constant(-65536, lanes)}
-  %bh = and {words} %b, {_constant(-65536, lanes)}
-  %al = shl {words} %a, {_constant(16, lanes)}
-  %bl = shl {words} %b, {_constant(16, lanes)}
-  %afh = bitcast {words} %ah to {floats}
-  %bfh = bitcast {words} %bh to {floats}
-  %afl = bitcast {words} %al to {floats}
-  %bfl = bitcast {words} %bl to {floats}
-  %over = fcmp ogt {floats} %afh, %bfh
-  %under = fcmp ogt {floats} %afl, %bfl
-  %high = select {bits} %over, {words} %ah, {words} %bh
-  %left = select {bits} %under, {words} %al, {words} %bl
-  %low = lshr {words} %left, {_constant(16, lanes)}
-  %result = or {words} %high, %low
-  ret {words} %result
-}}"""
-    bytes_, intrinsic = f"<{4 * lanes} x i8>", f"llvm.{'u' if dtype == 'uint8' else 's'}max.v{4 * lanes}i8"
-    return f"""
-declare {bytes_} @{intrinsic}({bytes_}, {bytes_})
-define {words} @{name}({words} %a, {words} %b) alwaysinline {{
-  %x = bitcast {words} %a to {bytes_}
-  %y = bitcast {words} %b to {bytes_}
-  %most = call {bytes_} @{intrinsic}({bytes_} %x, {bytes_} %y)
-  %result = bitcast {bytes_} %most to {words}
-  ret {words} %result
-}}"""
-
-
-def _pack(name: str, _dtype: str, _lanes: int) -> str:
-    # The instructions that saturate put together what lies in the same quarter of both registers, hence the order at the end.
-    return f"""
-declare <32 x i16> @llvm.x86.avx512.packssdw.512(<16 x i32>, <16 x i32>)
-declare <64 x i8> @llvm.x86.avx512.packuswb.512(<32 x i16>, <32 x i16>)
-define <16 x i32> @{name}(<16 x float> %a, <16 x float> %b, <16 x float> %c, <16 x float> %d) alwaysinline {{
-  %p = fptosi <16 x float> %a to <16 x i32>
-  %q = fptosi <16 x float> %b to <16 x i32>
-  %r = fptosi <16 x float> %c to <16 x i32>
-  %s = fptosi <16 x float> %d to <16 x i32>
-  %pq = call <32 x i16> @llvm.x86.avx512.packssdw.512(<16 x i32> %p, <16 x i32> %q)
-  %rs = call <32 x i16> @llvm.x86.avx512.packssdw.512(<16 x i32> %r, <16 x i32> %s)
-  %bytes = call <64 x i8> @llvm.x86.avx512.packuswb.512(<32 x i16> %pq, <32 x i16> %rs)
-  %words = bitcast <64 x i8> %bytes to <16 x i32>
-  %result = shufflevector <16 x i32> %words, <16 x i32> poison, <16 x i32> <
-    i32 0, i32 4, i32 8, i32 12, i32 1, i32 5, i32 9, i32 13, i32 2, i32 6, i32 10, i32 14, i32 3, i32 7, i32 11, i32 15>
-  ret <16 x i32> %result
-}}"""
-
-
-_DOTS: dict[tuple[Isa, str], tuple[str, str, str]] = {
-    ("x86", "bfloat16"): ("llvm.x86.avx512bf16.dpbf16ps.{bits}", "float", "<{pairs} x bfloat>"),
-    ("x86", "uint8"): ("llvm.x86.avx512.vpdpbusd.{bits}", "i32", "<{bytes} x i8>"),
-    ("aarch64", "bfloat16"): ("llvm.aarch64.neon.bfdot.v{lanes}f32.v{pairs}bf16", "float", "<{pairs} x bfloat>"),
-    ("aarch64", "int8"): ("llvm.aarch64.neon.sdot.v{lanes}i32.v{bytes}i8", "i32", "<{bytes} x i8>"),
-}
-"""Intrinsic, type of the sums and type of the operands: each sum takes two pairs' or four bytes' products."""
-
-
-def _dot(name: str, dtype: str, lanes: int, isa: Isa) -> str:
-    sizes = {"lanes": lanes, "bits": 32 * lanes, "pairs": 2 * lanes, "bytes": 4 * lanes}
-    intrinsic, scalar, operand = (part.format(**sizes) for part in _DOTS[isa, dtype])
-    total, words = f"<{lanes} x {scalar}>", _words(lanes)
-    # One side is one word in all lanes. As the last operand LLVM makes that an operand in memory on x86 and no instruction
-    # of its own, but where signs differ, the last is the signed one; on ARM it is loaded into all lanes by ld1r.
-    data_first = (isa, dtype) == ("x86", "uint8") or "dotpixels" in name
-    operands = f"{operand} %x, {operand} %w" if data_first else f"{operand} %w, {operand} %x"
-    return f"""
-declare {total} @{intrinsic}({total}, {operand}, {operand})
-define {total} @{name}({total} %total, {words} %data, {words} %weights) alwaysinline {{
-  %x = bitcast {words} %data to {operand}
-  %w = bitcast {words} %weights to {operand}
-  %result = call {total} @{intrinsic}({total} %total, {operands})
-  ret {total} %result
-}}"""

@@ -31,7 +31,6 @@ from enet_tvm.compiler.kernels.common.building import (
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, ConvolutionTemplate, convolution_features
 from enet_tvm.compiler.kernels.common.elements import (
-    Isa,
     accumulator,
     arithmetic,
     by_lane,
@@ -42,13 +41,23 @@ from enet_tvm.compiler.kernels.common.elements import (
     splat,
     store,
     store_pixels,
+    unknown,
     vector,
     write_edges,
     zeros,
 )
+from enet_tvm.compiler.kernels.common.llvm_functions import Isa
 from enet_tvm.compiler.kernels.common.taps import transposed_taps
 from enet_tvm.compiler.kernels.cpu.packing import coded, rounding_zero, slopes, summands, words
-from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, nearest_first, register_tile, register_tiles
+from enet_tvm.compiler.kernels.cpu.register_tile import (
+    NEIGHBOURS,
+    RegisterTile,
+    VectorUnit,
+    nearest_first,
+    neighbour_tiles,
+    register_tile,
+    register_tiles,
+)
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes, zero_starts
 
@@ -106,9 +115,9 @@ class Conv2DTemplate(ConvolutionTemplate):
         if spec.data_layout.codes:
             weight, scales, zero = coded(given.weight, int(spec.transposed), codes.stored(given.data), spec.data_layout)
             sums = [scales / unit, zero_starts(weight_sums(weight, spec), zero)]
-            packed = words(pack_weight(weight, spec, point), spec.data_layout)
+            packed = self.pack(weight, point)
         else:
-            packed = words(pack_weight(given.weight / unit, spec, point), spec.data_layout)
+            packed = self.pack(given.weight / unit, point)
         scaled: list[np.ndarray] = []
         if spec.residual != "none" and (spec.residual_layout.codes or spec.out_layout.codes):
             residual = codes.stored(given.residual)
@@ -121,6 +130,10 @@ class Conv2DTemplate(ConvolutionTemplate):
             bias = bias + rounding_zero(own)
         added = [*summands([constant(bias)], spec.data_layout), *slopes(given.slopes, spec.data_layout)]
         return [given.data, *map(constant, (packed, *sums)), *added, *map(constant, scaled), *given.shortcut]
+
+    def pack(self, weight: np.ndarray, point: RegisterTile) -> np.ndarray:
+        """Return weights, bytes where the data are of codes, as the kernel with this tile reads them."""
+        return words(pack_weight(weight, self.spec, point), self.spec.data_layout)
 
     def features(self, point: RegisterTile) -> list[float]:
         """Return the features of this tile."""
@@ -138,13 +151,29 @@ def column_reach(attrs: FusedConv2D) -> int:
     return max(left, last - (attrs.data_shape[3] - 1), 0)
 
 
+def by_neighbour(attrs: FusedConv2D, isa: Isa) -> bool:
+    """Whether the words of neighbours are best loaded at once, and each multiplied from its lane of the register.
+
+    That is so on ARM, whose ``sdot`` takes a word of a register, where a pixel's block is one or two words and a tile reads
+    neighbours.
+    """
+    data = attrs.data_layout
+    reads_neighbours = not attrs.transposed and attrs.strides[1] == 1 and attrs.out_shape[3] >= NEIGHBOURS
+    return isa == "aarch64" and data.codes and 0 < data.block <= 2 * data.per_word and reads_neighbours
+
+
 def tile_of(attrs: FusedConv2D, unit: VectorUnit) -> RegisterTile:
     """Return the register tile of a convolution on a target."""
+    if by_neighbour(attrs, unit.isa):
+        return tiles_of(attrs, unit)[0]
     return register_tile(*_tiled(attrs, unit))
 
 
 def tiles_of(attrs: FusedConv2D, unit: VectorUnit) -> list[RegisterTile]:
     """Return the register tiles worth measuring, that of `tile_of` first."""
+    if by_neighbour(attrs, unit.isa):
+        words, lanes = attrs.data_layout.block // attrs.data_layout.per_word, attrs.out_layout.block
+        return neighbour_tiles(attrs.out_shape[3], attrs.out_shape[1] // lanes, words, lanes)
     return register_tiles(*_tiled(attrs, unit))
 
 
@@ -314,7 +343,14 @@ class Conv2DBody:
         self.sums = accumulator(attrs.data_layout.dtype)
         self.floats = arithmetic(attrs.data_layout.dtype)
         self.by_lane = by_lane(attrs.data_layout.dtype, isa)
+        self.by_neighbour = by_neighbour(attrs, isa)
+        self.masks = isa != "aarch64"
         self.starts_with_bias = self.by_lane or attrs.data_layout.dtype == "float16"
+        # A bias is moved into each sum, but added to a shortcut that was loaded there: nothing is left to add at the end.
+        # Halves would all be rounded as the shortcut is.
+        self.starts_with_shortcut = (
+            self.by_lane and self.floats == "float32" and attrs.residual != "none" and attrs.inner_activation == "none"
+        )
         self.buffers = buffers
 
     def emit(self) -> None:
@@ -337,6 +373,8 @@ class Conv2DBody:
             start = tile_start(piece, self.tile.pixels, width)
             with T.serial(channels // (self.lanes * self.tile.blocks)) as group:
                 acc = self._started(1, row, group)
+                if self.starts_with_shortcut:
+                    self._add_shortcut(acc, picture, row, piece, start, group)
                 self._accumulate(acc, picture, row, start, group)
                 self._store(acc, picture, row, piece, start, group)
 
@@ -346,7 +384,8 @@ class Conv2DBody:
         with T.serial(attrs.kernel[0]) as kh:
             source = row * attrs.strides[0] + kh * attrs.dilation[0] - attrs.padding[0]
             with if_inside(source, attrs.data_shape[2], may_be_outside=skips_rows(attrs)):
-                with T.serial(attrs.kernel[1]) as kw, T.serial(attrs.data_shape[1] // layout.block) as kb:
+                blocks = attrs.data_shape[1] // layout.block
+                with T.serial(attrs.kernel[1]) as kw, T.serial(unknown(blocks) if self.by_neighbour else blocks) as kb:
 
                     def column(i: int, _: int, kw: Any = kw) -> Any:
                         return (start + i) * attrs.strides[1] + kw * attrs.dilation[1] + shift
@@ -402,6 +441,18 @@ class Conv2DBody:
         """
         layout, data, kb = self.attrs.data_layout, self.buffers["data"], place[1]
         words = layout.block // layout.per_word
+        if self.by_neighbour:
+            # Neighbours follow each other in memory: some of them are one vector of words.
+            together = NEIGHBOURS // words
+            some = [
+                T.bind(data[(*place, column(first, 0), vector(0, NEIGHBOURS))])
+                for first in range(0, self.tile.pixels, together)
+            ]
+            for ki in range(words):
+                for sums, (number, _), tap in products:
+                    word = lane(some[number // together], number % together * words + ki)
+                    self._multiply_add(acc, sums, word, (group, *tap, kb * words + ki))
+            return
         if not self.by_lane:
             with T.serial(words) as ki:
                 for sums, pixel, tap in products:
@@ -438,26 +489,39 @@ class Conv2DBody:
             with T.serial(self.attrs.out_shape[1] // self.lanes) as block:
                 write_edges(self.buffers["out"], (picture, block, row), self.attrs.out_shape[3], layout, zero)
 
-    def _store(self, acc: Registers, picture: Any, row: Any, piece: Any, start: Any, group: Any) -> None:
-        out, unpools = self.attrs.out_layout, self.attrs.residual == "unpool"
-        # Two neighbours share a window: addressed from it, its index and its value are loaded once for both.
-        half = tile_start(piece, self.tile.pixels // 2, self.attrs.out_shape[3] // 2) if unpools else None
-
-        def column(i: int) -> Any:
-            return start + i if half is None else half * 2 + i // 2 * 2 + i % 2
-
+    def _store(self, acc: Any, picture: Any, row: Any, piece: Any, start: Any, group: Any) -> None:
+        out = self.attrs.out_layout
+        column, half = self._columns(piece, start)
         together = pixels_together(out)
-        places = list(itertools.product(range(0, self.tile.pixels, together), range(self.tile.blocks)))
-        if self.by_lane:
-            # Neighbours one after the other, of which ARM loads and stores two at once.
-            places.sort(key=lambda place: place[1])
-        for first, o in places:
+        for first, o in self._in_order(together):
             place = (picture, group * self.tile.blocks + o, row)
             values = []
             for i in range(first, min(first + together, self.tile.pixels)):
-                unpooled = None if half is None else self._unpooled(place, half, i)
-                values.append(self._finished(acc[0, i, o], (*place, column(i)), unpooled))
+                added = None if self.starts_with_shortcut else self._added((*place, column(i)), half, i)
+                values.append(self._finished(acc[0, i, o], place[1], added))
             store_pixels(self.buffers["out"], values, (*place, column(first) + out.pad), out)
+
+    def _add_shortcut(self, acc: Registers, picture: Any, row: Any, piece: Any, start: Any, group: Any) -> None:
+        """Add the shortcut to the sums of a tile."""
+        column, half = self._columns(piece, start)
+        for i, o in self._in_order(1):
+            acc[0, i, o] = acc[0, i, o] + self._added((picture, group * self.tile.blocks + o, row, column(i)), half, i)
+
+    def _columns(self, piece: Any, start: Any) -> tuple[Callable[[int], Any], Any]:
+        """Return the column of each pixel of a tile; and the tile's first window, where something is unpooled."""
+        if self.attrs.residual != "unpool":
+            return lambda i: start + i, None
+        # Two neighbours share a window: addressed from it, its index and its value are loaded once for both.
+        half = tile_start(piece, self.tile.pixels // 2, self.attrs.out_shape[3] // 2)
+        return lambda i: half * 2 + i // 2 * 2 + i % 2, half
+
+    def _in_order(self, together: int) -> list[tuple[int, int]]:
+        """Return pixels, every so many, and blocks of a tile in the order in which they are loaded and stored."""
+        places = list(itertools.product(range(0, self.tile.pixels, together), range(self.tile.blocks)))
+        if not self.masks:
+            # Neighbours one after the other, of which ARM loads and stores two at once; they share the channels' constants.
+            places.sort(key=lambda place: place[1])
+        return places
 
     def _unpooled(self, place: tuple[Any, Any, Any], half: Any, i: int) -> Any:
         """Return what unpooling adds at pixel `i` of a tile that begins with the window `half`."""
@@ -470,8 +534,9 @@ class Conv2DBody:
     def _store_phase(self, acc: Registers, phase: int, picture: Any, row: Any, start: Any, group: Any) -> None:
         out = self.attrs.out_layout
         for i, o in tile_places(self.tile.pixels, self.tile.blocks):
-            place = (picture, group * self.tile.blocks + o, row * 2 + phase // 2, (start + i) * 2 + phase % 2)
-            store(self.buffers["out"], self._finished(acc[phase, i, o], place), (*place[:3], place[3] + out.pad), out)
+            block = group * self.tile.blocks + o
+            place = (picture, block, row * 2 + phase // 2, (start + i) * 2 + phase % 2 + out.pad)
+            store(self.buffers["out"], self._finished(acc[phase, i, o], block, None), place, out)
 
     def _shortcut(self, place: tuple[Any, Any, Any, Any]) -> Any:
         """Return one block of the stored shortcut as it is added, but for an offset that the bias has."""
@@ -484,27 +549,31 @@ class Conv2DBody:
                 value = value + splat(self.buffers["shortcut"][1], self.lanes)
         return value
 
-    def _finished(self, value: Any, place: tuple[Any, Any, Any, Any], unpooled: Any = None) -> Any:
-        """Return one vector of sums with bias, shortcut and activation, as it is to be stored at `place`."""
-        attrs, buffers, lanes = self.attrs, self.buffers, self.lanes
+    def _added(self, place: tuple[Any, Any, Any, Any], half: Any, i: int) -> Any:
+        """Return what the shortcut adds at pixel `i` of a tile, of which it is at `place`; None without one."""
         picture, block, row, column = place
+        if self.attrs.residual == "unpool":
+            return self._unpooled((picture, block, row), half, i)
+        if self.attrs.residual == "add":
+            return self._shortcut(place)
+        if self.attrs.residual == "pad":
+            known = self.attrs.residual_channels // self.lanes
+            shortcut = self._shortcut((picture, T.min(block, known - 1), row, column))
+            return T.Select(splat(block < known, self.lanes), shortcut, zeros(self.floats, self.lanes))
+        return None
+
+    def _finished(self, value: Any, block: Any, added: Any) -> Any:
+        """Return one vector of sums with bias, what the shortcut adds and activation, as it is to be stored."""
+        attrs, buffers, lanes = self.attrs, self.buffers, self.lanes
         channels = vector(block * lanes, lanes)
         if attrs.data_layout.codes:
             value = T.cast(value, f"float32x{lanes}") * buffers["scale"][channels]
         if not self.starts_with_bias:
             value = value + buffers["bias"][channels]
-        value = activated(
-            value, attrs.inner_activation, lambda: buffers["inner_slope"][channels], lanes, masks=not self.by_lane
-        )
-        if unpooled is not None:
-            value = value + unpooled
-        elif attrs.residual == "add":
-            value = value + self._shortcut((picture, block, row, column))
-        elif attrs.residual == "pad":
-            known = attrs.residual_channels // lanes
-            shortcut = self._shortcut((picture, T.min(block, known - 1), row, column))
-            value = value + T.Select(splat(block < known, lanes), shortcut, zeros(self.floats, lanes))
+        value = activated(value, attrs.inner_activation, lambda: buffers["inner_slope"][channels], lanes, masks=self.masks)
+        if added is not None:
+            value = value + added
         zero = splat(buffers["zero"][0], lanes) if attrs.out_layout.codes else None
         if zero is not None and not zero_in_bias(attrs):
             value = value + zero
-        return activated(value, attrs.activation, lambda: buffers["slope"][channels], lanes, zero, masks=not self.by_lane)
+        return activated(value, attrs.activation, lambda: buffers["slope"][channels], lanes, zero, masks=self.masks)

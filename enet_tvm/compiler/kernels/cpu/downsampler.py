@@ -19,7 +19,8 @@ from enet_tvm.compiler.dataflow import constant
 from enet_tvm.compiler.kernels.common.building import Arguments, activated, for_rows, prim_func
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.convolution import convolution_features, known
-from enet_tvm.compiler.kernels.common.elements import Isa, arithmetic, load, splat, store, vector, write_edges
+from enet_tvm.compiler.kernels.common.elements import arithmetic, load, splat, store, vector, write_edges
+from enet_tvm.compiler.kernels.common.llvm_functions import Isa
 from enet_tvm.compiler.kernels.cpu.conv2d import Conv2DBody, conv2d_arguments, pack_weight, tile_of, tiles_of, weight_sums
 from enet_tvm.compiler.kernels.cpu.packing import coded, rounding_zero, slopes, summands, words
 from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, nearest_first

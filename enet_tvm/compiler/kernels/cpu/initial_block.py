@@ -28,7 +28,6 @@ from enet_tvm.compiler.kernels.common.building import (
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.convolution import convolution_features, known
 from enet_tvm.compiler.kernels.common.elements import (
-    Isa,
     accumulator,
     arithmetic,
     by_lane,
@@ -42,6 +41,7 @@ from enet_tvm.compiler.kernels.common.elements import (
     write_edges,
     zero_word,
 )
+from enet_tvm.compiler.kernels.common.llvm_functions import Isa
 from enet_tvm.compiler.kernels.cpu.packing import rounding_zero, slopes, summands, words
 from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, nearest_first, register_tiles
 from enet_tvm.compiler.ops import PLANAR, FusedConv2D, InitialBlockAttrs, Layout

@@ -6,11 +6,15 @@ from dataclasses import dataclass, replace
 
 import tvm
 
-from enet_tvm.compiler.kernels.common.elements import Isa
+from enet_tvm.compiler.kernels.common.llvm_functions import Isa
 from enet_tvm.compiler.ops.layout import DType
 
 _LOOP = 5
 """Instructions of a loop over blocks of input channels beside those for its tile: addresses, count, branch."""
+NEIGHBOURS = 4
+"""Pixels whose words are loaded at once where each is multiplied from its lane: a register of ARM."""
+_ARM_REGISTERS = 32
+"""Vector registers of a 64-bit ARM processor."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class VectorUnit:
         ----------
         dtype : DType
             Type of the elements that layers read: of float16 a register holds twice as many values, of others as many as
-            of float32, in which they are summed.
+            of float32, in which they are summed. Of bytes on ARM a vector is of two registers.
         """
         if dtype == "float16":
             single = cls.of(target)
@@ -47,6 +51,12 @@ class VectorUnit:
         has = tvm.target.codegen.target_has_features
         triple = str(target.attrs.get("mtriple") or tvm.target.codegen.llvm_get_system_triple())
         if triple.startswith(("aarch64", "arm64")):
+            if dtype == "bfloat16" and has("bf16", target):
+                return MatrixUnit(lanes=4, registers=32, isa="aarch64")
+            if dtype == "int8":
+                # What is done to codes before and after the products takes fewer instructions for eight at once.
+                kind = MatrixUnit if has("i8mm", target) else cls
+                return kind(lanes=8, registers=16, isa="aarch64")
             return cls(lanes=4, registers=32, isa="aarch64")
         if has("avx512f", target):
             return cls(lanes=16, registers=32)
@@ -61,6 +71,15 @@ class VectorUnit:
         Measured on AVX-512 (Zen 4): 16 to 20 of 32 reach the unit's limit, more spill.
         """
         return 20 if self.registers >= 32 else 12
+
+
+@dataclass(frozen=True)
+class MatrixUnit(VectorUnit):
+    """The vector registers of an ARM processor that multiplies matrices of the elements that layers read.
+
+    A row of a matrix is of eight bytes, which is what blocks of as many channels as `lanes` are then stored in: eight bytes, or
+    four of bfloat16. Where a vector is of two registers there are half as many.
+    """
 
 
 @dataclass(frozen=True)
@@ -171,6 +190,71 @@ def lane_tiles(
     most = unit.registers // 3
     large = [tile for tile in fitting if 2 * registers(tile) > unit.registers or tile.pixels + multiple > min(width, most)]
     return sorted(large or fitting or [RegisterTile(min(multiple, width), 1)], key=instructions)
+
+
+def matrix_tiles(lanes: int, width: int, channel_blocks: int) -> list[RegisterTile]:
+    """Return the tiles worth measuring where matrices are multiplied, that with the fewest instructions first.
+
+    A register has four sums, of two pixels and two channels. Beside these there are two pixels of the input in a register each,
+    and two channels' weights; two registers are left for LLVM to order its loads.
+
+    Parameters
+    ----------
+    lanes : int
+        Channels of a block of the output.
+    width : int
+        Pixels of a row, two or more.
+    channel_blocks : int
+        Blocks of the output's channels.
+    """
+
+    def registers(tile: RegisterTile) -> int:
+        return tile.pixels * tile.blocks * lanes // 4 + tile.pixels // 2 + 2
+
+    def instructions(tile: RegisterTile) -> float:
+        # For a block of input channels: multiplications, loads of pixels and, by pairs, of weights, and the loop itself.
+        pixels, channels = tile.pixels // 2, tile.blocks * lanes // 2
+        inner = pixels * channels + pixels + channels / 2 + _LOOP
+        return -(-width // tile.pixels) * (channel_blocks // tile.blocks) * inner
+
+    pixels = range(2, min(width, 16) + 1, 2)
+    tiles = [RegisterTile(p, b) for b in range(1, 5) if channel_blocks % b == 0 for p in pixels]
+    fitting = [tile for tile in tiles if registers(tile) <= _ARM_REGISTERS - 2]
+    large = [tile for tile in fitting if 2 * registers(tile) > _ARM_REGISTERS or tile.pixels + 2 > min(width, 16)]
+    return sorted(large, key=instructions)
+
+
+def neighbour_tiles(width: int, channel_blocks: int, words: int, lanes: int) -> list[RegisterTile]:
+    """Return the tiles worth measuring where words of neighbours are multiplied by lane, the shortest loop first.
+
+    Beside the sums there are a register for every four words of the input and two for weights.
+
+    Parameters
+    ----------
+    width : int
+        Pixels of a row, four or more.
+    channel_blocks : int
+        Blocks of the output's channels.
+    words : int
+        Words of a pixel's block in the input.
+    lanes : int
+        Channels of a block of the output, four or eight: a register's or two registers'.
+    """
+    sums = lanes // 4
+
+    def taken(tile: RegisterTile) -> int:
+        return tile.pixels * tile.blocks * sums + tile.pixels * words // NEIGHBOURS + 2
+
+    def instructions(tile: RegisterTile) -> float:
+        vectors = tile.blocks * sums
+        inner = words * (tile.pixels * vectors + tile.pixels // NEIGHBOURS + vectors / 2) + _LOOP
+        return -(-width // tile.pixels) * (channel_blocks // tile.blocks) * inner
+
+    pixels = range(NEIGHBOURS, min(width, _ARM_REGISTERS) + 1, NEIGHBOURS)
+    tiles = [RegisterTile(p, b) for b in range(1, 5) if channel_blocks % b == 0 for p in pixels]
+    fitting = [tile for tile in tiles if taken(tile) <= _ARM_REGISTERS - 2]
+    large = [tile for tile in fitting if 2 * taken(tile) > _ARM_REGISTERS]
+    return sorted(large or fitting, key=instructions)
 
 
 def nearest_first(default: RegisterTile, tiles: list[RegisterTile]) -> list[RegisterTile]:

@@ -7,6 +7,7 @@ from enet_tvm.compiler.kernels.cpu.blocking import forms
 from enet_tvm.compiler.kernels.cpu.conv2d import Conv2DTemplate
 from enet_tvm.compiler.kernels.cpu.downsampler import DownsamplerTemplate
 from enet_tvm.compiler.kernels.cpu.initial_block import InitialBlockTemplate
+from enet_tvm.compiler.kernels.cpu.matrix_conv2d import MatrixConv2DTemplate
 from enet_tvm.compiler.kernels.cpu.planar import PlanarTemplate
 from enet_tvm.compiler.kernels.cpu.pooling import MaxPool2DTemplate, MaxUnpool2DTemplate
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
@@ -16,6 +17,7 @@ from enet_tvm.compiler.kernels.cpu.winograd_blocked import BlockedWinogradTempla
 TEMPLATES: tuple[type[Template], ...] = (
     WinogradTemplate,
     BlockedWinogradTemplate,
+    MatrixConv2DTemplate,
     Conv2DTemplate,
     PlanarTemplate,
     InitialBlockTemplate,

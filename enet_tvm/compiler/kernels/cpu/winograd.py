@@ -1,21 +1,19 @@
-"""3x3, 3x1 and 1x3 convolutions by Winograd's algorithm: a quarter to two thirds of the multiplications, and transforms.
+"""Convolutions by Winograd's algorithm: a quarter to two thirds of the multiplications, and transforms.
 
-The data of a tile are transformed, multiplied by transformed weights at each of its frequencies, summed over the input
-channels, and transformed back (Winograd 1980; Lavin and Gray 2016, arXiv 1509.09308). With m outputs of a filter of three
-in either direction there are m + 2 frequencies. One strip of tiles goes through all of it before the next begins, so
-that what lies between the three steps stays in the cache; a dilated convolution is the same on every d-th row and column.
-A filter with one row or one column is transformed in the other direction alone.
+Filters are 3x3, or three or five taps in a row or a column. The data of a tile are transformed, multiplied by transformed
+weights at each of its frequencies, summed over the input channels, and transformed back (see `winograd_transforms`). One strip
+of tiles goes through all of it before the next begins, so that what lies between the three steps stays in the cache; a dilated
+convolution is the same on every d-th row and column. A filter with one row or one column is transformed in the other direction
+alone.
 
-With four outputs the points of the interpolation are 0, infinity, and 5/8 and 3/2 of either sign, not the usual 1 and 2:
-that leaves a quarter of the usual error (at 32 channels of random numbers the largest was 4e-6 instead of 1.6e-5, that
-of the direct sum 2e-6), and every constant of the transforms is exact in float32 and in float16. Between tensors of float16
-everything is computed in it: at 32 channels the error is 0.4 % of the outputs' spread with four outputs either way, that of
-the direct sum 0.2 %.
+Between tensors of float16 everything is computed in it: at 32 channels the error is 0.4 % of the outputs' spread with four
+outputs of three taps either way, that of the direct sum 0.2 %.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,11 +39,9 @@ from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, C
 from enet_tvm.compiler.kernels.common.elements import arithmetic, load, splat, store, vector, write_edges, zeros
 from enet_tvm.compiler.kernels.cpu.packing import slopes, summands
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.kernels.cpu.winograd_transforms import data_transform, frequencies, sum_transform, weight_transform
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes
-
-POINTS = (0.625, 1.5)
-"""Points of the interpolation where there are four outputs, beside 0 and infinity; each with either sign."""
 
 _TRANSFORM = 8
 """Cost of the transforms for each frequency of a tile and block of channels, in multiplications (measured: 5 to 9)."""
@@ -76,7 +72,7 @@ class WinogradTile:
 
 @dataclass(frozen=True)
 class WinogradConvolutionTemplate(ConvolutionTemplate):
-    """A 3x3, 3x1 or 1x3 convolution by Winograd's algorithm, in whichever order it multiplies.
+    """A convolution by Winograd's algorithm, in whichever order it multiplies.
 
     Attributes
     ----------
@@ -139,21 +135,22 @@ class WinogradTemplate(WinogradConvolutionTemplate):
     def features(self, point: WinogradTile) -> list[float]:
         """Return the features of this tile: weights are loaded for `tiles`, of as many sums as a row has frequencies."""
         width, lanes = self.spec.out_shape[3] // point.columns, self.spec.out_layout.block
-        outputs = (point.rows, point.columns)
-        return convolution_features(self.spec, lanes, width, point.tiles, 1, frequencies(point.columns), outputs)
+        across = frequencies(point.columns, self.spec.kernel[1])
+        return convolution_features(self.spec, lanes, width, point.tiles, 1, across, (point.rows, point.columns))
 
 
 def runs_winograd(attrs: FusedConv2D) -> bool:
-    """Whether the kernel covers this convolution: 3x3, 3x1 or 1x3, of the picture's size, not of codes.
+    """Whether the kernel covers this convolution: of the picture's size, not of codes.
 
-    What follows it may be a shortcut of its output's shape and an activation.
+    What follows it may be a shortcut of its output's shape and an activation. With five taps everything is of float32.
     """
     return (
         not attrs.transposed
-        and attrs.kernel in ((3, 3), (3, 1), (1, 3))
+        and attrs.kernel in ((3, 3), (3, 1), (1, 3), (5, 1), (1, 5))
+        and (5 not in attrs.kernel or (attrs.data_layout.dtype, attrs.out_layout.dtype) == ("float32", "float32"))
         and attrs.strides == (1, 1)
         and (attrs.kernel != (3, 3) or attrs.dilation[0] == attrs.dilation[1])
-        and all(pad == (step if taps == 3 else 0) for pad, step, taps in _directions(attrs))
+        and all(pad == step * (taps // 2) for pad, step, taps in _directions(attrs))
         and all(step == 1 for _, step, taps in _directions(attrs) if taps == 1)
         and (attrs.residual == "none" or _takes_shortcut(attrs))
         and attrs.inner_activation == "none"
@@ -181,7 +178,7 @@ def winograd_tiles(attrs: FusedConv2D, unit: VectorUnit) -> list[WinogradTile]:
     most = unit.accumulators + unit.registers // 8
     tiles = []
     for rows, columns in transforms(attrs):
-        at_once = frequencies(columns) if rows > 1 else 1
+        at_once = frequencies(columns, attrs.kernel[1]) if rows > 1 else 1
         together = range(1, min(most // at_once, tiles_of_row(attrs, columns)) + 1)
         tiles += [WinogradTile(rows, columns, n) for n in together if n > 1 or len(together) == 1]
     return sorted(tiles, key=lambda tile: _cost(attrs, tile, unit))
@@ -189,7 +186,7 @@ def winograd_tiles(attrs: FusedConv2D, unit: VectorUnit) -> list[WinogradTile]:
 
 def transforms(attrs: FusedConv2D) -> list[tuple[int, int]]:
     """Return the outputs, down and across, of the transforms that fit in a row of the picture."""
-    outputs = itertools.product(*((2, 4) if taps == 3 else (1,) for taps in attrs.kernel))
+    outputs = itertools.product(*((2, 4) if taps > 1 else (1,) for taps in attrs.kernel))
     return [(rows, columns) for rows, columns in outputs if columns * attrs.dilation[1] <= attrs.out_shape[3]]
 
 
@@ -201,18 +198,25 @@ def winograd_pays(attrs: FusedConv2D, unit: VectorUnit) -> bool:
     """
     if not runs_winograd(attrs) or attrs.out_layout.block != unit.lanes:
         return False
-    if (unit.lanes, unit.registers) not in _MEASURED[attrs.kernel]:
+    if (unit.lanes, unit.registers) not in _MEASURED.get(attrs.kernel, ()):
         return False
     tile = winograd_tiles(attrs, unit)[0]
-    if 4 * frequencies(tile.rows) * frequencies(tile.columns) * attrs.out_shape[1] * attrs.data_shape[1] > MOST_WEIGHT:
+    if weight_bytes(attrs, tile) > MOST_WEIGHT:
         return False
     return direct_multiplications(attrs) > _GAIN * _cost(attrs, tile, unit)
+
+
+def weight_bytes(attrs: FusedConv2D, tile: WinogradTile) -> int:
+    """Return the bytes of transformed weights."""
+    return 4 * math.prod(spectrum_of(attrs, tile)) * attrs.out_shape[1] * attrs.data_shape[1]
 
 
 def direct_multiplications(attrs: FusedConv2D) -> float:
     """Return how many multiplications of vectors a direct kernel has, which leaves the rows outside the picture out."""
     _, channels, rows, width = attrs.out_shape
-    kernel_rows = 3 * rows - 2 * min(attrs.dilation[0], rows) if attrs.kernel[0] == 3 else rows
+    taps = attrs.kernel[0]
+    left_out = sum(2 * min(step * attrs.dilation[0], rows) for step in range(1, taps // 2 + 1))
+    kernel_rows = taps * rows - left_out
     direct = kernel_rows * attrs.kernel[1] * width * attrs.data_shape[1] * channels / attrs.out_layout.block
     # One dot product of bfloat16 is two multiplications, and takes the time of one.
     return direct / attrs.data_layout.per_word
@@ -224,7 +228,7 @@ def pack_winograd_weight(weight: np.ndarray, attrs: FusedConv2D, tile: WinogradT
     Parameters
     ----------
     weight : ndarray
-        Weights, OC x IC x KH x KW; the filter KH x KW is 3 x 3, 3 x 1 or 1 x 3.
+        Weights, OC x IC x KH x KW.
     """
     lanes = attrs.out_layout.block
     spectrum = weight_spectrum(weight, tile)
@@ -238,64 +242,15 @@ def weight_spectrum(weight: np.ndarray, tile: WinogradTile) -> np.ndarray:
     if tile.rows == 1:
         # The frequencies of the columns come first where the rows have none.
         weight, tile = weight.swapaxes(2, 3), replace(tile, rows=tile.columns, columns=1)
-    down, across = weight_transform(tile.rows), weight_transform(tile.columns)
+    down, across = (weight_transform(*each) for each in zip((tile.rows, tile.columns), weight.shape[2:], strict=True))
     spectrum: np.ndarray = np.einsum("yk,oikl,xl->yoix", down, weight.astype(np.float64), across)
     return spectrum
-
-
-def frequencies(outputs: int) -> int:
-    """Return how many frequencies a transform with so many outputs has; one output is not transformed."""
-    return 1 if outputs == 1 else outputs + 2
-
-
-def weight_transform(outputs: int) -> np.ndarray:
-    """Return the matrix, `outputs` + 2 by 3, that transforms a filter of three; for one output, that of a single tap."""
-    if outputs == 1:
-        return np.ones((1, 1))
-    if outputs == 2:
-        return np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-    # A filter's values at the points, over what the transform of the data leaves to divide by.
-    a, b = (point**2 for point in POINTS)
-    rows = [[1 / (a * b), 0, 0]]
-    for own, other in ((a, b), (b, a)):
-        rows += [[1 / s, sign * own**0.5 / s, own / s] for s in [2 * own * (own - other)] for sign in (1, -1)]
-    return np.array([*rows, [0, 0, 1]])
-
-
-def data_transform(outputs: int, x: list[Any], lanes: int) -> list[Any]:
-    """Return the `outputs` + 2 frequencies of as many neighbours, all of them vectors; a lone one as it is."""
-    if outputs == 1:
-        return x
-    if outputs == 2:
-        return [x[0] - x[2], x[1] + x[2], x[2] - x[1], x[3] - x[1]]
-    a, b = POINTS
-    even = [T.bind(x[4] - _times(p * p, x[2], lanes)) for p in (b, a)]
-    odd = [T.bind(x[3] - _times(p * p, x[1], lanes)) for p in (b, a)]
-    first, last = (x[k + 4] - _times(a * a + b * b, x[k + 2], lanes) + _times(a * a * b * b, x[k], lanes) for k in (0, 1))
-    pairs = [(e + _times(p, o, lanes), e - _times(p, o, lanes)) for p, e, o in zip(POINTS, even, odd, strict=True)]
-    return [first, *pairs[0], *pairs[1], last]
-
-
-def sum_transform(outputs: int, x: list[Any], lanes: int) -> list[Any]:
-    """Return the `outputs` neighbours that have these frequencies, all of them vectors; a lone one as it is."""
-    if outputs == 1:
-        return x
-    if outputs == 2:
-        return [x[0] + x[1] + x[2], x[1] - x[2] + x[3]]
-    a, b = POINTS
-    sums = [T.bind(x[1] + x[2]), T.bind(x[3] + x[4])]
-    differences = [T.bind(x[1] - x[2]), T.bind(x[3] - x[4])]
-
-    def combined(pair: list[Any], power: int) -> Any:
-        return _times(a**power, pair[0], lanes) + _times(b**power, pair[1], lanes)
-
-    return [x[0] + sums[0] + sums[1], combined(differences, 1), combined(sums, 2), combined(differences, 3) + x[5]]
 
 
 def winograd(attrs: FusedConv2D, tile: WinogradTile) -> tvm.tirx.PrimFunc:
     """Return the kernel: data, weight (as `pack_winograd_weight` orders it), bias, slope, shortcut, and the output."""
     lanes, channels = attrs.out_layout.block, attrs.out_shape[1]
-    down, across = spectrum_of(tile)
+    down, across = spectrum_of(attrs, tile)
     arguments = winograd_arguments(attrs, (down, channels // lanes, attrs.data_shape[1], across, lanes))
 
     def body(*buffers: Any) -> None:
@@ -320,10 +275,10 @@ def winograd_arguments(attrs: FusedConv2D, weight: tuple[int, ...]) -> Arguments
     return arguments
 
 
-def spectrum_of(tile: WinogradTile) -> tuple[int, int]:
+def spectrum_of(attrs: FusedConv2D, tile: WinogradTile) -> tuple[int, int]:
     """Return the frequencies of a tile down and across; those of a lone row of outputs, along it, are down."""
-    outer, inner = _extents(tile)
-    return frequencies(outer), frequencies(inner)
+    rows, columns = (frequencies(*each) for each in zip((tile.rows, tile.columns), attrs.kernel, strict=True))
+    return (columns, rows) if tile.rows == 1 else (rows, columns)
 
 
 def _extents(tile: WinogradTile) -> tuple[int, int]:
@@ -347,7 +302,7 @@ def strips(attrs: FusedConv2D, rows: int) -> int:
 
 def _cost(attrs: FusedConv2D, tile: WinogradTile, unit: VectorUnit) -> float:
     """Return what a tile is expected to cost, in multiplications of vectors."""
-    spectrum = frequencies(tile.rows) * frequencies(tile.columns)
+    spectrum = math.prod(spectrum_of(attrs, tile))
     inputs, outputs = attrs.data_shape[1], attrs.out_shape[1] // attrs.out_layout.block
     count = tiles_of_row(attrs, tile.columns)
     # Weights are loaded once for all tiles in registers, which counts as a third of a tile; as a whole one with few
@@ -356,10 +311,6 @@ def _cost(attrs: FusedConv2D, tile: WinogradTile, unit: VectorUnit) -> float:
     multiplied = -(-count // tile.tiles) * (tile.tiles + loaded) * inputs * outputs
     transformed = count * (inputs / attrs.data_layout.block + outputs) / 2 * _TRANSFORM
     return strips(attrs, tile.rows) * spectrum * (multiplied + transformed)
-
-
-def _times(factor: float, value: Any, lanes: int) -> Any:
-    return splat(tvm.tirx.const(factor, str(value.ty.dtype).partition("x")[0]), lanes) * value
 
 
 class WinogradBody:
@@ -379,8 +330,9 @@ class WinogradBody:
         self.lanes = attrs.out_layout.block
         self.floats = arithmetic(attrs.data_layout.dtype)
         self.flat = tile.rows == 1
+        self.above = attrs.kernel[0] // 2
         self.outer, self.inner = _extents(tile)
-        self.down, self.across = spectrum_of(tile)
+        self.down, self.across = spectrum_of(attrs, tile)
         self.count = tiles_of_row(attrs, tile.columns)
         self.groups = -(-self.count // tile.tiles)
         self.last_top = max(self._top(strip) for strip in range(strips(attrs, tile.rows)))
@@ -437,10 +389,10 @@ class WinogradBody:
                     place = (picture, block, top, left + y * step_across)
                     column.append(T.bind(load(self.buffers["data"], place, layout, self.floats)))
                 else:
-                    column.append(self._row(picture, block, top + (y - 1) * step_down, y, left + x * step_across))
-            columns.append([T.bind(value) for value in data_transform(self.outer, column, layout.block)])
+                    column.append(self._row(picture, block, top + (y - self.above) * step_down, y, left + x * step_across))
+            columns.append([T.bind(value) for value in data_transform(column, layout.block)])
         for y in range(self.down):
-            for x, value in enumerate(data_transform(self.inner, [column[y] for column in columns], layout.block)):
+            for x, value in enumerate(data_transform([column[y] for column in columns], layout.block)):
                 T.buffer_store(spectrum, value, [*self._place(y, x, t, block), vector(0, layout.block)])
 
     def _place(self, y: int, x: int, t: Any, block: Any) -> tuple[Any, ...]:
@@ -450,8 +402,8 @@ class WinogradBody:
     def _row(self, picture: Any, block: Any, row: Any, y: int, column: Any) -> Any:
         """Return one block of channels of the y-th row that a strip reads, zeros outside the picture."""
         height, layout = self.attrs.data_shape[2], self.attrs.data_layout
-        # All rows but the first and those below the last tile that fits are in the picture.
-        outside = y == 0 or self.last_top + (y - 1) * self.attrs.dilation[0] >= height
+        # All rows but the first ones and those below the last tile that fits are in the picture.
+        outside = y < self.above or self.last_top + (y - self.above) * self.attrs.dilation[0] >= height
         at = T.max(T.min(row, height - 1), 0) if outside else row
         value = load(self.buffers["data"], (picture, block, at, column), layout, self.floats)
         if outside:

@@ -20,23 +20,23 @@ from tvm.tirx.script.builder import ir as T
 from enet_tvm.compiler.kernels.common.building import Registers, for_rows, prim_func, tile_places, tile_start
 from enet_tvm.compiler.kernels.common.convolution import convolution_features
 from enet_tvm.compiler.kernels.common.elements import lane, splat, vector, zeros
-from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.kernels.cpu.register_tile import MatrixUnit, VectorUnit
 from enet_tvm.compiler.kernels.cpu.winograd import (
     MOST_WEIGHT,
     WinogradBody,
     WinogradConvolutionTemplate,
     WinogradTile,
     direct_multiplications,
-    frequencies,
     runs_winograd,
     spectrum_of,
     strips,
-    sum_transform,
     tiles_of_row,
     transforms,
+    weight_bytes,
     weight_spectrum,
     winograd_arguments,
 )
+from enet_tvm.compiler.kernels.cpu.winograd_transforms import sum_transform
 from enet_tvm.compiler.ops import FusedConv2D
 
 _DIRECT = 1.6
@@ -117,14 +117,16 @@ def blocked_winograd_pays(attrs: FusedConv2D, unit: VectorUnit) -> bool:
     if not runs_winograd(attrs) or attrs.out_layout.block != unit.lanes or unit.isa != "aarch64":
         return False
     tile = blocked_winograd_tiles(attrs, unit)[0]
-    if 4 * frequencies(tile.rows) * frequencies(tile.columns) * attrs.out_shape[1] * attrs.data_shape[1] > MOST_WEIGHT:
+    if weight_bytes(attrs, tile) > MOST_WEIGHT:
         return False
-    return direct_multiplications(attrs) * _DIRECT > _GAIN * _cost(attrs, tile)
+    direct = direct_multiplications(attrs) * _DIRECT
+    # A matrix instruction makes twice the products of a dot product.
+    return (direct / 2 if isinstance(unit, MatrixUnit) else direct) > _GAIN * _cost(attrs, tile)
 
 
 def _cost(attrs: FusedConv2D, tile: BlockedWinogradTile) -> float:
     """Return how many instructions a tile is expected to take."""
-    down, across = spectrum_of(tile)
+    down, across = spectrum_of(attrs, tile)
     inputs, outputs = attrs.data_shape[1], attrs.out_shape[1] // attrs.out_layout.block
     count = tiles_of_row(attrs, tile.columns)
     groups = -(-count // tile.tiles) * (outputs // tile.blocks)
@@ -143,7 +145,7 @@ def pack_blocked_weight(weight: np.ndarray, attrs: FusedConv2D, tile: BlockedWin
     Parameters
     ----------
     weight : ndarray
-        Weights, OC x IC x KH x KW; the filter KH x KW is 3 x 3, 3 x 1 or 1 x 3.
+        Weights, OC x IC x KH x KW.
     """
     width = attrs.out_layout.block * tile.blocks
     spectrum = weight_spectrum(weight, tile)
@@ -155,7 +157,7 @@ def pack_blocked_weight(weight: np.ndarray, attrs: FusedConv2D, tile: BlockedWin
 def blocked_winograd(attrs: FusedConv2D, tile: BlockedWinogradTile) -> tvm.tirx.PrimFunc:
     """Return the kernel: data, weight (as `pack_blocked_weight` orders it), bias, slope, shortcut, and the output."""
     width = attrs.out_layout.block * tile.blocks
-    weight = (*spectrum_of(tile), attrs.out_shape[1] // width, attrs.data_shape[1], width)
+    weight = (*spectrum_of(attrs, tile), attrs.out_shape[1] // width, attrs.data_shape[1], width)
     arguments = winograd_arguments(attrs, weight)
 
     def body(*buffers: Any) -> None:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
+import tvm
+from arm_kernels import check_on_arm, short_convolution
 from convolutions import KINDS, Kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from enet_tvm.compiler.kernels.cpu import conv2d
-from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
+from enet_tvm.compiler.kernels.cpu.register_tile import RegisterTile, VectorUnit, neighbour_tiles
 from enet_tvm.compiler.ops import FusedConv2D, Layout
+from enet_tvm.targets import load_target
+from enet_tvm.tuning.tasks import alone
 
 UNITS = {4: VectorUnit(4, 16), 8: VectorUnit(8, 16), 16: VectorUnit(16, 32)}
 NEON = VectorUnit(4, 32)
 ARM = VectorUnit(4, 32, "aarch64")
 """Multiplies by lane, starts with the bias and has no masks; tensors are as with `NEON`."""
+ARM_INT8 = VectorUnit(8, 16, "aarch64")
 LANES = st.sampled_from([4, 8, 16])
 
 
@@ -160,6 +167,68 @@ def test_multiplied_by_lane(agrees, kind: str):
     more = {"residual": kind, "residual_channels": 4 if kind == "pad" else 12, "residual_layout": Layout(4, 1)}
     attrs = attributes(Kind((1, 1)), 1, (2, 4), (3, 4), 4, 18, (0, 1), activation="prelu", **more)
     agrees(attrs, ARM)
+
+
+@pytest.mark.parametrize("block", [4, 8])
+@pytest.mark.parametrize("kind", ["1x1", "3x3", "5x1", "1x5"])
+@pytest.mark.emulated
+@pytest.mark.slow
+def test_words_of_neighbours(emulated_kernels, tmp_path, kind: str, block: int):
+    """Bytes in blocks of one and two words, without matrix instructions: the last tile of a row is moved left; shortcuts."""
+    more = {"residual": "add", "residual_channels": 16, "residual_layout": Layout(block, 1, "int8")} if kind == "1x1" else {}
+    attrs = short_convolution("int8", block, kind, activation="prelu", **more)
+    assert conv2d.by_neighbour(attrs, ARM_INT8.isa)
+    for tile in (None, RegisterTile(4, 1), RegisterTile(8, 2)):
+        check_on_arm(emulated_kernels, attrs, ARM_INT8, tmp_path, tile)
+
+
+@pytest.mark.parametrize("kind", ["2x2 stride 2", "transposed 3x3", "transposed 2x2"])
+@pytest.mark.emulated
+@pytest.mark.slow
+def test_bytes_that_are_no_neighbours(emulated_kernels, tmp_path, kind: str):
+    """Vectors of two registers."""
+    attrs = short_convolution("int8", 8, kind)
+    assert not conv2d.by_neighbour(attrs, ARM_INT8.isa)
+    check_on_arm(emulated_kernels, attrs, ARM_INT8, tmp_path)
+
+
+@pytest.mark.parametrize("block", [4, 8])
+def test_instructions_of_neighbours(block: int):
+    """Each word is multiplied from its lane; none is copied to all of them."""
+    template = conv2d.Conv2DTemplate(short_convolution("int8", block, inputs=64, outputs=32), ARM_INT8)
+    module = alone(template.kernel(template.default))
+    compiled = tvm.compile(module, load_target("rpi5").to_tvm())
+    products = [line for line in compiled.mod.inspect_source("asm").splitlines() if line.strip().startswith("sdot")]
+    tile = template.default
+    assert tile.pixels % 4 == 0
+    assert len(products) % (tile.pixels * tile.blocks * (block // 4) ** 2) == 0
+    assert all(re.search(r"4b\[[0-3]\]$", line) for line in products)
+
+
+def test_neighbours_are_loaded_and_stored_by_twos():
+    """The shortcut and the output of a tile are addressed from one register each, as targets ask LLVM to."""
+    more = {"activation": "prelu", "residual": "add", "residual_channels": 32, "residual_layout": Layout(4)}
+    attrs = attributes(Kind((1, 1)), 1, (4, 4), (8, 4), 4, 20, (0, 0), **more)
+    template, target = conv2d.Conv2DTemplate(attrs, ARM), load_target("rpi4").to_tvm()
+
+    def pairs(target: tvm.target.Target) -> int:
+        compiled = tvm.compile(alone(template.kernel(template.default)), target)
+        return len(re.findall(r"(?:ldp|stp)\tq", compiled.mod.inspect_source("asm")))
+
+    plain = {key: value for key, value in target.export().items() if key not in ("cl-opt", "tag")}
+    assert pairs(target) > pairs(tvm.target.Target(plain)) + 4
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+@pytest.mark.parametrize(("width", "blocks"), [(4, 1), (9, 3), (40, 8), (80, 4)])
+def test_tiles_of_neighbours_fit_into_registers(width: int, blocks: int, lanes: int):
+    tiles = neighbour_tiles(width, blocks, lanes // 4, lanes)
+    assert 0 < len(set(tiles)) == len(tiles)
+    for tile in tiles:
+        assert tile.pixels % 4 == 0
+        assert tile.pixels <= width
+        assert blocks % tile.blocks == 0
+        assert tile.pixels * tile.blocks * lanes // 4 + tile.pixels * lanes // 16 + 2 <= 30
 
 
 @pytest.mark.parametrize("width", [1, 5, 12, 40])

@@ -34,6 +34,25 @@ def test_any_shape(largest_error, rows: int, columns: int, data: st.DataObject):
     assert largest_error(attrs, tile, data.draw(st.integers(0, 2**32 - 1), "seed")) < 2e-5
 
 
+@pytest.mark.quick_cases(2)
+@pytest.mark.parametrize("outputs", [2, 4])
+@pytest.mark.parametrize("kernel", [(5, 1), (1, 5)])
+@settings(max_examples=3, deadline=None)
+@given(data=st.data())
+def test_filters_of_five_taps(largest_error, kernel: tuple[int, int], outputs: int, data: st.DataObject):
+    """As those of ENet's asymmetric bottlenecks, of any shape and dilation."""
+    rows, columns = (outputs if taps == 5 else 1 for taps in kernel)
+    attrs = replace(any_convolution(data, columns, kernel), activation=data.draw(st.sampled_from(["none", "prelu"])))
+    tile = BlockedWinogradTile(rows, columns, data.draw(st.integers(1, min(5, tiles_of_row(attrs, columns))), "tiles"), 1)
+    assert largest_error(attrs, tile, data.draw(st.integers(0, 2**32 - 1), "seed")) < 2e-5
+
+
+def test_error_of_five_taps_at_a_shape_of_enet(largest_error):
+    """The direct sum's is 1.2e-6."""
+    for kernel, tile in (((5, 1), BlockedWinogradTile(4, 1, 5, 4)), ((1, 5), BlockedWinogradTile(1, 4, 5, 4))):
+        assert largest_error(convolution(1, 32, 32, (24, 40), 1, 4, 4, (0, 0), kernel), tile) < 6e-6
+
+
 @pytest.mark.parametrize(("outputs", "bound"), [(2, 3e-6), (4, 8e-6)])
 def test_error_at_a_shape_of_enet(largest_error, outputs: int, bound: float):
     """As that of the kernel for wide vectors."""
@@ -62,6 +81,12 @@ def test_where_it_pays_in_enet():
     stage_2 = {dilation: convolution(1, 32, 32, (24, 40), dilation, 4, 4, (0, 0)) for dilation in (1, 2, 4, 8, 16)}
     assert [blocked_winograd_pays(attrs, NEON) for attrs in stage_2.values()] == [True, True, True, True, False]
     assert blocked_winograd_tiles(stage_2[1], NEON)[0] == BlockedWinogradTile(4, 4, 5, 4)
+    for kernel, outputs in (((5, 1), (4, 1)), ((1, 5), (1, 4))):
+        asymmetric = convolution(1, 32, 32, (24, 40), 1, 4, 4, (0, 0), kernel)
+        assert blocked_winograd_pays(asymmetric, NEON)
+        assert blocked_winograd_tiles(asymmetric, NEON)[0] == BlockedWinogradTile(*outputs, 5, 4)
+        halves = replace(asymmetric, data_layout=Layout(8, 2, "float16"), out_layout=Layout(8, 0, "float16"))
+        assert not blocked_winograd_pays(halves, VectorUnit(8, 32, "aarch64")), "eight points are too many for float16"
 
 
 def test_where_it_does_not_pay():

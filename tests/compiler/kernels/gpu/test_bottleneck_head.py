@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bottlenecks import BottleneckCall, bottleneck
-from cuda_fibers import compile_fibers
-from cuda_network import block_accesses, kernel_source, launch_extents
-from warp_accesses import traffic
+from gpu_kernels import check_default, check_every_point
 
 from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.bottleneck_head import GpuLastBottleneckTemplate, pack_head_weight
@@ -36,31 +34,15 @@ KINDS = {
 def test_every_kind(tmp_path: Path, name: str, unit: GpuUnit):
     spec = KINDS[name]
     assert GpuLastBottleneckTemplate.covers(spec, unit)
-    template, call = GpuLastBottleneckTemplate.of(spec, unit), BottleneckCall(spec)
-    point = template.default
-    kernel = template.kernel(point)
-    program = compile_fibers(kernel_source(kernel), tmp_path)
-    after = program.launch("main_kernel", *launch_extents(kernel), call.arrays(template, point))
-    for output, expected in call.expected.items():
-        np.testing.assert_array_equal(after[output], expected)
-    assert not traffic(block_accesses(program, "main", kernel)).conflicts
+    assert not check_default(GpuLastBottleneckTemplate.of(spec, unit), BottleneckCall(spec), tmp_path).conflicts
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("argmax", [False, True], ids=["logits", "labels"])
 def test_every_point(tmp_path: Path, argmax: bool):
     spec = bottleneck((8, 16, 11), (8, 12), argmax=argmax, **LAST)
-    template, call = GpuLastBottleneckTemplate.of(spec, LARGE), BottleneckCall(spec)
-    points = template.points()
-    assert points[0] == template.default
-    assert len(set(points)) == len(points) > 4
+    points = check_every_point(GpuLastBottleneckTemplate.of(spec, LARGE), BottleneckCall(spec), tmp_path, 4)
     assert {point.rows for point in points} >= {2, 4}
-    kernels = {f"point{i}": template.kernel(point) for i, point in enumerate(points)}
-    program = compile_fibers(kernel_source(kernels), tmp_path)
-    for seed, ((name, kernel), point) in enumerate(zip(kernels.items(), points, strict=True)):
-        after = program.launch(f"{name}_kernel", *launch_extents(kernel), call.arrays(template, point), seed=seed)
-        for output, expected in call.expected.items():
-            np.testing.assert_array_equal(after[output], expected, err_msg=str(point))
 
 
 def test_weights_lie_as_they_are_loaded():

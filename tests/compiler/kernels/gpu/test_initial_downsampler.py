@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_fibers import compile_fibers
-from cuda_network import block_accesses, kernel_source, launch_extents
+from gpu_kernels import check_default, check_every_point
 from initial_downsamplers import DownsamplerCall, downsampler
-from warp_accesses import traffic
 
 from enet_tvm.compiler.kernels.gpu.initial_downsampler import GpuInitialDownsamplerTemplate, windows_weight
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
@@ -31,29 +29,13 @@ KINDS = {
 def test_every_kind(tmp_path: Path, name: str, unit: GpuUnit):
     spec = KINDS[name]
     assert GpuInitialDownsamplerTemplate.covers(spec, unit)
-    template, call = GpuInitialDownsamplerTemplate.of(spec, unit), DownsamplerCall(spec)
-    point = template.default
-    kernel = template.kernel(point)
-    program = compile_fibers(kernel_source(kernel), tmp_path)
-    after = program.launch("main_kernel", *launch_extents(kernel), call.arrays(template, point))
-    for output, expected in call.expected.items():
-        np.testing.assert_array_equal(after[output], expected)
-    assert not traffic(block_accesses(program, "main", kernel)).conflicts
+    assert not check_default(GpuInitialDownsamplerTemplate.of(spec, unit), DownsamplerCall(spec), tmp_path).conflicts
 
 
 @pytest.mark.slow
 def test_every_point(tmp_path: Path):
     spec = downsampler((1, 3, 8, 32), 13, 16)
-    template, call = GpuInitialDownsamplerTemplate.of(spec, LARGE), DownsamplerCall(spec)
-    points = template.points()
-    assert points[0] == template.default
-    assert len(set(points)) == len(points) > 2
-    kernels = {f"point{i}": template.kernel(point) for i, point in enumerate(points)}
-    program = compile_fibers(kernel_source(kernels), tmp_path)
-    for seed, ((name, kernel), point) in enumerate(zip(kernels.items(), points, strict=True)):
-        after = program.launch(f"{name}_kernel", *launch_extents(kernel), call.arrays(template, point), seed=seed)
-        for output, expected in call.expected.items():
-            np.testing.assert_array_equal(after[output], expected, err_msg=str(point))
+    check_every_point(GpuInitialDownsamplerTemplate.of(spec, LARGE), DownsamplerCall(spec), tmp_path, 2)
 
 
 def test_windows_are_channels():
