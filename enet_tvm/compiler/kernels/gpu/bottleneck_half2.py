@@ -176,8 +176,10 @@ class Half2BottleneckKernel(BottleneckKernel):
         with T.serial(inputs // chain, unroll=False) as piece:
             add_chain(piece * pairs)
 
-    def _load_weights(self, weights: Any, packed: Any, leading: list[Any], of_thread: tuple[Any, ...]) -> None:
-        words = self.tile.channels // 2
+    def _load_weights(
+        self, weights: Any, packed: Any, leading: list[Any], of_thread: tuple[Any, ...], channels: int | None = None
+    ) -> None:
+        words = (channels or self.tile.channels) // 2
         width = min(VECTOR, words)
         for vector in range(words // width):
             with for_vector(width) as c:

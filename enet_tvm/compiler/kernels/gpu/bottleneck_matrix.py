@@ -146,7 +146,7 @@ class MatrixBottleneckKernel(Half2BottleneckKernel):
         """Which two of the eight columns of a tile a thread has sums of, and the row of the inputs that it loads."""
         return T.floormod(self.lane, 4)
 
-    def _share_of(self, part: FusedConv2D) -> tuple[Any, Any, int]:
+    def _share_of(self, part: FusedConv2D, channels: int | None = None) -> tuple[Any, Any, int]:
         name = next(name for name, each in self.spec.named.items() if each is part)
         return self._first_tile(self.shares[name]), 0, 1
 
