@@ -6,15 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from gpu_kernels import kernel_arrays
 from torch.nn import functional as F
 from whole_numbers import whole
 
-from enet_tvm.compiler.dataflow import constant, constant_value
-from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.bottleneck_tile import BottleneckTile
 from enet_tvm.compiler.ops import FusedBottleneck, FusedConv2D
-from enet_tvm.compiler.quantisation.codes import IDENTITY
 
 
 def bottleneck(
@@ -144,10 +142,4 @@ class BottleneckCall:
         self, template: GpuBottleneckTemplate, point: BottleneckTile, unwritten: float = np.nan
     ) -> dict[str, np.ndarray]:
         """Return the arguments of the kernel at a point, by name."""
-        operands = template.operands(point, [constant(each) for each in self.arguments], TensorCodes([], {}), IDENTITY)
-        outputs = [np.full_like(value, unwritten if value.dtype == np.float32 else 255) for value in self.expected.values()]
-        arrays = {}
-        for parameter, value in zip(template.kernel(point).params, [*map(constant_value, operands), *outputs], strict=True):
-            assert tuple(int(n) for n in parameter.ty.shape) == value.shape, parameter.name
-            arrays[str(parameter.name)] = value
-        return arrays
+        return kernel_arrays(template, point, self.arguments, self.expected, unwritten)

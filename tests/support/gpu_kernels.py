@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +10,10 @@ import numpy as np
 from cuda_fibers import compile_fibers
 from cuda_network import block_accesses, kernel_source, launch_extents
 from warp_accesses import Traffic, traffic
+
+from enet_tvm.compiler.dataflow import constant, constant_value
+from enet_tvm.compiler.kernels.common.codes import TensorCodes
+from enet_tvm.compiler.quantisation.codes import IDENTITY
 
 
 class Call(Protocol):
@@ -23,6 +27,19 @@ class Call(Protocol):
     def arrays(self, template: Any, point: Any) -> dict[str, np.ndarray]:
         """Return the kernel's arrays by name: inputs, operands packed for a point, and outputs."""
         ...
+
+
+def kernel_arrays(
+    template: Any, point: Any, arguments: Sequence[np.ndarray], expected: Mapping[str, np.ndarray], unwritten: float
+) -> dict[str, np.ndarray]:
+    """Return the arrays of a template's kernel at a point, by name: operands, and outputs that are not yet written."""
+    operands = template.operands(point, [constant(each) for each in arguments], TensorCodes([], {}), IDENTITY)
+    outputs = [np.full_like(value, unwritten if value.dtype == np.float32 else 255) for value in expected.values()]
+    arrays = {}
+    for parameter, value in zip(template.kernel(point).params, [*map(constant_value, operands), *outputs], strict=True):
+        assert tuple(int(n) for n in parameter.ty.shape) == value.shape, parameter.name
+        arrays[str(parameter.name)] = value
+    return arrays
 
 
 def check_default(template: Any, call: Call, folder: Path) -> Traffic:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 from bottlenecks import window_of
+from gpu_kernels import kernel_arrays
 from torch.nn import functional as F
 from whole_numbers import whole
 
-from enet_tvm.compiler.dataflow import constant, constant_value
-from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.gpu.bottleneck_tile import BottleneckTile
 from enet_tvm.compiler.kernels.gpu.initial_downsampler import GpuInitialDownsamplerTemplate
 from enet_tvm.compiler.ops import FusedConv2D, InitialBlockAttrs, InitialDownsampler
-from enet_tvm.compiler.quantisation.codes import IDENTITY
 
 
 def downsampler(shape: tuple[int, int, int, int], filters: int, outputs: int, pool: int = 2) -> InitialDownsampler:
@@ -50,10 +48,4 @@ class DownsamplerCall:
         self, template: GpuInitialDownsamplerTemplate, point: BottleneckTile, unwritten: float = np.nan
     ) -> dict[str, np.ndarray]:
         """Return the arguments of the kernel at a point, by name."""
-        operands = template.operands(point, [constant(each) for each in self.arguments], TensorCodes([], {}), IDENTITY)
-        outputs = [np.full_like(value, unwritten if value.dtype == np.float32 else 255) for value in self.expected.values()]
-        arrays = {}
-        for parameter, value in zip(template.kernel(point).params, [*map(constant_value, operands), *outputs], strict=True):
-            assert tuple(int(n) for n in parameter.ty.shape) == value.shape, parameter.name
-            arrays[str(parameter.name)] = value
-        return arrays
+        return kernel_arrays(template, point, self.arguments, self.expected, unwritten)

@@ -26,7 +26,7 @@ from enet_tvm.compiler.kernels.gpu.bottleneck import (
 )
 from enet_tvm.compiler.kernels.gpu.bottleneck_pixels import CellRuns
 from enet_tvm.compiler.kernels.gpu.bottleneck_tile import BottleneckTile, cell_runs, shared_rows, unrolled_inputs
-from enet_tvm.compiler.kernels.gpu.building import VECTOR, for_each, for_vector, private, shared
+from enet_tvm.compiler.kernels.gpu.building import for_each, for_vector, private, shared
 from enet_tvm.compiler.kernels.gpu.half_arithmetic import (
     both,
     chain_of,
@@ -179,11 +179,7 @@ class Half2BottleneckKernel(BottleneckKernel):
     def _load_weights(
         self, weights: Any, packed: Any, leading: list[Any], of_thread: tuple[Any, ...], channels: int | None = None
     ) -> None:
-        words = (channels or self.tile.channels) // 2
-        width = min(VECTOR, words)
-        for vector in range(words // width):
-            with for_vector(width) as c:
-                T.buffer_store(weights, packed[(*leading, vector, *of_thread, c)], [vector * width + c])
+        super()._load_weights(weights, packed, leading, of_thread, (channels or self.tile.channels) // 2)
 
 
 def _of_words(tile: BottleneckTile) -> BottleneckTile:

@@ -240,10 +240,9 @@ class MatrixBottleneckKernel(Half2BottleneckKernel):
         if spec.reduce is not None:
             barrier()  # Until all have read the channels of the turn before.
 
-        def keep(values: list[Any], channels: list[Any], _row: Any) -> None:
+        def keep(values: list[Any], channels: list[Any], row: Any) -> None:
             if spec.kept:
-                for of_channel, channel in zip(values, channels, strict=True):
-                    self._store(self.buffers["out"], of_channel, channel)
+                self._keeping("out")(values, channels, row)
             if spec.reduce is not None:
                 self._store_shared(values, self.first_rows + self.row * PAIRS + self.thread_row)
 

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bottlenecks import BottleneckCall, bottleneck
-from cuda_fibers import compile_fibers
-from cuda_network import block_accesses, kernel_source, launch_extents
-from warp_accesses import traffic
+from gpu_kernels import check_default, check_every_point
 
 from enet_tvm.compiler.kernels.gpu.bottleneck import (
     GpuBottleneckTemplate,
@@ -51,14 +49,7 @@ KINDS = {
 def test_every_kind(tmp_path: Path, name: str, unit: GpuUnit):
     spec = KINDS[name]
     assert GpuBottleneckTemplate.covers(spec, unit)
-    template = GpuBottleneckTemplate.of(spec, unit)
-    point, call = template.default, BottleneckCall(spec)
-    kernel = template.kernel(point)
-    program = compile_fibers(kernel_source(kernel), tmp_path)
-    after = program.launch("main_kernel", *launch_extents(kernel), call.arrays(template, point))
-    for output, expected in call.expected.items():
-        np.testing.assert_array_equal(after[output], expected)
-    counts = traffic(block_accesses(program, "main", kernel))
+    counts = check_default(GpuBottleneckTemplate.of(spec, unit), BottleneckCall(spec), tmp_path)
     assert counts.shared
     assert not counts.conflicts
 
@@ -69,17 +60,8 @@ def test_every_kind(tmp_path: Path, name: str, unit: GpuUnit):
 )
 def test_every_point(tmp_path: Path, spec: FusedBottleneck):
     """Also those at which several threads share a tile of a convolution, and sum a part of its input channels each."""
-    template, call = GpuBottleneckTemplate.of(spec, LARGE), BottleneckCall(spec)
-    points = template.points()
-    assert points[0] == template.default
-    assert len(set(points)) == len(points) > 4
+    points = check_every_point(GpuBottleneckTemplate.of(spec, LARGE), BottleneckCall(spec), tmp_path, 4)
     assert {point.chunk // 8 for point in points} == {1, 2}
-    kernels = {f"point{i}": template.kernel(point) for i, point in enumerate(points)}
-    program = compile_fibers(kernel_source(kernels), tmp_path)
-    for seed, ((name, kernel), point) in enumerate(zip(kernels.items(), points, strict=True)):
-        after = program.launch(f"{name}_kernel", *launch_extents(kernel), call.arrays(template, point), seed=seed)
-        for output, expected in call.expected.items():
-            np.testing.assert_array_equal(after[output], expected, err_msg=str(point))
 
 
 def test_weights_lie_as_they_are_loaded():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from bottlenecks import BottleneckCall, bottleneck
 from cuda_fibers import compile_fibers
-from cuda_network import block_accesses, kernel_source, launch_extents
-from warp_accesses import traffic
+from cuda_network import kernel_source, launch_extents
+from gpu_kernels import check_default, check_every_point
 
 from enet_tvm.compiler.cuda.device_compiler import kernel_ptx
 from enet_tvm.compiler.cuda.machine_code import Operation, read_machine_code
@@ -53,15 +53,9 @@ def test_every_kind(tmp_path: Path, name: str, unit: GpuUnit):
     """Sums of whole numbers that float16 has: equal to PyTorch's."""
     spec = KINDS[name]
     assert GpuHalf2BottleneckTemplate.covers(spec, unit)
-    template = GpuHalf2BottleneckTemplate.of(spec, unit)
-    point, call = template.default, BottleneckCall(spec, small=True)
-    kernel = template.kernel(point)
-    program = compile_fibers(kernel_source(kernel), tmp_path)
-    after = program.launch("main_kernel", *launch_extents(kernel), call.arrays(template, point))
-    for output, expected in call.expected.items():
-        assert np.abs(expected).max() < 2048
-        np.testing.assert_array_equal(after[output], expected)
-    counts = traffic(block_accesses(program, "main", kernel))
+    call = BottleneckCall(spec, small=True)
+    counts = check_default(GpuHalf2BottleneckTemplate.of(spec, unit), call, tmp_path)
+    assert all(np.abs(expected).max() < 2048 for expected in call.expected.values())
     assert counts.shared
     assert not counts.conflicts
 
@@ -70,15 +64,8 @@ def test_every_kind(tmp_path: Path, name: str, unit: GpuUnit):
 def test_every_point(tmp_path: Path):
     """Also those at which several threads share a tile of a convolution, and sum a part of its input channels each."""
     spec = bottleneck((8, 16, 8), (6, 8))
-    template, call = GpuHalf2BottleneckTemplate.of(spec, LARGE), BottleneckCall(spec, small=True)
-    points = template.points()
+    points = check_every_point(GpuHalf2BottleneckTemplate.of(spec, LARGE), BottleneckCall(spec, small=True), tmp_path, 1)
     assert {point.chunk // 8 for point in points} == {1, 2}
-    kernels = {f"point{i}": template.kernel(point) for i, point in enumerate(points)}
-    program = compile_fibers(kernel_source(kernels), tmp_path)
-    for seed, ((name, kernel), point) in enumerate(zip(kernels.items(), points, strict=True)):
-        after = program.launch(f"{name}_kernel", *launch_extents(kernel), call.arrays(template, point), seed=seed)
-        for output, expected in call.expected.items():
-            np.testing.assert_array_equal(after[output], expected, err_msg=str(point))
 
 
 def test_sums_are_rounded_as_float16_but_not_added_up_in_it(tmp_path: Path):

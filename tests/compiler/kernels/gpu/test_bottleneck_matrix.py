@@ -10,6 +10,7 @@ import pytest
 from bottlenecks import BottleneckCall, bottleneck
 from cuda_fibers import compile_fibers
 from cuda_network import block_accesses, kernel_source, launch_extents
+from gpu_kernels import check_default
 from warp_accesses import traffic
 
 from enet_tvm.compiler.cuda.machine_code import Operation, read_machine_code
@@ -40,14 +41,7 @@ def test_every_kind(tmp_path: Path, name: str, unit: HalfUnit):
     """Whole numbers that float16 has: equal to PyTorch's; and no two threads in need of a bank."""
     spec = KINDS[name]
     assert GpuMatrixBottleneckTemplate.covers(spec, unit)
-    template = GpuMatrixBottleneckTemplate.of(spec, unit)
-    point, call = template.default, BottleneckCall(spec, small=True)
-    kernel = template.kernel(point)
-    program = compile_fibers(kernel_source(kernel), tmp_path)
-    after = program.launch("main_kernel", *launch_extents(kernel), call.arrays(template, point))
-    for output, expected in call.expected.items():
-        np.testing.assert_array_equal(after[output], expected)
-    counts = traffic(block_accesses(program, "main", kernel))
+    counts = check_default(GpuMatrixBottleneckTemplate.of(spec, unit), BottleneckCall(spec, small=True), tmp_path)
     assert counts.shared
     assert not counts.conflicts
 
