@@ -18,9 +18,10 @@ from enet_tvm.compatibility import Machine, find_mismatch
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256
 from enet_tvm.rpc.address import Address
+from enet_tvm.rpc.gpu import device_arch, open_gpu
 from enet_tvm.rpc.messages import parse_kernel_names, parse_kernel_times
 from enet_tvm.rpc.session import DeviceSession, open_session
-from enet_tvm.rpc.session_process import KEEP_OUTPUTS, KERNEL_OUTPUT, LAST_OUTPUT, OPEN_GPU, TIME_CALL, TIME_KERNELS
+from enet_tvm.rpc.session_process import KEEP_OUTPUTS, KERNEL_OUTPUT, LAST_OUTPUT, TIME_CALL, TIME_KERNELS
 from enet_tvm.runtime import forking
 from enet_tvm.runtime.protocol import Capability, require
 from enet_tvm.runtime.segmenter import Segmenter
@@ -98,7 +99,7 @@ class RemoteEngine:
             raise UserError(f"{library} is missing or not the file its manifest was written for; compile it again")
         _check_device(manifest, Machine.of_facts(self.facts), session.name)  # whose GPU is asked for by opening it
         if manifest.target.device == "cuda":
-            self._open_gpu()
+            open_gpu(self.session)
             _check_device(manifest, Machine.of_facts(self.facts, self._gpu_arch), session.name)
         start = time.perf_counter()
         self._library = session.load_module(session.upload(library))
@@ -138,16 +139,9 @@ class RemoteEngine:
         )
         self.close()
 
-    def _open_gpu(self) -> None:
-        with self.session.within(60, "opening its GPU"):
-            # Other servers open it when they start, or never.
-            if (open_gpu := self.session.find(OPEN_GPU)) is not None:
-                open_gpu()
-
     def _gpu_arch(self) -> str:
         with self.session.within(60, "asking what its GPU is"):
-            version = str(self.session.remote.device("cuda", 0).compute_version)
-        return f"sm_{version.replace('.', '')}"
+            return device_arch(self.session.remote.device("cuda", 0))
 
     def _offered(self) -> Iterator[Capability]:
         """Yield the capabilities that the device's server has functions for."""

@@ -370,18 +370,15 @@ def create_session(config: Any, wait: float, seconds: float, gpu: bool = False) 
     """Return a session on a device that the tracker has free, its GPU open where the kernels run there."""
     from enet_tvm.errors import UserError
     from enet_tvm.rpc.address import Address
+    from enet_tvm.rpc.gpu import open_gpu
     from enet_tvm.rpc.session import open_session
-    from enet_tvm.rpc.session_process import OPEN_GPU
 
     try:
         address = Address(config.tracker_host, int(config.tracker_port))
         session = open_session(address, config.tracker_key, wait=wait, session_seconds=config.session_timeout_sec)
         if gpu:
             try:
-                with session.within(60.0, "opening its GPU"):
-                    # A server of TVM's has no such function, and has opened it.
-                    if (open_there := session.find(OPEN_GPU)) is not None:
-                        open_there()
+                open_gpu(session)
             except UserError:
                 session.close()
                 raise

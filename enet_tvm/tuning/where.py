@@ -81,19 +81,15 @@ def gpu_there(target: TargetSpec, fleet: Fleet) -> Gpu:
     UserError
         When it has none, or one of another architecture than the target's; or it is lost.
     """
+    from enet_tvm.rpc.gpu import device_arch, open_gpu
     from enet_tvm.rpc.session import open_session
-    from enet_tvm.rpc.session_process import OPEN_GPU
 
     assert target.gpu is not None
-    with (
-        open_session(fleet.tracker, fleet.key, wait=120.0, session_seconds=120.0) as session,
-        session.within(60, "saying what its GPU is"),
-    ):
-        if (open_there := session.find(OPEN_GPU)) is not None:
-            open_there()
-        device = session.remote.device("cuda", 0)
-        arch = f"sm_{str(device.compute_version).replace('.', '')}"
-        found = Gpu(str(device.device_name), arch, int(device.multi_processor_count))
+    with open_session(fleet.tracker, fleet.key, wait=120.0, session_seconds=120.0) as session:
+        open_gpu(session)
+        with session.within(60, "saying what its GPU is"):
+            device = session.remote.device("cuda", 0)
+            found = Gpu(str(device.device_name), device_arch(device), int(device.multi_processor_count))
     if found.arch != target.gpu.arch:
         raise UserError(f"{target.name} has a GPU of {target.gpu.arch}, and {found.name} is {found.arch}; name its own target")
     return found
