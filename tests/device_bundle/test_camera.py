@@ -100,7 +100,7 @@ def test_frames_are_segmented_as_pictures_are(watch: Watch, tiny_artifact: Any, 
     script = ["period 60", "format MJPG 40x24", *(f"frame {frame}" for frame in frames), "again"]
     options = (
         "--labels",
-        tmp_path / "labels-%d.png",
+        tmp_path / "100%-labels-%d.png",
         "--overlay",
         tmp_path / "seen-%03d.ppm",
         "--json",
@@ -113,7 +113,7 @@ def test_frames_are_segmented_as_pictures_are(watch: Watch, tiny_artifact: Any, 
     assert (figures["camera"], figures["size"], figures["format"], figures["frames"]) == (DEVICE, "40x24", "MJPEG", 6)
     seen = []
     for number in range(1, 7):
-        found = np.asarray(Image.open(tmp_path / f"labels-{number}.png"))
+        found = np.asarray(Image.open(tmp_path / f"100%-labels-{number}.png"))
         (index,) = [i for i in range(3) if np.array_equal(labels[i], found)]
         expected = overlay(pictures[index], labels[index], palette)
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"seen-{number:03}.ppm")), np.asarray(expected))

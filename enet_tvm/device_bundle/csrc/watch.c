@@ -43,13 +43,18 @@ static void interrupt(int number) {
   interrupted = 1;
 }
 
-/* The name of a frame's file: a %d or %04d in it becomes the frame's number. */
+/* The name of a frame's file: the first %d or %04d in it becomes the frame's number; any other % stays. */
 static const char* name_of_frame(const char* path, long number, char out[MOST_PATH]) {
-  const char* mark = strchr(path, '%');
-  int digits = 0, used = 0;
-  if (mark == NULL || (strncmp(mark, "%d", 2) != 0 && (sscanf(mark, "%%0%1dd%n", &digits, &used) != 1 || used == 0))) return path;
-  snprintf(out, MOST_PATH, "%.*s%0*ld%s", (int)(mark - path), path, digits, number, mark + (used ? used : 2));
-  return out;
+  for (const char* mark = strchr(path, '%'); mark != NULL; mark = strchr(mark + 1, '%')) {
+    int digits = 0, used = 0;
+    if (strncmp(mark, "%d", 2) == 0)
+      used = 2;
+    else if (sscanf(mark, "%%0%1dd%n", &digits, &used) != 1 || used == 0)
+      continue;
+    snprintf(out, MOST_PATH, "%.*s%0*ld%s", (int)(mark - path), path, digits, number, mark + used);
+    return out;
+  }
+  return path;
 }
 
 static int write_frame(Watch* watch, Picture* picture, char* why, size_t size) {
