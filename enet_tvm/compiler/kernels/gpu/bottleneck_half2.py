@@ -47,7 +47,6 @@ from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.ops import FusedBottleneck, FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes
 
-
 _FOR_NOTHING = 1.25
 """Most channels that a thread computes for each that there is: an odd number of a thread's has a pair half full."""
 
@@ -82,7 +81,7 @@ def divides(spec: FusedBottleneck, tile: BottleneckTile) -> bool:
         return False
     share, together = tile.channels, narrowed_together(spec, tile)
     if together:
-        computed = sum(2 * _words(count) for count in together.values())
+        computed = sum(2 * _pairs(count) for count in together.values())
         if computed > _FOR_NOTHING * sum(together.values()) or tile.chunk // together_splits(spec, tile) % 2:
             return False
     for part, inputs in ((spec.conv, None), (None if together else spec.reduce, tile.chunk)):
@@ -105,7 +104,7 @@ class Half2BottleneckKernel(BottleneckKernel):
     def weight_shape(cls, part: FusedConv2D, tile: BottleneckTile) -> tuple[int, ...]:
         """Return the shape of the packed weight of a convolution."""
         batch, outputs, height, width = part.out_shape
-        words = outputs // tile.channels * _words(tile.channels)
+        words = outputs // tile.channels * _pairs(tile.channels)
         return super().weight_shape(replace(part, out_shape=(batch, words, height, width)), _of_words(tile))
 
     @classmethod
@@ -127,7 +126,7 @@ class Half2BottleneckKernel(BottleneckKernel):
 
     def _zeros(self, name: str) -> Any:
         # Pairs are added up whole; of the half that is empty nothing is left in the machine code.
-        shape = (self.tile.pixels, 2 * _words(self.narrowed.get(name, self.tile.channels)))
+        shape = (self.tile.pixels, 2 * _pairs(self.narrowed.get(name, self.tile.channels)))
         acc = private(shape)
         with for_each(*shape) as index:
             T.buffer_store(acc, T.float32(0), list(index))
@@ -186,17 +185,23 @@ class Half2BottleneckKernel(BottleneckKernel):
         group, split, splits = self._share_of(self.spec.named["reduce"], self.narrowed["reduce"])
         inputs = tile.chunk // splits
         rows, first = self.first_rows + split * (inputs // 2), turn * tile.chunk + split * inputs
-        self._add_products(sums, rows, [0, 0, first], (group,), inputs, None)
+        self._add_products(sums, rows, [0, 0, first], (group,), inputs)
 
     def _add_products(
-        self, sums: dict[str, Any], rows: Any, leading: list[Any], of_thread: tuple[Any, ...], inputs: int, runs: CellRuns | None
+        self,
+        sums: dict[str, Any],
+        rows: Any,
+        leading: list[Any],
+        of_thread: tuple[Any, ...],
+        inputs: int,
+        runs: CellRuns | None = None,
     ) -> None:
         """Add the products of `inputs` channels, in shared memory from a row on, to the sums of one convolution or of more.
 
         `leading` are the first indices of the weights of the first channel, and `of_thread` those after the vector.
         """
         tile, chain = self.tile, chain_of(inputs)
-        words = {name: _words(self.narrowed.get(name, tile.channels)) for name in sums}
+        words = {name: _pairs(self.narrowed.get(name, tile.channels)) for name in sums}
         pairs = chain // 2
         unrolled = unrolled_inputs(tile, pairs, 2 * sum(words.values()))
         *place, start = leading
@@ -239,10 +244,10 @@ class Half2BottleneckKernel(BottleneckKernel):
 
 def _of_words(tile: BottleneckTile) -> BottleneckTile:
     """Return the tile by which weights lie: its channels are words of two."""
-    return replace(tile, channels=_words(tile.channels))
+    return replace(tile, channels=_pairs(tile.channels))
 
 
-def _words(channels: int) -> int:
+def _pairs(channels: int) -> int:
     """Return the words of two that a thread's channels take."""
     return -(-channels // 2)
 
