@@ -119,7 +119,7 @@ class MatrixBottleneckKernel(Half2BottleneckKernel):
         self.plane_vector = math.gcd(math.prod(spec.expand.out_shape[2:]), VECTOR)
         self.shares = {name: warp_share(spec, name, tile) for name in spec.named}
         self.share = self.shares["expand"]
-        self.narrowed = {} if spec.beside is None else {name: ROWS for name in ("beside", "reduce")}
+        self.narrowed = {} if spec.beside is None else dict.fromkeys(("beside", "reduce"), ROWS)
 
     @classmethod
     def weight_shape(cls, part: FusedConv2D, tile: BottleneckTile) -> tuple[int, ...]:
