@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,17 @@ import pytest
 import torch
 from cuda_fibers import compile_fibers
 from cuda_network import cuda_network
+from PIL import Image
 from torch import nn
 
 from enet_tvm import agreement
 from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.pipeline import Numerics
 from enet_tvm.data.camvid import CamVid
-from enet_tvm.evaluation.evaluate import evaluate, torch_forward
+from enet_tvm.evaluation.evaluate import Forward, evaluate, torch_forward
 from enet_tvm.networks import load_network, read_info
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
+from enet_tvm.size import Size
 
 CAMVID = Path(os.environ.get("ENET_TVM_CAMVID", Path(__file__).resolve().parents[2] / "shared/camvid"))
 _HANDED_ON = re.compile(r"initial|bottleneck\d_\d|.*\.(project|shortcut)|bottleneck[45]_0\.conv|.*\.conv\.0")
@@ -84,3 +87,54 @@ def test_mean_iou_on_camvid():
     assert agree >= agreement.PICTURES["float16"]
     assert abs(mious[0] - mious[1]) <= agreement.PICTURES_MIOU["float16"]
     assert mious[0] > 0.6
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Pictures of CamVid, and PyTorch's mean IoU and labels on them."""
+
+    camvid: CamVid
+    samples: list[tuple[Image.Image, np.ndarray]]
+    miou: float
+    labels: list[np.ndarray]
+
+
+SIZE = Size(width=240, height=176)
+"""Size of the pictures for fibers, half as high and wide as CamVid's: four take a quarter of a minute."""
+
+
+def judged(forward: Forward, camvid: CamVid, samples: list[tuple[Image.Image, np.ndarray]]) -> tuple[float, list[np.ndarray]]:
+    """Return the mean IoU, and the labels of each picture."""
+    info = read_info(DEFAULT_WEIGHTS)
+    labels: list[np.ndarray] = []
+    metrics = evaluate(
+        *(forward, samples, camvid.class_set, info.mean, info.std, SIZE),
+        observe=lambda _index, prediction, _labels: labels.append(prediction),
+    )
+    return metrics.miou, labels
+
+
+@pytest.fixture(scope="module")
+def seen() -> Seen:
+    camvid = CamVid(CAMVID, "val")
+    samples = [camvid[i] for i in np.linspace(0, len(camvid) - 1, 4).astype(int)]
+    return Seen(camvid, samples, *judged(torch_forward(load_network(DEFAULT_WEIGHTS).eval()), camvid, samples))
+
+
+@pytest.mark.slow
+@pytest.mark.camvid
+@pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not here; set ENET_TVM_CAMVID to its directory")
+@pytest.mark.parametrize("target", ["jetson-tx1", "h100"], ids=["pairs", "matrices"])
+def test_mean_iou_of_the_kernels(tmp_path: Path, seen: Seen, target: str):
+    """The generated CUDA C++ with its own float16 arithmetic, launch after launch on fibers."""
+    imported = from_torch(load_network(DEFAULT_WEIGHTS).eval(), (1, 3, SIZE.height, SIZE.width))
+    made = cuda_network(imported, target, numerics=Numerics("float16"))
+    assert {"jetson-tx1": "enet_multiply_add_pairs(", "h100": "enet_multiply_add_matrices_16("}[target] in made.source
+    program = compile_fibers(made.source, tmp_path)
+    miou, labels = judged(lambda x: made.run(program, x), seen.camvid, seen.samples)
+    agree = np.mean([(a == b).mean() for a, b in zip(labels, seen.labels, strict=True)])
+    print(f"{target}: {100 * agree:.2f} % of the labels, mIoU {miou:.4f} for {seen.miou:.4f}")
+    assert seen.miou > 0.5
+    assert agree < 1  # It is another arithmetic.
+    assert agree >= agreement.PICTURES["float16"]
+    assert abs(miou - seen.miou) <= agreement.PICTURES_MIOU["float16"]

@@ -57,6 +57,13 @@ _OPTIONS = (
 )
 _SECONDS = 300
 
+
+def _with_halves() -> list[str]:
+    """Return the option for conversions of float16 by the processor's own instructions, where it has them."""
+    known = Path("/proc/cpuinfo")
+    return ["-mf16c"] if known.exists() and re.search(r"^flags\b.*\bf16c\b", known.read_text(), re.MULTILINE) else []
+
+
 ACCESS = np.dtype(
     [("instruction", "u8"), ("address", "u8"), ("thread", "u4"), ("size", "u2"), ("writes", "?"), ("shared", "?")]
 )
@@ -213,7 +220,7 @@ def compile_fibers(source: str, folder: Path, defines: Mapping[str, object] | No
     for header in ("cuda.h", "cuda_fp16.h", "cuda_bf16.h", "cstdint", "type_traits", "mma.h"):
         (folder / header).touch()  # What they declare is in cuda_as_cpp.h; and no C++ library is needed.
     code = f'#include "{_SOURCES / "cuda_as_cpp.h"}"\n{_with_shared(_with_instructions(source))}\n{_entries(source, kernels)}'
-    options = [*_OPTIONS, f"-I{folder}", *(f"-D{name}={value}" for name, value in (defines or {}).items())]
+    options = [*_OPTIONS, *_with_halves(), f"-I{folder}", *(f"-D{name}={value}" for name, value in (defines or {}).items())]
     stem = f"fibers-{hashlib.sha256(f'{code}{options}'.encode()).hexdigest()[:16]}"
     file, compiled, library = (folder / f"{stem}{suffix}" for suffix in (".cpp", ".o", ".so"))
     if not library.exists():

@@ -158,14 +158,17 @@ def test_matrices_of_a_warp(tmp_path: Path, depth: int):
     np.testing.assert_array_equal(arrays["d"], a.astype(np.float32) @ b.astype(np.float32) + c)
 
 
-def test_two_halves_at_once(tmp_path: Path):
+@pytest.mark.parametrize("scales", [(1, 1), (2.0**-8, 2.0**-14)], ids=["normal", "subnormal"])
+def test_two_halves_at_once(tmp_path: Path, scales: tuple[float, float]):
+    """The exact sum of a product and an addend, rounded once; also where it has fewer bits than most."""
     source = """
     __global__ void kernel(const uint* a, const uint* b, const uint* c, uint* out) {
       int t = threadIdx.x;
       asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(out[t]) : "r"(a[t]), "r"(b[t]), "r"(c[t]));
     }"""
     rng = np.random.default_rng(1)
-    a, b, c = (rng.standard_normal(128).astype(np.float16) for _ in range(3))
+    factors, addends = scales
+    a, b, c = ((rng.standard_normal(128) * scale).astype(np.float16) for scale in (factors, factors, addends))
     words = [x.view(np.uint32) for x in (a, b, c)]
     arrays = compile_fibers(source, tmp_path).launch("kernel", (1,), (64,), [*words, np.zeros(64, np.uint32)])
     exact = a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)

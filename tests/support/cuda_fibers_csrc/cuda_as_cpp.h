@@ -122,8 +122,16 @@ INSTRUCTION half2 __low2half2(half2 x) { return (half2){x.x, x.x}; }
 INSTRUCTION half2 __high2half2(half2 x) { return (half2){x.y, x.y}; }
 INSTRUCTION float __low2float(half2 x) { return (float)x.x; }
 INSTRUCTION float __high2float(half2 x) { return (float)x.y; }
-/* The sum of a half and a product of two has 63 bits at most, which a long double of x86-64 and of AArch64 holds: one rounding. */
-INSTRUCTION half cuda_hfma(half a, half b, half c) { return (half)((long double)a * (long double)b + (long double)c); }
+/* A float holds the product of two halves. What their sum with a third loses goes into its last bit, lest it be rounded twice. */
+/* Called, not copied to each of its many places: compilers are faster so. */
+__attribute__((noinline, no_sanitize("thread"))) static half cuda_hfma(half a, half b, half c) {
+    const float product = (float)a * (float)b, addend = (float)c;
+    const float sum = product + addend, part = sum - product;
+    const float lost = (product - (sum - part)) + (addend - part);
+    const uint bits = __builtin_bit_cast(uint, sum);
+    if (lost == 0 || bits % 2 || lost != lost) return (half)sum;
+    return (half)__builtin_bit_cast(float, (lost > 0) == (sum > 0) ? bits + 1 : bits - 1);
+}
 INSTRUCTION half2 __hfma2(half2 a, half2 b, half2 c) { return (half2){cuda_hfma(a.x, b.x, c.x), cuda_hfma(a.y, b.y, c.y)}; }
 INSTRUCTION bool __hgt(half a, half b) { return a > b; }
 INSTRUCTION bool __hlt(half a, half b) { return a < b; }

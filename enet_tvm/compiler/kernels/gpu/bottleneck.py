@@ -180,7 +180,7 @@ def bottleneck_kernel(
     for name, part in spec.named.items():
         own = _tile_of(name, spec, tile)
         arguments[f"{name}_weight"] = (kind.weight_shape(part, own), kind.weight_dtype)
-        more = epilogue_arguments(part, _group_tile(own))
+        more = epilogue_arguments(part, group_tile(own))
         arguments |= {f"{name}_{key}": value for key, value in more.items()}
     arguments |= spec.outputs
 
@@ -197,7 +197,7 @@ def bottleneck_operands(
     operands: list[relax.Expr] = [arguments[0]]
     for (name, part), of_part in zip(spec.named.items(), spec.split(arguments), strict=True):
         given, own = ConvolutionArguments.of(part, of_part), _tile_of(name, spec, tile)
-        operands += gpu_operands(given, kind.packed_weight(part, given.weight, own), _group_tile(own))[1:]
+        operands += gpu_operands(given, kind.packed_weight(part, given.weight, own), group_tile(own))[1:]
     return operands
 
 
@@ -211,7 +211,7 @@ def _tile_of(name: str, spec: FusedBottleneck, tile: BottleneckTile) -> Bottlene
     return replace(tile, channels=channels_of(name, spec, tile))
 
 
-def _group_tile(tile: BottleneckTile) -> GpuTile:
+def group_tile(tile: BottleneckTile) -> GpuTile:
     """Return a tile with the same groups of channels, by which weights and vectors lie."""
     return GpuTile(tile.pixels, tile.channels, tile.lanes, 1)
 
@@ -298,10 +298,14 @@ class BottleneckKernel:
             elif spec.reduce is not None:
                 self._finish(spec.reduce, "reduce", reduced, self._keeping("reduced"))
 
-    def begin(self, block: Any, _: Any, picture: Any, lane: Any, row: Any) -> None:
-        """Emit what comes before `expand`, whose input is in the first part of the shared memory then."""
+    def start(self, block: Any, _: Any, picture: Any, lane: Any, row: Any) -> None:
+        """Take the indices of a launch, and emit the shared memory."""
         self.block, self.picture, self.lane, self.row = block, picture, lane, row
         self.shared = self._words(self.first_rows + self.second_rows, row_length(self.spec, self.tile))
+
+    def begin(self, *launch: Any) -> None:
+        """Emit what comes before `expand`, whose input is in the first part of the shared memory then."""
+        self.start(*launch)
         if self.spec.conv is None:
             self._copy_inputs(self.spec.expand, 0, 0, 0)
         else:
@@ -325,11 +329,11 @@ class BottleneckKernel:
             barrier()
             rows = place + split * (inputs // self.word)
             self._accumulate(acc, rows, "conv", group, split * inputs, inputs, (kh, kw))
+        self._finish(conv, "conv", acc, self._keep_convolved)
 
-        def keep(values: list[Any], _channels: list[Any], row: Any) -> None:
-            self._store_shared(values, row)
-
-        self._finish(conv, "conv", acc, keep)
+    def _keep_convolved(self, values: list[Any], _channels: list[Any], row: Any) -> None:
+        """Keep channels of the result of `conv`, which are those of a word."""
+        self._store_shared(values, row)
 
     def _copy_inputs(self, part: FusedConv2D, kh: Any, kw: Any, place: Any) -> None:
         """Copy what the pixels of the block take at a position of the kernel into rows from `place` on."""

@@ -25,7 +25,14 @@ from enet_tvm.compiler.kernels.gpu.bottleneck import (
     bottleneck_operands,
 )
 from enet_tvm.compiler.kernels.gpu.bottleneck_pixels import CellRuns
-from enet_tvm.compiler.kernels.gpu.bottleneck_tile import BottleneckTile, cell_runs, shared_rows, unrolled_inputs
+from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
+    BottleneckTile,
+    cell_runs,
+    narrowed_together,
+    shared_rows,
+    together_splits,
+    unrolled_inputs,
+)
 from enet_tvm.compiler.kernels.gpu.building import for_each, for_vector, private, shared
 from enet_tvm.compiler.kernels.gpu.half_arithmetic import (
     both,
@@ -40,6 +47,9 @@ from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.ops import FusedBottleneck, FusedConv2D
 from enet_tvm.compiler.quantisation.codes import Codes
 
+_FOR_NOTHING = 1.25
+"""Most channels that a thread computes for each that there is: an odd number of a thread's has a pair half full."""
+
 
 @dataclass(frozen=True)
 class GpuHalf2BottleneckTemplate(GpuBottleneckTemplate):
@@ -47,8 +57,8 @@ class GpuHalf2BottleneckTemplate(GpuBottleneckTemplate):
 
     @classmethod
     def covers(cls, spec: FusedBottleneck, unit: GpuUnit) -> bool:
-        """Whether the kernel of float32 covers it, one convolution ends it, and channels come in pairs at some tile."""
-        return spec.beside is None and super().covers(spec, unit) and bool(cls(spec, unit).points())
+        """Whether the kernel of float32 covers it, and channels come in pairs at some tile."""
+        return super().covers(spec, unit) and bool(cls(spec, unit).points())
 
     def points(self) -> list[BottleneckTile]:
         """Return the launches worth measuring."""
@@ -69,8 +79,12 @@ def divides(spec: FusedBottleneck, tile: BottleneckTile) -> bool:
     """Whether channels come in pairs wherever threads share them."""
     if spec.data_shape[1] % 2 or (spec.data_shape[1] // 2) % max(1, tile.threads // tile.block_pixels):
         return False
-    share = tile.channels
-    for part, inputs in ((spec.conv, None), (spec.reduce, tile.chunk)):
+    share, together = tile.channels, narrowed_together(spec, tile)
+    if together:
+        computed = sum(2 * _pairs(count) for count in together.values())
+        if computed > _FOR_NOTHING * sum(together.values()) or tile.chunk // together_splits(spec, tile) % 2:
+            return False
+    for part, inputs in ((spec.conv, None), (None if together else spec.reduce, tile.chunk)):
         if part is not None:
             splits = tile.chunk // part.out_shape[1]
             share = share // splits if part is spec.conv else share
@@ -90,17 +104,33 @@ class Half2BottleneckKernel(BottleneckKernel):
     def weight_shape(cls, part: FusedConv2D, tile: BottleneckTile) -> tuple[int, ...]:
         """Return the shape of the packed weight of a convolution."""
         batch, outputs, height, width = part.out_shape
-        return super().weight_shape(replace(part, out_shape=(batch, outputs // 2, height, width)), _of_words(tile))
+        words = outputs // tile.channels * _pairs(tile.channels)
+        return super().weight_shape(replace(part, out_shape=(batch, words, height, width)), _of_words(tile))
 
     @classmethod
     def packed_weight(cls, part: FusedConv2D, weight: np.ndarray, tile: BottleneckTile) -> np.ndarray:
-        """Return the weight of a convolution (OC x IC x KH x KW) as pairs of output channels, as those of float32 lie."""
+        """Return the weight of a convolution (OC x IC x KH x KW) as pairs of output channels, as those of float32 lie.
+
+        The last pair of a thread's odd number of channels is half full.
+        """
+        if tile.channels % 2:
+            of_threads = weight.reshape(-1, tile.channels, *weight.shape[1:])
+            full = np.concatenate([of_threads, np.zeros_like(of_threads[:, :1])], axis=1)
+            weight = full.reshape(-1, *weight.shape[1:])
         return super().packed_weight(part, pairs_of_outputs(weight), _of_words(tile))
 
     @staticmethod
     def shared_rows(spec: FusedBottleneck, tile: BottleneckTile) -> tuple[int, int]:
         """Return the rows of both parts of the shared memory: of pairs of channels, or of sums in float32 of one."""
         return half2_rows(spec, tile)
+
+    def _zeros(self, name: str) -> Any:
+        # Pairs are added up whole; of the half that is empty nothing is left in the machine code.
+        shape = (self.tile.pixels, 2 * _pairs(self.narrowed.get(name, self.tile.channels)))
+        acc = private(shape)
+        with for_each(*shape) as index:
+            T.buffer_store(acc, T.float32(0), list(index))
+        return acc
 
     def _words(self, rows: int, length: int) -> Any:
         return shared((rows, length), "uint32")
@@ -147,28 +177,58 @@ class Half2BottleneckKernel(BottleneckKernel):
         place: tuple[Any, ...] = (0, 0),
         runs: CellRuns | None = None,
     ) -> None:
-        tile, chain = self.tile, chain_of(inputs)
-        words, pairs = tile.channels // 2, chain // 2
-        unrolled = unrolled_inputs(tile, pairs)
         of_thread = (group,) if runs is None else (group, runs.position(self.lane))
+        self._add_products({name: acc}, rows, [*place, start], of_thread, inputs, runs)
+
+    def _add_together(self, sums: dict[str, Any], turn: Any) -> None:
+        tile = self.tile
+        group, split, splits = self._share_of(self.spec.named["reduce"], self.narrowed["reduce"])
+        inputs = tile.chunk // splits
+        rows, first = self.first_rows + split * (inputs // 2), turn * tile.chunk + split * inputs
+        self._add_products(sums, rows, [0, 0, first], (group,), inputs)
+
+    def _add_products(
+        self,
+        sums: dict[str, Any],
+        rows: Any,
+        leading: list[Any],
+        of_thread: tuple[Any, ...],
+        inputs: int,
+        runs: CellRuns | None = None,
+    ) -> None:
+        """Add the products of `inputs` channels, in shared memory from a row on, to the sums of one convolution or of more.
+
+        `leading` are the first indices of the weights of the first channel, and `of_thread` those after the vector.
+        """
+        tile, chain = self.tile, chain_of(inputs)
+        words = {name: _pairs(self.narrowed.get(name, tile.channels)) for name in sums}
+        pairs = chain // 2
+        unrolled = unrolled_inputs(tile, pairs, 2 * sum(words.values()))
+        *place, start = leading
 
         def add_chain(first: Any) -> None:
-            sums = private((tile.pixels, words), "uint32")
-            with for_each(tile.pixels, words) as index:
-                T.buffer_store(sums, no_pair(), list(index))
+            chains = {name: private((tile.pixels, words[name]), "uint32") for name in sums}
+            for name, of_chain in chains.items():
+                with for_each(tile.pixels, words[name]) as index:
+                    T.buffer_store(of_chain, no_pair(), list(index))
             with T.serial(pairs // unrolled, unroll=False) as outer, T.unroll(unrolled) as inner:
                 pair = first + outer * unrolled + inner
                 values = private((tile.pixels,), "uint32")
                 self._load_shared(values, rows + pair, runs)
                 for number in range(2):
-                    weights = private((words,), "uint32")
-                    self._load_weights(weights, self.buffers[f"{name}_weight"], [*place, start + pair * 2 + number], of_thread)
-                    with for_each(tile.pixels, words) as (i, c):
-                        T.buffer_store(sums, multiply_add(both(values[i], number), weights[c], sums[i, c]), [i, c])
-            with for_each(tile.pixels, words) as (i, c):
-                for number in range(2):
-                    at = [i, c * 2 + number]
-                    T.buffer_store(acc, acc[tuple(at)] + float_of(sums[i, c], number), at)
+                    at = [*place, start + pair * 2 + number]
+                    for name, of_chain in chains.items():
+                        weights = private((words[name],), "uint32")
+                        self._load_weights(weights, self.buffers[f"{name}_weight"], at, of_thread, 2 * words[name])
+                        with for_each(tile.pixels, words[name]) as (i, c):
+                            value = multiply_add(both(values[i], number), weights[c], of_chain[i, c])
+                            T.buffer_store(of_chain, value, [i, c])
+            for name, of_chain in chains.items():
+                acc = sums[name]
+                with for_each(tile.pixels, words[name]) as (i, c):
+                    for number in range(2):
+                        own = [i, c * 2 + number]
+                        T.buffer_store(acc, acc[tuple(own)] + float_of(of_chain[i, c], number), own)
 
         if inputs == chain:
             add_chain(0)
@@ -184,14 +244,22 @@ class Half2BottleneckKernel(BottleneckKernel):
 
 def _of_words(tile: BottleneckTile) -> BottleneckTile:
     """Return the tile by which weights lie: its channels are words of two."""
-    return replace(tile, channels=tile.channels // 2)
+    return replace(tile, channels=_pairs(tile.channels))
+
+
+def _pairs(channels: int) -> int:
+    """Return the words of two that a thread's channels take."""
+    return -(-channels // 2)
 
 
 def half2_rows(spec: FusedBottleneck, tile: BottleneckTile) -> tuple[int, int]:
     """Return the rows of words of both parts of the shared memory, as `shared_rows` does of float32."""
     first, _ = shared_rows(spec, tile)
     inputs = 0 if spec.conv is None else spec.conv.data_shape[1]
-    adds_up = cell_runs(spec, tile) is not None or any(
-        part is not None and tile.chunk > part.out_shape[1] for part in (spec.conv, spec.reduce)
+    shared = [spec.conv, spec.reduce if spec.beside is None else None]
+    adds_up = (
+        cell_runs(spec, tile) is not None
+        or together_splits(spec, tile) > 1
+        or any(part is not None and tile.chunk > part.out_shape[1] for part in shared)
     )
     return first // 2, max(inputs // 2, tile.chunk if adds_up else tile.chunk // 2)

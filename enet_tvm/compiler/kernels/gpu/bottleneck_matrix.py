@@ -53,7 +53,7 @@ class GpuMatrixBottleneckTemplate(GpuBottleneckTemplate):
         parts = spec.convolutions
         if not isinstance(unit, HalfUnit) or not unit.matrix_depth or spec.in_cells or len(parts) < 2:
             return False
-        if spec.beside is not None:
+        if spec.beside is not None and (spec.reduce is None or not spec.beside.is_pointwise):
             return False
         if any(part.transposed or part.argmax for part in parts):
             return False
@@ -119,6 +119,7 @@ class MatrixBottleneckKernel(Half2BottleneckKernel):
         self.plane_vector = math.gcd(math.prod(spec.expand.out_shape[2:]), VECTOR)
         self.shares = {name: warp_share(spec, name, tile) for name in spec.named}
         self.share = self.shares["expand"]
+        self.narrowed = {} if spec.beside is None else dict.fromkeys(("beside", "reduce"), ROWS)
 
     @classmethod
     def weight_shape(cls, part: FusedConv2D, tile: BottleneckTile) -> tuple[int, ...]:
@@ -222,6 +223,12 @@ class MatrixBottleneckKernel(Half2BottleneckKernel):
             return
         with T.serial(steps // unrolled, unroll=False) as outer, T.unroll(unrolled) as inner:
             add_step(outer * unrolled + inner)
+
+    def _add_together(self, sums: dict[str, Any], turn: Any) -> None:
+        chunk = self.tile.chunk
+        for name, acc in sums.items():
+            group = self._first_tile(self.shares[name])
+            self._accumulate(acc, self.first_rows, name, group, turn * chunk, chunk)
 
     def _load_inputs(self, pairs: Any, half: int, row: Any, share: WarpShare) -> None:
         """Load a thread's columns of a row of inputs."""

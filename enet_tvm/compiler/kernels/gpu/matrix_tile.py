@@ -109,7 +109,7 @@ def _fits(spec: FusedBottleneck, tile: BottleneckTile, unit: GpuUnit) -> bool:
     beside = max(1, tile.threads // tile.block_pixels)
     if (spec.data_shape[1] // 2) % beside:
         return False
-    kept = shares["expand"].sums + (shares["reduce"].sums if spec.reduce is not None else 0)
+    kept = sum(shares[name].sums for name in shares if name != "conv")
     if max(share.sums for share in shares.values()) > _MOST_SUMS or kept > _MOST_SUMS:
         return False
     return shared_bytes(spec, tile) <= SHARED_BYTES

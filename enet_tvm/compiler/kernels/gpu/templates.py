@@ -9,6 +9,7 @@ from enet_tvm.compiler.kernels.gpu.bottleneck_half2 import GpuHalf2BottleneckTem
 from enet_tvm.compiler.kernels.gpu.bottleneck_head import GpuLastBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.bottleneck_matrix import GpuMatrixBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate
+from enet_tvm.compiler.kernels.gpu.conv2d_halves import GpuHalf2Conv2DTemplate, GpuMatrixConv2DTemplate
 from enet_tvm.compiler.kernels.gpu.initial_block import GpuInitialBlockTemplate
 from enet_tvm.compiler.kernels.gpu.initial_downsampler import GpuInitialDownsamplerTemplate
 from enet_tvm.compiler.kernels.gpu.pooling import GpuMaxPool2DTemplate, GpuMaxUnpool2DTemplate
@@ -30,10 +31,10 @@ TEMPLATES: tuple[type[Template], ...] = (
 """Classes of the templates; the first that covers a call makes its kernel."""
 
 
-HALF2_TEMPLATES: tuple[type[Template], ...] = (GpuHalf2BottleneckTemplate,)
+HALF2_TEMPLATES: tuple[type[Template], ...] = (GpuHalf2BottleneckTemplate, GpuHalf2Conv2DTemplate)
 """Classes of the templates that multiply and add pairs of float16, which come before the others."""
 
-MATRIX_TEMPLATES: tuple[type[Template], ...] = (GpuMatrixBottleneckTemplate,)
+MATRIX_TEMPLATES: tuple[type[Template], ...] = (GpuMatrixBottleneckTemplate, GpuMatrixConv2DTemplate)
 """Classes of the templates that multiply matrices of float16, which come before these."""
 
 

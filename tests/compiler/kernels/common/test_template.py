@@ -27,8 +27,10 @@ from enet_tvm.compiler.kernels.cpu.winograd import WinogradTemplate
 from enet_tvm.compiler.kernels.cpu.winograd_blocked import BlockedWinogradTemplate
 from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.bottleneck_doubling import GpuUpsamplingBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_half2 import GpuHalf2BottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.bottleneck_head import GpuLastBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate
+from enet_tvm.compiler.kernels.gpu.conv2d_halves import GpuHalf2Conv2DTemplate
 from enet_tvm.compiler.kernels.gpu.emulation import serial_threads
 from enet_tvm.compiler.kernels.gpu.initial_block import GpuInitialBlockTemplate
 from enet_tvm.compiler.kernels.gpu.initial_downsampler import GpuInitialDownsamplerTemplate
@@ -97,6 +99,8 @@ ELSEWHERE: list[tuple[type, Any, Any]] = [
     (GpuUpsamplingBottleneckTemplate, bottleneck((8, 32, 8), (8, 20), doubling=3, residual="unpool"), GPU),
     (GpuLastBottleneckTemplate, bottleneck((8, 16, 5), (6, 9), head=True), GPU),
     (GpuInitialDownsamplerTemplate, downsampler((1, 3, 24, 48), 13, 16), GPU),
+    (GpuHalf2BottleneckTemplate, bottleneck((8, 16, 8), (6, 8)), GPU),
+    (GpuHalf2Conv2DTemplate, PLAIN, GPU),
 ]
 """Templates whose threads do not run one after the other: tests of their own compare their points."""
 CASES = [(kind.of(spec, unit), spec) for kind, spec, unit in VARIED]

@@ -42,6 +42,8 @@ KINDS = {
     "more inputs than a chain": bottleneck((48, 96, 48), (4, 16)),
     "2x2 alone, a tile shared": bottleneck((8, 16, 8), (8, 16), cells=True, residual="none"),
     "pooled alone": bottleneck((8, 16, 0), (8, 16), pooled=True),
+    "a second output": bottleneck((16, 64, 4), (8, 12), beside=16, kept=False),
+    "a second output, tiles shared": bottleneck((32, 128, 16), (8, 12), beside=64, kept=False, dilation=4),
     "three pictures of odd sizes": bottleneck((16, 32, 16), (7, 9), batch=3),
 }
 

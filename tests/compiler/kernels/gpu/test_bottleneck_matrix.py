@@ -30,6 +30,8 @@ KINDS = {
     "unpooled": bottleneck((16, 64, 16), (8, 12), kernel=None, residual="unpool", activation="relu"),
     "5x1": bottleneck((16, 64, 16), (12, 11), kernel=(5, 1)),
     "1x5": bottleneck((16, 32, 32), (4, 16), kernel=(1, 5)),
+    "a second output": bottleneck((16, 64, 4), (8, 12), beside=16, kept=False),
+    "a second, wide output": bottleneck((32, 128, 16), (8, 12), beside=64, kept=False, dilation=4),
     "without an end, three pictures of odd sizes": bottleneck((16, 32, 0), (7, 9), batch=3),
 }
 
@@ -106,6 +108,7 @@ def test_what_it_does_not_cover():
         bottleneck((16, 64, 16), (8, 12), pooled=True),
         bottleneck((16, 64, 16), (8, 12), cells=True),
         replace(covered, reduce=replace(covered.reduce, argmax=True)),
+        replace(covered, beside=bottleneck((16, 64, 16), (10, 14)).conv),
         replace(covered, reduce=replace(covered.reduce, residual="add", residual_channels=16)),
     ):
         assert not GpuMatrixBottleneckTemplate.covers(other, DEEP)
