@@ -217,13 +217,13 @@ def _theirs(given: Given, program: Program, cpu: str, passes: int) -> list[Block
 
 
 def _refuse_others(title: str, same: float, dtype: Precision) -> None:
-    """Raise an error where a peer's labels are not those of the form that it was given: its count would be of something else."""
+    """Refuse a peer whose labels are not those of the form that it was given: its count would be of something else."""
     # Of a small street many pixels lie beside a border of classes, which shorter numbers move: the limit for close logits.
     least = PICTURES[dtype] if dtype == "float32" else NOISE[dtype]
     if same < least:
         raise UserError(
-            f"{title} has {same:.2%} of the labels of the form that it was given, where {least:.2%} are the least, so its count "
-            "means nothing; leave it out"
+            f"{title} has {same:.2%} of the labels of the form that it was given, where {least:.2%} are the least, so its "
+            "count means nothing; leave it out"
         )
 
 

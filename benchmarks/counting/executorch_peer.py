@@ -11,7 +11,6 @@ from pathlib import Path
 
 from counting.device_packages import device_package, pinned
 from counting.peer import Command, Given, Peer, Program
-
 from enet_tvm.bench.runners import executorch
 from enet_tvm.compiler.debian_packages import UnavailableError, built_once
 

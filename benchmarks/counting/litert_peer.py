@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from counting.peer import Given, Peer, Program, python_program
-
 from enet_tvm.bench.runners import litert
 
 _PROGRAM = """

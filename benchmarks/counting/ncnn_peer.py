@@ -6,9 +6,9 @@ import warnings
 from pathlib import Path
 
 import torch
-from counting.peer import Given, Peer, Program, python_program
 from torch import nn
 
+from counting.peer import Given, Peer, Program, python_program
 from enet_tvm.bench.runners import ncnn
 from enet_tvm.networks.portable import LARGE, LARGE_FLOAT16, portable
 from enet_tvm.size import Size

@@ -1,9 +1,8 @@
-"""ONNX Runtime: the portable form, of which it executes fewer instructions than of the window form, run by the device's Python."""
+"""ONNX Runtime: the portable form, of which it executes fewer instructions than of the window form."""
 
 from __future__ import annotations
 
 from counting.peer import Given, Peer, Program, python_program
-
 from enet_tvm.bench.runners.portable_form import exported
 
 _PROGRAM = """
