@@ -1,19 +1,23 @@
 """What a forward pass costs on an ARM processor, without a board: instructions executed, and a model of the hot loops.
 
-    python benchmarks/arm.py --target rpi4 --size 320x192 --peer ncnn
+    python benchmarks/arm.py --target rpi4 --size 320x192 --peer ncnn --peer mnn --peer litert
     python benchmarks/arm.py --target rpi5 --dtype float16 --size 320x192 --peer ncnn     # ncnn in the same type
+    python benchmarks/arm.py --target rpi4 --size 320x192 --peer all
     python benchmarks/arm.py --target rpi5 --dtype float32 --dtype float16    # of several, those that the processor computes in
     python benchmarks/arm.py --artifact DIR     # what is compiled already, of any size
 
 Instructions are counted by a plugin of qemu's user mode on one thread, as the difference of two passes and one, so that
 starting and loading cancel; they are exact, and no milliseconds. The hot loops are given to llvm-mca, LLVM's model of a
-processor's pipeline, which takes all loads from the first cache. What is counted is compared with PyTorch in the same run.
-Needs Debian 12 (qemu and LLVM are unpacked into the cache, nothing is installed); for --peer ncnn also pnnx.
+processor's pipeline, which takes all loads from the first cache. What is counted is compared with PyTorch in the same run, and
+a peer, which is given the portable form, with that form in PyTorch too: a peer that computes something else is an error.
+Needs Debian 12 (qemu and LLVM are unpacked into the cache, nothing is installed). Peers are downloaded for the device; what
+converts the network for them is needed here: pip install 'enet-tvm[ncnn]', [mnn], [litert], [executorch], or [peers] for all.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import tarfile
 import tempfile
@@ -24,12 +28,16 @@ from typing import Annotated, Any, cast, get_args
 import numpy as np
 import torch
 import typer
-from counting import ncnn_peer
+from counting.board_files import board_root
 from counting.emulator import ArmTools, arm_tools, device_builder
+from counting.peer import Given, Program
+from counting.peers import PEERS
 from rich.console import Console
 from rich.table import Table
 
+from enet_tvm.agreement import NOISE, PICTURES
 from enet_tvm.artifact import Precision, read_manifest
+from enet_tvm.bench.runners import Case, RunnerMissingError
 from enet_tvm.compiler.arm.instructions import KINDS, Block, Loop, count_kinds, hot_loops
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.compiler.kernels.common.elements import dot_products
@@ -39,6 +47,7 @@ from enet_tvm.device_bundle import BundleRequest, write_bundle
 from enet_tvm.errors import UserError
 from enet_tvm.files import write_json
 from enet_tvm.networks import load_network, read_info
+from enet_tvm.networks.portable import portable
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.places import find_file
 from enet_tvm.size import Size, parse_size
@@ -60,7 +69,9 @@ Passes = Callable[[int], list[Block]]
 def main(
     target: Annotated[list[str] | None, typer.Option(help="Target, again for each; rpi4 by default.")] = None,
     size: Annotated[list[str] | None, typer.Option(help="Size of the picture, again for each; 160x96 by default.")] = None,
-    peer: Annotated[list[str] | None, typer.Option(help="Runtime to compare with: ncnn.")] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(help=f"Runtime to compare with, again for each: {', '.join(PEERS)}; or all.")
+    ] = None,
     dtype: Annotated[
         list[str] | None, typer.Option(help="What ours and the peers compute in, again for each; float32 by default.")
     ] = None,
@@ -71,10 +82,11 @@ def main(
     """Count the instructions of a forward pass, and model the hot loops."""
     console = Console(soft_wrap=True, highlight=False, stderr=True)
     try:
-        cases = _cases(target, size, dtype, artifact, peer or [])
+        peers = list(PEERS) if "all" in (peer or []) else (peer or [])
+        cases = _cases(target, size, dtype, artifact, peers, strict="all" not in (peer or []))
         tools = arm_tools()
-        found = [_measure(tools, *case, peer or [], artifact, loops) for case in cases]
-    except (UserError, device_builder().UnavailableError) as error:
+        found = [_measure(tools, *case, peers, artifact, loops) for case in cases]
+    except (UserError, RunnerMissingError, device_builder().UnavailableError) as error:
         console.print(f"error: {error}")
         raise typer.Exit(2) from error
     out = Console(soft_wrap=True, highlight=False)
@@ -92,10 +104,11 @@ def _cases(
     dtypes: Sequence[str] | None,
     artifact: Path | None,
     peers: Sequence[str],
+    strict: bool,
 ) -> list[tuple[TargetSpec, Size, Precision]]:
     """Return what to count: every target at every size in each data type that it computes in, or what an artifact is for."""
-    if unknown := set(peers) - {"ncnn"}:
-        raise UserError(f"no peer is called '{min(unknown)}'; there is ncnn")
+    if unknown := set(peers) - PEERS.keys():
+        raise UserError(f"no peer is called '{min(unknown)}'; there are {', '.join(PEERS)}, and all of them")
     if artifact is not None and (targets or sizes or dtypes):
         raise UserError("--artifact says for which target, size and data type it is; leave --target, --size and --dtype out")
     if artifact is not None:
@@ -105,8 +118,9 @@ def _cases(
     dtypes = dtypes or ["float32"]
     if unknown := set(dtypes) - set(get_args(Precision)):
         raise UserError(f"no data type is called '{min(unknown)}'; there are {', '.join(get_args(Precision))}")
-    if "ncnn" in peers and (unknown := set(dtypes) - set(ncnn_peer.DTYPES)):
-        raise UserError(f"ncnn does not compute in {min(unknown)}; leave --peer out")
+    for name in peers if strict else ():
+        if unknown := set(dtypes) - set(PEERS[name].dtypes):
+            raise UserError(f"{PEERS[name].title} does not compute in {min(unknown)}; leave --peer {name} out")
     specs = [load_target(name) for name in targets or ["rpi4"]]
     for spec in specs:
         if not spec.triple.startswith("aarch64") or spec.gpu is not None:
@@ -153,11 +167,18 @@ def _measure(
             compile_artifact(CompileRequest(workload, command="benchmarks/arm.py"), artifact)
         ours, hot = _count(lambda passes: _ours(tools, Path(folder), target, artifact, cpu, passes))
         entries = {"ours": ours | _agreement(np.load(Path(folder, "logits.npy")), expected)}
-        if "ncnn" in peers:
-            site, model = ncnn_peer.device_packages(tools.directory), ncnn_peer.convert(network, size, Path(folder), dtype)
-            theirs, _ = _count(lambda passes: _ncnn(tools, Path(folder), site, model, size, dtype, cpu, passes))
-            logits = np.fromfile(Path(folder, "ncnn.bin"), np.float32).reshape(expected.shape)
-            entries["ncnn"] = theirs | _agreement(logits, expected)
+        if able := [name for name in peers if dtype in PEERS[name].dtypes]:
+            with torch.no_grad():
+                of_form = portable(network)(torch.from_numpy(x)).numpy()
+            case = Case(Workload(weights, size, spec, threads=1), Path(folder))
+            root = board_root(Path(folder, "root"), tools.device.root, spec.mcpu)
+            for name in able:
+                given = Given(tools, root, case, network, dtype, Path(folder, "street.bin"), Path(folder, f"{name}.bin"))
+                program = PEERS[name].prepare(given)
+                theirs, _ = _count(functools.partial(_theirs, given, program, cpu))
+                logits = np.fromfile(given.logits, np.float32).reshape(expected.shape)
+                entries[name] = theirs | _agreement(logits, expected) | {"form_labels": _same_labels(logits, of_form)}
+                _refuse_others(PEERS[name].title, entries[name]["form_labels"], dtype)
     modelled = [
         {
             "instructions": len(loop.words),
@@ -190,23 +211,29 @@ def _ours(tools: ArmTools, folder: Path, target: str, artifact: Path, cpu: str, 
     return tools.blocks([runner, *options, artifact, folder / "street.ppm"], cpu)
 
 
-def _ncnn(
-    tools: ArmTools, folder: Path, site: Path, model: Path, size: Size, dtype: Precision, cpu: str, passes: int
-) -> list[Block]:
-    script = folder / "ncnn_device.py"
-    script.write_text(ncnn_peer.PROGRAM, encoding="utf-8")
-    root = tools.device.root
-    how = (dtype, str(passes), str(size.height), str(size.width))
-    arguments = (script, site, model, folder / "street.bin", folder / "ncnn.bin", *how)
-    command = ("-0", "python3", root / f"usr/bin/python{ncnn_peer.PYTHON}", *arguments)
-    # Its pool waits for the main thread however many are asked for, and for how long depends on the clock: it shall not spin.
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
-    return tools.blocks(command, cpu, {**threads, "PYTHONHOME": str(root / "usr"), "PYTHONHASHSEED": "0"})
+def _theirs(given: Given, program: Program, cpu: str, passes: int) -> list[Block]:
+    command = program(passes)
+    return given.tools.blocks_under(given.root, command.line, cpu, command.environment)
+
+
+def _refuse_others(title: str, same: float, dtype: Precision) -> None:
+    """Refuse a peer whose labels are not those of the form that it was given: its count would be of something else."""
+    # Of a small street many pixels lie beside a border of classes, which shorter numbers move: the limit for close logits.
+    least = PICTURES[dtype] if dtype == "float32" else NOISE[dtype]
+    if same < least:
+        raise UserError(
+            f"{title} has {same:.2%} of the labels of the form that it was given, where {least:.2%} are the least, so its "
+            "count means nothing; leave it out"
+        )
+
+
+def _same_labels(logits: np.ndarray, expected: np.ndarray) -> float:
+    return float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean())
 
 
 def _agreement(logits: np.ndarray, expected: np.ndarray) -> dict[str, float]:
     return {
-        "labels": float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+        "labels": _same_labels(logits, expected),
         "largest_difference": float(np.abs(logits - expected).max()),
     }
 
@@ -215,14 +242,16 @@ def _counts(result: dict[str, Any]) -> Table:
     what = f"{result['target']} at {result['size']} in {result['dtype']}"
     title = f"{what}: instructions of a forward pass, one thread, emulated {result['emulated']}"
     table = Table(title=title)
-    for column in ("", "million", *(f"{name} %" for name in KINDS), "of PyTorch's labels", "ours / theirs"):
+    for column in ("", "million", *(f"{name} %" for name in KINDS), "of PyTorch's labels", "of its form's", "ours / theirs"):
         table.add_column(column, justify="right")
     ours = result["entries"]["ours"]["instructions"]
     for name, entry in result["entries"].items():
         total = entry["instructions"]
         shares = [f"{100 * entry['kinds'][kind] / total:.0f}" for kind in KINDS]
         ratio = "" if name == "ours" else f"{ours / total:.2f}"
-        table.add_row(name, f"{total / 1e6:.1f}", *shares, f"{100 * entry['labels']:.2f} %", ratio)
+        form = f"{100 * entry['form_labels']:.2f} %" if "form_labels" in entry else ""
+        title = PEERS[name].title if name in PEERS else name
+        table.add_row(title, f"{total / 1e6:.1f}", *shares, f"{100 * entry['labels']:.2f} %", form, ratio)
     return table
 
 

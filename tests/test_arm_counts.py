@@ -135,7 +135,7 @@ def test_a_forward_pass(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--peer", "mmm"], "no peer is called 'mmm'; there is ncnn"),
+        (["--peer", "mmm"], "no peer is called 'mmm'; there are ncnn, mnn, litert, executorch, onnxruntime, and all of them"),
         (["--target", "zen4"], "zen4 is no 64-bit ARM processor; 'enet-tvm targets' lists those, such as rpi4"),
         (
             ["--artifact", "here", "--size", "64x48"],
@@ -146,7 +146,7 @@ def test_a_forward_pass(tmp_path: Path):
             "--artifact says for which target, size and data type it is; leave --target, --size and --dtype out",
         ),
         (["--dtype", "half"], "no data type is called 'half'; there are float32, float16, bfloat16, int8"),
-        (["--dtype", "int8", "--peer", "ncnn"], "ncnn does not compute in int8; leave --peer out"),
+        (["--dtype", "int8", "--peer", "ncnn"], "ncnn does not compute in int8; leave --peer ncnn out"),
         (
             ["--target", "rpi4", "--dtype", "float16", "--dtype", "bfloat16"],
             "no target computes in float16 or bfloat16; leave one of them out",

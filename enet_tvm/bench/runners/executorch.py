@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from enet_tvm.bench.runners.base import Case, Runner, RunnerMissingError
 from enet_tvm.files import atomic_file
 
+_MISSING = "executorch is not installed; run: pip install 'enet-tvm[executorch]'"
+
 
 class ExecuTorchRunner(Runner):
     """ExecuTorch on the CPU in float32, with XNNPACK for all that it takes: all but nearest-neighbour enlargement.
@@ -28,10 +30,10 @@ class ExecuTorchRunner(Runner):
             from executorch.extension.pybindings import portable_lib
             from executorch.runtime import Runtime, Verification
         except ImportError as error:
-            raise RunnerMissingError("executorch is not installed; run: pip install 'enet-tvm[executorch]'") from error
+            raise RunnerMissingError(_MISSING) from error
         self.description = f"ExecuTorch {importlib.metadata.version('executorch')}, XNNPACK"
         self._from_numpy = torch.from_numpy
-        self._file = _converted(case)
+        self._file = converted(case)
         portable_lib._unsafe_reset_threadpool(case.threads)  # its only setting: the pool is of the process
         # The program holds the memory of its method's weights.
         self._program = Runtime.get().load_program(str(self._file), verification=Verification.Minimal)
@@ -48,14 +50,23 @@ class ExecuTorchRunner(Runner):
         return (self._file,)
 
 
-def _converted(case: Case) -> Path:
-    """Return ExecuTorch's file of the network, made once."""
+def converted(case: Case) -> Path:
+    """Return ExecuTorch's file of the network, made once.
+
+    Raises
+    ------
+    RunnerMissingError
+        When the package executorch is missing.
+    """
     path = case.directory / f"{case.size}.pte"
     if not path.is_file():
         import torch
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
 
+        try:
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
+        except ImportError as error:
+            raise RunnerMissingError(_MISSING) from error
         from enet_tvm.networks import load_network
         from enet_tvm.networks.portable import portable
 

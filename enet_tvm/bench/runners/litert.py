@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from enet_tvm.artifact import Precision
 from enet_tvm.bench.runners.base import Case, Runner, RunnerMissingError
 from enet_tvm.bench.runners.portable_form import exported
+
+_MISSING = "ai-edge-litert is not installed; run: pip install 'enet-tvm[litert]'"
 
 
 class LiteRtRunner(Runner):
@@ -25,9 +28,9 @@ class LiteRtRunner(Runner):
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
-            raise RunnerMissingError("ai-edge-litert is not installed; run: pip install 'enet-tvm[litert]'") from error
+            raise RunnerMissingError(_MISSING) from error
         self.description = f"LiteRT {importlib.metadata.version('ai-edge-litert')}, XNNPACK"
-        self._file = _written(case)
+        self._file = written(case)
         self._interpreter = Interpreter(str(self._file), num_threads=case.threads)
         self._interpreter.allocate_tensors()
         (source,), (target,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
@@ -45,14 +48,22 @@ class LiteRtRunner(Runner):
         return (self._file,)
 
 
-def _written(case: Case) -> Path:
-    """Return LiteRT's file of the network, made once."""
-    path = case.directory / f"{case.size}.tflite"
+def written(case: Case, precision: Precision = "float32") -> Path:
+    """Return LiteRT's file of the network, made once.
+
+    Raises
+    ------
+    RunnerMissingError
+        When the network has what is not written for it, or the package ai-edge-litert, which brings the schema, is missing.
+    """
+    path = case.directory / f"{case.size}-{precision}.tflite"
     if not path.is_file():
         from enet_tvm.bench.runners.tflite_file import NotWritableError, write_tflite
 
         try:
-            write_tflite(exported(case), path)
+            write_tflite(exported(case, precision), path, float16=precision == "float16")
+        except ImportError as error:
+            raise RunnerMissingError(_MISSING) from error
         except NotWritableError as error:
             raise RunnerMissingError(f"the network cannot be written for LiteRT, because {error}; leave it out") from error
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from enet_tvm.artifact import Precision
 from enet_tvm.bench.runners.base import Case, Runner, RunnerMissingError
 from enet_tvm.bench.runners.portable_form import exported
 
+_MISSING = "MNN is not installed; run: pip install 'enet-tvm[mnn]'"
 _CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 """What MNN's command ``mnnconvert`` calls. In a process of its own: it writes to the standard output."""
 
@@ -34,10 +37,10 @@ class MnnRunner(Runner):
         try:
             from MNN import expr, nn
         except ImportError as error:
-            raise RunnerMissingError("MNN is not installed; run: pip install 'enet-tvm[mnn]'") from error
+            raise RunnerMissingError(_MISSING) from error
         self.description = f"MNN {importlib.metadata.version('MNN')}"
         self._expr: Any = expr
-        self._file = _converted(case)
+        self._file = converted(case)
         settings = {"backend": "CPU", "numThread": case.threads, "precision": "high"}
         self._manager = nn.create_runtime_manager((settings,))
         self._module = nn.load_module_from_file(str(self._file), ["picture"], ["logits"], runtime_manager=self._manager)
@@ -54,11 +57,19 @@ class MnnRunner(Runner):
         return (self._file,)
 
 
-def _converted(case: Case) -> Path:
-    """Return MNN's file of the network, made once."""
-    path = case.directory / f"{case.size}.mnn"
+def converted(case: Case, precision: Precision = "float32") -> Path:
+    """Return MNN's file of the network, made once; its weights are of float32, whatever it computes in.
+
+    Raises
+    ------
+    RunnerMissingError
+        When MNN does not convert the network, or is missing.
+    """
+    path = case.directory / f"{case.size}-{precision}.mnn"
     if not path.is_file():
-        options = ["-f", "ONNX", "--modelFile", str(exported(case)), "--MNNModel", str(path), "--bizCode", "enet"]
+        if importlib.util.find_spec("MNN") is None:
+            raise RunnerMissingError(_MISSING)
+        options = ["-f", "ONNX", "--modelFile", str(exported(case, precision)), "--MNNModel", str(path), "--bizCode", "enet"]
         done = subprocess.run([sys.executable, "-c", _CONVERT, *options], capture_output=True, text=True, check=False)
         if not path.is_file():  # its status says nothing
             reason = (done.stderr or done.stdout).strip()[-200:]

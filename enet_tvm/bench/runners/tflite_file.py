@@ -18,12 +18,15 @@ from enet_tvm.files import atomic_file
 
 Array = NDArray[Any]
 
+_FLOAT16 = b"fp16accfp16"
+"""What the file says of how its numbers may be kept and added."""
+
 
 class NotWritableError(Exception):
     """A node that is not written here. Its message is a clause."""
 
 
-def write_tflite(source: Path, path: Path) -> None:
+def write_tflite(source: Path, path: Path, *, float16: bool = False) -> None:
     """Write an ONNX file in portable form as LiteRT's file; planes are N x H x W x C there, input and output included.
 
     Parameters
@@ -32,6 +35,8 @@ def write_tflite(source: Path, path: Path) -> None:
         Of ``enet-tvm export --form portable``.
     path : Path
         File to write.
+    float16 : bool
+        Whether the file says that XNNPACK may compute in float16, which it then does where the processor has the arithmetic.
 
     Raises
     ------
@@ -41,7 +46,7 @@ def write_tflite(source: Path, path: Path) -> None:
         When the package ai-edge-litert, which brings the schema, is missing.
     """
     graph = onnx.shape_inference.infer_shapes(onnx.load(source), strict_mode=True).graph
-    content = _Writer(graph).content()
+    content = _Writer(graph).content(float16)
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)
 
@@ -65,7 +70,7 @@ class _Writer:
         self._codes: dict[int, Any] = {}
         self._operators: list[Any] = []
 
-    def content(self) -> bytes:
+    def content(self, float16: bool = False) -> bytes:
         """Return the file's content."""
         import flatbuffers
 
@@ -95,6 +100,9 @@ class _Writer:
         schema = self._schema
         part = schema.SubGraphT(self._tensors, inputs, [self._plane(target.name)], self._operators, "main")
         model = schema.ModelT(3, list(self._codes.values()), [part], "enet-tvm", self._buffers)
+        if float16:
+            self._buffers.append(schema.BufferT(np.frombuffer(_FLOAT16, np.uint8)))
+            model.metadata = [schema.MetadataT("reduced_precision_support", len(self._buffers) - 1)]
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
         return bytes(builder.Output())
