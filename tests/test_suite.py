@@ -89,7 +89,7 @@ ELSEWHERE = {
     "training/progress": "cli/test_train",
     "training/slope_plot": "cli/test_plot",
     "tuning/baseline": "tuning/test_session",
-    "tuning/metaschedule": "tuning/test_generic",
+    "tuning/without_torch/torch": "tuning/test_metaschedule",
     "tuning/prediction": "tuning/test_modelled",
     "tuning/report": "tuning/test_session",
     "tuning/tasks": "tuning/test_cost_model",

@@ -39,6 +39,9 @@ _PLAIN = AugmentationRecipe(
 )
 """Augmentation by flips alone: windows as the pictures are, which a network meets when it is used."""
 
+CURVES_SECONDS = 30.0
+"""Seconds between two drawings of the curves, which take as long as a short epoch; the last epoch's are always drawn."""
+
 
 @dataclass(frozen=True)
 class StageCost:
@@ -105,7 +108,7 @@ class Observer(Protocol):
 class Trainer:
     """Trains a network, stage by stage, and keeps everything under one directory.
 
-    Writes ``checkpoint.pt`` after every epoch, ``log.csv`` and ``curves.png`` after it, ``recipe.json``,
+    Writes ``checkpoint.pt`` after every epoch, ``log.csv`` after it and ``curves.png`` now and then, ``recipe.json``,
     ``last.safetensors`` at each evaluation of the whole network and ``best.safetensors`` when the val mIoU of the averaged
     weights is the best so far. All writes are atomic, and training goes on from the checkpoint when there is one. The data
     set is read once, at the start.
@@ -198,6 +201,7 @@ class Trainer:
         self.dropouts = [(module, module.p) for module in self.whole.modules() if isinstance(module, nn.Dropout2d)]
         self.whole = self.processes.share_batch_norms(self.whole)
         self.epoch = self.saved_epochs = 0
+        self._drawn = time.monotonic()
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.begin_stage(0 if checkpoint is None else self._stage_of(checkpoint.epoch - 1))
@@ -396,7 +400,10 @@ class Trainer:
             writer = csv.DictWriter(file, row.keys())
             writer.writeheader()
             writer.writerows(self.history)
-        draw_curves(self.history, self.directory / "curves.png")
+        now = time.monotonic()
+        if self.epoch == self.recipe.total_epochs or now - self._drawn > CURVES_SECONDS:
+            draw_curves(self.history, self.directory / "curves.png")
+            self._drawn = now
 
     def _find_checkpoint(self) -> Checkpoint | None:
         path = self.directory / "checkpoint.pt"

@@ -23,7 +23,6 @@ from enet_tvm.bench.measure.latency import alternate
 from enet_tvm.bench.runners.base import PassTimes
 from enet_tvm.compiler.tuning_log import Parity
 from enet_tvm.evaluation.inputs import open_inputs
-from enet_tvm.evaluation.parity import load_reference, verify
 from enet_tvm.runtime import Segmenter
 from enet_tvm.runtime.protocol import Capability
 from enet_tvm.tuning.measure import Fleet
@@ -116,6 +115,9 @@ class RunningPlace(Place):
         return parity, agrees
 
     def _parity(self, artifact: Path, weights: Path) -> tuple[Parity, bool]:
+        # It imports PyTorch, without which workers that predict kernels start; they import this module.
+        from enet_tvm.evaluation.parity import load_reference, verify
+
         with self.segmenter(artifact) as segmenter:
             inputs = open_inputs(segmenter, synthetic=_PICTURES)
             report = verify(segmenter, load_reference(segmenter, weights), inputs)

@@ -171,7 +171,7 @@ def work():
         right(another.forward(x))
 
 def forks():
-    for _ in range(10):
+    for _ in range(5):
         good(fork(work))
 
 # Two threads that fork must not wait for each other.

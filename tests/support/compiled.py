@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from shared import made_once
 
 if TYPE_CHECKING:
+    import tvm
+    from torch import nn
+
     from enet_tvm.compiler.compile import CompileRequest
 
 
@@ -20,7 +26,36 @@ def artifact_of(request: CompileRequest) -> Path:
     """
     from enet_tvm.compiler.compile import compile_artifact
 
-    return made_once(f"artifact-{_key(request)}", lambda place: compile_artifact(request, place))
+    def make(place: Path) -> None:
+        with _imported_once():
+            compile_artifact(request, place)
+
+    return made_once(f"artifact-{_key(request)}", make)
+
+
+@contextmanager
+def _imported_once() -> Iterator[None]:
+    """While this context is entered, a network is imported once for all targets and types, which takes seconds each time."""
+    from enet_tvm.compiler import compile as compiler
+    from enet_tvm.networks.weights import state_sha256
+
+    import_network = compiler.from_torch
+
+    def import_once(network: nn.Module, shape: tuple[int, int, int, int]) -> tvm.IRModule:
+        key = f"{network} {state_sha256(network)} {shape}"
+        if key not in _imported:
+            if len(_imported) == _MOST_IMPORTED:
+                del _imported[next(iter(_imported))]
+            _imported[key] = import_network(network, shape)
+        return _imported[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "from_torch", import_once)
+        yield
+
+
+_imported: dict[str, tvm.IRModule] = {}
+_MOST_IMPORTED = 4
 
 
 def shipped_enet(target: str = "native", **options: Any) -> Path:

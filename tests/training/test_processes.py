@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -55,19 +56,29 @@ def script(tmp_path_factory):
     return path
 
 
-def launch(script, directory, count):
-    launcher = [sys.executable]
-    if count > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+def in_two_processes(script, directory):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launcher, str(script), str(directory)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def in_this_process(script, directory, monkeypatch, capsys):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(sys, "argv", [str(script), str(directory)])
+    capsys.readouterr()
+    try:
+        runpy.run_path(str(script))
+    finally:
+        torch.set_num_threads(threads)
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_the_whole_batch(script, tmp_path):
-    alone, shared = (launch(script, tmp_path / str(count), count) for count in (1, 2))
+def test_two_processes_train_as_one_with_the_whole_batch(script, tmp_path, monkeypatch, capsys):
+    alone = in_this_process(script, tmp_path / "1", monkeypatch, capsys)
+    shared = in_two_processes(script, tmp_path / "2")
     assert (alone["count"], shared["count"]) == (1, 2)
     assert len(alone["losses"]) == 4
     assert shared["losses"][0] == pytest.approx(alone["losses"][0], rel=1e-5)

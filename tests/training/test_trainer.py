@@ -2,13 +2,11 @@
 
 import json
 import math
-import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from enet_tvm.evaluation.evaluate import evaluate, torch_forward
 from enet_tvm.networks import ENet, ENetVariant, WeightsInfo, load_network, read_info, save_network
 from enet_tvm.networks.table import NETWORKS
 from enet_tvm.size import Size
+from enet_tvm.training import trainer as training
 from enet_tvm.training.checkpoint import load_checkpoint, save_checkpoint
 from enet_tvm.training.recipe import Recipe, load_recipe
 from enet_tvm.training.trainer import Trainer
@@ -94,6 +93,15 @@ def test_what_is_written(uninterrupted):
     assert Recipe.model_validate(json.loads((uninterrupted / "recipe.json").read_text())) == Recipe.model_validate(TINY)
 
 
+@pytest.mark.parametrize(("pause", "drawn"), [(1e9, [3]), (0.0, [1, 2, 3])])
+def test_curves_are_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch, pause, drawn):
+    lengths = []
+    monkeypatch.setattr(training, "CURVES_SECONDS", pause)
+    monkeypatch.setattr(training, "draw_curves", lambda history, path: lengths.append(len(history)))
+    trainer(tmp_path, TINY | {"evaluate_every": 3}).run()
+    assert lengths == drawn
+
+
 def test_the_weights_measure_what_their_notes_say(uninterrupted):
     info = read_info(uninterrupted / "last.safetensors")
     samples = LabelledStreet(SIZE, 2, 2)
@@ -116,26 +124,44 @@ def test_an_interrupted_training_ends_with_the_same_weights(uninterrupted, tmp_p
     assert same_weights(tmp_path / "last.safetensors", uninterrupted / "last.safetensors")
 
 
-def kill_at(step, directory, recipe="None"):
-    """Train in another process, which is killed after a step."""
-    script = f"""
-        import os, signal, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import torch
-        torch.set_num_threads({torch.get_num_threads()})
-        from test_trainer import STAGED, Interrupter, trainer
-        class Killer(Interrupter):
-            def stepped(self, step):
-                if step.done == self.at_step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        trainer({str(directory)!r}, {recipe}).run(Killer({step}))
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=os.environ, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+TRAINING = f"""
+import json, os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+import torch._dynamo  # which optimisers import
+from test_trainer import STAGED, Interrupter, trainer
+class Killer(Interrupter):
+    def stepped(self, step):
+        if step.done == self.at_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+for line in sys.stdin:
+    step, directory, staged, threads = json.loads(line)
+    if not (child := os.fork()):
+        torch.set_num_threads(threads)
+        trainer(directory, STAGED if staged else None).run(Killer(step))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Trains in forks, each of which is killed after a step: as if in new processes, but PyTorch is imported once."""
+
+
+@pytest.fixture(scope="module")
+def kill_at():
+    """Makes ``kill_at(step, directory)`` train in another process, which is killed after a step."""
+    command, pipe = [sys.executable, "-c", TRAINING], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+
+        def kill(step, directory, staged=False):
+            process.stdin.write(json.dumps([step, str(directory), staged, torch.get_num_threads()]) + "\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == f"{-signal.SIGKILL}\n"
+
+        yield kill
+        process.stdin.close()
 
 
 @pytest.mark.slow
-def test_kill_minus_nine(uninterrupted, tmp_path):
+def test_kill_minus_nine(uninterrupted, kill_at, tmp_path):
     kill_at(5, tmp_path)
     again = trainer(tmp_path)
     assert again.epoch == 2
@@ -196,8 +222,8 @@ def test_the_second_stage_starts_from_the_first_ones_averaged_encoder(uninterrup
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("at_step", "epochs_done"), [(3, 1), (5, 2), (7, 3)])
-def test_kill_minus_nine_in_either_stage(uninterrupted_stages, tmp_path, at_step, epochs_done):
-    kill_at(at_step, tmp_path, "STAGED")
+def test_kill_minus_nine_in_either_stage(uninterrupted_stages, kill_at, tmp_path, at_step, epochs_done):
+    kill_at(at_step, tmp_path, staged=True)
     again = trainer(tmp_path, STAGED)
     assert again.epoch == epochs_done
     again.run()

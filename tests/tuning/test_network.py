@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from enet_tvm.evaluation import parity
 from enet_tvm.tuning import network as network_module
 from enet_tvm.tuning.network import Here
 
@@ -25,8 +26,8 @@ def test_what_a_dtype_costs_is_not_for_tuning_to_judge(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Here, "segmenter", loaded)
     monkeypatch.setattr(network_module, "open_inputs", lambda *_, **__: SimpleNamespace(description="streets"))
-    monkeypatch.setattr(network_module, "load_reference", lambda *_: None)
-    monkeypatch.setattr(network_module, "verify", verified)
+    monkeypatch.setattr(parity, "load_reference", lambda *_: None)
+    monkeypatch.setattr(parity, "verify", verified)
     for dtype, name, agrees in (("int8", "tuned", True), ("int8", "broken", False), ("float32", "tuned", False)):
         monkeypatch.setattr(network_module, "read_manifest", lambda path, dtype=dtype: SimpleNamespace(dtype=dtype))
         assert Here(1).parity(Path(name), Path("untuned"), tmp_path)[1] is agrees
