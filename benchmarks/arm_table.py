@@ -67,9 +67,9 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         rows.append(
             {
                 **{name: result[name] for name in ("target", "emulated", "size", "dtype")},
-                "instructions": {"ours": ours["instructions"], "ncnn": theirs["instructions"]},
+                "instructions": {name: entry["instructions"] for name, entry in result["entries"].items()},
                 "kinds": ours["kinds"],
-                "labels": {"ours": ours["labels"], "ncnn": theirs["labels"]},
+                "labels": {name: entry["labels"] for name, entry in result["entries"].items()},
                 "model": {"of": model, "busy": [round(loop["busy"], 3) for loop in loops]},
             }
         )
