@@ -59,9 +59,10 @@ def test_enet_on_fibers(tmp_path: Path, target: str):
     assert actual.dtype == np.float32
     expected, rounded = network(x).numpy(), rounding(network)(x).numpy()
     assert (actual.argmax(1) == expected.argmax(1)).mean() >= agreement.NOISE["float16"]
-    error, of_rounding = (np.sqrt(np.mean((each - expected) ** 2)) for each in (actual, rounded))
+    # Medians: where two values of a pooling window are nearly equal, either may be taken, and a patch differs by far more.
+    error, of_rounding = (np.median(np.abs(each - expected)) for each in (actual, rounded))
     assert 0 < error < 2 * of_rounding
-    assert of_rounding < 2e-3 * np.abs(expected).max()
+    assert of_rounding < 5e-4 * np.abs(expected).max()
 
 
 @pytest.mark.slow

@@ -62,14 +62,15 @@ def test_figures_of_the_weights():
 
 def test_history_of_the_weights():
     notes = read_info(ROOT / "model/enet-camvid.safetensors").notes
-    miou, recipe, streets, *epochs = said(
-        CHANGELOG,
-        r"val mIoU ([\d.]+), of the recipe `([\w-]+)` with (\d+) drawn streets, the mean of the epochs (\d+) and (\d+)",
+    miou, recipe, streets, before = said(
+        CHANGELOG, r"val mIoU ([\d.]+), of the recipe `([\w-]+)` with (\d+) drawn streets, from weights of `([\w-]+)`"
     )
     assert miou == f"{notes['val']['miou']:.3f}"
     assert load_recipe(recipe) == Recipe.model_validate(notes["recipe"])  # which may lack keys that are newer
-    assert (int(streets), list(map(int, epochs))) == (notes["recipe"]["drawn_streets"], notes["epochs_averaged"])
+    assert int(streets) == notes["recipe"]["drawn_streets"]
+    assert (len(notes["mean_of"]) == 2) == ("with which they were averaged" in " ".join(CHANGELOG.text.split()))
     assert ("logit_bias" in notes) == ("and `fit-bias`" in " ".join(CHANGELOG.text.split()))
+    assert load_recipe(before)
 
 
 def test_parameters():
@@ -110,8 +111,9 @@ def test_the_recipe_of_the_card_is_that_of_the_files():
     epochs, streets = said(CARD, r"All (\d+) epochs of `\S+small-objects.toml`, with its (\d+) drawn streets")
     assert (int(epochs), int(streets)) == (small.epochs, small.drawn_streets)
     assert said(TRIED, r"`small-objects`: (\d+) drawn streets join") == (streets,)
-    first, second = said(CARD, r"mean of the weights after the epochs (\d+) and (\d+)")
-    assert read_info(ROOT / "model/enet-camvid.safetensors").notes["epochs_averaged"] == [int(first), int(second)]
+    epochs, low, high = said(CARD, r"All (\d+) epochs of `\S+any-light.toml` .*?scales from ([\d.]+) to ([\d.]+);")
+    light = load_recipe("any-light")
+    assert (int(epochs), float(low), float(high)) == (light.epochs, *light.augmentation.scale)
 
 
 def test_pictures_of_the_calibration():

@@ -273,7 +273,9 @@ class MatrixBottleneckKernel(Half2BottleneckKernel):
                     column = T.floordiv(run, 2) * vector + T.floormod(i, vector)
                     return acc[m, column, half * 2 + T.floormod(run, 2)]
 
-                values.append(self._ended(name, value_of, channel, share.own))
+                # Rows with which channels are filled up end as the last channel does: it has constants, and nobody keeps them.
+                known = channel if filled else T.min(channel, epilogue.attrs.out_shape[1] - 1)
+                values.append(self._ended(name, value_of, known, share.own))
             if filled:
                 keep(values, channels, (group + m) * PAIRS + self.thread_row)
                 continue
