@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from compiled import unoptimised_code
 from software_dots import SoftwareDots
 from torch import nn
 
@@ -42,7 +43,8 @@ def network(randomised) -> nn.Module:
 def artifact(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Not to be changed by a test."""
     directory = tmp_path_factory.mktemp("erfnet") / "artifact"
-    compile_artifact(CompileRequest(Workload(NetworkInMemory(network, INFO), SIZE, load_target("native"))), directory)
+    with unoptimised_code():
+        compile_artifact(CompileRequest(Workload(NetworkInMemory(network, INFO), SIZE, load_target("native"))), directory)
     return directory
 
 
@@ -82,9 +84,9 @@ def test_one_launch_a_convolution(artifact: Path):
 @pytest.mark.slow
 def test_from_onnx_and_back(network: nn.Module, artifact: Path, tmp_path: Path):
     export_onnx(network, INFO, SIZE, tmp_path / "erfnet.onnx")
-    manifest = compile_artifact(
-        CompileRequest(Workload(tmp_path / "erfnet.onnx", None, load_target("native"))), tmp_path / "artifact"
-    )
+    request = CompileRequest(Workload(tmp_path / "erfnet.onnx", None, load_target("native")))
+    with unoptimised_code():
+        manifest = compile_artifact(request, tmp_path / "artifact")
     with Segmenter.load(artifact, threads=1) as segmenter:
         expected = segmenter.forward(pictures().numpy())
         assert launches(manifest) == launches(segmenter.manifest)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import tvm
 from effort import shared_work
+from quick_code import unoptimised
 from torch import nn
 from tvm import relax
 
@@ -27,7 +28,7 @@ def network(randomised) -> nn.Module:
 @cache
 def compiled(network: nn.Module, shape: tuple[int, int, int, int], target: str = "native") -> Compiled:
     with shared_work():
-        return compile_module(from_torch(network, shape), load_target(target).to_tvm())
+        return compile_module(from_torch(network, shape), unoptimised(load_target(target).to_tvm()))
 
 
 def difference(network: nn.Module, module: Compiled, shape: tuple[int, int, int, int]) -> float:

@@ -156,7 +156,7 @@ def compiled(dtype: str, labels: bool, batch: int = 1) -> Path:
     kinds = {"bfloat16": {"bfloat16"}, "int8": {"uint8", "int8"}}.get(dtype)
     if kinds and not kinds & dot_products(load_target("native").to_tvm()):
         pytest.skip(f"this processor has no dot product of {dtype}")
-    return shipped_enet(dtype=dtype, labels=labels, batch=batch)
+    return shipped_enet(dtype=dtype, labels=labels, batch=batch, optimised=kinds is not None)
 
 
 def shown(enet_run: Run, artifact: Path, picture: Path, out: Path) -> np.ndarray:

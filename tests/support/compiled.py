@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,18 +19,36 @@ if TYPE_CHECKING:
     from enet_tvm.compiler.compile import CompileRequest
 
 
-def artifact_of(request: CompileRequest) -> Path:
+def artifact_of(request: CompileRequest, *, optimised: bool = True) -> Path:
     """Return the artifact that a request makes, which is not to be changed: a copy may be.
 
-    What is asked for, and the content of the files that it names, decide which one that is.
+    What is asked for, and the content of the files that it names, decide which one that is. Where only results count, not
+    `optimised` machine code is made in half the time.
     """
     from enet_tvm.compiler.compile import compile_artifact
 
     def make(place: Path) -> None:
-        with _imported_once():
+        with _imported_once(), nullcontext() if optimised else unoptimised_code():
             compile_artifact(request, place)
 
-    return made_once(f"artifact-{_key(request)}", make)
+    return made_once(f"artifact-{_key(request)}{'' if optimised else '-unoptimised'}", make)
+
+
+@contextmanager
+def unoptimised_code() -> Iterator[None]:
+    """While this context is entered, networks are compiled without LLVM's optimisations."""
+    from quick_code import unoptimised
+
+    from enet_tvm.compiler import compile as compiler
+
+    compile_module = compiler.compile_module
+
+    def compile_quickly(mod: tvm.IRModule, target: tvm.target.Target, *arguments: Any, **options: Any) -> Any:
+        return compile_module(mod, unoptimised(target), *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "compile_module", compile_quickly)
+        yield
 
 
 @contextmanager
@@ -58,14 +76,14 @@ _imported: dict[str, tvm.IRModule] = {}
 _MOST_IMPORTED = 4
 
 
-def shipped_enet(target: str = "native", **options: Any) -> Path:
+def shipped_enet(target: str = "native", *, optimised: bool = True, **options: Any) -> Path:
     """Return the artifact of the ENet that is shipped, at 64x48, without tuning; options are those of `compile_request`."""
     from enet_tvm.networks.weights import DEFAULT_WEIGHTS
     from enet_tvm.size import Size
     from enet_tvm.targets import load_target
 
     fixed: dict[str, Any] = {"weights": DEFAULT_WEIGHTS, "size": Size(64, 48), "untuned": True, "command": "pytest"}
-    return artifact_of(compile_request(target=load_target(target), **{**fixed, **options}))
+    return artifact_of(compile_request(target=load_target(target), **{**fixed, **options}), optimised=optimised)
 
 
 def small_network(*, labels: bool = False) -> Path:
