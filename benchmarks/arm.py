@@ -45,7 +45,7 @@ from enet_tvm.compiler.workload import Workload
 from enet_tvm.data.synthetic import SyntheticStreet
 from enet_tvm.device_bundle import BundleRequest, write_bundle
 from enet_tvm.errors import UserError
-from enet_tvm.files import write_json
+from enet_tvm.files import sha256, write_json
 from enet_tvm.networks import load_network, read_info
 from enet_tvm.networks.portable import portable
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
@@ -113,6 +113,8 @@ def _cases(
         raise UserError("--artifact says for which target, size and data type it is; leave --target, --size and --dtype out")
     if artifact is not None:
         manifest = read_manifest(artifact)
+        if manifest.hashes.weights != sha256(find_file(Path(DEFAULT_WEIGHTS))):
+            raise UserError(f"{artifact} is of other weights than those shipped, whose labels it would be compared with")
         _, _, height, width = manifest.input.shape
         targets, sizes, dtypes = [manifest.target.name], [f"{width}x{height}"], [manifest.dtype]
     dtypes = dtypes or ["float32"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import typer
-from compiled import shipped_enet
+from compiled import shipped_enet, small_network
 from typer.testing import CliRunner, Result
 
 from enet_tvm.compiler.arm import instructions
@@ -171,3 +171,10 @@ def test_a_forward_pass(count: Callable[..., Result], tmp_path: Path):
 def test_what_cannot_be_counted(count: Callable[..., Result], options: list[str], sentence: str):
     result = count(*options)
     assert (result.exit_code, result.stderr.strip()) == (2, f"error: {sentence}")
+
+
+def test_an_artifact_of_other_weights_is_refused(count: Callable[..., Result]):
+    artifact = small_network()
+    result = count("--artifact", str(artifact))
+    sentence = f"error: {artifact} is of other weights than those shipped, whose labels it would be compared with"
+    assert (result.exit_code, result.stderr.strip()) == (2, sentence)
