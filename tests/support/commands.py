@@ -98,7 +98,8 @@ def all_options() -> frozenset[str]:
     parsers = [demo.build_parser(), *map(_argparse, ("enet_tvm.rpc.server", "enet_tvm.runtime"))]
     lines = [line.strip().partition("  ")[0] for parser in parsers for line in parser.format_help().splitlines()]
     options = {option for line in lines if line.startswith("-") for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", line)}
-    for command in [_typer_app(), *map(_script, sorted((ROOT / "benchmarks").glob("*.py")))]:
+    scripts = sorted(path for folder in ("benchmarks", "tools") for path in (ROOT / folder).glob("*.py"))
+    for command in [_typer_app(), *map(_script, scripts)]:
         options |= set(_options(command))
     return frozenset(options | _c_options())
 
@@ -189,7 +190,7 @@ def _python(arguments: list[str], complete: bool) -> list[str]:
     first, *rest = arguments
     if first != "-m":
         _there(first)
-        if first.startswith("benchmarks/"):
+        if first.startswith(("benchmarks/", "tools/")):
             _click(_script(ROOT / first), first, rest, complete)
         return [first]
     module, *rest = rest

@@ -1,4 +1,4 @@
-"""`tools/mean-weights`: the mean of two weights files."""
+"""`tools/mean_weights.py`: the mean of two weights files."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import torch
 
 from enet_tvm.networks import ENet, WeightsInfo, load_network, read_info, save_network
 
-SCRIPT = Path(__file__).parents[2] / "tools/mean-weights"
+SCRIPT = Path(__file__).parents[2] / "tools/mean_weights.py"
 INFO = WeightsInfo("enet", ("road", "sky"), ((0, 0, 0), (1, 1, 1)), (0.5,) * 3, (0.2,) * 3)
 
 

@@ -1,10 +1,10 @@
-#!/usr/bin/env python3
 """The mean of two trainings' weights, the second of which started from the first (Wortsman et al., 2022, arXiv 2109.01903).
 
-    tools/mean-weights model/enet-camvid.safetensors runs/any-light/last.safetensors -o mean.safetensors
+    python tools/mean_weights.py model/enet-camvid.safetensors runs/any-light/last.safetensors -o mean.safetensors
 
 Weights fine-tuned to a wider range of pictures lose a little on those that they knew; the mean with the weights from which they
-started often keeps both. The notes are those of the second file, without its figures, and with the name and the first digits of the SHA-256 of both.
+started often keeps both. The notes are those of the second file, without its figures, and name both files with the first digits of
+their SHA-256.
 """
 
 from __future__ import annotations
