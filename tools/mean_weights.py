@@ -3,7 +3,7 @@
     python tools/mean_weights.py model/enet-camvid.safetensors runs/any-light/last.safetensors -o mean.safetensors
 
 Weights fine-tuned to a wider range of pictures lose a little on those that they knew; the mean with the weights from which they
-started often keeps both. The notes are those of the second file, without its figures, and name both files with the first digits of
+started often keeps both. The notes are those of the second file without its figures, and name both files with the beginning of
 their SHA-256.
 """
 
