@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from compiled import shipped_enet, small_network
+from scripts import load_script
 from typer.testing import CliRunner, Result
 
 from enet_tvm.compiler.arm import instructions
@@ -103,18 +103,11 @@ def test_what_is_no_innermost_loop():
 
 
 @pytest.fixture(scope="module")
-def count() -> Iterator[Callable[..., Result]]:
+def count() -> Callable[..., Result]:
     """Runs the command line in this process, which has imported PyTorch and TVM."""
     app = typer.Typer()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        spec = importlib.util.spec_from_file_location("arm", BENCHMARKS / "arm.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        app.command()(module.main)
-        yield lambda *options: CliRunner().invoke(app, [*options])
+    app.command()(load_script(BENCHMARKS / "arm.py").main)
+    return lambda *options: CliRunner().invoke(app, [*options])
 
 
 @pytest.mark.emulated

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import os
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from scripts import load_script
 
 from enet_tvm.bench.plan import plan_cases
 
@@ -46,9 +46,7 @@ def test_table_figures_and_plot_and_a_second_run_that_goes_on(tmp_path):
 
 def check_same(result: dict, directory: Path) -> None:
     """What was measured otherwise is no result of this run."""
-    spec = importlib.util.spec_from_file_location("latency_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script(SCRIPT)
     names = ["tvm", "tvm-untuned", "torch"]
     (case,) = plan_cases(directory, runners=names, sizes=["64x48"], threads=[1]).cases
     assert script.is_same(result, case, names)

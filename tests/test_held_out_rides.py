@@ -1,6 +1,5 @@
 """`benchmarks/held_out_rides.py`: the score by which recipes are chosen, of trainings that are small but real."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from scripts import load_script
 from typer.testing import CliRunner
 
 from enet_tvm.data.source import LabelledStreet
@@ -19,10 +19,7 @@ TINY = 'epochs = 1\nbatch_size = 7\ncrop = "32x32"\nprecision = "float32"\n'
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("held_out_rides_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 @pytest.fixture

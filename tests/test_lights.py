@@ -1,6 +1,5 @@
 """`benchmarks/lights.py`: mean IoU of weights in changed light."""
 
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from scripts import load_script
 from typer.testing import CliRunner
 
 from enet_tvm.data.synthetic import SyntheticStreet
@@ -22,10 +22,7 @@ CAMVID = Path(os.environ.get("ENET_TVM_CAMVID", Path(__file__).resolve().parents
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("lights_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 @pytest.fixture

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import load_script
 from typer.testing import CliRunner
 
 from enet_tvm.bench.runners.registry import RUNNERS
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks/readme_table.py"
-spec = importlib.util.spec_from_file_location("readme_table_script", SCRIPT)
-assert spec is not None
-assert spec.loader is not None
-script = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(script)
+script = load_script(SCRIPT)
 
 
 NAMES = script.RUNNERS[script.Kind.LATENCY]

@@ -6,7 +6,6 @@ What only a measurement can tell, the milliseconds of the README, has its source
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from types import ModuleType
 
 import pytest
 from markdown_files import ROOT, Document
+from scripts import load_script
 
 from enet_tvm.artifact import read_manifest
 from enet_tvm.compiler.tuning_log import read_log
@@ -234,12 +234,7 @@ def test_ratios_of_the_tables(column: str):
 
 def script(name: str) -> ModuleType:
     """A script of `benchmarks`."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / f"benchmarks/{name}.py")
 
 
 @pytest.mark.parametrize("kind", ["latency", "peers"])
@@ -252,9 +247,8 @@ def test_times_of_the_tables(kind: str):
     assert [list(row["median_ms"]) for row in kept["rows"]] == [list(runners)] * len(kept["rows"])
 
 
-def test_instructions_of_the_table(monkeypatch: pytest.MonkeyPatch):
+def test_instructions_of_the_table():
     """Where this fails, `python benchmarks/arm_table.py` mends the README."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     made = script("arm_table")
     kept = json.loads((ROOT / "docs/arm.json").read_text())
     assert script("readme_table").replace_table(README.text, made.table(kept)) == README.text

@@ -18,6 +18,7 @@ from typing import Any
 import typer.main
 from markdown_files import ROOT
 from packaging.requirements import Requirement
+from scripts import load_script
 from typer.exceptions import TyperException
 
 from enet_tvm import demo
@@ -252,18 +253,8 @@ def _parse(parser: argparse.ArgumentParser, arguments: list[str], complete: bool
 @cache
 def _script(path: Path) -> Any:
     """The command of a script that hands its `main` to typer."""
-    spec = importlib.util.spec_from_file_location(f"_{path.stem}_script", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Python looks for what a script imports beside the script, too.
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
     app = typer.Typer()
-    app.command()(module.main)
+    app.command()(load_script(path).main)
     return typer.main.get_command(app)
 
 
