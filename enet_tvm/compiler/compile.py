@@ -80,7 +80,8 @@ def compile_artifact(
 ) -> Manifest:
     """Compile a network and write its artifact.
 
-    The same request gives the same library, byte for byte, with the same tuning log and linker.
+    The same request gives the same library, byte for byte, with the same tuning log and linker, as long as NVRTC makes the same
+    PTX of a GPU's kernels (`enet_tvm.compiler.cuda.nvrtc`).
 
     Parameters
     ----------

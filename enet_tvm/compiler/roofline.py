@@ -168,7 +168,7 @@ def predict_compiled(compiled: Compiled, chip: Chip) -> tuple[KernelPrediction, 
                 geometry=geometry,
                 registers=resources[entry].registers,
                 bytes_per_fma=max((loop.bytes_per_fma for loop in code.hot_loops), default=None),
-                bounds=kernel_bounds(code, resources[entry], geometry, launch.bytes, chip),
+                bounds=kernel_bounds(code, resources[entry], geometry, chip),
                 launch_us=chip.multiprocessor.launch_us,
             )
         )

@@ -57,7 +57,7 @@ def model_kernel(mod: tvm.IRModule, target: tvm.target.Target, gpu: GpuSpec, chi
     from enet_tvm.compiler.cuda.machine_code import read_machine_code
     from enet_tvm.compiler.cuda.ptxas import assembled
     from enet_tvm.compiler.cuda.tools import find_cuda_tools
-    from enet_tvm.compiler.kernels.gpu.geometry import argument_bytes, geometry_of
+    from enet_tvm.compiler.kernels.gpu.geometry import geometry_of
 
     kernel = mod["main"]
     made = assembled(kernel_ptx(kernel, target, gpu.arch), gpu.arch, find_cuda_tools())
@@ -69,7 +69,7 @@ def model_kernel(mod: tvm.IRModule, target: tvm.target.Target, gpu: GpuSpec, chi
     if resources.shared_bytes > gpu.max_shared_memory_per_block:
         raise ValueError(f"it takes more than {gpu.max_shared_memory_per_block} bytes of shared memory")
     code = read_machine_code(made.cubins, gpu.arch)[resources.name]
-    bounds = kernel_bounds(code, resources, geometry_of(kernel), argument_bytes(kernel), chip)
+    bounds = kernel_bounds(code, resources, geometry_of(kernel), chip)
     seconds = 1e-6 * bounds.longest
     return write_prediction(directory, seconds, binding=bounds.binding, registers=resources.registers)
 

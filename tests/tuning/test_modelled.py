@@ -23,7 +23,7 @@ from enet_tvm.compiler.cuda.ptxas import assembled
 from enet_tvm.compiler.cuda.tools import find_cuda_tools
 from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate, GpuConvolutionTemplate
-from enet_tvm.compiler.kernels.gpu.geometry import argument_bytes, geometry_of
+from enet_tvm.compiler.kernels.gpu.geometry import geometry_of
 from enet_tvm.compiler.kernels.gpu.tile import GpuTile, GpuUnit
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.pipeline import Numerics
@@ -67,7 +67,7 @@ def test_kernels_are_what_the_model_makes_of_them(tmp_path: Path):
     kernel = template.kernel(good)
     made = assembled(kernel_ptx(kernel, TX1.to_tvm(), "sm_53"), "sm_53", find_cuda_tools())
     (code,) = read_machine_code(made.cubins, "sm_53").values()
-    bounds = kernel_bounds(code, made.resources[0], geometry_of(kernel), argument_bytes(kernel), chip)
+    bounds = kernel_bounds(code, made.resources[0], geometry_of(kernel), chip)
     assert first.seconds == pytest.approx((1e-6 * bounds.longest,))
     assert second.seconds != first.seconds
 

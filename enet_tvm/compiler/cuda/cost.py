@@ -9,8 +9,9 @@ kernel's time, to which its launch adds. What the model assumes:
 - The busiest multiprocessor decides: blocks are dealt out evenly, and its warps to its four schedulers.
 - Each turn of a hot loop waits once for L1, and other warps work meanwhile, as many as registers and shared memory leave room
   for.
-- Tensors cross L2 once and main memory once for each kernel, as if nothing of the kernel before were left in L2. That is
-  pessimistic where L2 holds a whole tensor.
+- Tensors cross main memory once for each kernel, as if nothing of the kernel before were left in L2. That is pessimistic where
+  L2 holds a whole tensor. They cross L2 once for each block that has them: weights for all blocks of pixels, since those on one
+  multiprocessor need not come to them together. What windows of neighbouring blocks share is left out.
 - Multiply-adds of pairs of float16 are done by the lanes of float32 as far as they have a rate for it. Products of matrices and
   conversions between float32 and float16 have units of their own, beside which everything else goes on.
 - The clock is that by which the target's peak figures were computed.
@@ -166,7 +167,7 @@ def executed(code: KernelCode, geometry: Geometry) -> tuple[dict[Operation, floa
     return instructions, moved, turns
 
 
-def kernel_bounds(code: KernelCode, resources: KernelResources, geometry: Geometry, tensor_bytes: int, chip: Chip) -> Bounds:
+def kernel_bounds(code: KernelCode, resources: KernelResources, geometry: Geometry, chip: Chip) -> Bounds:
     """Return what binds a kernel.
 
     Parameters
@@ -176,9 +177,7 @@ def kernel_bounds(code: KernelCode, resources: KernelResources, geometry: Geomet
     resources : KernelResources
         Registers and shared memory that it takes.
     geometry : Geometry
-        Its launch.
-    tensor_bytes : int
-        Bytes of all its arguments.
+        Its launch, and the bytes that it moves.
     chip : Chip
         The GPU.
     """
@@ -208,8 +207,8 @@ def kernel_bounds(code: KernelCode, resources: KernelResources, geometry: Geomet
         issue=issued * per_scheduler * us,
         l1=l1 / one.l1_bytes * us,
         shared=shared / one.shared_bytes * us,
-        l2=tensor_bytes / (one.l2_bytes * chip.multiprocessors) * us,
-        dram=tensor_bytes / chip.gbps * 1e-3,
+        l2=geometry.block_bytes / (one.l2_bytes * chip.multiprocessors) * us,
+        dram=geometry.tensor_bytes / chip.gbps * 1e-3,
         latency=rounds * alone * us,
         matrix=matrices * per_scheduler * WARP * _SCHEDULERS / one.matrix_products * us if matrices else 0.0,
         conversion=instructions[Operation.CONVERSION] * per_scheduler * WARP * _SCHEDULERS / one.conversions * us,

@@ -70,13 +70,13 @@ def test_straight_code_is_executed_once():
 
 def test_what_each_part_needs():
     """Sixteen blocks of 128 threads on two multiprocessors: 32 warps on each, eight for a scheduler."""
-    bounds = kernel_bounds(NEST, SMALL, Geometry(16, 128, 24, (3, 4)), 50_000, CHIP)
+    bounds = kernel_bounds(NEST, SMALL, Geometry(16, 128, 24, (3, 4), tensor_bytes=50_000, block_bytes=80_000), CHIP)
     issued = 12 * 4 + 3 * 2 + 2
     assert bounds.fma == pytest.approx(24 * 8 * 1e-3)
     assert bounds.issue == pytest.approx(issued * 8 * 1e-3)
     assert bounds.l1 == pytest.approx((12 * 16 + 4) * 32 * 32 / 64 * 1e-3)
     assert bounds.shared == 0
-    assert bounds.l2 == pytest.approx(50_000 / 64 * 1e-3)
+    assert bounds.l2 == pytest.approx(80_000 / 64 * 1e-3)
     assert bounds.dram == pytest.approx(2.0)
     assert bounds.latency == pytest.approx((12 * 80 + issued + 800) * 1e-3)
     assert bounds.binding == "l1"
@@ -85,9 +85,9 @@ def test_what_each_part_needs():
 
 def test_one_memory_for_l1_and_shared_has_one_path():
     both = code((Operation.LOAD_GLOBAL, 16), (Operation.LOAD_SHARED, 16), (Operation.FMA, 0))
-    apart = kernel_bounds(both, SMALL, Geometry(2, 128, 1, ()), 0, CHIP)
+    apart = kernel_bounds(both, SMALL, Geometry(2, 128, 1, ()), CHIP)
     unified = replace(CHIP, multiprocessor=replace(PLAIN, unified=True))
-    together = kernel_bounds(both, SMALL, Geometry(2, 128, 1, ()), 0, unified)
+    together = kernel_bounds(both, SMALL, Geometry(2, 128, 1, ()), unified)
     assert together.l1 == 2 * apart.l1
     assert apart.shared == apart.l1 / 2
 
@@ -98,7 +98,7 @@ def test_blocks_wait_for_room():
     assert resident_blocks(crowded, 128, PLAIN) == 4
     assert resident_blocks(KernelResources("k", 32, 0, 0, 40_000), 128, PLAIN) == 1
     assert resident_blocks(SMALL, 128, PLAIN) == 16
-    once, twice = (kernel_bounds(NEST, each, Geometry(16, 128, 24, (3, 4)), 0, CHIP).latency for each in (SMALL, crowded))
+    once, twice = (kernel_bounds(NEST, each, Geometry(16, 128, 24, (3, 4)), CHIP).latency for each in (SMALL, crowded))
     assert twice == 2 * once
 
 
@@ -132,14 +132,14 @@ def test_pairs_of_halves_count_twice_and_share_the_lanes():
     assert (turns, instructions[Operation.HALF2_FMA]) == (6, 12)
     fast = replace(CHIP, multiprocessor=replace(PLAIN, half2_lanes=128))
     slow = replace(CHIP, multiprocessor=replace(PLAIN, half2_lanes=0))
-    assert kernel_bounds(halves, SMALL, geometry, 0, fast).fma == pytest.approx(12 * 8 * 1e-3)
-    assert kernel_bounds(halves, SMALL, geometry, 0, slow).fma == pytest.approx(12 * 64 * 8 * 1e-3)
+    assert kernel_bounds(halves, SMALL, geometry, fast).fma == pytest.approx(12 * 8 * 1e-3)
+    assert kernel_bounds(halves, SMALL, geometry, slow).fma == pytest.approx(12 * 64 * 8 * 1e-3)
 
 
 def test_matrices_and_conversions_have_units_of_their_own():
     made = [Instruction(0, Operation.MATRIX, of_matrices=64), Instruction(16, Operation.CONVERSION)]
     fast = replace(CHIP, multiprocessor=replace(PLAIN, matrix_products=1024, conversions=32))
-    bounds = kernel_bounds(KernelCode("k", tuple(made)), SMALL, Geometry(16, 128, 64, ()), 0, fast)
+    bounds = kernel_bounds(KernelCode("k", tuple(made)), SMALL, Geometry(16, 128, 64, ()), fast)
     assert bounds.matrix == pytest.approx(64 * 32 * 32 / 1024 * 1e-3)
     assert bounds.conversion == pytest.approx(32 * 32 / 32 * 1e-3)
     assert bounds.fma == 0

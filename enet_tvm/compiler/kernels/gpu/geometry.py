@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tvm
 import tvm_ffi
 from tvm import tirx
 
@@ -29,6 +30,11 @@ class Geometry:
         Turns of the loops around most of them that are not unrolled, the outermost first.
     nests : tuple of (tuple of int, int)
         Turns of the loops around each part of them, and their number, in the order of the kernel.
+    tensor_bytes : int
+        Bytes of all arguments: what the kernel must at least read and write.
+    block_bytes : int
+        Bytes that its blocks read and write, each for itself. A block has the part of an argument that its place in the grid
+        says, and all of it where no index depends on the place. Pixels that the windows of two blocks share count once.
     """
 
     blocks: int
@@ -36,6 +42,8 @@ class Geometry:
     multiply_adds: int
     loops: tuple[int, ...]
     nests: tuple[tuple[tuple[int, ...], int], ...] = ()
+    tensor_bytes: int = 0
+    block_bytes: int = 0
 
 
 def geometry_of(kernel: tirx.PrimFunc) -> Geometry:
@@ -75,13 +83,37 @@ def geometry_of(kernel: tirx.PrimFunc) -> Geometry:
         multiply_adds=sum(nests.values()),
         loops=max(turning, key=lambda nest: nest[1], default=((), 0))[0],
         nests=tuple(turning),
+        tensor_bytes=sum(map(_bytes, kernel.params)),
+        block_bytes=_block_bytes(kernel),
     )
 
 
-def argument_bytes(kernel: tirx.PrimFunc) -> int:
-    """Return the bytes of all arguments of a kernel: what it must at least read and write."""
-    tensors = [parameter.ty for parameter in kernel.params]
-    return sum(math.prod(map(int, each.shape)) * np.dtype(str(each.dtype)).itemsize for each in tensors)
+def _block_bytes(kernel: tirx.PrimFunc) -> int:
+    grid: dict[tirx.Var, int] = {}
+    places: dict[tirx.Var, set[tirx.Var]] = {parameter: set() for parameter in kernel.params}
+
+    def loop(node: tirx.For) -> None:
+        if node.thread_binding is not None and str(node.thread_binding.thread_tag).startswith("blockIdx"):
+            grid[node.loop_var] = int(node.extent)
+
+    def access(tensor: tirx.Var, indices: Any) -> None:
+        if tensor in places:
+            tvm_ffi.structural_walk(indices, (tirx.Var, places[tensor].add))
+
+    visitors = (
+        (tirx.For, loop),
+        (tvm.ir.TensorLoad, lambda node: access(node.source, node.indices)),
+        (tirx.BufferStore, lambda node: access(node.buffer, node.indices)),
+    )
+    tvm_ffi.structural_walk(kernel.body, visitors, order="pre")
+    return sum(
+        _bytes(tensor) * math.prod(extent for place, extent in grid.items() if place not in variables)
+        for tensor, variables in places.items()
+    )
+
+
+def _bytes(tensor: tirx.Var) -> int:
+    return math.prod(map(int, tensor.ty.shape)) * np.dtype(str(tensor.ty.dtype)).itemsize
 
 
 def _products(node: tirx.BufferStore | tirx.Evaluate) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from tvm.tirx.script.builder import ir as T
 
 from enet_tvm.compiler.kernels.common.building import prim_func
@@ -16,6 +17,8 @@ def test_a_convolution():
     assert (found.blocks, found.threads) == (48, 96)
     assert found.multiply_adds * found.blocks * found.threads == 64 * 96 * 24 * 16 * 9
     assert found.loops == (3, 3, 4)
+    weights, biases, data, out = 9 * 16 * 24 * 4, 24 * 4, 64 * 96 * 16 * 4, 64 * 96 * 24 * 4
+    assert found.tensor_bytes == weights + biases + data + out
 
 
 def test_threads_that_share_a_tile_share_its_multiply_adds():
@@ -24,6 +27,15 @@ def test_threads_that_share_a_tile_share_its_multiply_adds():
     assert shared.multiply_adds * 4 == alone.multiply_adds
     assert shared.threads == 4 * alone.threads
     assert shared.blocks == alone.blocks
+
+
+@pytest.mark.parametrize(("tile", "channels"), [(GpuTile(4, 8, 32, 3), 1), (GpuTile(4, 8, 32, 1), 3)])
+def test_each_block_of_pixels_reads_the_weights(tile: GpuTile, channels: int):
+    """And each block of channels the pixels, of which those at its edge that a neighbour has as well are not counted again."""
+    spec = FusedConv2D((1, 16, 64, 96), (1, 24, 64, 96), (3, 3), (1, 1), (1, 1), (1, 1))
+    found = geometry_of(gpu_conv2d(spec, tile))
+    weights, biases, data, out = 9 * 16 * 24 * 4, 24 * 4, 64 * 96 * 16 * 4, 64 * 96 * 24 * 4
+    assert found.block_bytes == (weights + biases) * found.blocks // channels + data * channels + out
 
 
 def test_a_transposed_convolution():
@@ -38,4 +50,4 @@ def test_what_multiplies_nothing():
         with T.thread_binding(3, thread="blockIdx.x") as block, T.thread_binding(64, thread="threadIdx.x") as lane:
             T.buffer_store(out, T.float32(1), [block * 64 + lane])
 
-    assert geometry_of(prim_func({"out": ((192,), "float32")}, body)) == Geometry(3, 64, 0, ())
+    assert geometry_of(prim_func({"out": ((192,), "float32")}, body)) == Geometry(3, 64, 0, (), (), 768, 768)
