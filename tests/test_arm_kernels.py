@@ -68,7 +68,13 @@ def executed(code: Any, base: int, passes: int) -> list[Block]:
 
     first_loop, second_loop = START + 80, START + 128
     return [
-        *(block(1, START, 4), block(1, START + 16, 4), block(2, START + 32, 4), block(1, START + 48, 4), block(1, START + 64, 4)),
+        *(
+            block(1, START, 4),
+            block(1, START + 16, 4),
+            block(2, START + 32, 4),
+            block(1, START + 48, 4),
+            block(1, START + 64, 4),
+        ),
         *(block(3, first_loop, 12), block(5, second_loop, 12)),
         Block(7, 0x100000, (ADD,) * 12),
     ]
