@@ -182,7 +182,7 @@ def _measure(
             for name in able:
                 given = Given(tools, root, case, network, dtype, Path(folder, "street.bin"), Path(folder, f"{name}.bin"))
                 program = PEERS[name].prepare(given)
-                theirs = _count(*(_theirs(given, program, cpu, passes) for passes in (1, 2)))
+                theirs = _count(*(_theirs(PEERS[name].title, given, program, cpu, passes) for passes in (1, 2)))
                 logits = np.fromfile(given.logits, np.float32).reshape(expected.shape)
                 entries[name] = theirs | _agreement(logits, expected) | {"form_labels": _same_labels(logits, of_form)}
                 _refuse_others(PEERS[name].title, entries[name]["form_labels"], dtype)
@@ -242,9 +242,15 @@ def _ours(tools: ArmTools, folder: Path, target: str, artifact: Path, cpu: str, 
     return tools.blocks([runner, *options, artifact, folder / "street.ppm"], cpu)
 
 
-def _theirs(given: Given, program: Program, cpu: str, passes: int) -> list[Block]:
+def _theirs(title: str, given: Given, program: Program, cpu: str, passes: int) -> list[Block]:
     command = program(passes)
-    return given.tools.blocks_under(given.root, command.line, cpu, command.environment)
+    try:
+        return given.tools.blocks_under(given.root, command.line, cpu, command.environment)
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[-200:]
+        raise UserError(
+            f"{title} cannot be counted; leave it out, for it ended on the emulated processor with: {said}"
+        ) from error
 
 
 def _refuse_others(title: str, same: float, dtype: Precision) -> None:
