@@ -99,11 +99,15 @@ def _row(result: dict[str, Any]) -> dict[str, Any]:
     groups: dict[str, dict[str, Any]] = {}
     for kernel in result["kernels"]:
         name = next((name for name, pattern in KERNELS.items() if re.match(pattern, kernel["name"])), REST)
-        group = groups.setdefault(name, {"instructions": 0, "kinds": Counter[str](), "busy": []})
+        group = groups.setdefault(name, {"instructions": 0, "kinds": Counter[str](), "busy": [], "without_loads": []})
+        hottest = {"instructions": kernel["hottest"]["instructions"], "fma": kernel["hottest"]["kinds"].get("fma", 0)}
+        group.setdefault("largest", {"name": kernel["name"], "hottest": hottest})
         group["instructions"] += kernel["instructions"]
         group["kinds"].update(kernel["kinds"])
         if kernel["instructions"] >= _LEAST * ours["instructions"] and "busy" in kernel["hottest"]:
             group["busy"].append(round(kernel["hottest"]["busy"], 3))
+            if "without_loads" in kernel["hottest"]:
+                group["without_loads"].append(round(kernel["hottest"]["without_loads"]["busy"], 3))
     if not any(group["busy"] for name, group in groups.items() if name in _JUDGED):
         raise UserError(f"{_name(result)} has no kernels with a model; count it with this release's benchmarks/arm.py")
     models = {kernel["hottest"]["model"] for kernel in result["kernels"] if "model" in kernel["hottest"]}
