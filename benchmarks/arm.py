@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -246,7 +247,7 @@ def _theirs(title: str, given: Given, program: Program, cpu: str, passes: int) -
     command = program(passes)
     try:
         return given.tools.blocks_under(given.root, command.line, cpu, command.environment)
-    except RuntimeError as error:
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
         said = " ".join(str(error).split())[-200:]
         raise UserError(
             f"{title} cannot be counted; leave it out, for it ended on the emulated processor with: {said}"
