@@ -75,7 +75,7 @@ def test_an_operator_computes_what_it_does_in_onnx(kind, tmp_path):
 
 
 def test_a_file_says_that_float16_will_do_where_it_is_asked_to(tmp_path):
-    """As TensorFlow Lite's converter writes it: XNNPACK keeps and adds float16 where the processor does. Elsewhere nothing changes."""
+    """In the words of TensorFlow Lite's converter: XNNPACK keeps and adds float16 where the processor does, and only there."""
     from ai_edge_litert import schema_py_generated as schema
 
     source = model(WRITTEN["activations"], tmp_path / "source.onnx")
