@@ -308,6 +308,10 @@ def test_what_binds_in_float32_on_arm():
     assert said(ARM, r"largest 1x1 convolution has (\d+) in (\d+) instructions, which is (\d+) %") == (
         *(str(hottest["fma"]), str(hottest["instructions"]), f"{100 * hottest['fma'] / hottest['instructions']:.0f}"),
     )
+    last = kernels["transposed"]["largest"]
+    assert last["name"] == "conv2d_transpose_2x2_16to11_320x192"
+    loop = (str(last["hottest"]["fma"]), str(last["hottest"]["instructions"]))
+    assert said(ARM, r"the last layer, whose loop has (\d+) in (\d+)\.") == loop
     shares = {name: group["kinds"]["fma"] / group["instructions"] for name, group in kernels.items()}
     assert said(
         ARM,
