@@ -17,11 +17,11 @@ converts the network for them is needed here: pip install 'enet-tvm[ncnn]', [mnn
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
+import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -30,15 +30,18 @@ import torch
 import typer
 from counting.board_files import board_root
 from counting.emulator import ArmTools, arm_tools, device_builder
+from counting.kernels import Kernel, kernels_of, read_code
 from counting.peer import Given, Program
 from counting.peers import PEERS
 from rich.console import Console
 from rich.table import Table
 
 from enet_tvm.agreement import NOISE, PICTURES
-from enet_tvm.artifact import Precision, read_manifest
+from enet_tvm.artifact import LIBRARY_NAME, Precision, read_manifest
 from enet_tvm.bench.runners import Case, RunnerMissingError
-from enet_tvm.compiler.arm.instructions import KINDS, Block, Loop, count_kinds, hot_loops
+from enet_tvm.compiler.arm.cost import MODELS as COSTS
+from enet_tvm.compiler.arm.cost import model_of
+from enet_tvm.compiler.arm.instructions import KINDS, Block, count_kinds, hot_loops, kind
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.compiler.kernels.common.elements import dot_products
 from enet_tvm.compiler.workload import Workload
@@ -63,8 +66,6 @@ PROCESSORS = {
 """What qemu 7.2 calls a target's processor; all others are counted on its ``max``, which has every instruction."""
 MODELS = ("cortex-a53", "cortex-a55", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "neoverse-v1", "neoverse-v2")
 
-Passes = Callable[[int], list[Block]]
-
 
 def main(
     target: Annotated[list[str] | None, typer.Option(help="Target, again for each; rpi4 by default.")] = None,
@@ -77,6 +78,7 @@ def main(
     ] = None,
     artifact: Annotated[Path | None, typer.Option(help="The compiled network to count, in place of targets and sizes.")] = None,
     loops: Annotated[int, typer.Option(min=0, help="Hot loops to model.")] = 4,
+    kernels: Annotated[int, typer.Option(min=0, help="Kernels to show, those of the most instructions.")] = 12,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
 ) -> None:
     """Count the instructions of a forward pass, and model the hot loops."""
@@ -94,6 +96,8 @@ def main(
         out.print(_counts(result))
         if result["loops"]:
             out.print(_schedules(result))
+        if result["kernels"] and kernels:
+            out.print(_shares(result, kernels))
     if json is not None:
         write_json(json, {"counted": "instructions of a forward pass on one thread, emulated", "results": found})
 
@@ -167,7 +171,9 @@ def _measure(
             artifact = Path(folder, "artifact")
             workload = Workload(weights, size, spec, dtype=dtype)
             compile_artifact(CompileRequest(workload, command="benchmarks/arm.py"), artifact)
-        ours, hot = _count(lambda passes: _ours(tools, Path(folder), target, artifact, cpu, passes))
+        once, twice = (_ours(tools, Path(folder), target, artifact, cpu, passes) for passes in (1, 2))
+        ours, hot = _count(once, twice), hot_loops(once, twice)
+        kernels = _kernels(tools, spec, kernels_of(read_code(artifact / LIBRARY_NAME), once, twice))
         entries = {"ours": ours | _agreement(np.load(Path(folder, "logits.npy")), expected)}
         if able := [name for name in peers if dtype in PEERS[name].dtypes]:
             with torch.no_grad():
@@ -177,7 +183,7 @@ def _measure(
             for name in able:
                 given = Given(tools, root, case, network, dtype, Path(folder, "street.bin"), Path(folder, f"{name}.bin"))
                 program = PEERS[name].prepare(given)
-                theirs, _ = _count(functools.partial(_theirs, given, program, cpu))
+                theirs = _count(*(_theirs(PEERS[name].title, given, program, cpu, passes) for passes in (1, 2)))
                 logits = np.fromfile(given.logits, np.float32).reshape(expected.shape)
                 entries[name] = theirs | _agreement(logits, expected) | {"form_labels": _same_labels(logits, of_form)}
                 _refuse_others(PEERS[name].title, entries[name]["form_labels"], dtype)
@@ -191,15 +197,39 @@ def _measure(
         for loop in hot[:loops]
     ]
     measured = {"target": target, "emulated": cpu, "size": str(size), "dtype": dtype}
-    return {**measured, "entries": entries, "loops": modelled}
+    return {**measured, "entries": entries, "loops": modelled, "kernels": kernels}
 
 
-def _count(run: Passes) -> tuple[dict[str, Any], list[Loop]]:
-    """Return the instructions of a pass by kind, and its loops, the hottest first."""
-    once, twice = run(1), run(2)
+def _count(once: Sequence[Block], twice: Sequence[Block]) -> dict[str, Any]:
+    """Return the instructions of a pass by kind."""
     kinds = count_kinds(twice)
     kinds.subtract(count_kinds(once))
-    return {"instructions": sum(kinds.values()), "kinds": {name: kinds[name] for name in KINDS}}, hot_loops(once, twice)
+    return {"instructions": sum(kinds.values()), "kinds": {name: kinds[name] for name in KINDS}}
+
+
+def _kernels(tools: ArmTools, spec: TargetSpec, kernels: Sequence[Kernel]) -> list[dict[str, Any]]:
+    """Return what each kernel executes, and what LLVM's model of the target's processor says of its hottest code.
+
+    The model is also asked of that code without its loads: where the port is then busier, these are what binds.
+    """
+    model = model_of(spec.mcpu) if spec.mcpu in COSTS and kernels else None
+    codes = [kernel.hottest.words for kernel in kernels]
+    schedules = tools.schedules(codes, model) if model else []
+    bare = [[word for word in words if kind(word) != "load"] or words for words in codes]
+    without = tools.schedules(bare, model) if model else []
+    found = []
+    for number, kernel in enumerate(kernels):
+        words = kernel.hottest.words
+        hottest: dict[str, Any] = {
+            "instructions": len(words),
+            "share": kernel.hottest.executed * len(words) / kernel.instructions,
+            "kinds": dict(count_kinds([Block(1, 0, words)])),
+        }
+        if model is not None:
+            hottest |= {"model": model, **dataclasses.asdict(schedules[number])}
+            hottest["without_loads"] = dataclasses.asdict(without[number])
+        found.append({"name": kernel.name, "instructions": kernel.instructions, "kinds": kernel.kinds, "hottest": hottest})
+    return found
 
 
 def _ours(tools: ArmTools, folder: Path, target: str, artifact: Path, cpu: str, passes: int) -> list[Block]:
@@ -213,9 +243,15 @@ def _ours(tools: ArmTools, folder: Path, target: str, artifact: Path, cpu: str, 
     return tools.blocks([runner, *options, artifact, folder / "street.ppm"], cpu)
 
 
-def _theirs(given: Given, program: Program, cpu: str, passes: int) -> list[Block]:
+def _theirs(title: str, given: Given, program: Program, cpu: str, passes: int) -> list[Block]:
     command = program(passes)
-    return given.tools.blocks_under(given.root, command.line, cpu, command.environment)
+    try:
+        return given.tools.blocks_under(given.root, command.line, cpu, command.environment)
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        said = " ".join(str(error).split())[-200:]
+        raise UserError(
+            f"{title} cannot be counted; leave it out, for it ended on the emulated processor with: {said}"
+        ) from error
 
 
 def _refuse_others(title: str, same: float, dtype: Precision) -> None:
@@ -254,6 +290,25 @@ def _counts(result: dict[str, Any]) -> Table:
         form = f"{100 * entry['form_labels']:.2f} %" if "form_labels" in entry else ""
         title = PEERS[name].title if name in PEERS else name
         table.add_row(title, f"{total / 1e6:.1f}", *shares, f"{100 * entry['labels']:.2f} %", form, ratio)
+    return table
+
+
+def _shares(result: dict[str, Any], most: int) -> Table:
+    """Return the table of kernels; the hottest code of each is modelled as it is, and without its loads."""
+    table = Table(title="Kernels of ours, the hottest code of each, and the port that binds it in LLVM's model")
+    table.add_column("")
+    for column in ("million", "% of all", *(f"{name} %" for name in KINDS), "hottest: instructions", "FMA", "% of the kernel"):
+        table.add_column(column, justify="right")
+    table.add_column("port")
+    table.add_column("without loads")
+    for kernel in result["kernels"][:most]:
+        total, hottest = kernel["instructions"], kernel["hottest"]
+        shares = [f"{100 * kernel['kinds'][name] / total:.0f}" for name in KINDS]
+        of_all = 100 * total / result["entries"]["ours"]["instructions"]
+        code = (str(hottest["instructions"]), str(hottest["kinds"].get("fma", 0)), f"{100 * hottest['share']:.0f}")
+        models = (hottest, hottest["without_loads"]) if "model" in hottest else ()
+        ports = [f"{model['port']} {100 * model['busy']:.0f} %" for model in models]
+        table.add_row(kernel["name"], f"{total / 1e6:.2f}", f"{of_all:.1f}", *shares, *code, *ports)
     return table
 
 

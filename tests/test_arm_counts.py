@@ -138,6 +138,18 @@ def test_a_forward_pass(count: Callable[..., Result], tmp_path: Path):
     model = loop["models"]["cortex-a72"]
     assert model["cycles"] >= loop["kinds"]["fma"] * 0.99
     assert model["busy"] > 0.8
+    kernels = found[0]["kernels"]
+    assert {"initial_block", "conv2d_1x1_64to16_16x12_prelu", "max_pool2d_with_window"} <= {
+        kernel["name"] for kernel in kernels
+    }
+    assert any(kernel["name"].endswith("_winograd") for kernel in kernels)
+    assert 0.9 * ours["instructions"] < sum(kernel["instructions"] for kernel in kernels) < ours["instructions"]
+    for kernel in kernels:
+        assert kernel["instructions"] == sum(kernel["kinds"].values())
+        if "conv2d_1x1" in kernel["name"] and kernel["instructions"] > 0.02 * ours["instructions"]:
+            assert kernel["hottest"]["model"] == "cortex-a72"
+            assert kernel["hottest"]["busy"] > 0.8
+            assert kernel["hottest"]["kinds"]["fma"] > 0.7 * kernel["hottest"]["instructions"]
 
 
 @pytest.mark.parametrize(

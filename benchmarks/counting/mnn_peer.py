@@ -18,8 +18,9 @@ given = expr.placeholder([1, 3, height, width], expr.NCHW)
 for _ in range(passes):
     given.write(x)
     (logits,) = net.forward([given])
-    logits = expr.convert(logits, expr.NCHW).read()
-numpy.array(logits, "float32").tofile(out)
+    planes = expr.convert(logits, expr.NCHW)
+    read = planes.read()  # a view, which does not keep the memory
+numpy.array(read, "float32").tofile(out)
 """
 
 

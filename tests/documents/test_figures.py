@@ -12,6 +12,7 @@ import re
 import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from markdown_files import ROOT, Document
@@ -28,6 +29,7 @@ from enet_tvm.targets import known_targets, load_target
 from enet_tvm.training.recipe import Recipe, load_recipe
 
 README, CHANGELOG, CARD, TRIED = map(Document, ("README.md", "CHANGELOG.md", "model/enet-camvid.md", "model/README.md"))
+ARM = Document("docs/arm.md")
 NUMBERS = {"nine": 9, "ten": 10, "eleven": 11, "twelve": 12}
 CAMVID = Path(os.environ.get("ENET_TVM_CAMVID", ROOT.parent / "shared/camvid"))
 LOGS = sorted((ROOT / "tuning_logs").glob("*/*/log.json"))
@@ -247,13 +249,89 @@ def test_times_of_the_tables(kind: str):
     assert [list(row["median_ms"]) for row in kept["rows"]] == [list(runners)] * len(kept["rows"])
 
 
-def test_instructions_of_the_table():
-    """Where this fails, `python benchmarks/arm_table.py` mends the README."""
+def arm_rows() -> dict[tuple[str, str], dict[str, Any]]:
+    """What was counted of ARM, by target and data type."""
+    rows = json.loads((ROOT / "docs/arm.json").read_text())["rows"]
+    return {(row["target"], row["dtype"]): row for row in rows}
+
+
+def test_instructions_of_the_tables():
+    """Where this fails, `python benchmarks/arm_table.py` mends README.md and docs/arm.md."""
     made = script("arm_table")
     kept = json.loads((ROOT / "docs/arm.json").read_text())
-    assert script("readme_table").replace_table(README.text, made.table(kept)) == README.text
-    rows = table(README, "target", "million instructions", "ours / ncnn's")
+    for document, table_of in ((README, made.table), (ARM, made.kernel_table)):
+        assert script("readme_table").replace_table(document.text, table_of(kept)) == document.text
+    rows = table(README, "target", "million instructions", "ours / the best peer's")
     assert [(row["target"].strip("`"), row["data type"]) for row in rows] == [(r["target"], r["dtype"]) for r in kept["rows"]]
     assert {"rpi3", "rpi4", "rpi5", "graviton3"} == {row["target"] for row in kept["rows"]}
     for row in kept["rows"]:
         assert sum(row["kinds"].values()) == row["instructions"]["ours"]
+        kernels = [group["instructions"] for group in row["kernels"].values()]
+        assert 0.98 * row["instructions"]["ours"] < sum(kernels) < row["instructions"]["ours"]
+        assert all(group["instructions"] == sum(group["kinds"].values()) for group in row["kernels"].values())
+
+
+def test_goals_on_arm_that_hold():
+    """As docs/arm.md says: all in float16, and in float32 the multiply-adds, and the port on the Cortex-A72 and A76."""
+    rows = arm_rows()
+    for (target, dtype), row in rows.items():
+        if dtype in ("float32", "float16"):
+            assert row["kinds"]["fma"] > 0.6 * row["instructions"]["ours"]
+            assert min(judged(row, "busy")) > 0.8 or target not in ("rpi4", "rpi5")
+        if dtype == "float16":
+            assert row["instructions"]["ours"] <= 0.8 * row["instructions"]["ncnn"]
+    (ratio,) = said(ARM, r"In float16 all of them hold \(`rpi5` takes ([\d.]+) of ncnn's instructions\)")
+    counts = rows["rpi5", "float16"]["instructions"]
+    assert ratio == f"{counts['ours'] / counts['ncnn']:.2f}"
+
+
+def judged(row: dict[str, Any], what: str) -> list[float]:
+    """Shares of the time of the busiest port, in 1x1 and 3x3 convolutions."""
+    return [share for name in ("1x1", "3x3, Winograd", "3x3") for share in row["kernels"].get(name, {}).get(what, [])]
+
+
+def test_what_binds_in_float32_on_arm():
+    rows = arm_rows()
+    row = rows["rpi4", "float32"]
+    ours, theirs = row["instructions"]["ours"] / 1e6, row["instructions"]["ncnn"] / 1e6
+    fma, kernels = row["kinds"]["fma"] / 1e6, row["kernels"]
+    (ratio,) = said(ARM, r"float32, ([\d.]+) of ncnn's instructions instead of 0\.6\*\* on `rpi4`, `rpi5` and `graviton3`")
+    (in_order,) = said(ARM, r"so that the ([\d.]+) of them that ours take there")
+    counts = {target: row["instructions"] for (target, dtype), row in rows.items() if dtype == "float32"}
+    ratios = {target: f"{count['ours'] / count['ncnn']:.2f}" for target, count in counts.items()}
+    assert ratios == {"rpi3": in_order, **dict.fromkeys(("rpi4", "rpi5", "graviton3"), ratio)}
+    assert said(
+        ARM,
+        r"`rpi4`'s ([\d.]+) million instructions ([\d.]+) are multiply-adds, and 0\.6 of ncnn's ([\d.]+) are ([\d.]+): (\d+) %",
+    ) == (*(f"{ours:.1f}", f"{fma:.1f}", f"{theirs:.1f}", f"{0.6 * theirs:.1f}", f"{100 * fma / (0.6 * theirs):.0f}"),)
+    hottest = kernels["1x1"]["largest"]["hottest"]
+    assert said(ARM, r"largest 1x1 convolution has (\d+) in (\d+) instructions, which is (\d+) %") == (
+        *(str(hottest["fma"]), str(hottest["instructions"]), f"{100 * hottest['fma'] / hottest['instructions']:.0f}"),
+    )
+    last = kernels["transposed"]["largest"]
+    assert last["name"] == "conv2d_transpose_2x2_16to11_320x192"
+    loop = (str(last["hottest"]["fma"]), str(last["hottest"]["instructions"]))
+    assert said(ARM, r"the last layer, whose loop has (\d+) in (\d+)\.") == loop
+    shares = {name: group["kinds"]["fma"] / group["instructions"] for name, group in kernels.items()}
+    assert said(
+        ARM,
+        r"1x1 convolutions have (\d+) % of all multiply-adds, .*? 3x3 convolutions have (\d+) % .*? transposed .*? (\d+) %",
+    ) == (
+        f"{100 * kernels['1x1']['kinds']['fma'] / row['kinds']['fma']:.0f}",
+        *(f"{100 * shares[name]:.0f}" for name in ("3x3, Winograd", "transposed")),
+    )
+
+
+def test_what_binds_elsewhere_on_arm():
+    rows = arm_rows()
+    slow = rows["rpi3", "float32"]
+    bounds = [100 * share for what in ("busy", "without_loads") for share in (min(judged(slow, what)), max(judged(slow, what)))]
+    pattern = r"port of `rpi3`, (\d+) to (\d+) % busy\..*?keeps the port busy for (\d+) to (\d+) %"
+    assert said(ARM, pattern) == tuple(f"{bound:.0f}" for bound in bounds)
+    short = [rows["graviton3", "bfloat16"], rows["graviton3", "int8"], rows["rpi5", "int8"]]
+    shares = said(ARM, r"bfloat16 and int8, (\d+) % and (\d+) % of multiply-adds on `graviton3`, and (\d+) % in int8 on `rpi5`")
+    assert shares == tuple(f"{100 * row['kinds']['fma'] / row['instructions']['ours']:.0f}" for row in short)
+    one = short[1]["kernels"]["1x1"]
+    assert said(ARM, r"that leaves (\d+) %") == (f"{100 * one['kinds']['fma'] / one['instructions']:.0f}",)
+    (least,) = said(ARM, r"the same vector units busy, (\d+) % of the time or more")
+    assert least == f"{100 * min(share for row in short for share in judged(row, 'busy')):.0f}"

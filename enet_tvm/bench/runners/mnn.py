@@ -50,7 +50,8 @@ class MnnRunner(Runner):
         """Return the logits."""
         self._input.write(x)
         (logits,) = self._module.forward([self._input])
-        return np.array(self._expr.convert(logits, self._expr.NCHW).read(), np.float32)
+        planes = self._expr.convert(logits, self._expr.NCHW)  # what it reads is a view, which does not keep the memory
+        return np.array(planes.read(), np.float32)
 
     def artifact_files(self) -> tuple[Path, ...]:
         """Return MNN's file."""

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from google.protobuf.message import DecodeError
@@ -16,6 +18,7 @@ from enet_tvm.agreement import NOISE, PICTURES
 from enet_tvm.bench.comparison import compare
 from enet_tvm.bench.report.tables import tables
 from enet_tvm.bench.runners import Case, RunnerMissingError, open_runner
+from enet_tvm.bench.runners.portable_form import exported
 from enet_tvm.data.synthetic import SyntheticStreet
 from enet_tvm.networks import load_network, read_info
 from enet_tvm.networks.portable import portable
@@ -72,6 +75,30 @@ def test_a_small_network(name, case, small_network):
                 expected = small_network(torch.from_numpy(x)).numpy()
             np.testing.assert_allclose(runner.forward(x), expected, rtol=0, atol=1e-5)
         assert all(file.stat().st_size for file in runner.artifact_files())
+
+
+def test_the_form_for_float16_has_no_number_beyond_its_range(case, monkeypatch):
+    """What float32 has in the place of the largest is infinite in float16; both compute what the network does."""
+
+    class Unpooled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool, self.unpool = torch.nn.MaxPool2d(2, return_indices=True), torch.nn.MaxUnpool2d(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pooled, indices = self.pool(x)
+            return self.unpool(pooled + 1, indices)
+
+    monkeypatch.setattr("enet_tvm.networks.load_network", lambda path: Unpooled())
+    largest, x = {}, np.random.default_rng(0).permutation(3 * 48 * 64).reshape(case.input_shape).astype(np.float32)
+    for precision in ("float32", "float16"):
+        path = exported(case, precision)
+        constants = [onnx.numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer]
+        largest[precision] = max(float(np.abs(each).max()) for each in constants if each.dtype == np.float32)
+        (found,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"picture": x})
+        np.testing.assert_array_equal(found, Unpooled()(torch.from_numpy(x)).numpy())
+        assert exported(case, precision) == path
+    assert largest["float16"] < float(np.finfo(np.float16).max) < largest["float32"]
 
 
 @pytest.mark.slow

@@ -74,6 +74,27 @@ def test_an_operator_computes_what_it_does_in_onnx(kind, tmp_path):
     np.testing.assert_allclose(lite.get_tensor(target_tensor["index"]).transpose(0, 3, 1, 2), expected, rtol=0, atol=1e-5)
 
 
+def test_a_file_says_that_float16_will_do_where_it_is_asked_to(tmp_path):
+    """In the words of TensorFlow Lite's converter: XNNPACK keeps and adds float16 where the processor does, and only there."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    source = model(WRITTEN["activations"], tmp_path / "source.onnx")
+    said, outputs = [], []
+    x = np.random.default_rng(1).standard_normal((1, 6, 8, 3), np.float32)
+    for float16 in (False, True):
+        path = tmp_path / f"{float16}.tflite"
+        write_tflite(source, path, float16=float16)
+        file = schema.ModelT.InitFromPackedBuf(path.read_bytes())
+        said.append([(entry.name, bytes(file.buffers[entry.buffer].data)) for entry in file.metadata or []])
+        lite = interpreter.Interpreter(str(path), num_threads=1)
+        lite.allocate_tensors()
+        lite.set_tensor(lite.get_input_details()[0]["index"], x)
+        lite.invoke()
+        outputs.append(lite.get_tensor(lite.get_output_details()[0]["index"]))
+    assert said == [[], [(b"reduced_precision_support", b"fp16accfp16")]]
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_has_no_counterpart_is_refused_and_no_file_left(reason, tmp_path):
     source = model(REFUSED[reason], tmp_path / "source.onnx")
