@@ -54,7 +54,6 @@ HEADINGS = {
     "litert": "LiteRT",
     "litert-float16": "LiteRT float16",
     "executorch": "ExecuTorch",
-    "executorch-int8": "ExecuTorch int8",
 }
 """Columns, in order."""
 KINDS = {"float32": ("float32",), "half": ("float16", "bfloat16"), "int8": ("int8",)}

@@ -29,7 +29,7 @@ class _Pool(nn.Module):
         return pooled, (x, pooled)
 
 
-class Unpool(nn.Module):
+class _Unpool(nn.Module):
     """2x2 max unpooling without indices: a value goes wherever its window has its maximum."""
 
     def __init__(self, large: float) -> None:
@@ -37,7 +37,6 @@ class Unpool(nn.Module):
         self.large = large
 
     def forward(self, x: Tensor, kept: Kept, output_size: Sequence[int] | None = None) -> Tensor:
-        """Return the plane of twice the height and width; an `output_size` is not looked at."""
         before, pooled = kept
         if any(side % 2 for side in before.shape[2:]):
             raise UserError("a plane with an odd side is pooled, which the portable form cannot undo; take another size")
@@ -66,7 +65,7 @@ def portable(network: nn.Module, large: float = LARGE) -> nn.Module:
         When the network pools with indices, or unpools, in windows other than 2x2 with stride 2; when it is called, also
         where it would unpool to an odd height or width.
     """
-    network = replace_pooling(folded(network), _Pool, lambda: Unpool(large))
+    network = replace_pooling(folded(network), _Pool, lambda: _Unpool(large))
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             network.set_submodule(name, nn.Identity())

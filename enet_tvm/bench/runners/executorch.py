@@ -5,38 +5,26 @@ from __future__ import annotations
 import importlib.metadata
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from enet_tvm.artifact import Precision
 from enet_tvm.bench.runners.base import Case, Runner, RunnerMissingError
-from enet_tvm.bench.runners.calibrating import calibrated_on, calibration_inputs
 from enet_tvm.files import atomic_file
 
 _MISSING = "executorch is not installed; run: pip install 'enet-tvm[executorch]'"
 
 
 class ExecuTorchRunner(Runner):
-    """ExecuTorch on the CPU, with XNNPACK for all that it takes: all but nearest-neighbour enlargement.
-
-    Parameters
-    ----------
-    case : Case
-        Case that is run.
-    precision : {"float32", "int8"}
-        Data type that it computes in; in int8, PReLUs and unpooling are of float32.
+    """ExecuTorch on the CPU in float32, with XNNPACK for all that it takes: all but nearest-neighbour enlargement.
 
     Raises
     ------
     RunnerMissingError
         When the package executorch is missing, or is of another PyTorch than the one here.
-    UserError
-        When int8 has no data set to be calibrated on.
     """
 
-    def __init__(self, case: Case, precision: Precision = "float32") -> None:
+    def __init__(self, case: Case) -> None:
         try:
             import torch
             from executorch.extension.pybindings import portable_lib
@@ -44,11 +32,8 @@ class ExecuTorchRunner(Runner):
         except ImportError as error:
             raise RunnerMissingError(_MISSING) from error
         self.description = f"ExecuTorch {importlib.metadata.version('executorch')}, XNNPACK"
-        self.precision = precision
-        if precision == "int8":
-            self.description += f", {calibrated_on(case)}"
         self._from_numpy = torch.from_numpy
-        self._file = converted(case, precision)
+        self._file = converted(case)
         portable_lib._unsafe_reset_threadpool(case.threads)  # its only setting: the pool is of the process
         # The program holds the memory of its method's weights.
         self._program = Runtime.get().load_program(str(self._file), verification=Verification.Minimal)
@@ -65,24 +50,15 @@ class ExecuTorchRunner(Runner):
         return (self._file,)
 
 
-def int8(case: Case) -> Runner:
-    """Return ExecuTorch with convolutions of 8 bits."""
-    return ExecuTorchRunner(case, "int8")
-
-
-def converted(case: Case, precision: Precision = "float32") -> Path:
+def converted(case: Case) -> Path:
     """Return ExecuTorch's file of the network, made once.
-
-    In int8, convolutions and sums are quantised by XNNPACK's quantiser, with a scale for each output channel of the weights.
 
     Raises
     ------
     RunnerMissingError
         When the package executorch is missing.
-    UserError
-        When int8 has no data set to be calibrated on.
     """
-    path = case.directory / f"{case.size}-{precision}.pte"
+    path = case.directory / f"{case.size}.pte"
     if not path.is_file():
         import torch
 
@@ -94,33 +70,10 @@ def converted(case: Case, precision: Precision = "float32") -> Path:
         from enet_tvm.networks import load_network
         from enet_tvm.networks.portable import portable
 
-        example = (torch.zeros(case.input_shape),)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PyTorch, on what ExecuTorch calls
-            network = portable(load_network(case.weights))
-            program = torch.export.export(network, example)
-            if precision == "int8":
-                program = torch.export.export(_quantised(program.module(), network, case), example)
+            program = torch.export.export(portable(load_network(case.weights)), (torch.zeros(case.input_shape),))
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         with atomic_file(path) as temporary:
             temporary.write_bytes(lowered.to_executorch().buffer)
     return path
-
-
-def _quantised(graph: Any, network: Any, case: Case) -> Any:
-    """Return an exported graph of a network with codes of 8 bits, but for its unpooling, which compares values for equality."""
-    import torch
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
-    from enet_tvm.networks.portable import Unpool
-
-    quantiser = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    for name, module in network.named_modules():
-        if isinstance(module, Unpool):
-            quantiser.set_module_name(name, None)
-    prepared = prepare_pt2e(graph, quantiser)
-    with torch.no_grad():
-        for x in calibration_inputs(case):
-            prepared(torch.from_numpy(x))
-    return convert_pt2e(prepared)

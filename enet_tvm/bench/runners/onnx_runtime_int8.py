@@ -15,8 +15,8 @@ from enet_tvm.files import atomic_file
 def quantised(case: Case) -> Path:
     """Return the ONNX file of a case's network with 8-bit convolutions, written once.
 
-    Weights have a scale for each output channel, activations one each, by their largest magnitude on the pictures: such symmetric
-    codes keep more of PyTorch's labels here. Unpooling stays in float32, for it compares values for equality.
+    Weights have a scale for each output channel, activations one each, by their largest magnitude on the pictures. Unpooling
+    stays in float32, for it compares values for equality.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def quantised(case: Case) -> Path:
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
-        class Pictures(CalibrationDataReader):  # type: ignore[misc]
+        class Pictures(CalibrationDataReader):
             """The calibration's pictures, as the tool asks for them."""
 
             def __init__(self) -> None:

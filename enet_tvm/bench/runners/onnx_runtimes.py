@@ -1,7 +1,4 @@
-"""ONNX Runtime and OpenVINO as runners, given the network in window form so that neither has to scatter, or quantised.
-
-ONNX Runtime has no float16 or bfloat16 here: on x86 it has no kernels of them and converts to float32 around every layer.
-"""
+"""ONNX Runtime and OpenVINO as runners, given the network in window form so that neither has to scatter; int8 in portable form."""
 
 from __future__ import annotations
 

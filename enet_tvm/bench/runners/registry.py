@@ -1,7 +1,8 @@
 """The runners by name; each is imported when it is asked for.
 
-Forms of peers that are not here compute in float32 all the same on x86 (ncnn's and MNN's float16, ONNX Runtime's float16 and
-bfloat16, MNN's 8-bit weights), or are not made by what the packages bring (int8 of ncnn and LiteRT).
+Other forms of peers are not here. ncnn that is told to use float16 returns its logits of float32 on x86, bit for bit; MNN's low
+precision and its 8-bit weights become float32 there too. ExecuTorch's quantiser for XNNPACK takes the unpooling as well, and
+leaves a quarter of PyTorch's labels on noise.
 """
 
 from __future__ import annotations
@@ -86,7 +87,6 @@ RUNNERS: dict[str, Callable[[Case], Runner]] = {
     "litert": LazyRunner("litert", "LiteRtRunner", ("cpu",), packages=("ai-edge-litert",)),
     "litert-float16": LazyRunner("litert", "float16", ("cpu",), by_default=False, packages=("ai-edge-litert",)),
     "executorch": LazyRunner("executorch", "ExecuTorchRunner", ("cpu",), packages=("executorch",)),
-    "executorch-int8": LazyRunner("executorch", "int8", ("cpu",), by_default=False, packages=("executorch", "torchao")),
     "tvm-rpc": LazyRunner("tvm_rpc", "on_device", ("tracker",)),
 }
 """All runners by name; a new one is a module of this package and a line here."""

@@ -23,7 +23,7 @@ from enet_tvm.networks.portable import portable
 
 PACKAGES = {
     **{"ncnn": "ncnn", "ncnn-bfloat16": "ncnn", "mnn": "MNN", "litert": "ai_edge_litert", "litert-float16": "ai_edge_litert"},
-    **{"executorch": "executorch", "executorch-int8": "executorch"},
+    "executorch": "executorch",
 }
 """Each runner and the package that it imports."""
 QUICK = ("ncnn", "mnn", "litert")
