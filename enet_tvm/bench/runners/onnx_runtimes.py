@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO as runners, given the network in window form so that neither has to scatter; int8 in portable form."""
+"""ONNX Runtime and OpenVINO as runners, given the network in window form so that neither has to scatter, or quantised."""
 
 from __future__ import annotations
 
