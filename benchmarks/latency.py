@@ -41,15 +41,23 @@ HEADINGS = {
     "torch": "PyTorch",
     "torch-channels-last": "PyTorch channels_last",
     "torch-compile": "torch.compile",
+    "torch-compile-bfloat16": "torch.compile bfloat16",
     "onnxruntime": "ONNX Runtime",
+    "onnxruntime-int8": "ONNX Runtime int8",
     "openvino": "OpenVINO",
+    "openvino-float16": "OpenVINO float16",
+    "openvino-bfloat16": "OpenVINO bfloat16",
+    "openvino-int8": "OpenVINO int8",
     "ncnn": "ncnn",
     "ncnn-bfloat16": "ncnn bfloat16",
     "mnn": "MNN",
     "litert": "LiteRT",
+    "litert-float16": "LiteRT float16",
     "executorch": "ExecuTorch",
 }
 """Columns, in order."""
+KINDS = {"float32": ("float32",), "half": ("float16", "bfloat16"), "int8": ("int8",)}
+"""Data types whose runners are compared with each other: ours is never set beside a peer that computes in longer numbers."""
 
 
 def main(
@@ -60,6 +68,10 @@ def main(
     target: Annotated[str, typer.Option(help="What ours is compiled for.")] = "native",
     seconds: Annotated[float, typer.Option(help="How long to measure each, warm-up aside.")] = 30.0,
     weights: Annotated[Path | None, typer.Option(help="Weights; those shipped, by default.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(envvar="ENET_TVM_CAMVID", help="What peers' int8 is calibrated on; the drawn street by default."),
+    ] = None,
 ) -> None:
     """Measure every runner at every size and number of threads, and write table, figures and plot."""
     console = Console(soft_wrap=True, highlight=False)
@@ -70,6 +82,7 @@ def main(
         plan = plan_cases(
             *(Path(directory), target, names, weights, None, size or SIZES, threads or sorted({1, len(usable_cpus())})),
             streams="0",
+            data=data,
         )
         for case in plan.cases:
             if any(is_same(result, case, names) for result in done):
@@ -80,7 +93,7 @@ def main(
                 result = compare(names, case, seconds=seconds, report=status.update)
             done.append(result.to_dict())
             write_json(figures, done)
-            console.print(_row(done[-1], _columns(done)))
+            console.print(_row(done[-1], _columns(done), _kinds(done)))
             for sentence in (*result.failures, *result.warnings):
                 console.print(f"  {sentence}", markup=False)
     table = _table(done)
@@ -103,6 +116,7 @@ def is_same(result: dict[str, Any], case: Case, names: list[str]) -> bool:
         and result["target"] == case.target.name
         and known >= set(names)
         and result.get("weights", {}).get("sha256") == sha256(case.weights)
+        and result.get("calibration_data", case.data) == case.data
         and result["machine"]["processor"] == processor()
         and versions.items() <= result["versions"].items()
     )
@@ -127,27 +141,47 @@ def _cell(entry: dict[str, Any] | None) -> str:
     return f"{times['median_ms']:.1f} ({times['p10_ms']:.1f}-{times['p90_ms']:.1f})" + ("" if times["steady"] else " !")
 
 
-def _row(result: dict[str, Any], names: list[str]) -> str:
-    medians, entries = _medians(result), {entry["name"]: entry for entry in result["entries"]}
-    peers = [median for name, median in medians.items() if not name.startswith(OURS)]
-    ours = medians.get(OURS)
-    ratio = f"{ours / min(peers):.2f}" if ours and peers else ""
+def best_times(result: dict[str, Any], kind: str) -> tuple[float | None, float | None]:
+    """Return the median of our fastest runner of a kind, and that of the fastest peer; None where there is none."""
+    of_kind = {entry["name"] for entry in result["entries"] if entry["precision"] in KINDS[kind]}
+    times = {name: median for name, median in _medians(result).items() if name in of_kind and name != "tvm-untuned"}
+    ours = [median for name, median in times.items() if name.startswith(OURS)]
+    peers = [median for name, median in times.items() if not name.startswith(OURS)]
+    return min(ours, default=None), min(peers, default=None)
+
+
+def _kinds(results: list[dict[str, Any]]) -> list[str]:
+    """Return the kinds of which there is a ratio: float32, and those of which any result has ours and a peer."""
+    return [kind for kind in KINDS if kind == "float32" or any(None not in best_times(each, kind) for each in results)]
+
+
+def _row(result: dict[str, Any], names: list[str], kinds: list[str]) -> str:
+    entries = {entry["name"]: entry for entry in result["entries"]}
+    best = (best_times(result, kind) for kind in kinds)
+    ratios = [f"{ours / peer:.2f}" if ours and peer else "" for ours, peer in best]
+    ours = _medians(result).get(OURS)
     limit = f"{result['limit_ms']:.1f}" if result["limit_ms"] else ""
     beside = f"{ours / result['limit_ms']:.2f}" if ours and result["limit_ms"] else ""
-    cells = [result["size"], str(result["threads"]), *(_cell(entries.get(name)) for name in names), limit, ratio, beside]
+    cells = [result["size"], str(result["threads"]), *(_cell(entries.get(name)) for name in names), limit, *ratios, beside]
     return "| " + " | ".join(cells) + " |"
 
 
 def _table(results: list[dict[str, Any]]) -> str:
-    names = _columns(results)
+    names, kinds = _columns(results), _kinds(results)
     shown = sorted(results, key=lambda result: (result["threads"], _pixels(result)))
-    headings = ["size", "threads", *(HEADINGS.get(name, name) for name in names), "limit", "ours / best peer", "ours / limit"]
-    lines = ["| " + " | ".join(headings) + " |", "|" + "--:|" * len(headings), *(_row(result, names) for result in shown)]
+    ratios = ["ours / best peer" + (f", {kind}" if kind != "float32" else "") for kind in kinds]
+    headings = ["size", "threads", *(HEADINGS.get(name, name) for name in names), "limit", *ratios, "ours / limit"]
+    lines = ["| " + " | ".join(headings) + " |", "|" + "--:|" * len(headings), *(_row(each, names, kinds) for each in shown)]
     machines = {result["machine"]["processor"]: None for result in results}
     lines += ["", f"Median milliseconds (10th to 90th percentile), alternating; {', '.join(machines)}."]
     lines += ["`!`: varied by more than a quarter. Limit: the arithmetic at the float32 rate of a large matrix product.", ""]
-    described = {(e["name"], e["description"]): None for result in shown for e in result["entries"]}
-    lines += [f"- {HEADINGS.get(name, name)}: {text}" for name, text in described]
+    described: dict[tuple[str, str, str], list[float]] = {}
+    for each in (entry for result in shown for entry in result["entries"]):
+        described.setdefault((each["name"], each["description"], each["precision"]), []).append(each["label_agreement"])
+    lines += [
+        f"- {HEADINGS.get(name, name)}: {text}, {precision}; at least {min(shares):.2%} of PyTorch's labels on noise"
+        for (name, text, precision), shares in described.items()
+    ]
     missing = {(name, reason): None for result in shown for name, reason in result["missing"].items() if name not in names}
     lines += [f"- {HEADINGS.get(name, name)} is missing: {reason}" for name, reason in missing]
     return "\n".join([*lines, ""])

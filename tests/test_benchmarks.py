@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from PIL import Image
 from scripts import load_script
 
 from enet_tvm.bench.plan import plan_cases
+from enet_tvm.bench.runners.registry import runners_at
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "latency.py"
 TINY = ("--threads", "1", "--seconds", "0.1", "--runner", "tvm", "--runner", "tvm-untuned", "--runner", "torch")
@@ -51,11 +53,29 @@ def check_same(result: dict, directory: Path) -> None:
     (case,) = plan_cases(directory, runners=names, sizes=["64x48"], threads=[1]).cases
     assert script.is_same(result, case, names)
     assert not script.is_same(result, case, [*names, "openvino"])
+    assert not script.is_same(result, dataclasses.replace(case, data="camvid"), names)
     for path, value in {("weights", "sha256"): "0" * 64, ("machine", "processor"): "another", ("target",): "rpi4"}.items():
         other = copy.deepcopy(result)
         place = other[path[0]] if len(path) > 1 else other
         place[path[-1]] = value
         assert not script.is_same(other, case, names)
+
+
+def test_ratios_are_of_runners_that_compute_alike():
+    times = {
+        **{"tvm": ("float32", 4.0), "tvm-untuned": ("float32", 3.0), "tvm-float16": ("float16", 2.5)},
+        **{"tvm-bfloat16": ("bfloat16", 2.0), "openvino": ("float32", 8.0), "openvino-int8": ("int8", 1.0)},
+        **{"ncnn-bfloat16": ("bfloat16", 5.0), "openvino-float16": ("float16", 6.0)},
+    }
+    entries = [{"name": name, "precision": kind, "latency": {"median_ms": time}} for name, (kind, time) in times.items()]
+    entries.append({"name": "litert-float16", "precision": "float16", "latency": None})  # fails parity
+    script, result = load_script(SCRIPT), {"entries": entries}
+    found = [script.best_times(result, kind) for kind in script.KINDS]
+    assert found == [(4.0, 8.0), (2.0, 5.0), (None, 1.0)]
+
+
+def test_every_runner_of_a_processor_is_a_column():
+    assert list(load_script(SCRIPT).HEADINGS.keys() ^ set(runners_at("cpu"))) == []
 
 
 @pytest.mark.slow

@@ -48,12 +48,13 @@ def plan_cases(
     tracker: str | None = None,
     key: str | None = None,
     streams: str = "1",
+    data: str | None = None,
 ) -> BenchMatrix:
     """Return the runners and cases of a benchmark, with defaults for all options that were not given.
 
     Without runners, ours and its peers on this machine are run, those on its GPU where ours is compiled for one, or with a
     tracker the one on the device; an artifact brings its size, its weights and its target; otherwise the target is this
-    machine.
+    machine. `data` is what other runtimes' int8 is calibrated on, as `Case.data` says.
 
     Raises
     ------
@@ -83,7 +84,7 @@ def plan_cases(
     if tracker:
         wanted = wanted or [spec.size or DEFAULT_SIZE]
     cases = tuple(
-        Case(Workload(path.resolve(), size, spec, count), directory, tracker, key, artifact)
+        Case(Workload(path.resolve(), size, spec, count), directory, tracker, key, artifact, data=data)
         for size in wanted or [DEFAULT_SIZE]
         for count in counts
     )

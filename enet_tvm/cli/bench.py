@@ -27,7 +27,7 @@ def command(
         typer.Option(
             "--runner",
             metavar="NAME",
-            help="Which runners, again for each; ours and its peers by default.",
+            help="Which runners, again for each; ours and its peers in float32 by default.",
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights; those shipped, by default.")] = None,
@@ -48,6 +48,14 @@ def command(
         str | None, typer.Option(metavar="HOST:PORT", help="Run ours on a device behind this RPC tracker.")
     ] = None,
     key: Annotated[str | None, typer.Option(help="The device's key at the tracker; the target's by default.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            envvar="ENET_TVM_CAMVID",
+            help="The data set on whose training pictures peers' int8 is calibrated; the drawn street by default.",
+        ),
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0, help="How long to measure each size, warm-up aside.")] = 20.0,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the tables as Markdown.")] = None,
@@ -57,6 +65,11 @@ def command(
 
     Parity comes first: the speed of a runner whose labels are not PyTorch's is no result, and the exit code is 1. Then latency,
     and, each runner in processes of its own, start, memory, throughput and energy.
+
+    Runners on a processor: tvm, tvm-untuned, tvm-float16, tvm-bfloat16, tvm-int8, torch, torch-channels-last, torch-compile,
+    torch-compile-bfloat16, onnxruntime, onnxruntime-int8, openvino, openvino-float16, openvino-bfloat16, openvino-int8, ncnn,
+    ncnn-bfloat16, mnn, litert, litert-float16, executorch. On a GPU: tvm and its forms, torch-cuda,
+    torch-cuda-compile, onnxruntime-cuda, tensorrt. Behind a tracker: tvm-rpc.
     """
     if context.invoked_subcommand:
         return
@@ -81,6 +94,7 @@ def command(
             tracker=tracker,
             key=key,
             streams=streams,
+            data=data,
         )
         line = shlex.join(["enet-tvm", *sys.argv[1:]])
         for case in plan.cases:

@@ -32,6 +32,7 @@ def command(
 
     from enet_tvm.compiler.quantisation.calibrate import calibrate
     from enet_tvm.compiler.quantisation.calibration import calibration_beside
+    from enet_tvm.data.calibration_pictures import evenly_spread
     from enet_tvm.data.source import open_samples
     from enet_tvm.errors import UserError
     from enet_tvm.networks.weights import DEFAULT_WEIGHTS
@@ -45,12 +46,12 @@ def command(
     wanted = parse_size(size) if size else None
     if data is not None:
         samples = open_samples(data, split, wanted or DEFAULT_SIZE)
-        chosen = _spread(len(samples), pictures)
+        chosen = evenly_spread(len(samples), pictures)
         loaded = (samples[index][0] for index in chosen)
         source = f"{len(chosen)} pictures of {data} ({split})"
     else:
         paths = find_pictures(images or [])
-        chosen = _spread(len(paths), pictures)
+        chosen = evenly_spread(len(paths), pictures)
         loaded = (load_picture(paths[index]) for index in chosen)
         source = f"{len(chosen)} pictures"
     path = find_file(weights or DEFAULT_WEIGHTS)
@@ -59,8 +60,3 @@ def command(
     target = out or calibration_beside(path)
     calibration.write(target)
     console.print(f"{target}: {len(calibration.ranges)} ranges on {source}", markup=False)
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """Return at most `most` of the indices below `count`, evenly spread."""
-    return sorted({round(k * (count - 1) / max(1, min(most, count) - 1)) for k in range(min(most, count))})

@@ -24,6 +24,8 @@ def test_nothing_said(tmp_path):
     assert case.weights.is_absolute()
     assert case.weights.name == "enet-camvid.safetensors"
     assert plan.streams == (1,)
+    assert case.data is None
+    assert plan_cases(tmp_path, data="camvid").cases[0].data == "camvid"
 
 
 def test_what_is_compiled_for_a_gpu_has_peers_there(compiled_enet, tmp_path):

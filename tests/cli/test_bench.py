@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -95,3 +96,8 @@ def test_segnet_is_a_benchmark_and_answers_to_the_name_that_it_had():
     listed = CliRunner().invoke(build_app(), ["--help"]).output
     assert "compare" not in listed
     assert "bench" in listed
+
+
+def test_help_names_every_runner():
+    said = run("--help").output
+    assert [name for name in RUNNERS if not re.search(rf"[ │]{name}[,. ]", said)] == []

@@ -190,6 +190,7 @@ class Comparison:
             "target": case.target.name,
             "seconds": self.seconds,
             "weights": {"file": str(case.weights), "sha256": sha256(case.weights)},
+            "calibration_data": case.data,
             "flops": self.flops,
             "limit_ms": None if self.limit is None else 1e3 * self.limit,
             "limit_measured": self.roofline_source == MEASURED,

@@ -39,6 +39,9 @@ class Case:
         Artifact that our runners load, written by ``enet-tvm compile``; None to compile it.
     tuned_for : int or None
         Number of threads that our network is compiled for, by which its tuning log is chosen; None for the workload's.
+    data : str or None
+        Data set on whose training pictures int8 of other runtimes is calibrated; None for the drawn street. Ours takes the
+        ranges that lie beside the weights.
     """
 
     workload: Workload
@@ -47,6 +50,7 @@ class Case:
     key: str | None = None
     artifact: Path | None = None
     tuned_for: int | None = None
+    data: str | None = None
 
     @property
     def weights(self) -> Path:

@@ -11,26 +11,40 @@ from numpy.typing import NDArray
 from enet_tvm.artifact import Precision
 from enet_tvm.bench.runners.base import Case, Runner, RunnerMissingError
 from enet_tvm.bench.runners.portable_form import exported
+from enet_tvm.machine import cpu_features
 
 _MISSING = "ai-edge-litert is not installed; run: pip install 'enet-tvm[litert]'"
+_FLOAT16 = {"avx512_fp16", "asimdhp"}
+"""What the kernel calls arithmetic of float16, on x86 and on ARM."""
 
 
 class LiteRtRunner(Runner):
-    """LiteRT on the CPU in float32, with XNNPACK for all that it takes: all but nearest-neighbour enlargement.
+    """LiteRT on the CPU, with XNNPACK for all that it takes: all but nearest-neighbour enlargement.
+
+    Parameters
+    ----------
+    case : Case
+        Case that is run.
+    precision : {"float32", "float16"}
+        Data type that XNNPACK computes in.
 
     Raises
     ------
     RunnerMissingError
-        When the package ai-edge-litert is missing, or the network has what is not written for it.
+        When the package ai-edge-litert is missing, the network has what is not written for it, or the processor has no
+        arithmetic of float16, without which XNNPACK stays with float32.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, precision: Precision = "float32") -> None:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
             raise RunnerMissingError(_MISSING) from error
+        if precision == "float16" and not cpu_features() & _FLOAT16:
+            raise RunnerMissingError("the processor has no arithmetic of float16, so LiteRT computes in float32; leave it out")
+        self.precision = precision
         self.description = f"LiteRT {importlib.metadata.version('ai-edge-litert')}, XNNPACK"
-        self._file = written(case)
+        self._file = written(case, precision)
         self._interpreter = Interpreter(str(self._file), num_threads=case.threads)
         self._interpreter.allocate_tensors()
         (source,), (target,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
@@ -46,6 +60,11 @@ class LiteRtRunner(Runner):
     def artifact_files(self) -> tuple[Path, ...]:
         """Return LiteRT's file."""
         return (self._file,)
+
+
+def float16(case: Case) -> Runner:
+    """Return LiteRT in float16."""
+    return LiteRtRunner(case, "float16")
 
 
 def written(case: Case, precision: Precision = "float32") -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from enet_tvm.artifact import Precision
 from enet_tvm.bench.runners.base import Case, Runner, RunnerMissingError
+from enet_tvm.machine import cpu_features
 from enet_tvm.networks import load_network
 from enet_tvm.networks.folded import folded
 
 
 class PyTorchRunner(Runner):
-    """A PyTorch module on the CPU, called under inference mode."""
+    """A PyTorch module on the CPU, called under inference mode; in another precision than float32, under autocast too."""
 
     def __init__(
-        self, description: str, module: Callable[[Tensor], Tensor], case: Case, *, channels_last: bool = False
+        self,
+        description: str,
+        module: Callable[[Tensor], Tensor],
+        case: Case,
+        *,
+        channels_last: bool = False,
+        precision: Precision = "float32",
     ) -> None:
         self.description = f"{description} (PyTorch {torch.__version__})"
+        self.precision = precision
         self._module = module
         self._threads = case.threads
         self._weights = case.weights
@@ -32,9 +42,14 @@ class PyTorchRunner(Runner):
         """Return the logits."""
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._autocast():
             output = self._module(torch.from_numpy(x).to(memory_format=self._format))
-            return output.contiguous().numpy()
+            return output.float().contiguous().numpy()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast("cpu", getattr(torch, self.precision))
 
     def artifact_files(self) -> tuple[Path, ...]:
         """Return the weights."""
@@ -71,6 +86,23 @@ def compiled(case: Case) -> Runner:
     torch.set_num_threads(case.threads)
     module = compile_frozen(best_form(case))
     runner = PyTorchRunner("torch.compile, folded, channels_last, frozen", module, case, channels_last=True)
+    return made_ready(runner, case, "a C++ compiler")
+
+
+def compiled_bfloat16(case: Case) -> Runner:
+    """Return ``torch.compile`` in its best form under autocast: convolutions in bfloat16, what they exchange too.
+
+    Raises
+    ------
+    RunnerMissingError
+        When it fails, or the processor has no instructions for bfloat16: PyTorch would convert around every convolution.
+    """
+    if not cpu_features() & {"avx512_bf16", "amx_bf16", "bf16"}:
+        raise RunnerMissingError("the processor has no instructions for bfloat16, by which PyTorch would gain; leave it out")
+    torch.set_num_threads(case.threads)
+    module = compile_frozen(best_form(case))
+    description = "torch.compile, autocast to bfloat16, folded, channels_last, frozen"
+    runner = PyTorchRunner(description, module, case, channels_last=True, precision="bfloat16")
     return made_ready(runner, case, "a C++ compiler")
 
 

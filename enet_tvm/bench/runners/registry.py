@@ -1,4 +1,9 @@
-"""The runners by name; each is imported when it is asked for."""
+"""The runners by name; each is imported when it is asked for.
+
+Other forms of peers are not here. ncnn that is told to use float16 returns its logits of float32 on x86, bit for bit; MNN's low
+precision and its 8-bit weights become float32 there too. ExecuTorch's quantiser for XNNPACK takes the unpooling as well, and
+leaves a quarter of PyTorch's labels on noise.
+"""
 
 from __future__ import annotations
 
@@ -63,16 +68,24 @@ RUNNERS: dict[str, Callable[[Case], Runner]] = {
     "torch": LazyRunner("pytorch", "eager", ("cpu",), packages=("torch",)),
     "torch-channels-last": LazyRunner("pytorch", "channels_last", ("cpu",), packages=("torch",)),
     "torch-compile": LazyRunner("pytorch", "compiled", ("cpu",), packages=("torch",)),
+    "torch-compile-bfloat16": LazyRunner("pytorch", "compiled_bfloat16", ("cpu",), by_default=False, packages=("torch",)),
     "torch-cuda": LazyRunner("pytorch_cuda", "channels_last", ("gpu",), packages=("torch",)),
     "torch-cuda-compile": LazyRunner("pytorch_cuda", "compiled", ("gpu",), packages=("torch", "triton")),
     "onnxruntime-cuda": LazyRunner("onnx_runtime_cuda", "OnnxRuntimeCudaRunner", ("gpu",), packages=("onnxruntime-gpu",)),
     "tensorrt": LazyRunner("tensorrt", "on_gpu", ("gpu",), packages=("tensorrt",)),
     "onnxruntime": LazyRunner("onnx_runtimes", "OnnxRuntimeRunner", ("cpu",), packages=("onnx", "onnxruntime")),
+    "onnxruntime-int8": LazyRunner(
+        "onnx_runtimes", "int8_onnx_runtime", ("cpu",), by_default=False, packages=("onnx", "onnxruntime")
+    ),
     "openvino": LazyRunner("onnx_runtimes", "OpenVinoRunner", ("cpu",), packages=("openvino",)),
+    "openvino-float16": LazyRunner("onnx_runtimes", "float16_openvino", ("cpu",), by_default=False, packages=("openvino",)),
+    "openvino-bfloat16": LazyRunner("onnx_runtimes", "bfloat16_openvino", ("cpu",), by_default=False, packages=("openvino",)),
+    "openvino-int8": LazyRunner("onnx_runtimes", "int8_openvino", ("cpu",), by_default=False, packages=("openvino", "nncf")),
     "ncnn": LazyRunner("ncnn", "float32", ("cpu",), packages=("ncnn", "pnnx")),
     "ncnn-bfloat16": LazyRunner("ncnn", "bfloat16", ("cpu",), by_default=False, packages=("ncnn", "pnnx")),
     "mnn": LazyRunner("mnn", "MnnRunner", ("cpu",), packages=("MNN",)),
     "litert": LazyRunner("litert", "LiteRtRunner", ("cpu",), packages=("ai-edge-litert",)),
+    "litert-float16": LazyRunner("litert", "float16", ("cpu",), by_default=False, packages=("ai-edge-litert",)),
     "executorch": LazyRunner("executorch", "ExecuTorchRunner", ("cpu",), packages=("executorch",)),
     "tvm-rpc": LazyRunner("tvm_rpc", "on_device", ("tracker",)),
 }

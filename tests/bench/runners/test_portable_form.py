@@ -20,10 +20,14 @@ from enet_tvm.bench.report.tables import tables
 from enet_tvm.bench.runners import Case, RunnerMissingError, open_runner
 from enet_tvm.bench.runners.portable_form import exported
 from enet_tvm.data.synthetic import SyntheticStreet
+from enet_tvm.machine import cpu_features
 from enet_tvm.networks import load_network, read_info
 from enet_tvm.networks.portable import portable
 
-PACKAGES = {"ncnn": "ncnn", "ncnn-bfloat16": "ncnn", "mnn": "MNN", "litert": "ai_edge_litert", "executorch": "executorch"}
+PACKAGES = {
+    **{"ncnn": "ncnn", "ncnn-bfloat16": "ncnn", "mnn": "MNN", "litert": "ai_edge_litert", "litert-float16": "ai_edge_litert"},
+    "executorch": "executorch",
+}
 """Each runner and the package that it imports."""
 QUICK = ("ncnn", "mnn", "litert")
 
@@ -31,6 +35,8 @@ QUICK = ("ncnn", "mnn", "litert")
 def require(name: str) -> None:
     if importlib.util.find_spec(PACKAGES[name]) is None:
         pytest.skip(f"{PACKAGES[name]} is not installed; pip install 'enet-tvm[{name.partition('-')[0]}]'")
+    if name == "litert-float16" and not cpu_features() & {"avx512_fp16", "asimdhp"}:
+        pytest.skip("the processor has no arithmetic of float16")
 
 
 def hide(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +129,13 @@ def test_one_that_is_missing_says_what_to_do(name, case, monkeypatch):
     extra = name.partition("-")[0]
     with pytest.raises(RunnerMissingError, match=rf"^\S+ is not installed; run: pip install 'enet-tvm\[{extra}\]'$"):
         open_runner(name, case)
+
+
+def test_litert_where_float16_would_be_float32(case, monkeypatch):
+    require("litert")
+    monkeypatch.setattr("enet_tvm.bench.runners.litert.cpu_features", lambda: {"avx512f"})
+    with pytest.raises(RunnerMissingError, match="no arithmetic of float16, so LiteRT computes in float32; leave it out"):
+        open_runner("litert-float16", case)
 
 
 def test_ncnn_without_its_converter(case, monkeypatch):
