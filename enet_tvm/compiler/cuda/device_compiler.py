@@ -109,8 +109,13 @@ def kernel_ptx(kernel: tvm.tirx.PrimFunc, target: tvm.target.Target, arch: str) 
 
 
 def without_headers(source: str) -> str:
-    """Return generated CUDA code without the part of TVM's prelude that includes headers: fixed-width types and traits."""
-    return re.sub(r"\A\s*#ifdef __CUDACC_RTC__\n.*?\n#endif\n(?=\s*\n#if)", "", source, count=1, flags=re.DOTALL)
+    """Return generated CUDA code without the part of TVM's prelude that includes headers: fixed-width types and traits.
+
+    Those bring the header of float16 along, which is included instead, in a twentieth of their time, where the code names its
+    types.
+    """
+    halves = "#include <cuda_fp16.h>\n" if "__half" in source else ""
+    return re.sub(r"\A\s*#ifdef __CUDACC_RTC__\n.*?\n#endif\n(?=\s*\n#if)", halves, source, count=1, flags=re.DOTALL)
 
 
 @contextmanager
