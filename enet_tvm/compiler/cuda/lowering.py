@@ -46,13 +46,14 @@ class IncrementalLowering:
         def whole(mod: tvm.IRModule) -> Functions:
             host, devices = split_host_device_mods(lower(mod))
             parts = [finish_host()(host), *(finish_device()(device) for device in devices.values())]
-            return {var: function for part in parts for var, function in part.functions_items()}
+            return {var: function for part in parts for var, function in part.functions.items()}
 
         @tvm.transform.module_pass(opt_level=0, name="LowerIncrementally")
         def incremental(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
-            functions = dict(mod.functions_items())
-            # Names are part of what is compared: they become those of variables in the code.
-            keys = {var: tvm.ir.save_json(function) for var, function in functions.items()}
+            functions = dict(mod.functions.items())  # In the module's order, which is that of the code.
+            alone = "alone " if len(functions) == 1 else ""
+            # With all names: they become those of variables in the code.
+            keys = {var: alone + tvm.ir.save_json(function) for var, function in functions.items()}
             missing = [var for var, key in keys.items() if key not in self._made]
             beside = [var for var in functions if var not in missing][:1] if len(missing) == 1 else []
             if missing:
