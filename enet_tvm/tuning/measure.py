@@ -283,7 +283,7 @@ def build(
     else:
         from enet_tvm.compiler.cuda.device_compiler import device_compiler
 
-        with device_compiler(gpu.arch, gpu.ptx, gpu.max_registers), target:
+        with device_compiler(gpu.arch, gpu.ptx, gpu.max_registers, trial=True), target:
             made = tvm.compile(mod, target)
     made.export_library(str(path), fcompile=host_linker(triple, toolchain))
     return str(path)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import tvm
+from cuda_network import kernel_source
 
 from enet_tvm.compiler.cuda import device_compiler as module
-from enet_tvm.compiler.cuda.device_compiler import c_names, device_compiler, kernel_ptx, without_headers
+from enet_tvm.compiler.cuda.device_compiler import c_names, compile_lean, device_compiler, kernel_ptx, without_headers
 from enet_tvm.compiler.cuda.machine_code import read_machine_code
+from enet_tvm.compiler.cuda.nvrtc import compile_to_ptx
 from enet_tvm.compiler.cuda.ptx import ptx_arch, ptx_version
 from enet_tvm.compiler.cuda.ptxas import assembled
 from enet_tvm.compiler.cuda.tools import CudaTools
@@ -71,6 +75,37 @@ def test_a_kernel_alone_is_as_in_a_network(tools: CudaTools, monkeypatch: pytest
     whole, bare = (assembled(ptx, "sm_53", tools) for ptx in (made[0], alone))
     assert whole.resources == bare.resources
     assert read_machine_code(whole.cubins, "sm_53") == read_machine_code(bare.cubins, "sm_53")
+
+
+def test_a_trial_is_as_in_a_network(tools: CudaTools):
+    """Also its limit of registers and its version; what it leaves out are constants that nobody reads."""
+    target = load_target("jetson-tx1").to_tvm()
+    spec = FusedConv2D((1, 8, 6, 40), (1, 8, 6, 40), (3, 3), (1, 1), (1, 1), (1, 1))
+    module = tvm.IRModule({"main": gpu_conv2d(spec, GpuTile(2, 4, 32, 2, 2)).with_attr("global_symbol", "main")})
+    ptx = []
+    for trial in (False, True):
+        with device_compiler("sm_53", "6.5", trial=trial) as made, target:
+            tvm.compile(module, target)
+        ptx += made
+    network, alone = ptx
+    assert "cuda3std" in network
+    assert "cuda3std" not in alone
+    assert network[network.index(".visible .entry") :] == alone[alone.index(".visible .entry") :]
+    assert (ptx_version(network), ".maxnreg" in network) == (ptx_version(alone), True)
+
+
+def test_halves_take_one_header(tools: CudaTools, monkeypatch: pytest.MonkeyPatch):
+    """That of float16, which the long ones would bring along."""
+    spec = FusedConv2D((1, 8, 6, 40), (1, 8, 6, 40), (1, 1), (1, 1), (0, 0), (1, 1))
+    source = kernel_source(gpu_conv2d(spec, GpuTile(2, 4, 32, 2)))
+    halves = "__device__ __forceinline__ float low(unsigned int a) { return __low2float(*(__half2*)&a); }\n"
+    given: list[str] = []
+    monkeypatch.setattr(module, "compile_to_ptx", lambda source, *rest: given.append(source) or compile_to_ptx(source, *rest))
+    assert ptx_arch(compile_lean(source.replace('extern "C"', f'{halves}extern "C"', 1), "sm_53", tools)) == "sm_53"
+    assert re.findall(r"#include.*", given[0]) == ["#include <cuda_fp16.h>"]
+    assert ptx_arch(compile_lean(source, "sm_53", tools)) == "sm_53"
+    assert "#include" not in given[1]
+    assert len(given) == 2
 
 
 def test_what_needs_the_headers_gets_them(tools: CudaTools, monkeypatch: pytest.MonkeyPatch):
