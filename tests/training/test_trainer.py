@@ -48,6 +48,12 @@ def trainer(directory, recipe=None, **options):
     )
 
 
+@pytest.fixture(autouse=True)
+def without_curves(monkeypatch):
+    """Their drawing is a fifth of what a training this small takes; `uninterrupted`, which is made before, has them."""
+    monkeypatch.setattr(training, "draw_curves", lambda history, path: None)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     directory = tmp_path_factory.mktemp("whole")
