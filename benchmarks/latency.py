@@ -188,24 +188,37 @@ def _table(results: list[dict[str, Any]]) -> str:
 
 
 def _plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Draw latency against pixels on the most threads, a panel for each kind of data types."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
     most = max(result["threads"] for result in results)
     chosen = sorted((r for r in results if r["threads"] == most), key=_pixels)
-    for name in _columns(chosen):
-        points = [(_pixels(r) / 1e3, _medians(r)[name]) for r in chosen if name in _medians(r)]
-        if points:
-            width = 2.5 if name == OURS else 1.2
-            axes.plot(*zip(*points, strict=True), marker="o", linewidth=width, label=HEADINGS.get(name, name))
-    limits = [(_pixels(r) / 1e3, r["limit_ms"]) for r in chosen if r["limit_ms"]]
-    if limits:
-        axes.plot(*zip(*limits, strict=True), "k:", label="arithmetic limit, float32")
-    axes.set(xlabel="thousand pixels", ylabel="median latency, ms", title=f"ENet, {most} threads")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    kinds = _kinds(chosen)
+    figure = Figure(figsize=(1 + 3.6 * len(kinds), 5.5), layout="constrained")
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    precisions = {entry["name"]: entry["precision"] for result in chosen for entry in result["entries"]}
+    for kind, axes in zip(kinds, panels, strict=True):
+        for name in (name for name in _columns(chosen) if precisions[name] in KINDS[kind]):
+            points = [(_pixels(r) / 1e3, _medians(r)[name]) for r in chosen if name in _medians(r)]
+            if points:
+                look: dict[str, Any] = {"color": "black", "linewidth": 2.5} if name.startswith(OURS) else {"linewidth": 1.2}
+                if name == f"{OURS}-untuned":
+                    look["linestyle"] = "--"
+                axes.plot(*zip(*points, strict=True), marker=".", label=HEADINGS.get(name, name), **look)
+        limits = [(_pixels(r) / 1e3, r["limit_ms"]) for r in chosen if r["limit_ms"]]
+        if limits and kind == "float32":
+            axes.plot(*zip(*limits, strict=True), "k:", label="arithmetic limit")
+        axes.set(
+            xlabel="thousand pixels", title=f"ENet, {' and '.join(KINDS[kind])}, {most} threads", xscale="log", yscale="log"
+        )
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_xticks([100 * 2**k for k in range(16) if _pixels(chosen[0]) <= 1e5 * 2**k <= _pixels(chosen[-1])])
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+    panels[0].set_ylabel("median latency, ms")
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
 

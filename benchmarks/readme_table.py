@@ -1,30 +1,31 @@
-"""The latency tables of the README: beside the runtimes of PCs, and beside those of boards.
+"""The latency tables of the README: beside the runtimes of PCs, beside those of boards, and in shorter numbers than float32.
 
-`docs/latency.json` and `docs/peers.json` keep the figures that they are of.
+`docs/latency.json`, `docs/peers.json` and `docs/precisions.json` keep the figures that they are of.
 
 python benchmarks/readme_table.py build/benchmarks/latency.json        # takes the figures of a run of benchmarks/latency.py
 python benchmarks/readme_table.py                                      # writes the table again
 python benchmarks/readme_table.py --kind peers build/peers/latency.json
+python benchmarks/readme_table.py --kind precisions build/peers/latency.json
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from enet_tvm.bench.report.figures import load_figures
+from enet_tvm.bench.runners.registry import RUNNERS
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADINGS = {
     "tvm": "enet-tvm",
-    "tvm-bfloat16": "bfloat16",
-    "tvm-int8": "int8",
     "torch-compile": "torch.compile",
     "openvino": "OpenVINO",
     "torch-channels-last": "PyTorch channels_last",
@@ -43,16 +44,21 @@ class Kind(enum.StrEnum):
 
     LATENCY = "latency"
     PEERS = "peers"
+    PRECISIONS = "precisions"
 
 
-RUNNERS = {
+COLUMNS = {
     Kind.LATENCY: (
-        *("tvm", "tvm-bfloat16", "tvm-int8"),
-        *("torch-compile", "openvino", "torch-channels-last", "torch", "onnxruntime"),
+        *("tvm", "litert", "executorch", "torch-compile", "openvino", "ncnn"),
+        *("torch-channels-last", "torch", "onnxruntime"),
     ),
     Kind.PEERS: ("tvm", "litert", "mnn", "ncnn", "openvino", "executorch", "onnxruntime"),
 }
-"""Runners of each table, in the order of the columns."""
+"""Runners of each table whose columns they are, in their order."""
+
+OURS = "tvm"
+PRECISIONS = ("float16", "bfloat16", "int8")
+"""Data types that a runner's name ends with."""
 
 
 def main(
@@ -63,10 +69,11 @@ def main(
 ) -> None:
     """Write a table of the README; with results, take their figures first."""
     kept = figures or ROOT / f"docs/{kind}.json"
-    names = RUNNERS[kind]
-    write_table(
-        lambda: summarise(load_figures(results), names) if results else None, lambda found: table(found, names), kept, readme
-    )
+    if kind is Kind.PRECISIONS:
+        take, show = summarise_precisions, table_of_precisions
+    else:
+        take, show = partial(summarise, names=COLUMNS[kind]), partial(table, names=COLUMNS[kind])
+    write_table(lambda: take(load_figures(results)) if results else None, show, kept, readme)
 
 
 def write_table(
@@ -106,7 +113,7 @@ def summarise(results: list[dict[str, Any]], names: Sequence[str]) -> dict[str, 
         When a runner of the table was not timed somewhere.
     """
     rows = []
-    for result in sorted(results, key=lambda one: (-one["threads"], *reversed([*map(int, one["size"].split("x"))]))):
+    for result in sorted(results, key=lambda one: (-one["threads"], *_height_and_width(one["size"]))):
         times = {entry["name"]: entry["latency"]["median_ms"] for entry in result["entries"] if entry["latency"]}
         if missing := [name for name in names if name not in times]:
             raise UserError(f"{result['size']} on {result['threads']} threads has no time of {', '.join(missing)}; measure it")
@@ -125,8 +132,63 @@ def summarise(results: list[dict[str, Any]], names: Sequence[str]) -> dict[str, 
                 "of_the_limit": round(ours / limit, 2),
             }
         )
+    return {**_origin(results), "rows": rows}
+
+
+def _origin(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the results were measured on, and with which versions."""
     machines = sorted({result["machine"]["processor"] for result in results})
-    return {"origin": f"benchmarks/latency.py on {', '.join(machines)}", "versions": results[0]["versions"], "rows": rows}
+    return {"origin": f"benchmarks/latency.py on {', '.join(machines)}", "versions": results[0]["versions"]}
+
+
+def summarise_precisions(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the table of shorter numbers shows of the results of `benchmarks/latency.py`: those on the most threads.
+
+    Raises
+    ------
+    UserError
+        When a size has no time of ours in any of them.
+    """
+    threads = max(result["threads"] for result in results)
+    shown = sorted(
+        (result for result in results if result["threads"] == threads), key=lambda one: _height_and_width(one["size"])
+    )
+    rows: list[dict[str, Any]] = []
+    for precision in PRECISIONS:
+        if not any(_median(result, f"{OURS}-{precision}") for result in shown):
+            continue
+        for name in sorted(
+            (name for name in RUNNERS if name.endswith(f"-{precision}")), key=lambda name: not name.startswith(OURS)
+        ):
+            if not any(_entry(result, name) for result in shown):
+                continue
+            entries = {result["size"]: _entry(result, name) for result in shown}
+            rows.append(
+                {
+                    "precision": precision,
+                    "runner": name,
+                    "labels": min(entry["label_agreement"] for entry in entries.values() if entry),
+                    "median_ms": {result["size"]: _median(result, name) for result in shown},
+                }
+            )
+    if not rows:
+        raise UserError(f"the results on {threads} threads have no time of ours in {' or '.join(PRECISIONS)}; measure one")
+    return {**_origin(shown), "threads": threads, "sizes": [result["size"] for result in shown], "rows": rows}
+
+
+def _height_and_width(size: str) -> tuple[int, int]:
+    width, height = map(int, size.split("x"))
+    return height, width
+
+
+def _entry(result: dict[str, Any], name: str) -> dict[str, Any] | None:
+    return next((entry for entry in result["entries"] if entry["name"] == name), None)
+
+
+def _median(result: dict[str, Any], name: str) -> float | None:
+    """Return the milliseconds of a runner; None where it was not there, or failed parity."""
+    entry = _entry(result, name)
+    return round(entry["latency"]["median_ms"], 1) if entry and entry["latency"] else None
 
 
 def table(kept: dict[str, Any], names: Sequence[str]) -> str:
@@ -137,6 +199,28 @@ def table(kept: dict[str, Any], names: Sequence[str]) -> str:
         ours, *others = (f"{row['median_ms'][name]:.1f}" for name in names)
         ratios = (f"{row['of_the_best_peer']:.2f}", f"{row['of_the_limit']:.2f}")
         cells = [row["size"], str(row["threads"]), f"**{ours}**", *others, f"{row['limit_ms']:.1f}", *ratios]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def table_of_precisions(kept: dict[str, Any]) -> str:
+    """Return the table of shorter numbers as Markdown, without a line break at its end."""
+    sizes = kept["sizes"]
+    headings = ["data type", "runtime", "PyTorch's labels on noise", *sizes]
+    lines = ["| " + " | ".join(headings) + " |", "|---|---|" + "--:|" * (len(headings) - 2)]
+    own: dict[str, dict[str, float | None]] = {}
+    for row in kept["rows"]:
+        ours = own.setdefault(row["precision"], row["median_ms"])
+        runtime = HEADINGS[row["runner"].removesuffix(f"-{row['precision']}")]
+        cells = [row["precision"], runtime, f"{100 * row['labels']:.1f} %"]
+        for size in sizes:
+            time, least = row["median_ms"][size], ours[size]
+            if time is None:
+                cells.append("fails parity")
+            elif row["median_ms"] is ours:
+                cells.append(f"**{time:.1f}**")
+            else:
+                cells.append(f"{time:.1f} ({least / time:.2f})" if least else f"{time:.1f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
