@@ -22,11 +22,13 @@ from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.pipeline import Numerics
 from enet_tvm.data.camvid import CamVid
 from enet_tvm.evaluation.evaluate import Forward, evaluate, torch_forward
-from enet_tvm.networks import load_network, read_info
+from enet_tvm.networks import ERFNet, SegNet, load_network, read_info
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.size import Size
 
 CAMVID = Path(os.environ.get("ENET_TVM_CAMVID", Path(__file__).resolve().parents[2] / "shared/camvid"))
+ARITHMETIC = {"jetson-tx1": "enet_multiply_add_pairs(", "h100": "enet_multiply_add_matrices_16("}
+"""The function that a target's kernels in float16 multiply and add by."""
 _HANDED_ON = re.compile(r"initial|bottleneck\d_\d|.*\.(project|shortcut)|bottleneck[45]_0\.conv|.*\.conv\.0")
 """Sub-modules of ENet whose outputs kernels hand on, and a few more: first parts of convolutions that are fused in most."""
 
@@ -64,6 +66,32 @@ def test_enet_on_fibers(tmp_path: Path, target: str):
     error, of_rounding = (np.median(np.abs(each - expected)) for each in (actual, rounded))
     assert 0 < error < 2 * of_rounding
     assert of_rounding < 5e-4 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "arithmetic"), ARITHMETIC.items(), ids=["pairs", "matrices"])
+@pytest.mark.parametrize(("kind", "most"), [(ERFNet, 0.005), (SegNet, 0.15)], ids=["ERFNet", "SegNet"])
+@torch.inference_mode()
+def test_other_networks_on_fibers(
+    randomised: Callable[..., nn.Module], tmp_path: Path, kind: type[nn.Module], most: float, target: str, arithmetic: str
+):
+    """At most so far from PyTorch's logits, as a share of the largest.
+
+    SegNet unpools five times: where two values of a window are nearly equal, either may be taken, and logits around it differ
+    by far more than rounding is.
+    """
+    network = randomised(kind(7))
+    x = torch.randn((1, 3, 32, 64), generator=torch.Generator().manual_seed(1))
+    made = cuda_network(from_torch(network, tuple(x.shape)), target, numerics=Numerics("float16"))
+    assert arithmetic in made.source
+    assert "float16" in {launch.layout.dtype for launch in made.launches}
+    actual = made.run(compile_fibers(made.source, tmp_path), x.numpy())
+    expected = network(x).numpy()
+    assert np.bincount(expected.argmax(1).ravel()).max() < 0.9 * x[0, 0].numel()  # Several classes: labels tell something.
+    assert (actual.argmax(1) == expected.argmax(1)).mean() >= agreement.NOISE["float16"]
+    errors = np.abs(actual - expected) / np.abs(expected).max()
+    assert 0 < np.median(errors) < 2e-3
+    assert errors.max() < most
 
 
 @pytest.mark.slow
@@ -137,7 +165,7 @@ def test_mean_iou_of_the_kernels(tmp_path: Path, see: Callable[[int], Seen], tar
     seen = see(first)
     imported = from_torch(load_network(DEFAULT_WEIGHTS).eval(), (1, 3, SIZE.height, SIZE.width))
     made = cuda_network(imported, target, numerics=Numerics("float16"))
-    assert {"jetson-tx1": "enet_multiply_add_pairs(", "h100": "enet_multiply_add_matrices_16("}[target] in made.source
+    assert ARITHMETIC[target] in made.source
     program = compile_fibers(made.source, tmp_path)
     miou, labels = judged(lambda x: made.run(program, x), seen.camvid, seen.samples)
     agree = np.mean([(a == b).mean() for a, b in zip(labels, seen.labels, strict=True)])

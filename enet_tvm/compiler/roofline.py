@@ -38,10 +38,10 @@ class KernelPrediction:
         Name of the kernel.
     layer : str
         Sub-module of the network whose result it writes; empty for a kernel of TVM's own.
-    flops, bytes : int
-        Operations, two for each multiply-add, and bytes of all its arguments.
+    flops : int
+        Operations, two for each multiply-add.
     geometry : Geometry
-        Blocks and threads of the launch.
+        Blocks and threads of the launch, and the bytes that it moves.
     registers : int
         Registers of a thread.
     bytes_per_fma : float or None
@@ -55,7 +55,6 @@ class KernelPrediction:
     kernel: str
     layer: str
     flops: int
-    bytes: int
     geometry: Geometry
     registers: int
     bytes_per_fma: float | None
@@ -164,7 +163,6 @@ def predict_compiled(compiled: Compiled, chip: Chip) -> tuple[KernelPrediction, 
                 kernel=launch.kernel,
                 layer=launch.layers[-1] if launch.layers else "",
                 flops=launch.flops,
-                bytes=launch.bytes,
                 geometry=geometry,
                 registers=resources[entry].registers,
                 bytes_per_fma=max((loop.bytes_per_fma for loop in code.hot_loops), default=None),

@@ -21,12 +21,12 @@ def predicted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def predict(workload: Workload) -> Prediction:
         convolution = KernelPrediction(
-            *("conv", "layer.0", 64, 1000, Geometry(7, 128, 32, (3,)), 90, 1.25),
+            *("conv", "layer.0", 64, Geometry(7, 128, 32, (3,)), 90, 1.25),
             bounds=Bounds(1, 2, 30, 0, 4, 5, 6),
             launch_us=5,
         )
         pooling = KernelPrediction(
-            "pool", "layer.1", 0, 500, Geometry(9, 256, 0, ()), 12, None, Bounds(0, 1, 2, 0, 4, 20, 6), launch_us=5
+            "pool", "layer.1", 0, Geometry(9, 256, 0, ()), 12, None, Bounds(0, 1, 2, 0, 4, 20, 6), launch_us=5
         )
         chip = Chip.of(workload.target)
         kernels = (convolution, pooling, convolution)

@@ -21,16 +21,11 @@ from tvm.tirx.script.builder import ir as T
 
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.taps import transposed_taps
-from enet_tvm.compiler.kernels.gpu.bottleneck import (
-    BottleneckKernel,
-    GpuBottleneckTemplate,
-    bottleneck_kernel,
-    bottleneck_operands,
-    grouped_weight,
-    pack_bottleneck_weight,
-)
+from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_kernel import BottleneckKernel, bottleneck_kernel, bottleneck_operands
 from enet_tvm.compiler.kernels.gpu.bottleneck_pixels import CellRuns
 from enet_tvm.compiler.kernels.gpu.bottleneck_tile import BottleneckTile, bottleneck_tiles, doubling_runs
+from enet_tvm.compiler.kernels.gpu.bottleneck_weights import grouped_weight, pack_bottleneck_weight
 from enet_tvm.compiler.kernels.gpu.building import barrier, both, for_each, for_vector, if_all, private
 from enet_tvm.compiler.kernels.gpu.conv2d import Epilogue
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit

@@ -1,7 +1,7 @@
 """Bottlenecks in one kernel that multiply and add pairs of float16, for GPUs that do so at twice their rate of float32.
 
-It is the kernel of `enet_tvm.compiler.kernels.gpu.bottleneck` with words of two channels in shared memory, and weights of two
-output channels in a word. A product is of an input channel of a pixel, twice, and two output channels: the sums of two
+It is the kernel of `enet_tvm.compiler.kernels.gpu.bottleneck_kernel` with words of two channels in shared memory, and weights
+of two output channels in a word. A product is of an input channel of a pixel, twice, and two output channels: the sums of two
 neighbouring channels are a pair too. After at most 32 products such a sum is added to one of float32, in which everything else
 is computed.
 """
@@ -18,12 +18,8 @@ from tvm import relax
 from tvm.tirx.script.builder import ir as T
 
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
-from enet_tvm.compiler.kernels.gpu.bottleneck import (
-    BottleneckKernel,
-    GpuBottleneckTemplate,
-    bottleneck_kernel,
-    bottleneck_operands,
-)
+from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_kernel import BottleneckKernel, bottleneck_kernel, bottleneck_operands
 from enet_tvm.compiler.kernels.gpu.bottleneck_pixels import CellRuns
 from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
     BottleneckTile,

@@ -18,12 +18,8 @@ from tvm import relax
 from tvm.tirx.script.builder import ir as T
 
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
-from enet_tvm.compiler.kernels.gpu.bottleneck import (
-    BottleneckKernel,
-    GpuBottleneckTemplate,
-    bottleneck_kernel,
-    bottleneck_operands,
-)
+from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_kernel import BottleneckKernel, bottleneck_kernel, bottleneck_operands
 from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
     BottleneckTile,
     bottleneck_tiles,

@@ -1,7 +1,8 @@
 """Bottlenecks in one kernel that multiply matrices of float16 with sums in float32, for GPUs that have instructions for it.
 
-It is the kernel of `enet_tvm.compiler.kernels.gpu.bottleneck`, whose three steps are products of matrices anyhow: weights, 16
-output channels by 16 inputs, times inputs, 16 channels by 8 pixels. Here a warp, not a thread, computes such a tile of sums.
+It is the kernel of `enet_tvm.compiler.kernels.gpu.bottleneck_kernel`, whose three steps are products of matrices anyhow:
+weights, 16 output channels by 16 inputs, times inputs, 16 channels by 8 pixels. Here a warp, not a thread, computes such a tile
+of sums.
 
 - A word of shared memory has two channels of a pixel that are 8 apart: those that a thread has sums of are such a pair, and so
   what it has computed needs no exchange before it is stored as what the next product reads.
@@ -24,12 +25,9 @@ from tvm import relax
 from tvm.tirx.script.builder import ir as T
 
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
-from enet_tvm.compiler.kernels.gpu.bottleneck import (
-    GpuBottleneckTemplate,
-    bottleneck_kernel,
-    bottleneck_operands,
-)
+from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
 from enet_tvm.compiler.kernels.gpu.bottleneck_half2 import Half2BottleneckKernel
+from enet_tvm.compiler.kernels.gpu.bottleneck_kernel import bottleneck_kernel, bottleneck_operands
 from enet_tvm.compiler.kernels.gpu.bottleneck_pixels import CellRuns
 from enet_tvm.compiler.kernels.gpu.bottleneck_tile import BottleneckTile
 from enet_tvm.compiler.kernels.gpu.building import VECTOR, barrier, for_each, for_vector, if_all, private

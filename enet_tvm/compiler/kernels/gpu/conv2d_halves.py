@@ -17,10 +17,11 @@ from tvm import relax
 from enet_tvm.compiler.kernels.common.building import Arguments, prim_func
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.convolution import ConvolutionArguments, ConvolutionTemplate, convolution_features
-from enet_tvm.compiler.kernels.gpu.bottleneck import BottleneckKernel, group_tile
 from enet_tvm.compiler.kernels.gpu.bottleneck_half2 import Half2BottleneckKernel, divides
+from enet_tvm.compiler.kernels.gpu.bottleneck_kernel import BottleneckKernel
 from enet_tvm.compiler.kernels.gpu.bottleneck_matrix import MatrixBottleneckKernel, ShallowMatrixBottleneckKernel
 from enet_tvm.compiler.kernels.gpu.bottleneck_tile import BottleneckTile, bottleneck_tiles
+from enet_tvm.compiler.kernels.gpu.bottleneck_weights import group_tile
 from enet_tvm.compiler.kernels.gpu.building import for_threads
 from enet_tvm.compiler.kernels.gpu.conv2d import epilogue_arguments, gpu_operands
 from enet_tvm.compiler.kernels.gpu.matrix_tile import matrix_tiles

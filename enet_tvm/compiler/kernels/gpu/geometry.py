@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tvm
 import tvm_ffi
-from tvm import tirx
+from tvm import s_tir, tirx
 
 from enet_tvm.compiler.kernels.gpu.half_arithmetic import PRODUCTS, called
 
@@ -48,68 +48,107 @@ class Geometry:
 
 def geometry_of(kernel: tirx.PrimFunc) -> Geometry:
     """Return the launch of a kernel whose loops all have known numbers of turns."""
-    extents: dict[str, int] = {}
-    # By the loops themselves: two beside each other are two nests, also where they turn equally often.
-    nests: dict[tuple[tirx.Var, ...], int] = {}
-    extent_of: dict[tirx.Var, int] = {}
+    found = _Walk(kernel)
+    found.visit(kernel.body, (), 1)
+    nests = [(tuple(found.turns[var] for var in loops), count) for loops, count in found.nests.items()]
+    grid = {tag: extent for tag, extent in found.threads.items() if tag.startswith(_GRID)}
+    return Geometry(
+        blocks=math.prod(grid.values()),
+        threads=math.prod(extent for tag, extent in found.threads.items() if tag not in grid),
+        multiply_adds=sum(found.nests.values()),
+        loops=max(nests, key=lambda nest: nest[1], default=((), 0))[0],
+        nests=tuple(nests),
+        tensor_bytes=sum(map(_bytes, kernel.params)),
+        block_bytes=sum(
+            _bytes(tensor) * math.prod(extent for tag, extent in grid.items() if tag not in tags)
+            for tensor, tags in found.tags.items()
+        ),
+    )
 
-    def visit(node: Any, loops: tuple[tirx.Var, ...], turns: int) -> None:
+
+_GRID = "blockIdx"
+"""How the tags of a launch's blocks begin; those of threads begin otherwise."""
+
+
+class _Walk:
+    """What is found in a kernel when each of its statements is looked at once.
+
+    Attributes
+    ----------
+    threads : dict
+        Extents of grid and block, by tag.
+    nests : dict
+        Products in each nest of loops, by their variables, so that two beside each other are two, also where they turn equally
+        often.
+    turns : dict
+        Turns of each loop that is not unrolled, by its variable.
+    tags : dict
+        Tags of the grid on which the indices depend by which each argument is read and written.
+    """
+
+    def __init__(self, kernel: tirx.PrimFunc) -> None:
+        self.threads: dict[str, int] = {}
+        self.nests: dict[tuple[tirx.Var, ...], int] = {}
+        self.turns: dict[tirx.Var, int] = {}
+        self.tags: dict[tirx.Var, set[str]] = {parameter: set() for parameter in kernel.params}
+        self._tags_of: dict[tirx.Var, set[str]] = {}
+
+    def visit(self, node: Any, loops: tuple[tirx.Var, ...], turns: int) -> None:
+        """Look at a statement inside these loops, which is executed so many times."""
         if isinstance(node, tirx.For):
-            extent = int(node.extent)
-            if node.thread_binding is not None:
-                extents[str(node.thread_binding.thread_tag)] = extent
-                visit(node.body, loops, turns)
-            elif node.kind == tirx.ForKind.SERIAL:
-                extent_of[node.loop_var] = extent
-                visit(node.body, (*loops, node.loop_var), turns * extent)
-            else:
-                visit(node.body, loops, turns * extent)
-        elif isinstance(node, tirx.BufferStore | tirx.Evaluate):
-            if (count := _products(node)) > 0:
-                nests[loops] = nests.get(loops, 0) + turns * count
+            self._visit_loop(node, loops, turns)
         elif isinstance(node, tirx.SeqStmt):
             for each in node.seq:
-                visit(each, loops, turns)
+                self.visit(each, loops, turns)
+        elif isinstance(node, tirx.IfThenElse):
+            self._look_at(node.condition)
+            for part in (node.then_case, node.else_case):
+                if part is not None:
+                    self.visit(part, loops, turns)
+        elif isinstance(node, s_tir.SBlockRealize):
+            for var, value in zip(node.block.iter_vars, node.iter_values, strict=True):
+                self._tags_of[var.var] = self._depends_on(value)
+            self._look_at(node.predicate)
+            self.visit(node.block.body, loops, turns)
+        elif (body := getattr(node, "body", None)) is not None:
+            self.visit(body, loops, turns)
         else:
-            for part in ("body", "block", "then_case", "else_case"):
-                if (inside := getattr(node, part, None)) is not None:
-                    visit(inside, loops, turns)
+            if isinstance(node, tirx.Bind):
+                self._tags_of[node.var] = self._depends_on(node.value)
+            elif isinstance(node, tirx.BufferStore | tirx.Evaluate) and (count := _products(node)) > 0:
+                self.nests[loops] = self.nests.get(loops, 0) + turns * count
+            self._look_at(node)
 
-    visit(kernel.body, (), 1)
-    turning = [(tuple(extent_of[var] for var in loops), count) for loops, count in nests.items()]
-    return Geometry(
-        blocks=math.prod(extent for tag, extent in extents.items() if tag.startswith("blockIdx")),
-        threads=math.prod(extent for tag, extent in extents.items() if tag.startswith("threadIdx")),
-        multiply_adds=sum(nests.values()),
-        loops=max(turning, key=lambda nest: nest[1], default=((), 0))[0],
-        nests=tuple(turning),
-        tensor_bytes=sum(map(_bytes, kernel.params)),
-        block_bytes=_block_bytes(kernel),
-    )
+    def _visit_loop(self, loop: tirx.For, loops: tuple[tirx.Var, ...], turns: int) -> None:
+        extent = int(loop.extent)
+        if loop.thread_binding is not None:
+            tag = str(loop.thread_binding.thread_tag)
+            self.threads[tag] = extent
+            self._tags_of[loop.loop_var] = {tag}
+        elif loop.kind == tirx.ForKind.SERIAL:
+            self.turns[loop.loop_var] = extent
+            loops, turns = (*loops, loop.loop_var), turns * extent
+        else:
+            turns *= extent
+        self.visit(loop.body, loops, turns)
 
+    def _look_at(self, node: Any) -> None:
+        """Note the accesses in a statement or an expression."""
+        visitors = (
+            (tvm.ir.TensorLoad, lambda load: self._note(load.source, load.indices)),
+            (tirx.BufferStore, lambda store: self._note(store.buffer, store.indices)),
+        )
+        tvm_ffi.structural_walk(node, visitors, order="pre")
 
-def _block_bytes(kernel: tirx.PrimFunc) -> int:
-    grid: dict[tirx.Var, int] = {}
-    places: dict[tirx.Var, set[tirx.Var]] = {parameter: set() for parameter in kernel.params}
+    def _note(self, tensor: tirx.Var, indices: Any) -> None:
+        if tensor in self.tags:
+            self.tags[tensor] |= self._depends_on(indices)
 
-    def loop(node: tirx.For) -> None:
-        if node.thread_binding is not None and str(node.thread_binding.thread_tag).startswith("blockIdx"):
-            grid[node.loop_var] = int(node.extent)
-
-    def access(tensor: tirx.Var, indices: Any) -> None:
-        if tensor in places:
-            tvm_ffi.structural_walk(indices, (tirx.Var, places[tensor].add))
-
-    visitors = (
-        (tirx.For, loop),
-        (tvm.ir.TensorLoad, lambda node: access(node.source, node.indices)),
-        (tirx.BufferStore, lambda node: access(node.buffer, node.indices)),
-    )
-    tvm_ffi.structural_walk(kernel.body, visitors, order="pre")
-    return sum(
-        _bytes(tensor) * math.prod(extent for place, extent in grid.items() if place not in variables)
-        for tensor, variables in places.items()
-    )
+    def _depends_on(self, expression: Any) -> set[str]:
+        """Return the tags of the grid, and of threads, on which an expression depends."""
+        tags: set[str] = set()
+        tvm_ffi.structural_walk(expression, (tirx.Var, lambda var: tags.update(self._tags_of.get(var, ()))))
+        return tags
 
 
 def _bytes(tensor: tirx.Var) -> int:

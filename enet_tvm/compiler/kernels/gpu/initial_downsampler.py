@@ -19,7 +19,8 @@ from tvm.tirx.script.builder import ir as T
 from enet_tvm.compiler.dataflow import constant
 from enet_tvm.compiler.kernels.common.codes import TensorCodes
 from enet_tvm.compiler.kernels.common.convolution import known
-from enet_tvm.compiler.kernels.gpu.bottleneck import BottleneckKernel, GpuBottleneckTemplate, bottleneck_kernel
+from enet_tvm.compiler.kernels.gpu.bottleneck import GpuBottleneckTemplate
+from enet_tvm.compiler.kernels.gpu.bottleneck_kernel import BottleneckKernel, bottleneck_kernel
 from enet_tvm.compiler.kernels.gpu.bottleneck_tile import BottleneckTile
 from enet_tvm.compiler.kernels.gpu.building import both, for_each, private
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from tvm import s_tir, te
 from tvm.tirx.script.builder import ir as T
 
 from enet_tvm.compiler.kernels.common.building import prim_func
@@ -51,3 +52,14 @@ def test_what_multiplies_nothing():
             T.buffer_store(out, T.float32(1), [block * 64 + lane])
 
     assert geometry_of(prim_func({"out": ((192,), "float32")}, body)) == Geometry(3, 64, 0, (), (), 768, 768)
+
+
+def test_a_kernel_of_tvms_own():
+    """Its indices are variables of TVM's blocks, which are bound to those of the grid."""
+    x = te.placeholder((64, 96), "float32", name="x")
+    schedule = s_tir.Schedule(te.create_prim_func([x, te.compute((64, 96), lambda i, j: x[i, j] + x[0, j], name="y")]))
+    rows, columns = schedule.get_loops(schedule.get_sblock("y"))
+    schedule.bind(rows, "blockIdx.x")
+    schedule.bind(columns, "threadIdx.x")
+    size = 64 * 96 * 4
+    assert geometry_of(schedule.mod["main"]) == Geometry(64, 96, 0, (), (), 2 * size, 2 * size)
