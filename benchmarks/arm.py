@@ -79,6 +79,10 @@ def main(
     artifact: Annotated[Path | None, typer.Option(help="The compiled network to count, in place of targets and sizes.")] = None,
     loops: Annotated[int, typer.Option(min=0, help="Hot loops to model.")] = 4,
     kernels: Annotated[int, typer.Option(min=0, help="Kernels to show, those of the most instructions.")] = 12,
+    data: Annotated[
+        str | None,
+        typer.Option(envvar="ENET_TVM_CAMVID", help="What peers' int8 is calibrated on; the drawn street by default."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
 ) -> None:
     """Count the instructions of a forward pass, and model the hot loops."""
@@ -87,7 +91,7 @@ def main(
         peers = list(PEERS) if "all" in (peer or []) else (peer or [])
         cases = _cases(target, size, dtype, artifact, peers, strict="all" not in (peer or []))
         tools = arm_tools()
-        found = [_measure(tools, *case, peers, artifact, loops) for case in cases]
+        found = [_measure(tools, *case, peers, artifact, loops, data) for case in cases]
     except (UserError, RunnerMissingError, device_builder().UnavailableError) as error:
         console.print(f"error: {error}")
         raise typer.Exit(2) from error
@@ -154,6 +158,7 @@ def _measure(
     peers: Sequence[str],
     artifact: Path | None,
     loops: int,
+    data: str | None,
 ) -> dict[str, Any]:
     weights, target = find_file(Path(DEFAULT_WEIGHTS)), spec.name
     cpu = PROCESSORS.get(spec.mcpu, "max")
@@ -178,7 +183,7 @@ def _measure(
         if able := [name for name in peers if dtype in PEERS[name].dtypes]:
             with torch.no_grad():
                 of_form = portable(network)(torch.from_numpy(x)).numpy()
-            case = Case(Workload(weights, size, spec, threads=1), Path(folder))
+            case = Case(Workload(weights, size, spec, threads=1), Path(folder), data=data)
             root = board_root(Path(folder, "root"), tools.device.root, spec.mcpu)
             for name in able:
                 given = Given(tools, root, case, network, dtype, Path(folder, "street.bin"), Path(folder, f"{name}.bin"))

@@ -51,9 +51,12 @@ HEADINGS = {
     "ncnn": "ncnn",
     "ncnn-bfloat16": "ncnn bfloat16",
     "mnn": "MNN",
+    "mnn-int8": "MNN int8",
     "litert": "LiteRT",
     "litert-float16": "LiteRT float16",
+    "litert-int8": "LiteRT int8",
     "executorch": "ExecuTorch",
+    "executorch-int8": "ExecuTorch int8",
 }
 """Columns, in order."""
 KINDS = {"float32": ("float32",), "half": ("float16", "bfloat16"), "int8": ("int8",)}

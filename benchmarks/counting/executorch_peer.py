@@ -19,7 +19,7 @@ _LIBRARIES = ("executorch", "executorch_kernels_optimized", "executorch_backend_
 
 
 def _prepare(given: Given) -> Program:
-    model = executorch.converted(given.case)
+    model = executorch.converted(given.case, given.dtype)
     program = device_program(given.tools.directory)
 
     def command(passes: int) -> Command:
@@ -56,4 +56,4 @@ def device_program(directory: Path) -> Path:
     return built_once(directory / f"{pinned('executorch')}-program", build) / "run"
 
 
-PEER = Peer("ExecuTorch", ("float32",), _prepare)
+PEER = Peer("ExecuTorch", ("float32", "int8"), _prepare)

@@ -27,4 +27,4 @@ def _prepare(given: Given) -> Program:
     return python_program(given, _PACKAGES, _PROGRAM, litert.written(given.case, given.dtype))
 
 
-PEER = Peer("LiteRT", ("float32", "float16"), _prepare)
+PEER = Peer("LiteRT", ("float32", "float16", "int8"), _prepare)

@@ -11,6 +11,7 @@ import numpy
 from MNN import expr, nn
 picture, out, dtype, passes, height, width, model = *sys.argv[1:4], *map(int, sys.argv[4:7]), sys.argv[7]
 how = {"backend": "CPU", "numThread": 1, "precision": "low" if dtype == "float16" else "high"}
+how |= {"memory": 2} if dtype == "int8" else {}  # its name has no effect
 manager = nn.create_runtime_manager((how,))
 net = nn.load_module_from_file(model, ["picture"], ["logits"], runtime_manager=manager)
 x = numpy.fromfile(picture, "float32").reshape(1, 3, height, width)
@@ -28,5 +29,5 @@ def _prepare(given: Given) -> Program:
     return python_program(given, ["MNN"], _PROGRAM, mnn.converted(given.case, given.dtype))
 
 
-PEER = Peer("MNN", ("float32", "float16"), _prepare)
-"""Its "high" and "low" precision; the latter is float16 where the processor has the arithmetic."""
+PEER = Peer("MNN", ("float32", "float16", "int8"), _prepare)
+"""Its "high" and "low" precision, the latter float16 where the processor has the arithmetic, and its "low" memory: 8 bits."""

@@ -68,8 +68,8 @@ def command(
 
     Runners on a processor: tvm, tvm-untuned, tvm-float16, tvm-bfloat16, tvm-int8, torch, torch-channels-last, torch-compile,
     torch-compile-bfloat16, onnxruntime, onnxruntime-int8, openvino, openvino-float16, openvino-bfloat16, openvino-int8, ncnn,
-    ncnn-bfloat16, mnn, litert, litert-float16, executorch. On a GPU: tvm and its forms, torch-cuda,
-    torch-cuda-compile, onnxruntime-cuda, tensorrt. Behind a tracker: tvm-rpc.
+    ncnn-bfloat16, mnn, mnn-int8, litert, litert-float16, litert-int8, executorch, executorch-int8. On a GPU: tvm and its forms,
+    torch-cuda, torch-cuda-compile, onnxruntime-cuda, tensorrt. Behind a tracker: tvm-rpc.
     """
     if context.invoked_subcommand:
         return

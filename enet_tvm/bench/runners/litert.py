@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from enet_tvm.artifact import Precision
 from enet_tvm.bench.runners.base import Case, Runner, RunnerMissingError
+from enet_tvm.bench.runners.calibrating import calibrated_on
 from enet_tvm.bench.runners.portable_form import exported
 from enet_tvm.machine import cpu_features
 
@@ -25,14 +26,16 @@ class LiteRtRunner(Runner):
     ----------
     case : Case
         Case that is run.
-    precision : {"float32", "float16"}
-        Data type that XNNPACK computes in.
+    precision : {"float32", "float16", "int8"}
+        Data type that XNNPACK computes in; int8 is that of the convolutions, and all else is of float32.
 
     Raises
     ------
     RunnerMissingError
-        When the package ai-edge-litert is missing, the network has what is not written for it, or the processor has no
-        arithmetic of float16, without which XNNPACK stays with float32.
+        When the package ai-edge-litert is missing, for int8 ai-edge-quantizer too, the network has what is not written for
+        it, or the processor has no arithmetic of float16, without which XNNPACK stays with float32.
+    UserError
+        When int8 has no data set to be calibrated on.
     """
 
     def __init__(self, case: Case, precision: Precision = "float32") -> None:
@@ -44,6 +47,8 @@ class LiteRtRunner(Runner):
             raise RunnerMissingError("the processor has no arithmetic of float16, so LiteRT computes in float32; leave it out")
         self.precision = precision
         self.description = f"LiteRT {importlib.metadata.version('ai-edge-litert')}, XNNPACK"
+        if precision == "int8":
+            self.description += f", {calibrated_on(case)}"
         self._file = written(case, precision)
         self._interpreter = Interpreter(str(self._file), num_threads=case.threads)
         self._interpreter.allocate_tensors()
@@ -67,15 +72,27 @@ def float16(case: Case) -> Runner:
     return LiteRtRunner(case, "float16")
 
 
+def int8(case: Case) -> Runner:
+    """Return LiteRT with convolutions of 8 bits."""
+    return LiteRtRunner(case, "int8")
+
+
 def written(case: Case, precision: Precision = "float32") -> Path:
     """Return LiteRT's file of the network, made once.
 
     Raises
     ------
     RunnerMissingError
-        When the network has what is not written for it, or the package ai-edge-litert, which brings the schema, is missing.
+        When the network has what is not written for it, the package ai-edge-litert, which brings the schema, is missing, or
+        for int8 the package ai-edge-quantizer.
+    UserError
+        When int8 has no data set to be calibrated on.
     """
     path = case.directory / f"{case.size}-{precision}.tflite"
+    if precision == "int8" and not path.is_file():
+        from enet_tvm.bench.runners.litert_int8 import quantise
+
+        quantise(written(case), path, case)
     if not path.is_file():
         from enet_tvm.bench.runners.tflite_file import NotWritableError, write_tflite
 

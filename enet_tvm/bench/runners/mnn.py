@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,21 @@ from enet_tvm.bench.runners.portable_form import exported
 _MISSING = "MNN is not installed; run: pip install 'enet-tvm[mnn]'"
 _CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 """What MNN's command ``mnnconvert`` calls. In a process of its own: it writes to the standard output."""
+MEMORY: Mapping[Precision, Mapping[str, int]] = {"float32": {}, "float16": {}, "int8": {"memory": 2}}
+"""Its setting by which 8-bit weights stay so and inputs are rounded. A number, MNN's ``Memory_Low``: its name has no effect."""
 
 
 class MnnRunner(Runner):
-    """MNN on the CPU in float32.
+    """MNN on the CPU.
 
-    Its shorter forms are no runners: without an ARM processor's instructions "low" precision is float32, and 8-bit weights
-    become float32 again when they are loaded.
+    Its float16 is no runner: without an ARM processor's instructions "low" precision is float32.
+
+    Parameters
+    ----------
+    case : Case
+        Case that is run.
+    precision : {"float32", "int8"}
+        Data type that its convolutions multiply; for int8 each rounds its input by what that holds, without calibration.
 
     Raises
     ------
@@ -33,15 +42,16 @@ class MnnRunner(Runner):
         When the package MNN is missing, or does not convert the network.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, precision: Precision = "float32") -> None:
         try:
             from MNN import expr, nn
         except ImportError as error:
             raise RunnerMissingError(_MISSING) from error
+        self.precision = precision
         self.description = f"MNN {importlib.metadata.version('MNN')}"
         self._expr: Any = expr
-        self._file = converted(case)
-        settings = {"backend": "CPU", "numThread": case.threads, "precision": "high"}
+        self._file = converted(case, precision)
+        settings = {"backend": "CPU", "numThread": case.threads, "precision": "high", **MEMORY[precision]}
         self._manager = nn.create_runtime_manager((settings,))
         self._module = nn.load_module_from_file(str(self._file), ["picture"], ["logits"], runtime_manager=self._manager)
         self._input = expr.placeholder(list(case.input_shape), expr.NCHW)
@@ -58,8 +68,13 @@ class MnnRunner(Runner):
         return (self._file,)
 
 
+def int8(case: Case) -> Runner:
+    """Return MNN with convolutions of 8 bits."""
+    return MnnRunner(case, "int8")
+
+
 def converted(case: Case, precision: Precision = "float32") -> Path:
-    """Return MNN's file of the network, made once; its weights are of float32, whatever it computes in.
+    """Return MNN's file of the network, made once; its weights are of float32, but for int8 those of convolutions.
 
     Raises
     ------
@@ -71,6 +86,7 @@ def converted(case: Case, precision: Precision = "float32") -> Path:
         if importlib.util.find_spec("MNN") is None:
             raise RunnerMissingError(_MISSING)
         options = ["-f", "ONNX", "--modelFile", str(exported(case, precision)), "--MNNModel", str(path), "--bizCode", "enet"]
+        options += ["--weightQuantBits", "8"] if precision == "int8" else []
         done = subprocess.run([sys.executable, "-c", _CONVERT, *options], capture_output=True, text=True, check=False)
         if not path.is_file():  # its status says nothing
             reason = (done.stderr or done.stdout).strip()[-200:]

@@ -1,8 +1,7 @@
 """The runners by name; each is imported when it is asked for.
 
-Other forms of peers are not here. ncnn that is told to use float16 returns its logits of float32 on x86, bit for bit; MNN's low
-precision and its 8-bit weights become float32 there too. ExecuTorch's quantiser for XNNPACK takes the unpooling as well, and
-leaves a quarter of PyTorch's labels on noise.
+Other forms of peers are not here. ncnn that is told to use float16 returns its logits of float32 on x86, bit for bit, and MNN's
+low precision is float32 there too. ncnn's packages bring no tool that makes int8.
 """
 
 from __future__ import annotations
@@ -84,9 +83,12 @@ RUNNERS: dict[str, Callable[[Case], Runner]] = {
     "ncnn": LazyRunner("ncnn", "float32", ("cpu",), packages=("ncnn", "pnnx")),
     "ncnn-bfloat16": LazyRunner("ncnn", "bfloat16", ("cpu",), by_default=False, packages=("ncnn", "pnnx")),
     "mnn": LazyRunner("mnn", "MnnRunner", ("cpu",), packages=("MNN",)),
+    "mnn-int8": LazyRunner("mnn", "int8", ("cpu",), by_default=False, packages=("MNN",)),
     "litert": LazyRunner("litert", "LiteRtRunner", ("cpu",), packages=("ai-edge-litert",)),
     "litert-float16": LazyRunner("litert", "float16", ("cpu",), by_default=False, packages=("ai-edge-litert",)),
+    "litert-int8": LazyRunner("litert", "int8", ("cpu",), by_default=False, packages=("ai-edge-litert", "ai-edge-quantizer")),
     "executorch": LazyRunner("executorch", "ExecuTorchRunner", ("cpu",), packages=("executorch",)),
+    "executorch-int8": LazyRunner("executorch", "int8", ("cpu",), by_default=False, packages=("executorch",)),
     "tvm-rpc": LazyRunner("tvm_rpc", "on_device", ("tracker",)),
 }
 """All runners by name; a new one is a module of this package and a line here."""

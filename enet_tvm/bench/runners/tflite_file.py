@@ -18,6 +18,9 @@ from enet_tvm.files import atomic_file
 
 Array = NDArray[Any]
 
+SIGNATURE = "serving_default"
+"""What the file calls its only way to be run; its input and output have the names of the ONNX file."""
+
 _FLOAT16 = b"fp16accfp16"
 """What the file says of how its numbers may be kept and added."""
 
@@ -100,6 +103,8 @@ class _Writer:
         schema = self._schema
         part = schema.SubGraphT(self._tensors, inputs, [self._plane(target.name)], self._operators, "main")
         model = schema.ModelT(3, list(self._codes.values()), [part], "enet-tvm", self._buffers)
+        ends = [[schema.TensorMapT(each.name, self._plane(each.name))] for each in (source, target)]
+        model.signatureDefs = [schema.SignatureDefT(*ends, SIGNATURE)]
         if float16:
             self._buffers.append(schema.BufferT(np.frombuffer(_FLOAT16, np.uint8)))
             model.metadata = [schema.MetadataT("reduced_precision_support", len(self._buffers) - 1)]

@@ -25,8 +25,8 @@ from enet_tvm.networks import load_network, read_info
 from enet_tvm.networks.portable import portable
 
 PACKAGES = {
-    **{"ncnn": "ncnn", "ncnn-bfloat16": "ncnn", "mnn": "MNN", "litert": "ai_edge_litert", "litert-float16": "ai_edge_litert"},
-    "executorch": "executorch",
+    **{"ncnn": "ncnn", "ncnn-bfloat16": "ncnn", "mnn": "MNN", "mnn-int8": "MNN"},
+    **{"litert": "ai_edge_litert", "litert-float16": "ai_edge_litert", "executorch": "executorch"},
 }
 """Each runner and the package that it imports."""
 QUICK = ("ncnn", "mnn", "litert")
@@ -81,6 +81,24 @@ def test_a_small_network(name, case, small_network):
                 expected = small_network(torch.from_numpy(x)).numpy()
             np.testing.assert_allclose(runner.forward(x), expected, rtol=0, atol=1e-5)
         assert all(file.stat().st_size for file in runner.artifact_files())
+
+
+def test_mnn_in_8_bits_rounds_what_a_convolution_is_given(case, small_network):
+    """One value that is a hundred times as large as the others leaves fewer codes to these: its memory setting is in effect."""
+    require("mnn-int8")
+    x = np.random.default_rng(0).standard_normal(case.input_shape, np.float32)
+    with open_runner("mnn-int8", case) as runner, torch.inference_mode():
+        assert runner.precision == "int8"
+
+        def difference(largest: float) -> float:
+            """Return how far the logits of pixels far from the largest value are from PyTorch's."""
+            x[..., -1, -1] = largest
+            found = np.abs(runner.forward(x) - small_network(torch.from_numpy(x)).numpy())
+            return float(found[..., :-8, :-8].max())
+
+        small, large = difference(1.0), difference(100.0)
+        assert 1e-4 < small < 0.05
+        assert large > 5 * small
 
 
 def test_the_form_for_float16_has_no_number_beyond_its_range(case, monkeypatch):

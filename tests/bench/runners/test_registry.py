@@ -42,5 +42,5 @@ def test_every_runner_runs_somewhere_and_variants_where_they_are_asked_for():
     assert runners_at("cpu", by_default=True)[0] == runners_at("gpu", by_default=True)[0] == "tvm"
     asked_for = set(runners_at("cpu")) - set(runners_at("cpu", by_default=True))
     forms = {"torch-compile-bfloat16", "onnxruntime-int8", "openvino-float16", "openvino-bfloat16", "openvino-int8"}
-    forms |= {"ncnn-bfloat16", "litert-float16"}
+    forms |= {"ncnn-bfloat16", "mnn-int8", "litert-float16", "litert-int8", "executorch-int8"}
     assert asked_for == {"tvm-untuned", "tvm-float16", "tvm-bfloat16", "tvm-int8", *forms}
