@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from cuda_network import launches
+from gpu_targets import GPU_TARGETS
 
 from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.ops import PLANAR
+from enet_tvm.compiler.pipeline import Numerics
 from enet_tvm.networks import ENet, ERFNet, SegNet
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("network", "size", "count"),
-    [(ENet, (360, 640), 32), (ENet, (40, 64), 32), (ERFNet, (360, 640), 74), (SegNet, (360, 640), 36)],
+    ("network", "size", "count", "targets"),
+    [
+        (ENet, (360, 640), 32, GPU_TARGETS),
+        (ENet, (40, 64), 32, ("jetson-tx1", "h100")),
+        (ERFNet, (360, 640), 74, ("jetson-tx1", "h100")),
+        (SegNet, (360, 640), 36, ("jetson-tx1", "h100")),
+    ],
     ids=["ENet at 640x360", "ENet at 64x40", "ERFNet", "SegNet"],
 )
-def test_launches(network: type, size: tuple[int, int], count: int):
+def test_launches(network: type, size: tuple[int, int], count: int, targets: Iterable[str]):
     imported = from_torch(network(11).eval(), (1, 3, *size))
-    made = {target: launches(imported, target) for target in ("jetson-tx1", "h100")}
+    made = {target: launches(imported, target) for target in targets}
     assert {target: len(each) for target, each in made.items()} == dict.fromkeys(made, count)
     everything = [launch for each in made.values() for launch in each]
     # Each is a template's: TVM's own kernels would be one for every operator.
@@ -28,3 +37,11 @@ def test_launches(network: type, size: tuple[int, int], count: int):
     # Unpooling on its own is named by nothing in a network.
     named = [launch for launch in everything if launch.ops != ("max_unpool2d",)]
     assert all(launch.layers and set(launch.layers) <= modules for launch in named)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("numerics", [Numerics("float16"), Numerics(labels=True)], ids=["float16", "labels"])
+def test_as_many_in_float16_and_for_labels(numerics: Numerics):
+    imported = from_torch(ENet(11).eval(), (1, 3, 360, 640))
+    made = {target: len(launches(imported, target, numerics=numerics)) for target in GPU_TARGETS}
+    assert made == dict.fromkeys(GPU_TARGETS, 32)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +53,15 @@ def kernel_source(kernels: tirx.PrimFunc | Mapping[str, tirx.PrimFunc], target: 
         module = {name: kernel.with_attr("global_symbol", name) for name, kernel in named.items()}
         tvm.compile(tvm.IRModule(module), spec)
     return sources[-1]
+
+
+def only_kernels(source: str, names: Collection[str]) -> str:
+    """Return the CUDA C++ without those kernels that have none of these names."""
+    head, *pieces = re.split(r'(?=^extern "C" __global__)', source, flags=re.MULTILINE)
+    defined = re.compile(r"[^{;]*?(\w+)\([^)]*\)\s*\{")
+    kept = [piece for piece in pieces if (match := defined.match(piece)) and match[1] in names]
+    assert len(kept) == len(names)
+    return "".join([head, *kept])
 
 
 def launch_extents(kernel: tirx.PrimFunc) -> tuple[Extents, Extents]:
@@ -108,9 +119,32 @@ class CudaNetwork:
         """The kernels by their names in the module."""
         return {str(name.name_hint): f for name, f in self.module.functions_items() if isinstance(f, tirx.PrimFunc)}
 
+    @property
+    def digest(self) -> str:
+        """A hash of all that a forward pass depends on: kernels, their launches, and constants."""
+        digest = hashlib.sha256(self.source.encode())
+        digest.update(repr([(name, launch_extents(kernel)) for name, kernel in self.kernels.items()]).encode())
+        constants = (relax.Constant, lambda each: digest.update(constant_value(each).tobytes()))
+        tvm_ffi.structural_walk(self.module["main"], constants, order="pre")
+        return digest.hexdigest()
+
     def run(self, program: FiberProgram, x: np.ndarray, seed: int = 0) -> Any:
         """Return what the network computes of `x`, launch after launch; what is to be written is NaN before."""
         return _Pass(self, program, seed).run(x)
+
+
+class SharedPasses:
+    """Forward passes of one picture on fibers: GPUs for which the very same kernels are made share one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._outputs: dict[str, Any] = {}
+
+    def run(self, network: CudaNetwork, x: np.ndarray) -> Any:
+        """Return what a network computes of the picture."""
+        if (digest := network.digest) not in self._outputs:
+            self._outputs[digest] = network.run(compile_fibers(network.source, self._folder), x)
+        return self._outputs[digest]
 
 
 def cuda_network(mod: tvm.IRModule, target: str, **options: Any) -> CudaNetwork:

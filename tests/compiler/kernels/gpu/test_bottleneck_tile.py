@@ -14,6 +14,7 @@ from enet_tvm.compiler.kernels.gpu.bottleneck_tile import (
     head_pixels,
     narrowed_together,
     plane_vector,
+    row_length,
     shared_rows,
     together_splits,
     unrolled_inputs,
@@ -27,22 +28,23 @@ GPUS = [spec for spec in map(load_target, known_targets()) if spec.gpu is not No
 SMALL = GpuUnit(2, 128)
 
 
+ENET = [
+    bottleneck((16, 64, 16), (90, 160)),
+    bottleneck((32, 128, 32), (45, 80)),
+    bottleneck((32, 128, 16), (45, 80), dilation=16, beside=64, kept=False),
+    bottleneck((16, 64, 4), (90, 160), beside=16, kept=False),
+    bottleneck((4, 16, 0), (180, 320)),
+    bottleneck((4, 16, 11), (180, 320), head=True, kept=False),
+    bottleneck((16, 64, 16), (90, 160), doubling=3, residual="unpool"),
+    bottleneck((4, 16, 4), (180, 320), doubling=3, residual="unpool"),
+]
+"""The bottlenecks of ENet at 640x360 with CamVid's eleven classes."""
+MORE_CLASSES = bottleneck((4, 16, 19), (180, 320), head=True, argmax=True, kept=False)
+"""The last of them with Cityscapes' nineteen."""
+
+
 @pytest.mark.parametrize("target", GPUS, ids=lambda target: target.name)
-@pytest.mark.parametrize(
-    "spec",
-    [
-        bottleneck((16, 64, 16), (90, 160)),
-        bottleneck((32, 128, 32), (45, 80)),
-        bottleneck((32, 128, 16), (45, 80), dilation=16, beside=64, kept=False),
-        bottleneck((16, 64, 4), (90, 160), beside=16, kept=False),
-        bottleneck((4, 16, 0), (180, 320)),
-        bottleneck((4, 16, 11), (180, 320), head=True, kept=False),
-        bottleneck((4, 16, 19), (180, 320), head=True, argmax=True, kept=False),
-        bottleneck((16, 64, 16), (90, 160), doubling=3, residual="unpool"),
-        bottleneck((4, 16, 4), (180, 320), doubling=3, residual="unpool"),
-    ],
-    ids=lambda spec: spec.kernel_name,
-)
+@pytest.mark.parametrize("spec", [*ENET, MORE_CLASSES], ids=lambda spec: spec.kernel_name)
 def test_the_bottlenecks_of_enet(target: TargetSpec, spec: FusedBottleneck):
     """At 640x360 on every GPU: a tile that loads no more than its share, and enough blocks for its multiprocessors."""
     assert target.gpu is not None
@@ -52,6 +54,16 @@ def test_the_bottlenecks_of_enet(target: TargetSpec, spec: FusedBottleneck):
     pixels = spec.expand.out_shape[2] * spec.expand.out_shape[3]
     assert -(-pixels // tile.block_pixels) >= min(unit.multiprocessors, pixels // 32) * 0.6
     assert 64 <= tile.threads <= 256
+
+
+@pytest.mark.parametrize("spec", ENET, ids=lambda spec: spec.kernel_name)
+def test_two_blocks_share_a_multiprocessor_of_the_smallest_gpu(spec: FusedBottleneck):
+    """While one waits the other works: of 64 KB of shared memory, and of 65536 registers, each takes half at most."""
+    gpu = load_target("jetson-tx1").gpu
+    assert gpu is not None
+    tile = bottleneck_tiles(spec, GpuUnit.of(gpu))[0]
+    assert 2 * 4 * sum(shared_rows(spec, tile)) * row_length(spec, tile) <= 65536
+    assert 2 * tile.threads * gpu.max_registers <= gpu.registers_per_block
 
 
 def test_those_after_the_default_take_fewer_registers():
