@@ -1,6 +1,7 @@
 """The tables of instructions in README.md and docs/arm.md, from `docs/arm.json`, which keeps the figures that they are of.
 
 python benchmarks/arm_table.py rpi4.json rpi5.json   # takes the figures of runs of benchmarks/arm.py --peer all --json
+python benchmarks/arm_table.py --keep rpi3.json      # takes these rows anew, and keeps the others
 python benchmarks/arm_table.py                       # writes the tables again
 """
 
@@ -48,6 +49,7 @@ _SAME = 1e-3
 
 def main(
     results: Annotated[list[Path] | None, typer.Argument(metavar="[ARM.json ...]", help="Of benchmarks/arm.py.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the rows that the results have nothing of.")] = False,
     figures: Annotated[Path, typer.Option(help="Where the figures of the tables are kept.")] = ROOT / "docs/arm.json",
     readme: Annotated[Path, typer.Option(help="Text whose table of runtimes is replaced.")] = ROOT / "README.md",
     kernels: Annotated[Path, typer.Option(help="Text whose table of kernels is replaced.")] = ROOT / "docs/arm.md",
@@ -57,14 +59,15 @@ def main(
     def counted() -> dict[str, Any] | None:
         if not results:
             return None
-        return summarise([result for path in results for result in read_json(path, "give one of benchmarks/arm.py")["results"]])
+        found = [result for path in results for result in read_json(path, "give one of benchmarks/arm.py")["results"]]
+        return summarise(found, read_json(figures, "leave --keep out")["rows"] if keep else ())
 
     write_table(counted, table, figures, readme)
     write_table(lambda: None, kernel_table, figures, kernels)
 
 
-def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the tables show of the results of `benchmarks/arm.py`.
+def summarise(results: Sequence[dict[str, Any]], old: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """Return what the tables show of the results of `benchmarks/arm.py`, and of old rows those that are not counted anew.
 
     Raises
     ------
@@ -82,6 +85,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         row["entries"] |= result["entries"]
         row["kernels"] = result.get("kernels") or row["kernels"]
     kept = [_row(row) for row in rows.values()]
+    kept += [row for row in old if (row["target"], row["size"], row["dtype"]) not in rows]
     kept.sort(key=lambda row: (get_args(Precision).index(row["dtype"]), row["target"], row["size"]))
     return {
         "origin": "benchmarks/arm.py: instructions of a forward pass on one thread, emulated; no time was measured",

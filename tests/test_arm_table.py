@@ -42,7 +42,7 @@ MANY = [
 ]
 
 
-def run(script: Any, tmp_path: Path, *results: dict[str, Any]) -> Any:
+def run(script: Any, tmp_path: Path, *results: dict[str, Any], keep: bool = False) -> Any:
     app = script.typer.Typer()
     app.command()(script.main)
     files = []
@@ -52,7 +52,7 @@ def run(script: Any, tmp_path: Path, *results: dict[str, Any]) -> Any:
     for name, made in (("README.md", script.table), ("arm.md", script.kernel_table)):
         (tmp_path / name).write_text(f"before\n\n{made({'rows': []})}\n| old |\n\nafter\n")
     places = ["--figures", str(tmp_path / "arm.json"), "--readme", str(tmp_path / "README.md")]
-    return CliRunner().invoke(app, [*map(str, files), *places, "--kernels", str(tmp_path / "arm.md")])
+    return CliRunner().invoke(app, [*map(str, files), *["--keep"] * keep, *places, "--kernels", str(tmp_path / "arm.md")])
 
 
 def test_tables_of_several_runs(script: Any, tmp_path: Path):
@@ -78,6 +78,23 @@ def test_tables_of_several_runs(script: Any, tmp_path: Path):
     )
     kept = json.loads((tmp_path / "arm.json").read_text())
     assert importlib.import_module("readme_table").replace_table(text, script.table(kept)) == text
+
+
+def test_rows_that_are_kept(script: Any, tmp_path: Path):
+    single = result("rpi4", "float32", 16_000_000, MANY, ncnn=32_000_000)
+    half = result("rpi5", "float16", 10_000_000, PLAIN, ncnn=20_000_000)
+    assert run(script, tmp_path, half, single).exit_code == 0
+    assert (
+        run(script, tmp_path, half | {"entries": half["entries"] | {"mnn": single["entries"]["ncnn"]}}, keep=True).exit_code
+        == 0
+    )
+    rows = [line for line in (tmp_path / "README.md").read_text().splitlines() if line.startswith("| `")]
+    assert rows == [
+        "| `rpi4` | 64x48 | float32 | **16.0** | 50 % | 32.0 | - | - | - | - | 0.50 | 99.99 % | 80 to 100 % |",
+        "| `rpi5` | 64x48 | float16 | **10.0** | 50 % | 20.0 | 32.0 | - | - | - | 0.50 | 99.99 % | 98 % |",
+    ]
+    assert run(script, tmp_path, half).exit_code == 0
+    assert "rpi4" not in (tmp_path / "README.md").read_text()
 
 
 def test_a_row_that_was_counted_in_parts(script: Any, tmp_path: Path):
