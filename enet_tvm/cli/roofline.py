@@ -21,7 +21,10 @@ def command(
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights; by default those shipped.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures that go through the network at once.")] = 1,
     dtype: Annotated[
-        Precision, typer.Option(help="What tensors between kernels are stored as: float32 or float16; it computes in float32.")
+        Precision,
+        typer.Option(
+            help="float32, or float16: of tensors between kernels, and of most products where the GPU has a rate for it."
+        ),
     ] = "float32",
     each: Annotated[bool, typer.Option("--each", help="A line for each launch, in order, instead of for each kernel.")] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,

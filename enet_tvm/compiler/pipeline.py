@@ -14,7 +14,8 @@
 
 For a GPU, phase 4 does not exist (its kernels take NCHW, pixels in the threads); in its place fuse-bottlenecks puts the end of
 each bottleneck and the beginning of the next into one kernel. Phase 5 has other templates and phase 8 other rules. For float16
-halve-tensors follows phase 5: what kernels hand on is stored as float16, and computed in float32.
+phase 5 has templates that multiply pairs or matrices of it, where the GPU has a rate for that, and halve-tensors follows: what
+kernels hand on is stored as float16.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def _element(numerics: Numerics, target: tvm.target.Target) -> DType:
 
 
 def gpu_phases(unit: GpuUnit, choices: Choices = DEFAULTS, numerics: Numerics = FLOAT32) -> list[Phase]:
-    """Return the phases from an imported network to kernels of a GPU, which compute in float32 or store tensors as float16."""
+    """Return the phases from an imported network to kernels of a GPU, in float32, or float16 where it has a rate for that."""
     templates = gpu_templates(unit)
     lowering = LowerKernels(templates, choices)
     halving = [Phase("halve-tensors", [HalveTensors(lowering)])] if numerics.dtype == "float16" else []
@@ -244,8 +245,8 @@ def compile_module(
     gpu : GpuSpec, optional
         The GPU that the network runs on.
     numerics : Numerics
-        The type that it computes in, and what it returns; on a GPU it computes in float32, and float16 is what tensors
-        between kernels are stored as.
+        The type that it computes in, and what it returns; on a GPU float16 is what tensors between kernels are stored as, and
+        what is multiplied by those kernels for which the GPU has a rate.
 
     Raises
     ------

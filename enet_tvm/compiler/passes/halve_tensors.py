@@ -1,4 +1,4 @@
-"""Store what one kernel of a GPU hands on to another as float16; all of them compute in float32."""
+"""Store what one kernel of a GPU hands on to another as float16, whatever each computes in."""
 
 from __future__ import annotations
 
