@@ -10,7 +10,8 @@ import torch
 import tvm
 from certain_pictures import certain
 from cuda_fibers import compile_fibers
-from cuda_network import cuda_network
+from cuda_network import SharedPasses, cuda_network
+from gpu_targets import GPU_TARGETS
 from variants import PUBLIC
 
 from enet_tvm.compiler.frontend.torch_import import from_torch
@@ -36,12 +37,17 @@ def picture(network: ENet) -> tuple[torch.Tensor, np.ndarray]:
     return certain(network, SHAPE)
 
 
+@pytest.fixture(scope="module")
+def passes(tmp_path_factory: pytest.TempPathFactory) -> SharedPasses:
+    """Passes of that picture."""
+    return SharedPasses(tmp_path_factory.mktemp("fibers"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["jetson-tx1", "h100"])
-def test_enet(imported: tvm.IRModule, picture: tuple[torch.Tensor, np.ndarray], tmp_path: Path, target: str):
+@pytest.mark.parametrize("target", GPU_TARGETS)
+def test_enet(imported: tvm.IRModule, picture: tuple[torch.Tensor, np.ndarray], passes: SharedPasses, target: str):
     x, expected = picture
-    made = cuda_network(imported, target)
-    actual = made.run(compile_fibers(made.source, tmp_path), x.numpy())
+    actual = passes.run(cuda_network(imported, target), x.numpy())
     np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 

@@ -170,7 +170,7 @@ def assert_documented(target: str, dtype: str, predicted: Sequence[KernelPredict
     assert row["launches"] == str(len(predicted))
     said = row[COLUMNS[target]]
     last_digit = 10.0 ** -len(said.partition(".")[2])
-    assert sum(each.microseconds for each in predicted) / 1e3 == pytest.approx(float(said), rel=0.01, abs=last_digit)
+    assert sum(each.microseconds for each in predicted) / 1e3 == pytest.approx(float(said), rel=0.02, abs=last_digit)
 
 
 def test_every_architecture_has_its_target():

@@ -124,8 +124,12 @@ class CudaNetwork:
         """A hash of all that a forward pass depends on: kernels, their launches, and constants."""
         digest = hashlib.sha256(self.source.encode())
         digest.update(repr([(name, launch_extents(kernel)) for name, kernel in self.kernels.items()]).encode())
-        constants = (relax.Constant, lambda each: digest.update(constant_value(each).tobytes()))
-        tvm_ffi.structural_walk(self.module["main"], constants, order="pre")
+
+        def add(expr: Any) -> None:
+            if (value := constant_value(expr)) is not None:
+                digest.update(value.tobytes())
+
+        tvm_ffi.structural_walk(self.module["main"], add, order="pre")
         return digest.hexdigest()
 
     def run(self, program: FiberProgram, x: np.ndarray, seed: int = 0) -> Any:

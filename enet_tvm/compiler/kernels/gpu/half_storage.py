@@ -1,8 +1,8 @@
 """A kernel of float32 whose tensors are stored as float16: converted where they are loaded and stored, and nowhere else.
 
-Half as many bytes move, and what the kernel computes in float32 it still does. Only some of a kernel's arguments are tensors that
-others compute; weights and vectors, which caches hold, stay as they are, since converting a weight for each use of it would cost
-more than loading it.
+Half as many bytes move, and what the kernel computes in float32 it still does. Only some of a kernel's arguments are tensors
+that others compute; weights and vectors, which caches hold, stay as they are, since converting a weight for each use of it
+would cost more than loading it.
 """
 
 from __future__ import annotations
