@@ -88,3 +88,15 @@ def test_a_peer_that_is_asked_for_float16_computes_in_it(name: str, tmp_path: Pa
     single, half = (result["entries"][name] for result in counted(tmp_path / "counts.json", *options))
     assert single["form_labels"] > 0.9999 > half["form_labels"] > 0.97
     assert half["kinds"]["fma"] < 0.65 * single["kinds"]["fma"]
+
+
+@pytest.mark.emulated
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["mnn", "litert", "executorch"])
+def test_a_peer_that_is_asked_for_int8_computes_in_it(name: str, tmp_path: Path):
+    """A dot product of four bytes for each of four sums in the place of four multiply-adds."""
+    options = ("--target", "rpi5", "--dtype", "float32", "--dtype", "int8", "--peer", name)
+    single, eight = (result["entries"][name] for result in counted(tmp_path / "counts.json", *options))
+    assert single["form_labels"] > 0.9999 > eight["form_labels"] > 0.9
+    assert eight["kinds"]["fma"] < 0.65 * single["kinds"]["fma"]
