@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from cuda_fibers import compile_fibers
-from cuda_network import cuda_network
+from cuda_network import SharedPasses, cuda_network
+from gpu_targets import GPU_TARGETS
 from PIL import Image
 from torch import nn
 
@@ -48,17 +49,23 @@ def rounding(network: nn.Module) -> nn.Module:
     return network
 
 
+@pytest.fixture(scope="module")
+def passes(tmp_path_factory: pytest.TempPathFactory) -> SharedPasses:
+    """Passes of one picture."""
+    return SharedPasses(tmp_path_factory.mktemp("fibers"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["jetson-tx1", "h100"])
+@pytest.mark.parametrize("target", GPU_TARGETS)
 @torch.inference_mode()
-def test_enet_on_fibers(tmp_path: Path, target: str):
+def test_enet_on_fibers(passes: SharedPasses, target: str):
     """The weights that are shipped, on noise, which has close logits: as far from PyTorch as the rounding of tensors alone."""
     network = load_network(DEFAULT_WEIGHTS).eval()
     x = torch.randn((1, 3, 40, 64), generator=torch.Generator().manual_seed(1))
     made = cuda_network(from_torch(network, tuple(x.shape)), target, numerics=Numerics("float16"))
     assert len(made.launches) == 32
     assert {launch.layout.dtype for launch in made.launches[:-1]} == {"float16"}
-    actual = made.run(compile_fibers(made.source, tmp_path), x.numpy())
+    actual = passes.run(made, x.numpy())
     assert actual.dtype == np.float32
     expected, rounded = network(x).numpy(), rounding(network)(x).numpy()
     assert (actual.argmax(1) == expected.argmax(1)).mean() >= agreement.NOISE["float16"]

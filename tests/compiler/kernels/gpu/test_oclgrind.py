@@ -11,6 +11,7 @@ import torch
 import tvm
 from bottlenecks import BottleneckCall, bottleneck
 from cuda_network import launch_extents
+from gpu_targets import GPU_TARGETS
 from initial_downsamplers import DownsamplerCall, downsampler
 from oclgrind import Oclgrind, oclgrind
 from torch.nn import functional as F
@@ -30,6 +31,7 @@ from enet_tvm.compiler.kernels.gpu.pooling import gpu_max_pool2d_with_window, gp
 from enet_tvm.compiler.kernels.gpu.tile import GpuUnit
 from enet_tvm.compiler.kernels.gpu.transposed import gpu_conv2d_transpose, pack_transposed_weight
 from enet_tvm.compiler.ops import FusedBottleneck, FusedConv2D
+from enet_tvm.targets import load_target
 
 pytestmark = [pytest.mark.emulated, pytest.mark.slow]
 UNIT = GpuUnit(1, 80)
@@ -119,6 +121,19 @@ def test_bottlenecks(run, shared: int, spec: FusedBottleneck):
     results = run(template.kernel(point), tuple(spec.outputs), **call.arrays(template, point, 0))
     for name, expected in call.expected.items():
         np.testing.assert_array_equal(results[name], expected)
+
+
+def test_the_launch_that_each_gpu_takes_first(run):
+    """Of the same bottleneck, by the figures of a GPU of every architecture: those that differ."""
+    spec = bottleneck((8, 16, 8), (4, 8))
+    gpus = [gpu for target in GPU_TARGETS if (gpu := load_target(target).gpu) is not None]
+    assert len(gpus) == len(GPU_TARGETS)
+    templates = {GpuBottleneckTemplate.of(spec, GpuUnit.of(gpu)) for gpu in gpus}
+    template, call = GpuBottleneckTemplate.of(spec, UNIT), BottleneckCall(spec)
+    for point in sorted({each.default for each in templates}, key=str):
+        results = run(template.kernel(point), tuple(spec.outputs), **call.arrays(template, point, 0))
+        for name, expected in call.expected.items():
+            np.testing.assert_array_equal(results[name], expected, err_msg=str(point))
 
 
 def test_a_bottleneck_that_upsamples(run):
