@@ -32,6 +32,7 @@ from tvm.relax import backend, transform
 
 from enet_tvm.artifact import Precision
 from enet_tvm.compiler.cuda.device_compiler import device_compiler, kernel_ptx
+from enet_tvm.compiler.cuda.lowering import IncrementalLowering
 from enet_tvm.compiler.cuda.ptxas import KernelResources, assemble
 from enet_tvm.compiler.cuda.tools import find_cuda_tools
 from enet_tvm.compiler.dataflow import Dataflow, is_call
@@ -278,9 +279,12 @@ def _compile_for_gpu(
         """Whether a kernel alone fits, which takes a second where the network takes half a minute."""
         return not any(map(spills, assemble(kernel_ptx(template.kernel(point), target, gpu.arch), gpu.arch, tools)))
 
-    with device_compiler(gpu.arch, gpu.ptx, gpu.max_registers) as made:
+    with (
+        device_compiler(gpu.arch, gpu.ptx, gpu.max_registers) as made,
+        IncrementalLowering().pipeline() as tir_pipeline,
+    ):
         for _ in range(ATTEMPTS):
-            compiled = _compile(mod, target, dump_ir, gpu_phases(unit, choices, numerics))
+            compiled = _compile(mod, target, dump_ir, gpu_phases(unit, choices, numerics), tir_pipeline)
             kernels = assemble(made[-1], gpu.arch, tools) if made else ()
             crowded = {kernel.name for kernel in kernels if spills(kernel)}
             templates = {launch.template for launch in compiled.launches if f"{launch.kernel}_kernel" in crowded}
@@ -290,7 +294,9 @@ def _compile_for_gpu(
     return replace(compiled, device_code=made[-1] if made else "")
 
 
-def _compile(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, phases: list[Phase]) -> Compiled:
+def _compile(
+    mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None, phases: list[Phase], tir_pipeline: str = "default"
+) -> Compiled:
     _dump(mod, dump_ir, 0, "import")
     with target:
         for number, phase in enumerate(phases, start=1):
@@ -302,7 +308,7 @@ def _compile(mod: tvm.IRModule, target: tvm.target.Target, dump_ir: Path | None,
         machine = machine_phase(frame=target.kind.name == "cuda")
         mod = tvm.transform.Sequential(machine.passes)(mod)
         _dump(mod, dump_ir, len(phases) + 1, machine.name)
-        executable = tvm.compile(mod, target, relax_pipeline=None)
+        executable = tvm.compile(mod, target, relax_pipeline=None, tir_pipeline=tir_pipeline)
     return Compiled(executable, launches, functions)
 
 
