@@ -12,8 +12,8 @@ SHIPPED = ("model", "targets", "tuning_logs")
 
 
 def _is_shipped(path: Path) -> bool:
-    """Whether a path is a file and no part of a tuning session that goes on."""
-    return path.is_file() and not any(part.endswith(".unfinished") for part in path.parts)
+    """Whether a path is a file, but not part of a tuning session that goes on or weights that only show what a recipe does."""
+    return path.is_file() and not any(part.endswith(".unfinished") or part == "held-out" for part in path.parts)
 
 
 class BuildWithShare(build_py):

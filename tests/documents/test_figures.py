@@ -21,6 +21,7 @@ from scripts import load_script
 from enet_tvm.artifact import read_manifest
 from enet_tvm.compiler.tuning_log import read_log
 from enet_tvm.data.camvid import CamVid
+from enet_tvm.data.rides import training_data
 from enet_tvm.evaluation.evaluate import evaluate
 from enet_tvm.evaluation.predictors import weights_predictor
 from enet_tvm.networks import read_info
@@ -221,6 +222,25 @@ def test_the_weights_have_the_figures_of_their_notes():
     for name, known in val()["classes"].items():
         assert figures["classes"][name] == pytest.approx(known, abs=1e-4)
     assert figures["miou"] == pytest.approx(val()["miou"], abs=5e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.camvid
+@pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not here; set ENET_TVM_CAMVID to its directory")
+def test_the_weights_of_held_out_rides_have_the_figures_of_their_tables():
+    path = ROOT / "model/held-out/enet-camvid-streets.safetensors"
+    model, folds = weights_predictor(path, 1), script("held_out_rides").FOLDS
+    (row,) = [row for row in table(TRIED, "recipe", "A", "B") if path.name in row[""]]
+    score = 0.0
+    for fold, (held_out, weight) in folds.items():
+        samples = training_data(str(CAMVID), "train", [held_out]).val
+        figures = evaluate(model.forward, samples, samples.class_set, model.mean, model.std, samples.paper_size).to_dict()
+        assert float(row[fold]) == pytest.approx(figures["miou"], abs=6e-4)
+        (classes,) = [row for row in table(TRIED, "fold", "sky") if row["fold"] == f"{fold}, with it"]
+        for name, known in figures["classes"].items():
+            assert float(classes[name]) == pytest.approx(100 * known["iou"], abs=0.06)
+        score += weight * figures["miou"]
+    assert float(row["score"]) == pytest.approx(score, abs=6e-4)
 
 
 @pytest.mark.parametrize("column", ["torch.compile", "MNN"])
