@@ -32,6 +32,7 @@ from enet_tvm.version import __version__, stack_versions
 
 SIZES = ("480x320", "480x360", "640x360", "1024x512", "1280x720")
 OURS = "tvm"
+UNTUNED = f"{OURS}-untuned"
 HEADINGS = {
     "tvm-untuned": "ours untuned",
     "tvm": "ours",
@@ -147,7 +148,7 @@ def _cell(entry: dict[str, Any] | None) -> str:
 def best_times(result: dict[str, Any], kind: str) -> tuple[float | None, float | None]:
     """Return the median of our fastest runner of a kind, and that of the fastest peer; None where there is none."""
     of_kind = {entry["name"] for entry in result["entries"] if entry["precision"] in KINDS[kind]}
-    times = {name: median for name, median in _medians(result).items() if name in of_kind and name != "tvm-untuned"}
+    times = {name: median for name, median in _medians(result).items() if name in of_kind and name != UNTUNED}
     ours = [median for name, median in times.items() if name.startswith(OURS)]
     peers = [median for name, median in times.items() if not name.startswith(OURS)]
     return min(ours, default=None), min(peers, default=None)
@@ -200,18 +201,8 @@ def _plot(results: list[dict[str, Any]], path: Path) -> None:
     kinds = _kinds(chosen)
     figure = Figure(figsize=(1 + 3.6 * len(kinds), 5.5), layout="constrained")
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
-    precisions = {entry["name"]: entry["precision"] for result in chosen for entry in result["entries"]}
     for kind, axes in zip(kinds, panels, strict=True):
-        for name in (name for name in _columns(chosen) if precisions[name] in KINDS[kind]):
-            points = [(_pixels(r) / 1e3, _medians(r)[name]) for r in chosen if name in _medians(r)]
-            if points:
-                look: dict[str, Any] = {"color": "black", "linewidth": 2.5} if name.startswith(OURS) else {"linewidth": 1.2}
-                if name == f"{OURS}-untuned":
-                    look["linestyle"] = "--"
-                axes.plot(*zip(*points, strict=True), marker=".", label=HEADINGS.get(name, name), **look)
-        limits = [(_pixels(r) / 1e3, r["limit_ms"]) for r in chosen if r["limit_ms"]]
-        if limits and kind == "float32":
-            axes.plot(*zip(*limits, strict=True), "k:", label="arithmetic limit")
+        _draw_times(axes, chosen, kind)
         axes.set(
             xlabel="thousand pixels", title=f"ENet, {' and '.join(KINDS[kind])}, {most} threads", xscale="log", yscale="log"
         )
@@ -224,6 +215,21 @@ def _plot(results: list[dict[str, Any]], path: Path) -> None:
     panels[0].set_ylabel("median latency, ms")
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def _draw_times(axes: Any, results: list[dict[str, Any]], kind: str) -> None:
+    """Draw a line for each runner of a kind, and in float32 one for the limit."""
+    precisions = {entry["name"]: entry["precision"] for result in results for entry in result["entries"]}
+    for name in (name for name in _columns(results) if precisions[name] in KINDS[kind]):
+        points = [(_pixels(r) / 1e3, _medians(r)[name]) for r in results if name in _medians(r)]
+        if points:
+            look: dict[str, Any] = {"color": "black", "linewidth": 2.5} if name.startswith(OURS) else {"linewidth": 1.2}
+            if name == UNTUNED:
+                look["linestyle"] = "--"
+            axes.plot(*zip(*points, strict=True), marker=".", label=HEADINGS.get(name, name), **look)
+    limits = [(_pixels(r) / 1e3, r["limit_ms"]) for r in results if r["limit_ms"]] if kind == "float32" else []
+    if limits:
+        axes.plot(*zip(*limits, strict=True), "k:", label="arithmetic limit")
 
 
 def _pixels(result: dict[str, Any]) -> int:

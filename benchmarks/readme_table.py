@@ -22,6 +22,7 @@ from enet_tvm.bench.report.figures import load_figures
 from enet_tvm.bench.runners.registry import RUNNERS
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file, read_json, write_json
+from enet_tvm.size import parse_size
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADINGS = {
@@ -153,42 +154,39 @@ def summarise_precisions(results: list[dict[str, Any]]) -> dict[str, Any]:
     shown = sorted(
         (result for result in results if result["threads"] == threads), key=lambda one: _height_and_width(one["size"])
     )
-    rows: list[dict[str, Any]] = []
+    there = {entry["name"] for result in shown for entry in result["entries"]}
+    rows = []
     for precision in PRECISIONS:
-        if not any(_median(result, f"{OURS}-{precision}") for result in shown):
-            continue
-        for name in sorted(
-            (name for name in RUNNERS if name.endswith(f"-{precision}")), key=lambda name: not name.startswith(OURS)
-        ):
-            if not any(_entry(result, name) for result in shown):
-                continue
-            entries = {result["size"]: _entry(result, name) for result in shown}
-            rows.append(
-                {
-                    "precision": precision,
-                    "runner": name,
-                    "labels": min(entry["label_agreement"] for entry in entries.values() if entry),
-                    "median_ms": {result["size"]: _median(result, name) for result in shown},
-                }
-            )
+        own = f"{OURS}-{precision}"
+        peers = [name for name in RUNNERS if name.endswith(f"-{precision}") and name in there - {own}]
+        times = {name: {result["size"]: _median(result, name) for result in shown} for name in (own, *peers)}
+        if any(times[own].values()):
+            rows += [
+                {"precision": precision, "runner": name, "labels": _least_labels(shown, name), "median_ms": of_sizes}
+                for name, of_sizes in times.items()
+            ]
     if not rows:
         raise UserError(f"the results on {threads} threads have no time of ours in {' or '.join(PRECISIONS)}; measure one")
     return {**_origin(shown), "threads": threads, "sizes": [result["size"] for result in shown], "rows": rows}
 
 
 def _height_and_width(size: str) -> tuple[int, int]:
-    width, height = map(int, size.split("x"))
-    return height, width
+    parsed = parse_size(size)
+    return parsed.height, parsed.width
 
 
-def _entry(result: dict[str, Any], name: str) -> dict[str, Any] | None:
-    return next((entry for entry in result["entries"] if entry["name"] == name), None)
+def _least_labels(results: list[dict[str, Any]], name: str) -> float:
+    """Return the least share of PyTorch's labels that a runner has in any result that it is in."""
+    shares: list[float] = [
+        entry["label_agreement"] for result in results for entry in result["entries"] if entry["name"] == name
+    ]
+    return min(shares)
 
 
 def _median(result: dict[str, Any], name: str) -> float | None:
     """Return the milliseconds of a runner; None where it was not there, or failed parity."""
-    entry = _entry(result, name)
-    return round(entry["latency"]["median_ms"], 1) if entry and entry["latency"] else None
+    times = [entry["latency"] for entry in result["entries"] if entry["name"] == name]
+    return round(times[0]["median_ms"], 1) if times and times[0] else None
 
 
 def table(kept: dict[str, Any], names: Sequence[str]) -> str:

@@ -17,6 +17,8 @@ from effort import shared_work
 from scripts import load_script
 from typer.testing import CliRunner, Result
 
+from enet_tvm.artifact import Precision
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PEERS = ("ncnn", "mnn", "litert", "executorch", "onnxruntime")
 HALF = ("ncnn", "mnn", "litert")
@@ -120,25 +122,18 @@ def test_a_forward_pass(count: Callable[[Path, str, Sequence[str]], Entries], na
 @pytest.mark.emulated
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", HALF)
-def test_a_peer_that_is_asked_for_float16_computes_in_it(count: Callable[[Path, str, Sequence[str]], Entries], name: str):
-    """Two numbers at once in the place of one: it takes far fewer multiply-adds than the same runtime in float32."""
-    # Ours is of no interest here: one that is quickly made, and one that other tests have.
-    artifacts = shipped_enet("rpi5", optimised=False), shipped_enet("rpi5", dtype="float16")
-    single, half = (count(artifact, name, HALF)[name] for artifact in artifacts)
-    assert single["form_labels"] > 0.9999 > half["form_labels"] > 0.97
-    assert half["kinds"]["fma"] < 0.65 * single["kinds"]["fma"]
-
-
-@pytest.mark.emulated
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", EIGHT)
-def test_a_peer_that_is_asked_for_int8_computes_in_it(count: Callable[[Path, str, Sequence[str]], Entries], name: str):
-    """A dot product of four bytes for each of four sums in the place of four multiply-adds."""
+@pytest.mark.parametrize(
+    ("dtype", "name", "peers", "labels"),
+    [*(("float16", name, HALF, 0.97) for name in HALF), *(("int8", name, EIGHT, 0.9) for name in EIGHT)],
+)
+def test_a_peer_computes_in_the_type_that_it_is_asked_for(
+    count: Callable[[Path, str, Sequence[str]], Entries], dtype: Precision, name: str, peers: Sequence[str], labels: float
+):
+    """Two or four numbers at once in the place of one: it takes far fewer multiply-adds than the same runtime in float32."""
     if name == "executorch":
         pytest.importorskip(name)
-    artifacts = shipped_enet("rpi5", optimised=False), shipped_enet("rpi5", dtype="int8")
-    single, eight = (count(artifact, name, EIGHT)[name] for artifact in artifacts)
-    assert single["form_labels"] > 0.9999 > eight["form_labels"] > 0.9
-    assert eight["kinds"]["fma"] < 0.65 * single["kinds"]["fma"]
+    # Ours is of no interest here: one that is quickly made, and one that other tests have.
+    artifacts = shipped_enet("rpi5", optimised=False), shipped_enet("rpi5", dtype=dtype)
+    single, short = (count(artifact, name, peers)[name] for artifact in artifacts)
+    assert single["form_labels"] > 0.9999 > short["form_labels"] > labels
+    assert short["kinds"]["fma"] < 0.65 * single["kinds"]["fma"]

@@ -6,7 +6,6 @@ import importlib.metadata
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from enet_tvm.bench.runners.portable_form import exported
 _MISSING = "MNN is not installed; run: pip install 'enet-tvm[mnn]'"
 _CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 """What MNN's command ``mnnconvert`` calls. In a process of its own: it writes to the standard output."""
-MEMORY: Mapping[Precision, Mapping[str, int]] = {"float32": {}, "float16": {}, "int8": {"memory": 2}}
-"""Its setting by which 8-bit weights stay so and inputs are rounded. A number, MNN's ``Memory_Low``: its name has no effect."""
+_LOW_MEMORY = 2
+"""MNN's ``Memory_Low``, by which 8-bit weights stay so and inputs are rounded. As a number: its name has no effect."""
 
 
 class MnnRunner(Runner):
@@ -51,7 +50,9 @@ class MnnRunner(Runner):
         self.description = f"MNN {importlib.metadata.version('MNN')}"
         self._expr: Any = expr
         self._file = converted(case, precision)
-        settings = {"backend": "CPU", "numThread": case.threads, "precision": "high", **MEMORY[precision]}
+        settings = {"backend": "CPU", "numThread": case.threads, "precision": "high"}
+        if precision == "int8":
+            settings["memory"] = _LOW_MEMORY
         self._manager = nn.create_runtime_manager((settings,))
         self._module = nn.load_module_from_file(str(self._file), ["picture"], ["logits"], runtime_manager=self._manager)
         self._input = expr.placeholder(list(case.input_shape), expr.NCHW)
