@@ -2,6 +2,7 @@
 
     python benchmarks/lights.py --data camvid
     python benchmarks/lights.py --data camvid --weights a.safetensors --weights b.safetensors --json lights.json
+    python benchmarks/lights.py --data camvid --split train --hold-out 0006R0 --weights trained-without-it.safetensors
 
 Every light is one fixed change of all pictures, so that weights are compared on the very same pixels. The figures say how much
 a network leans on colour and brightness; how it does on other streets they do not say (model/README.md).
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +62,10 @@ def main(
         list[Path] | None, typer.Option(help="Weights to judge, one or several; those shipped, by default.")
     ] = None,
     split: Annotated[str, typer.Option(metavar="NAME[/N]", help="Split; val/4 is every fourth picture of val.")] = "val",
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RIDE[:START[:STOP]]", help="Only these frames of the split; again for each."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")] = None,
 ) -> None:
@@ -68,16 +74,16 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     chosen = weights or [find_file(DEFAULT_WEIGHTS)]
-    figures = {str(path): miou_by_light(data, split, path, console) for path in chosen}
+    figures = {str(path): miou_by_light(data, split, path, console, hold_out or []) for path in chosen}
     if json is not None:
-        write_json(json, {"data": data, "split": split, "miou": figures})
+        write_json(json, {"data": data, "split": split, "hold_out": hold_out or [], "miou": figures})
     console.print(table(figures), markup=False)
 
 
-def miou_by_light(data: str, split: str, weights: Path, console: Console) -> dict[str, float]:
-    """Return the mean IoU in each of `LIGHTS` on the pictures of a split, at the size that they have."""
+def miou_by_light(data: str, split: str, weights: Path, console: Console, held_out: Sequence[str] = ()) -> dict[str, float]:
+    """Return the mean IoU in each of `LIGHTS` on the pictures of a split, or some frames of it, at their own size."""
     model = weights_predictor(weights)
-    samples = judged_data(data, split)
+    samples = judged_data(data, split, held_out)
     model.check(samples.class_set, samples.paper_size)
     reached = {}
     for name, change in LIGHTS.items():

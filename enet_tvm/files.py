@@ -400,3 +400,8 @@ def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashed_name(path: str | Path) -> str:
+    """Return a file's name with the beginning of its SHA-256, by which notes tell files of one name apart."""
+    return f"{Path(path).name} ({sha256(path)[:12]})"

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from enet_tvm.errors import UserError
-from enet_tvm.files import sha256
+from enet_tvm.files import hashed_name
 from enet_tvm.networks import load_network, read_info, save_network
 
 
@@ -55,7 +55,7 @@ def average(first: Path, second: Path, out: Path) -> None:
     }
     network.load_state_dict(with_mean)
     notes = {name: value for name, value in infos[1].notes.items() if name not in ("val", "epoch")}
-    notes["mean_of"] = [f"{path.name} ({sha256(path)[:12]})" for path in (first, second)]
+    notes["mean_of"] = [hashed_name(path) for path in (first, second)]
     save_network(network, replace(infos[1], notes=notes), out)
 
 

@@ -131,6 +131,13 @@ def training_data(where: str, splits: str = "train", held_out: Sequence[str] = (
     return TrainingData(train, open_samples(where, val, dataset=dataset), {"train": splits, "val": val})
 
 
+def judged_options(description: str) -> str:
+    """Return the options with which ``enet-tvm evaluate`` judges by what the ``val`` of `TrainingData.description` says."""
+    blocks, _, splits = description.rpartition(" of ")
+    held_out = [f"--hold-out {block}" for block in blocks.split(", ") if block]
+    return " ".join([f"--split {splits}", *held_out])
+
+
 def judged_data(where: str, splits: str = "val", held_out: Sequence[str] = (), dataset: str | None = None) -> Samples:
     """Open pictures to evaluate on: some splits, or only the frames of them that a training with the same blocks held out.
 

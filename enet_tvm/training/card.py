@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from enet_tvm.data.rides import judged_options
 from enet_tvm.errors import UserError
 from enet_tvm.files import atomic_file
 from enet_tvm.networks import load_network, read_info
@@ -73,7 +74,7 @@ def describe(weights: Path) -> str:
     try:
         rows |= _making(info)
         figures = _figures(info, weights)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{weights}: its notes are not as 'enet-tvm train' writes them ({error!r}); give weights that it wrote"
         ) from error
@@ -84,8 +85,11 @@ def describe(weights: Path) -> str:
 def _making(info: WeightsInfo) -> dict[str, str]:
     """Return how the weights were made, as far as their notes tell."""
     notes = dict(info.notes)
-    notes.pop("val", None)
+    for judged in ("val", "held_out"):
+        notes.pop(judged, None)
     rows = {}
+    if data := notes.pop("data", None):
+        rows["trained on"] = data["train"]
     if started := notes.pop("started_from", None):
         rows["started from"] = _plain(started)
     if recipe := notes.pop("recipe", None):
@@ -104,28 +108,58 @@ def _making(info: WeightsInfo) -> dict[str, str]:
 
 
 def _built_in(recipe: dict[str, Any]) -> str | None:
-    """Return the name of the built-in recipe that this is, if it is one of today's."""
+    """Return the name of the built-in recipe that this is in every epoch, if it is one of today's."""
     try:
-        own = Recipe.model_validate(recipe).essence()
+        own = _without_epochs(Recipe.model_validate(recipe))
     except ValidationError:
         return None
-    return next((name for name in built_in_recipes() if load_recipe(name).essence() == own), None)
+    return next((name for name in built_in_recipes() if _without_epochs(load_recipe(name)) == own), None)
+
+
+def _without_epochs(recipe: Recipe) -> dict[str, Any]:
+    """Return what a recipe does in every epoch; how many there are is told beside its name."""
+    return {key: value for key, value in recipe.essence().items() if key.split(".")[-1] != "epochs"}
 
 
 def _figures(info: WeightsInfo, weights: Path) -> list[str]:
-    command = f"`enet-tvm evaluate --data DIR --split val --weights {name_of(weights)}`"
+    if held_out := info.notes.get("held_out"):
+        return _figures_of_rides(held_out["weights"], held_out["figures"])
+    judged = info.notes.get("data", {}).get("val", "val")
+    command = f"`enet-tvm evaluate --data DIR {judged_options(judged)} --weights {name_of(weights)}`"
     if not (val := info.notes.get("val")):
         return ["The file holds no figures. Measured by", f"{command}."]
     rows = [
         f"| {table_cell(name)} | {_percent(one['iou'])} | {_percent(one['accuracy'])} |" for name, one in val["classes"].items()
     ]
     return [
-        f"On the val split, {val['pixels']:,} labelled pixels. Measured again by",
+        f"On {'the val split' if judged == 'val' else judged}, {val['pixels']:,} labelled pixels. Measured again by",
         f"{command}.",
         "",
         *("| class | IoU, % | accuracy, % |", "|---|--:|--:|", *rows),
         f"| **mean** | **{_percent(val['miou'])}** | **{_percent(val['class_average'])}** |",
         f"| **global** | | **{_percent(val['global_accuracy'])}** |",
+    ]
+
+
+def _figures_of_rides(weights: str, figures: dict[str, dict[str, Any]]) -> list[str]:
+    """Return how other weights of the same recipe do on rides that were held out of their training, ride by ride."""
+    columns = list(figures.values())
+    rows = [
+        f"| {table_cell(name)} | {' | '.join(_percent(column['classes'][name]['iou']) for column in columns)} |"
+        for name in columns[0]["classes"]
+    ]
+    named = " | ".join(f"{table_cell(ride)}, {column['pixels']:,} pixels" for ride, column in figures.items())
+    means = " | ".join(f"**{_percent(column['miou'])}**" for column in columns)
+    accuracies = " | ".join(_percent(column["global_accuracy"]) for column in columns)
+    commands = [f"`enet-tvm evaluate --data DIR {judged_options(ride)} --weights {weights}`" for ride in figures]
+    return [
+        "These weights were trained on all rides, and none is left to judge them. Weights made by the same recipe without the",
+        f"rides below, `{weights}`, have this IoU there, in per cent. Measured again by",
+        " and ".join(commands) + ".",
+        "",
+        *(f"| class | {named} |", f"|---|{len(columns) * '--:|'}", *rows),
+        f"| **mean** | {means} |",
+        f"| global accuracy | {accuracies} |",
     ]
 
 

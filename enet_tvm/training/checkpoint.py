@@ -46,6 +46,8 @@ class Checkpoint:
         Number of labelled pixels of each class in them; None likewise.
     variant : dict
         Variant of the network, as `SegmentationNetwork.variant_json` gives it: training from a variant's weights keeps it.
+    started_from : str or None
+        Weights that the training started from, as `Start.name` gives them; None when it started from random ones.
     """
 
     recipe: str
@@ -61,6 +63,7 @@ class Checkpoint:
     pictures: int | None = None
     histogram: list[int] | None = None
     variant: dict[str, Any] = field(default_factory=dict)
+    started_from: str | None = None
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:

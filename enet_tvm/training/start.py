@@ -9,8 +9,10 @@ from typing import Any
 from enet_tvm.data.classes import ClassSet
 from enet_tvm.data.transforms import MEAN, STD
 from enet_tvm.errors import UserError
+from enet_tvm.files import hashed_name
 from enet_tvm.networks import SegmentationNetwork
 from enet_tvm.networks.importing import FoundNetwork, find_network
+from enet_tvm.places import find_file
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,15 @@ class Start:
         The network, with the outputs that are wanted and in the variant of the weights.
     anew : tuple of str
         Names of the layers that start from random weights.
+    name : str
+        Name of the file with the beginning of its SHA-256, for the notes of the weights that become of these.
     notes : tuple of str
         Further sentences on how the weights were read.
     """
 
     network: SegmentationNetwork
     anew: tuple[str, ...]
+    name: str
     notes: tuple[str, ...] = ()
 
     @property
@@ -76,7 +81,7 @@ def read_start(weights: str | Path, network: str, class_set: ClassSet) -> Start:
     same = given.num_classes == len(class_set) and (found.info is None or found.info.classes == class_set.names)
     carried = {key: value for key, value in given.state_dict().items() if same or key.split(".")[0] != head}
     made.load_state_dict(made.state_dict() | carried)
-    return Start(made, () if same else (head,), tuple(_notes(found, class_set, same)))
+    return Start(made, () if same else (head,), hashed_name(find_file(weights)), tuple(_notes(found, class_set, same)))
 
 
 def _notes(found: FoundNetwork, class_set: ClassSet, same: bool) -> list[str]:

@@ -197,6 +197,7 @@ class Trainer:
         if self.started is None:
             torch.manual_seed(recipe.seed)
         self.variant = self.started.variant if self.started else checkpoint.variant if checkpoint else {}
+        self.origin = self.started.name if self.started else checkpoint.started_from if checkpoint else None
         self.whole: nn.Module = self.started.network if self.started else definition.new(len(self.class_set), self.variant)
         self.dropouts = [(module, module.p) for module in self.whole.modules() if isinstance(module, nn.Dropout2d)]
         self.whole = self.processes.share_batch_norms(self.whole)
@@ -363,6 +364,7 @@ class Trainer:
         self.history.append(row)
         if kept is not None and self.stage.part == "network":
             notes: dict[str, Any] = {"recipe": self.recipe.model_dump(mode="json"), "epoch": self.epoch}
+            notes |= {"started_from": self.origin} if self.origin else {}
             notes |= {"data": self.data} if self.data else {}
             notes |= {"val": metrics.to_dict()} if metrics else {}
             info = WeightsInfo(
@@ -392,6 +394,7 @@ class Trainer:
                 pictures=len(self.samples),
                 histogram=self.samples.histogram.tolist(),
                 variant=self.variant,
+                started_from=self.origin,
             ),
             self.directory / "checkpoint.pt",
         )

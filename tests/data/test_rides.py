@@ -6,38 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from rides import FRAMES, write_rides
 
 from enet_tvm.data.camvid import CamVid
 from enet_tvm.data.rides import Block, fitted_data, hold_out, judged_data, open_splits, ride_of, training_data
 from enet_tvm.errors import UserError
 
-FRAMES = {
-    "train": [
-        "0006R0_f00930",
-        "0001TP_006690",
-        "0001TP_006720",
-        "0001TP_006750",
-        "0016E5_00390",
-        "0016E5_08640",
-        "0001TP_006780",
-    ],
-    "val": ["0016E5_07959", "0016E5_07961", "0016E5_07963", "0006R0_f00960"],
-}
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("rides")
-    rng = np.random.default_rng(0)
-    for split, frames in FRAMES.items():
-        for folder in (split, f"{split}annot"):
-            (root / folder).mkdir()
-        for name in frames:
-            Image.fromarray(rng.integers(0, 256, (16, 24, 3), np.uint8)).save(root / split / f"{name}.png")
-            Image.fromarray(rng.integers(0, 12, (16, 24), np.uint8)).save(root / f"{split}annot" / f"{name}.png")
-        (root / f"{split}.txt").write_text("".join(f"{split}/{name}.png {split}annot/{name}.png\n" for name in frames))
-    return root
+    return write_rides(tmp_path_factory.mktemp("rides"))
 
 
 def names(samples):

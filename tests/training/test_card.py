@@ -78,16 +78,37 @@ def test_what_is_said_of_weights(weights: Path):
 
 
 def test_a_recipe_of_its_own_biases_and_other_notes(weights: Path):
-    recipe = load_recipe("small-objects", epochs=3).model_dump(mode="json")
+    recipe = load_recipe("small-objects", ["batch_size=4"]).model_dump(mode="json")
     fitted = {"on": "5 pictures of the train split", "bias": [0.0, -0.25]}
     text = describe(with_notes(weights, recipe=recipe, epochs_averaged=[2, 3], logit_bias=fitted, imported_from="elsewhere"))
     table = rows(text)
-    assert table["recipe"] == ["of its own: 3 epochs of windows of 384x288, 48 drawn streets among the pictures"]
+    assert table["recipe"] == ["of its own: 46 epochs of windows of 384x288, 48 drawn streets among the pictures"]
     assert table["weights"] == ["mean of those after the epochs 2, 3"]
     assert table["`fit-bias`"] == ["on 5 pictures of the train split: ri\\|ght -0.25"]
     assert table["imported from"] == ["elsewhere"]
     assert "holds no figures" in text
     assert "IoU" not in text
+
+
+def test_figures_of_held_out_rides(weights: Path):
+    rides = "0006R0, 0001TP:-31 of train"
+    text = describe(with_notes(weights, data={"train": "train without 0006R0, 0001TP:-31", "val": rides}, val=VAL))
+    assert rows(text)["trained on"] == ["train without 0006R0, 0001TP:-31"]
+    assert f"On {rides}, 12,345 labelled pixels" in text
+    assert f"--split train --hold-out 0006R0 --hold-out 0001TP:-31 --weights {weights}`" in text
+
+
+def test_figures_of_other_weights_of_the_recipe(weights: Path):
+    other = {**VAL, "pixels": 7, "miou": 0.25, "classes": {**VAL["classes"], "left": {"iou": 0.125, "accuracy": 0.5}}}
+    figures = {"0006R0 of train": VAL, "0001TP:-31 of train,val": other}
+    text = describe(with_notes(weights, held_out={"weights": "twin.safetensors", "figures": figures}, val=VAL, epoch=3))
+    table = rows(text)
+    assert table["class"] == ["0006R0 of train, 12,345 pixels", "0001TP:-31 of train,val, 7 pixels"]
+    assert table["left"] == ["50.00", "12.50"]
+    assert table["**mean**"] == ["**62.50**", "**25.00**"]
+    assert "--split train,val --hold-out 0001TP:-31 --weights twin.safetensors`" in text
+    assert "holds no figures" not in text
+    assert "held_out" not in table
 
 
 def test_a_new_card_and_one_that_people_wrote_in(weights: Path, tmp_path: Path):
@@ -109,7 +130,15 @@ def test_a_card_without_one_part_stays_as_it_is(text: str, weights: Path, tmp_pa
     assert card.read_bytes() == before
 
 
-@pytest.mark.parametrize("notes", [{"val": {"miou": 0.5}}, {"recipe": 7}, {"logit_bias": {"on": "", "bias": [1.0]}}])
+@pytest.mark.parametrize(
+    "notes",
+    [
+        {"val": {"miou": 0.5}},
+        {"recipe": 7},
+        {"held_out": {"weights": "x", "figures": {}}},
+        {"logit_bias": {"on": "", "bias": [1.0]}},
+    ],
+)
 def test_notes_of_others_are_a_sentence(notes: dict, weights: Path, tmp_path: Path):
     with pytest.raises(UserError, match="its notes are not as 'enet-tvm train' writes them"):
         write_card(tmp_path / "card.md", with_notes(weights, **notes))

@@ -18,6 +18,7 @@ from enet_tvm.data.camvid import CamVid
 from enet_tvm.data.source import LabelledStreet
 from enet_tvm.errors import UserError
 from enet_tvm.evaluation.evaluate import evaluate, torch_forward
+from enet_tvm.files import hashed_name
 from enet_tvm.networks import ENet, ENetVariant, WeightsInfo, load_network, read_info, save_network
 from enet_tvm.networks.table import NETWORKS
 from enet_tvm.size import Size
@@ -511,7 +512,7 @@ def test_weights_of_another_network_are_no_start(uninterrupted, tmp_path):
 
 @pytest.mark.slow
 def test_a_training_from_a_variant_is_of_that_variant(randomised, tmp_path):
-    """In its weights, and when it goes on without the weights that it started from."""
+    """In its weights, and when it goes on without the weights that it started from, which the notes still name."""
     variant = ENetVariant(biases=False, initial_pool=3, upsampling_kernel=2)
     info = WeightsInfo("enet", ("a", "b"), ((0, 0, 0), (1, 1, 1)), (0.5,) * 3, (0.2,) * 3, variant=variant.to_json())
     save_network(randomised(ENet(2, variant)), info, tmp_path / "w.safetensors")
@@ -519,9 +520,11 @@ def test_a_training_from_a_variant_is_of_that_variant(randomised, tmp_path):
     assert started.started.anew == ("fullconv",)
     with pytest.raises(KeyboardInterrupt):
         started.run(Interrupter(at_step=6))
+    name = hashed_name(tmp_path / "w.safetensors")
     (tmp_path / "w.safetensors").unlink()
     again = trainer(tmp_path / "run")
     assert again.started is None
     assert again.whole.variant == variant
     again.run()
     assert load_network(tmp_path / "run" / "best.safetensors").variant == variant
+    assert read_info(tmp_path / "run" / "best.safetensors").notes["started_from"] == name
