@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import typer
 from counting.board_files import board_root
-from counting.emulator import ArmTools, arm_tools, device_builder
+from counting.emulator import ArmTools, arm_tools, device_builder, processor_of
 from counting.kernels import Kernel, kernels_of, read_code
 from counting.peer import Given, Program
 from counting.peers import PEERS
@@ -56,16 +56,6 @@ from enet_tvm.places import find_file
 from enet_tvm.size import Size, parse_size
 from enet_tvm.targets import TargetSpec, load_target
 
-PROCESSORS = {
-    "cortex-a53": "cortex-a53",
-    "cortex-a57": "cortex-a57",
-    "cortex-a72": "cortex-a72",
-    "cortex-a76": "cortex-a76",
-    "neoverse-n1": "neoverse-n1",
-}
-"""What qemu 7.2 calls a target's processor; all others are counted on `EVERY_INSTRUCTION`."""
-EVERY_INSTRUCTION = "max,sme=off"
-"""A processor of qemu with all instructions but SME's, which no target has and XNNPACK would take."""
 MODELS = ("cortex-a53", "cortex-a55", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "neoverse-v1", "neoverse-v2")
 
 
@@ -163,7 +153,7 @@ def _measure(
     data: str | None,
 ) -> dict[str, Any]:
     weights, target = find_file(Path(DEFAULT_WEIGHTS)), spec.name
-    cpu = PROCESSORS.get(spec.mcpu, EVERY_INSTRUCTION)
+    cpu = processor_of(spec)
     network, info = load_network(weights).eval(), read_info(weights)
     with tempfile.TemporaryDirectory() as folder:
         picture = SyntheticStreet(size, 1)[0][0]

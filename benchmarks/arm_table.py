@@ -1,7 +1,7 @@
 """The tables of instructions in README.md and docs/arm.md, from `docs/arm.json`, which keeps the figures that they are of.
 
 python benchmarks/arm_table.py rpi4.json rpi5.json   # takes the figures of runs of benchmarks/arm.py --peer all --json
-python benchmarks/arm_table.py --keep rpi3.json      # takes these rows anew, and keeps the others
+python benchmarks/arm_table.py --keep rpi3.json      # takes these rows anew, and keeps the others, and peers not counted anew
 python benchmarks/arm_table.py                       # writes the tables again
 """
 
@@ -49,7 +49,7 @@ _SAME = 1e-3
 
 def main(
     results: Annotated[list[Path] | None, typer.Argument(metavar="[ARM.json ...]", help="Of benchmarks/arm.py.")] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the rows that the results have nothing of.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep rows, and peers, that the results have nothing of.")] = False,
     figures: Annotated[Path, typer.Option(help="Where the figures of the tables are kept.")] = ROOT / "docs/arm.json",
     readme: Annotated[Path, typer.Option(help="Text whose table of runtimes is replaced.")] = ROOT / "README.md",
     kernels: Annotated[Path, typer.Option(help="Text whose table of kernels is replaced.")] = ROOT / "docs/arm.md",
@@ -69,6 +69,8 @@ def main(
 def summarise(results: Sequence[dict[str, Any]], old: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """Return what the tables show of the results of `benchmarks/arm.py`, and of old rows those that are not counted anew.
 
+    Of a row that is, the peers that are not keep their counts, which neither ours nor the weights change, but not their labels.
+
     Raises
     ------
     UserError
@@ -84,13 +86,20 @@ def summarise(results: Sequence[dict[str, Any]], old: Sequence[dict[str, Any]] =
             raise UserError(f"{_name(row)} was counted twice and ours has {what}; count it again with the same weights")
         row["entries"] |= result["entries"]
         row["kernels"] = result.get("kernels") or row["kernels"]
-    kept = [_row(row) for row in rows.values()]
-    kept += [row for row in old if (row["target"], row["size"], row["dtype"]) not in rows]
+    before = {(row["target"], row["size"], row["dtype"]): row for row in old}
+    kept = [_with_peers(_row(row), before.get(key)) for key, row in rows.items()]
+    kept += [row for key, row in before.items() if key not in rows]
     kept.sort(key=lambda row: (get_args(Precision).index(row["dtype"]), row["target"], row["size"]))
     return {
         "origin": "benchmarks/arm.py: instructions of a forward pass on one thread, emulated; no time was measured",
         "rows": kept,
     }
+
+
+def _with_peers(row: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a row with the counts of the peers that only the row of before has."""
+    counts = before["instructions"] | row["instructions"] if before else row["instructions"]
+    return row | {"instructions": {name: counts[name] for name in ("ours", *PEERS) if name in counts}}
 
 
 def _name(row: dict[str, Any]) -> str:

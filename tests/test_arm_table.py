@@ -93,6 +93,13 @@ def test_rows_that_are_kept(script: Any, tmp_path: Path):
         "| `rpi4` | 64x48 | float32 | **16.0** | 50 % | 32.0 | - | - | - | - | 0.50 | 99.99 % | 80 to 100 % |",
         "| `rpi5` | 64x48 | float16 | **10.0** | 50 % | 20.0 | 32.0 | - | - | - | 0.50 | 99.99 % | 98 % |",
     ]
+    alone = half | {"entries": {"ours": half["entries"]["ours"] | {"instructions": 8_000_000, "labels": 0.5}}}
+    assert run(script, tmp_path, alone, keep=True).exit_code == 0
+    (row,) = [line for line in (tmp_path / "README.md").read_text().splitlines() if "`rpi5`" in line]
+    assert row.startswith("| `rpi5` | 64x48 | float16 | **8.0** | ")
+    assert "| 20.0 | 32.0 | - | - | - | 0.40 | 50.00 % |" in row
+    (kept,) = [row for row in json.loads((tmp_path / "arm.json").read_text())["rows"] if row["target"] == "rpi5"]
+    assert kept["labels"] == {"ours": 0.5}
     assert run(script, tmp_path, half).exit_code == 0
     assert "rpi4" not in (tmp_path / "README.md").read_text()
 

@@ -13,8 +13,25 @@ from typing import Any
 
 from enet_tvm.compiler.arm import tools
 from enet_tvm.compiler.arm.instructions import Block
+from enet_tvm.targets import TargetSpec
+
+PROCESSORS = {
+    "cortex-a53": "cortex-a53",
+    "cortex-a57": "cortex-a57",
+    "cortex-a72": "cortex-a72",
+    "cortex-a76": "cortex-a76",
+    "neoverse-n1": "neoverse-n1",
+}
+"""What qemu 7.2 calls a target's processor; all others are counted on `EVERY_INSTRUCTION`."""
+EVERY_INSTRUCTION = "max,sme=off"
+"""A processor of qemu with all instructions but SME's, which no target has and XNNPACK would take."""
 
 _EMULATED = Path(__file__).parents[2] / "tests/emulated"
+
+
+def processor_of(spec: TargetSpec) -> str:
+    """Return what qemu calls a target's processor, or the one that stands for it."""
+    return PROCESSORS.get(spec.mcpu, EVERY_INSTRUCTION)
 
 
 @functools.cache
