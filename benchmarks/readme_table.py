@@ -159,7 +159,7 @@ def summarise_precisions(results: list[dict[str, Any]]) -> dict[str, Any]:
     for precision in PRECISIONS:
         own = f"{OURS}-{precision}"
         peers = [name for name in RUNNERS if name.endswith(f"-{precision}") and name in there - {own}]
-        times = {name: {result["size"]: _median(result, name) for result in shown} for name in (own, *peers)}
+        times = {name: _medians(shown, name) for name in (own, *peers)}
         if any(times[own].values()):
             rows += [
                 {"precision": precision, "runner": name, "labels": _least_labels(shown, name), "median_ms": of_sizes}
@@ -183,10 +183,11 @@ def _least_labels(results: list[dict[str, Any]], name: str) -> float:
     return min(shares)
 
 
-def _median(result: dict[str, Any], name: str) -> float | None:
-    """Return the milliseconds of a runner; None where it was not there, or failed parity."""
-    times = [entry["latency"] for entry in result["entries"] if entry["name"] == name]
-    return round(times[0]["median_ms"], 1) if times and times[0] else None
+def _medians(results: list[dict[str, Any]], name: str) -> dict[str, float | None]:
+    """Return the milliseconds of a runner by the size of each result that it is in; None where it failed parity."""
+    entries = {result["size"]: entry for result in results for entry in result["entries"] if entry["name"] == name}
+    times = {size: entry["latency"] for size, entry in entries.items()}
+    return {size: round(time["median_ms"], 1) if time else None for size, time in times.items()}
 
 
 def table(kept: dict[str, Any], names: Sequence[str]) -> str:
@@ -212,9 +213,9 @@ def table_of_precisions(kept: dict[str, Any]) -> str:
         runtime = HEADINGS[row["runner"].removesuffix(f"-{row['precision']}")]
         cells = [row["precision"], runtime, f"{100 * row['labels']:.1f} %"]
         for size in sizes:
-            time, least = row["median_ms"][size], ours[size]
+            time, least = row["median_ms"].get(size), ours.get(size)
             if time is None:
-                cells.append("fails parity")
+                cells.append("fails parity" if size in row["median_ms"] else "-")
             elif row["median_ms"] is ours:
                 cells.append(f"**{time:.1f}**")
             else:

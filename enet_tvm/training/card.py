@@ -125,7 +125,7 @@ def _figures(info: WeightsInfo, weights: Path) -> list[str]:
     if held_out := info.notes.get("held_out"):
         return _figures_of_rides(held_out["weights"], held_out["figures"])
     judged = info.notes.get("data", {}).get("val", "val")
-    command = f"`enet-tvm evaluate --data DIR {judged_options(judged)} --weights {name_of(weights)}`"
+    command = _command(judged, name_of(weights))
     if not (val := info.notes.get("val")):
         return ["The file holds no figures. Measured by", f"{command}."]
     rows = [
@@ -141,6 +141,11 @@ def _figures(info: WeightsInfo, weights: Path) -> list[str]:
     ]
 
 
+def _command(judged: str, weights: str) -> str:
+    """Return the command that measures weights on what `judged` describes."""
+    return " ".join(["`enet-tvm evaluate", "--data DIR", judged_options(judged), f"--weights {weights}`"])
+
+
 def _figures_of_rides(weights: str, figures: dict[str, dict[str, Any]]) -> list[str]:
     """Return how other weights of the same recipe do on rides that were held out of their training, ride by ride."""
     columns = list(figures.values())
@@ -151,7 +156,7 @@ def _figures_of_rides(weights: str, figures: dict[str, dict[str, Any]]) -> list[
     named = " | ".join(f"{table_cell(ride)}, {column['pixels']:,} pixels" for ride, column in figures.items())
     means = " | ".join(f"**{_percent(column['miou'])}**" for column in columns)
     accuracies = " | ".join(_percent(column["global_accuracy"]) for column in columns)
-    commands = [f"`enet-tvm evaluate --data DIR {judged_options(ride)} --weights {weights}`" for ride in figures]
+    commands = [_command(ride, weights) for ride in figures]
     return [
         "These weights were trained on all rides, and none is left to judge them. Weights made by the same recipe without the",
         f"rides below, `{weights}`, have this IoU there, in per cent. Measured again by",
