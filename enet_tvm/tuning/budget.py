@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 from enet_tvm.tuning.baseline import Baseline
 
-COMPARISON_SECONDS = 8.0
-"""Seconds for which the network is measured with and without the log, in turns."""
-
 _GENERIC_TRIALS = 48
 """Largest number of schedules of a function without a template that are worth measuring."""
 _LEAST_SHARE = 0.01
@@ -22,7 +19,7 @@ _SECONDS_OF_RUN = 0.12
 
 @dataclass(frozen=True)
 class Effort:
-    """Sizes of a session's rounds of trials, and of its contest.
+    """Sizes of a session's rounds of trials, of its contest, and of its judgement.
 
     Attributes
     ----------
@@ -32,11 +29,14 @@ class Effort:
         Number of turns of the contest.
     finalists : int
         Number of points of each kernel that meet the default in the contest: one sample of each decides nothing.
+    comparison : float
+        Seconds for which the network is measured with and without the log, in turns.
     """
 
     round: int = 32
     turns: int = 5
     finalists: int = 2
+    comparison: float = 8.0
 
 
 class Budget:
@@ -49,7 +49,7 @@ class Budget:
     minutes : float or None
         Time from now until the log is to be written; None for as long as the trials take.
     effort : Effort
-        Sizes of rounds and of the contest.
+        Sizes of rounds, of the contest and of the judgement.
     clock : callable
         Returns the time in seconds.
 
@@ -120,4 +120,4 @@ class Budget:
     def _seconds_after(self) -> float:
         """Return an estimate of the seconds that contest, compilation and judgement will take."""
         contest = self._kernels * (1 + self.effort.finalists) * self.effort.turns * self._seconds_of_run
-        return contest + 1.2 * self._compile_seconds + 2.5 * COMPARISON_SECONDS
+        return contest + 1.2 * self._compile_seconds + 2.5 * self.effort.comparison

@@ -12,7 +12,7 @@ from enet_tvm.artifact import LIBRARY_NAME
 from enet_tvm.compiler.tuning_log import LoggedChoices, LoggedWorkload, LogTarget, Parity, TuningLog
 from enet_tvm.files import sha256
 from enet_tvm.tuning.baseline import Baseline
-from enet_tvm.tuning.budget import COMPARISON_SECONDS, Budget
+from enet_tvm.tuning.budget import Budget
 from enet_tvm.tuning.contest import Choices
 from enet_tvm.tuning.network import Place
 from enet_tvm.tuning.report import Listener, Result
@@ -101,7 +101,7 @@ class Judge:
         same = {name: sha256(path / LIBRARY_NAME) for name, path in artifacts.items()}
         # Equal libraries are one contestant: of two, one would be slower.
         distinct = {digest: name for name, digest in same.items()}
-        found = self.place.compare({name: artifacts[name] for name in distinct.values()}, COMPARISON_SECONDS)
+        found = self.place.compare({name: artifacts[name] for name in distinct.values()}, self.budget.effort.comparison)
         return {name: found[distinct[digest]] for name, digest in same.items()}
 
     def _log(self, choices: Choices, before: float, after: float, parity: Parity | None) -> TuningLog:

@@ -16,7 +16,7 @@ from enet_tvm.compiler.cuda.tools import find_cuda_tools
 from enet_tvm.errors import UserError
 from enet_tvm.evaluation import parity
 from enet_tvm.targets import load_target
-from enet_tvm.tuning import gpu_calibration, judge
+from enet_tvm.tuning import gpu_calibration
 from enet_tvm.tuning.budget import Effort
 from enet_tvm.tuning.gpu_calibration import calibrate_gpu
 from enet_tvm.tuning.measure import Fleet, Timing
@@ -48,7 +48,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network of `tiny_request` is two convolutions."""
     layers = nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 2, 1)
     monkeypatch.setattr(tiny_tuning, "tiny_network", lambda: nn.Sequential(*layers).eval())
-    monkeypatch.setattr(judge, "COMPARISON_SECONDS", 0.2)
     for module in (compiler, parity):
         monkeypatch.setattr(module, "load_network", module.load_network)  # to be put back
 
@@ -73,7 +72,7 @@ def test_tuning(board: Fleet, tmp_path: Path):
             self.notes.append(sentence)
 
     heard = Heard()
-    effort = Effort(round=6, turns=2, finalists=1)
+    effort = Effort(round=6, turns=2, finalists=1, comparison=0.2)
     request = tiny_tuning.tiny_request(tmp_path, target=recorded_target(), fleet=board, trials=6, effort=effort, timing=TIMING)
     result = tune(request, heard)
     assert result is not None

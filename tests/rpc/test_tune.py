@@ -22,7 +22,7 @@ from enet_tvm.tuning.records import TRIALS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-# The command line, on a network of a few kernels, in rounds of three trials and with a short contest.
+# The command line, on a network of a few kernels, in rounds of three trials, with a short contest, soon tired of a dead device.
 COMMANDS = """
 import functools
 import json
@@ -31,7 +31,9 @@ from tiny_tuning import tiny_request
 from enet_tvm.cli.main import main
 from enet_tvm.tuning import session
 from enet_tvm.tuning.budget import Effort
-session.TuneRequest = functools.partial(session.TuneRequest, effort=Effort(round=3, turns=2, finalists=1))
+effort = Effort(round=3, turns=2, finalists=1, comparison=2.0)
+session.TuneRequest = functools.partial(session.TuneRequest, effort=effort)
+session.Measurer = functools.partial(session.Measurer, device_wait=8.0)
 tiny_request(".")
 for line in json.loads(sys.argv[1]):
     try:

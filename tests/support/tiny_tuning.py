@@ -16,6 +16,7 @@ from enet_tvm.evaluation import parity
 from enet_tvm.networks import WeightsInfo, save_network
 from enet_tvm.size import Size
 from enet_tvm.targets import load_target
+from enet_tvm.tuning.budget import Effort
 from enet_tvm.tuning.measure import Timing
 from enet_tvm.tuning.session import TuneRequest
 
@@ -50,6 +51,7 @@ def tiny_request(directory: str | Path, **changes: Any) -> TuneRequest:
         "minutes": None,
         "out": Path(directory) / "logs",
         "timing": Timing(repeats=2, milliseconds=1, timeout=60.0),
+        "effort": Effort(comparison=2.0),
     }
     options = {**fields, **changes}
     workload = Workload(

@@ -195,11 +195,8 @@ import tiny_tuning
 from recording_driver import recorded_target
 from torch import nn
 from enet_tvm.tuning.budget import Effort
-from enet_tvm.tuning import judge
 from enet_tvm.tuning.report import Listener
 from enet_tvm.tuning.session import tune
-
-judge.COMPARISON_SECONDS = 0.2
 
 class Heard(Listener):
     plans, notes = [], []
@@ -210,7 +207,7 @@ class Heard(Listener):
 
 tiny_tuning.tiny_network = lambda: nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 2, 1)).eval()
 heard = Heard()
-effort = Effort(round=6, turns=2, finalists=1)
+effort = Effort(round=6, turns=2, finalists=1, comparison=0.2)
 request = tiny_tuning.tiny_request(sys.argv[2], target=recorded_target(), trials=6, effort=effort)
 result = tune(request, heard)
 answer(

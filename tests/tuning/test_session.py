@@ -35,7 +35,7 @@ class Printing(Listener):
     def progress(self, progress):
         print(progress.stage, progress.done, flush=True)
 
-session.tune(tiny_request(sys.argv[1], trials=16, effort=Effort(round=3)), Printing())
+session.tune(tiny_request(sys.argv[1], trials=16, effort=Effort(round=3, comparison=2.0)), Printing())
 """
 
 

@@ -48,7 +48,7 @@ def simulated_request(tiny_request: Callable[..., Any], monkeypatch: pytest.Monk
     monkeypatch.setattr(Conv2DTemplate, "points", smallest)
     monkeypatch.setattr(Conv2DTemplate, "default", property(lambda template: template.points()[0]))
     return lambda **changes: tiny_request(
-        **{"target": RPI4, "threads": 2, "simulate": True, "effort": Effort(round=4), **changes}
+        **{"target": RPI4, "threads": 2, "simulate": True, "effort": Effort(round=4, comparison=2.0), **changes}
     )
 
 
