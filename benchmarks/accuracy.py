@@ -1,12 +1,13 @@
 """What each data type costs in accuracy, on labelled pictures: labels that are PyTorch's, and mean IoU beside PyTorch's.
 
     python benchmarks/accuracy.py native:float32 --data camvid               # on this machine
-    python benchmarks/accuracy.py graviton3:bfloat16 rpi5:int8 --data camvid # on emulated processors: no board is needed
+    python benchmarks/accuracy.py rpi5:int8 --data camvid                    # on an emulated processor: no board is needed
+    python benchmarks/accuracy.py graviton3:bfloat16 --data camvid --split val/9  # every ninth picture
     python benchmarks/accuracy.py                                            # writes the README's table again
 
 `docs/accuracy.json` keeps the figures of the table. Rows of the same weights stay until they are measured again; those of other
 weights go. An ARM target is run by the bundle's server on qemu's user mode, behind a tracker, as a board would be; that takes
-seconds for a picture. Emulation rounds as the processor does, and its times mean nothing.
+seconds for a picture in int8, and up to a minute in bfloat16. Emulation rounds as the processor does; its times mean nothing.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from enet_tvm.artifact import LIBRARY_NAME, Precision
 from enet_tvm.bench.machine.description import processor
 from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.compiler.workload import Workload
+from enet_tvm.data.rides import judged_data
 from enet_tvm.errors import UserError
-from enet_tvm.evaluation.inputs import open_inputs
 from enet_tvm.evaluation.parity import load_reference, verify
 from enet_tvm.files import read_json, sha256, write_json
 from enet_tvm.machine import architecture
@@ -40,7 +41,7 @@ from enet_tvm.runtime import Segmenter
 from enet_tvm.size import Size, parse_size
 from enet_tvm.targets import TargetSpec, load_target
 
-HEADINGS = ("data type", "computed on", "labels that are PyTorch's", "mIoU", "of PyTorch", "library")
+HEADINGS = ("data type", "computed on", "pictures", "labels that are PyTorch's", "mIoU", "of PyTorch", "library")
 _SESSION_SECONDS = 6 * 3600.0
 _PICTURE_SECONDS = 600.0
 _REMEDY = "give a file that this made"
@@ -51,7 +52,7 @@ _COUNTED = 1000
 def main(
     case: Annotated[list[str] | None, typer.Argument(metavar="[TARGET:DTYPE ...]", help="What to measure.")] = None,
     data: Annotated[str | None, typer.Option(envvar="ENET_TVM_CAMVID", metavar="DIR", help="CamVid.")] = None,
-    split: Annotated[str, typer.Option(help="Split of it.")] = "val",
+    split: Annotated[str, typer.Option(metavar="NAME[/N]", help="Split of it; val/9 is every ninth picture of val.")] = "val",
     size: Annotated[str, typer.Option(metavar="WxH", help="Size of the network's input.")] = "480x360",
     figures: Annotated[Path, typer.Option(help="Where the figures are kept.")] = ROOT / "docs/accuracy.json",
     readme: Annotated[Path, typer.Option(help="Text whose table is replaced.")] = ROOT / "README.md",
@@ -63,7 +64,7 @@ def main(
         for text in case or []:
             if data is None:
                 raise UserError("no pictures were given; give --data with the directory of CamVid")
-            origin = {"weights": sha256(find_file(DEFAULT_WEIGHTS)), "split": split, "size": str(parse_size(size))}
+            origin = {"weights": sha256(find_file(DEFAULT_WEIGHTS)), "size": str(parse_size(size))}
             row = measure(*parse_case(text), parse_size(size), data, split, console)
             write_json(figures, merged(read_json(figures, _REMEDY) if figures.exists() else {}, origin, row))
     except (UserError, device_builder().UnavailableError) as error:
@@ -103,14 +104,15 @@ def measure(spec: TargetSpec, dtype: Precision, size: Size, data: str, split: st
         workload = Workload(find_file(DEFAULT_WEIGHTS), size, spec, threads=1, dtype=dtype)
         compile_artifact(CompileRequest(workload, command="benchmarks/accuracy.py"), artifact)
         with _opened(artifact, spec) as segmenter:
-            inputs = open_inputs(segmenter, data=data, split=split)
+            samples = judged_data(data, split)
             name = f"{spec.name}, {dtype}"
-            pictures = track(inputs, name, total=len(inputs), console=console, disable=not console.is_terminal)
-            report = verify(segmenter, load_reference(segmenter), pictures, inputs.class_set)
+            pictures = track(samples, name, total=len(samples), console=console, disable=not console.is_terminal)
+            report = verify(segmenter, load_reference(segmenter), pictures, samples.class_set)
         return {
             "target": spec.name,
             "dtype": dtype,
             "processor": "emulated" if is_emulated(spec) else processor(),
+            "split": split,
             "pictures": report.pictures,
             "pixels": report.pixels,
             "differing": report.differing_pixels,
@@ -133,7 +135,7 @@ def _opened(artifact: Path, spec: TargetSpec) -> Iterator[Segmenter]:
 
 
 def merged(old: dict[str, Any], origin: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with those of before that are of the same weights, pictures and size, and not of the same case."""
+    """Return a row with those of before that are of the same weights and size, and not of the same case."""
     same = all(old.get(name) == value for name, value in origin.items())
     rows = [row for row in old.get("rows", ()) if same and (row["target"], row["dtype"]) != (new["target"], new["dtype"])]
     rows = sorted([*rows, new], key=lambda row: (get_args(Precision).index(row["dtype"]), row["target"]))
@@ -147,7 +149,7 @@ def table(kept: dict[str, Any]) -> str:
         differing, pixels = row["differing"], row["pixels"]
         same = f"all but {differing} of {pixels:,}" if differing < _COUNTED else f"{100 * (1 - differing / pixels):.2f} %"
         cells = [
-            *(row["dtype"], f"`{row['target']}`, {row['processor']}", same),
+            *(row["dtype"], f"`{row['target']}`, {row['processor']}", str(row["pictures"]), same),
             *(f"{row[name]:.4f}" for name in ("miou", "miou_reference")),
             f"{row['library_bytes'] / 1e6:.1f} MB",
         ]
