@@ -35,7 +35,6 @@ from enet_tvm.evaluation.parity import load_reference, verify
 from enet_tvm.files import read_json, sha256, write_json
 from enet_tvm.machine import architecture
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
-from enet_tvm.places import find_file
 from enet_tvm.rpc.engine import DeviceSegmenter
 from enet_tvm.runtime import Segmenter
 from enet_tvm.size import Size, parse_size
@@ -59,13 +58,13 @@ def main(
 ) -> None:
     """Measure what data types cost in accuracy, and write the README's table of it."""
     console = Console(soft_wrap=True, highlight=False, stderr=True)
-
     try:
-        for text in case or []:
-            if data is None:
-                raise UserError("no pictures were given; give --data with the directory of CamVid")
-            origin = {"weights": sha256(find_file(DEFAULT_WEIGHTS)), "size": str(parse_size(size))}
-            row = measure(*parse_case(text), parse_size(size), data, split, console)
+        cases, wanted = [parse_case(text) for text in case or []], parse_size(size)
+        if cases and data is None:
+            raise UserError("no pictures were given; give --data with the directory of CamVid")
+        origin = {"weights": sha256(DEFAULT_WEIGHTS), "size": str(wanted)}
+        for spec, dtype in cases:
+            row = measure(spec, dtype, wanted, str(data), split, console)
             write_json(figures, merged(read_json(figures, _REMEDY) if figures.exists() else {}, origin, row))
     except (UserError, device_builder().UnavailableError) as error:
         console.print(f"error: {error}", markup=False)
@@ -101,7 +100,7 @@ def measure(spec: TargetSpec, dtype: Precision, size: Size, data: str, split: st
     """Return a row: how a data type does on a target's processor."""
     with tempfile.TemporaryDirectory() as folder:
         artifact = Path(folder, "artifact")
-        workload = Workload(find_file(DEFAULT_WEIGHTS), size, spec, threads=1, dtype=dtype)
+        workload = Workload(DEFAULT_WEIGHTS, size, spec, threads=1, dtype=dtype)
         compile_artifact(CompileRequest(workload, command="benchmarks/accuracy.py"), artifact)
         with _opened(artifact, spec) as segmenter:
             samples = judged_data(data, split)

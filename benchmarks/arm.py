@@ -19,7 +19,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Annotated, Any, cast, get_args
 import numpy as np
 import torch
 import typer
+from counting.board_bundle import unpacked_bundle
 from counting.board_files import board_root
 from counting.emulator import ArmTools, arm_tools, device_builder, processor_of
 from counting.kernels import Kernel, kernels_of, read_code
@@ -46,7 +46,6 @@ from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.compiler.kernels.common.elements import dot_products
 from enet_tvm.compiler.workload import Workload
 from enet_tvm.data.synthetic import SyntheticStreet
-from enet_tvm.device_bundle import BundleRequest, write_bundle
 from enet_tvm.errors import UserError
 from enet_tvm.files import sha256, write_json
 from enet_tvm.networks import load_network, read_info
@@ -230,12 +229,7 @@ def _kernels(tools: ArmTools, spec: TargetSpec, kernels: Sequence[Kernel]) -> li
 
 
 def _ours(tools: ArmTools, folder: Path, target: str, artifact: Path, cpu: str, passes: int) -> list[Block]:
-    board = folder / "board"
-    if not board.is_dir():
-        write_bundle(BundleRequest(load_target(target), "c"), folder / "board.tar.gz")
-        with tarfile.open(folder / "board.tar.gz") as archive:
-            archive.extractall(board, filter="data")
-    (runner,) = board.glob("*/bin/enet-run")
+    runner = unpacked_bundle(load_target(target), folder) / "enet-run"
     options = ("--runs", str(passes), "--warmup", "0", "--threads", "1", "--logits", folder / "logits.npy")
     return tools.blocks([runner, *options, artifact, folder / "street.ppm"], cpu)
 

@@ -54,7 +54,8 @@ def average(first: Path, second: Path, out: Path) -> None:
         for name, tensor in network.state_dict().items()
     }
     network.load_state_dict(with_mean)
-    notes = {name: value for name, value in infos[1].notes.items() if name not in ("val", "epoch")}
+    notes = infos[1].without_figures().notes
+    notes.pop("epoch", None)
     notes["mean_of"] = [hashed_name(path) for path in (first, second)]
     save_network(network, replace(infos[1], notes=notes), out)
 

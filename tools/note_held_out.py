@@ -72,7 +72,7 @@ def note(
         predictor.check(samples.class_set, samples.paper_size)
         how = (samples.class_set, predictor.mean, predictor.std, samples.paper_size)
         figures[f"{block} of {split}"] = evaluate(predictor.forward, samples, *how).to_dict()
-    notes = {key: value for key, value in info.notes.items() if key != "val"}
+    notes = info.without_figures().notes
     if started_from is not None:
         notes["started_from"] = hashed_name(started_from)
     notes["held_out"] = {"weights": name_of(twin), "figures": figures}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from counting.board_bundle import unpacked_bundle
 from counting.emulator import device_builder, processor_of
-from enet_tvm.device_bundle import BundleRequest, write_bundle
 from enet_tvm.errors import UserError
 from enet_tvm.rpc.address import Address
 from enet_tvm.targets import TargetSpec
@@ -35,10 +34,7 @@ def board_server(spec: TargetSpec) -> Iterator[Address]:
     """
     device = device_builder().emulated_device()
     with tempfile.TemporaryDirectory() as folder:
-        write_bundle(BundleRequest(spec, "c"), Path(folder, "board.tar.gz"))
-        with tarfile.open(Path(folder, "board.tar.gz")) as archive:
-            archive.extractall(folder, filter="data")
-        (program,) = Path(folder).glob("*/bin/enet-rpcd")
+        program = unpacked_bundle(spec, Path(folder)) / "enet-rpcd"
         with _running([sys.executable, "-c", _TRACKER], "port ") as port:
             tracker = Address("127.0.0.1", int(port))
             options = ("--key", spec.rpc_key, "--port", "0", "--tracker", str(tracker))

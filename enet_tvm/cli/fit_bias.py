@@ -50,9 +50,8 @@ def command(
         bias, before, after = fit_logit_bias(logits, labels, samples.class_set)
     add_to_logits(network, bias)
     fitted = {"on": f"{len(samples)} pictures of {which}", "bias": [round(float(value), 2) for value in bias]}
-    # The figures in the notes are of the weights before.
-    notes = {key: value for key, value in info.notes.items() if key != "val"} | {"logit_bias": fitted}
-    save_network(network, replace(info, notes=notes), out)
+    info = info.without_figures()
+    save_network(network, replace(info, notes=info.notes | {"logit_bias": fitted}), out)
     for name, value in zip(info.classes, bias, strict=True):
         console.print(f"{name:>16} {value:+.2f}", markup=False)
     console.print(f"{out}: mIoU of pixels of {which} {before:.4f} before, {after:.4f} after", markup=False)

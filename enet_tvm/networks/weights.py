@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -24,6 +24,9 @@ from enet_tvm.normalisation import Channel, Mean, Std
 from enet_tvm.places import find_file, shipped
 
 DEFAULT_WEIGHTS = shipped("model/enet-camvid.safetensors")
+
+FIGURES = ("val", "held_out")
+"""Notes that hold what was measured: on pictures that judge the weights, and of other weights of the recipe."""
 
 _METADATA = "enet-tvm"
 _COUNTER = "num_batches_tracked"
@@ -45,7 +48,7 @@ class WeightsInfo:
     mean, std : tuple of float
         Normalisation per RGB channel of pictures scaled to 0..1; finite, and no std is zero or less.
     notes : dict
-        Further facts about the weights: recipe, epoch, figures.
+        Further facts about the weights: recipe, epoch, and the figures of `FIGURES`.
     variant : dict
         Options of the network that differ from the paper's, as `SegmentationNetwork.variant_json` gives them.
     """
@@ -63,6 +66,10 @@ class WeightsInfo:
         if len(self.classes) != len(self.palette):
             raise ValueError(f"{len(self.classes)} classes and {len(self.palette)} colours differ")
         return self
+
+    def without_figures(self) -> Self:
+        """Return the description of weights that were made of these: what was measured of these is not of them."""
+        return replace(self, notes={key: value for key, value in self.notes.items() if key not in FIGURES})
 
 
 @dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))

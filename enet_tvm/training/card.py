@@ -84,9 +84,7 @@ def describe(weights: Path) -> str:
 
 def _making(info: WeightsInfo) -> dict[str, str]:
     """Return how the weights were made, as far as their notes tell."""
-    notes = dict(info.notes)
-    for judged in ("val", "held_out"):
-        notes.pop(judged, None)
+    notes = info.without_figures().notes
     rows = {}
     if data := notes.pop("data", None):
         rows["trained on"] = data["train"]

@@ -28,7 +28,11 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
         for buffer in network.buffers():
             if buffer.is_floating_point():
                 torch.nn.init.uniform_(buffer, 0.5, 2.0)
-        save_network(network, replace(INFO, notes={"val": {"miou": 0.5}, "epoch": seed, "recipe": {"epochs": seed}}), path)
+        save_network(
+            network,
+            replace(INFO, notes={"val": {"miou": 0.5}, "held_out": {}, "epoch": seed, "recipe": {"epochs": seed}}),
+            path,
+        )
     return paths
 
 
