@@ -150,8 +150,8 @@ class DeviceServer:
             ready(self.port)
             remove_leftovers(self._settings.folder)
             while not self._stopping:
-                self._keep_registered()
                 self._watch_session()
+                self._keep_registered()  # after the session, which may have ended: then the device is offered at once
                 self._serve_next_in_line()
                 spoken = wait_readable(
                     [wake_reader, *([self._tracker.socket] if self._tracker else []), *self._greetings.sockets], self._pause()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,16 @@ def test_a_client_that_gives_up(device_server: Any, misbehaving_library: Path) -
 
 
 # At the tracker
+
+
+def test_a_device_is_offered_again_at_once(device_server: Any) -> None:
+    """When a session has ended, not when the tracker is next spoken to, every two seconds."""
+    seconds = []
+    for _ in range(5):
+        start = time.monotonic()
+        with open_session(device_server.tracker, "board", session_seconds=60):
+            seconds.append(time.monotonic() - start)
+    assert sorted(seconds)[3] < 1
 
 
 @pytest.mark.slow
