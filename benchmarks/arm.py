@@ -6,8 +6,8 @@
     python benchmarks/arm.py --target rpi5 --dtype float32 --dtype float16    # of several, those that the processor computes in
     python benchmarks/arm.py --artifact DIR     # what is compiled already, of any size
 
-Instructions are counted by a plugin of qemu's user mode on one thread, as the difference of two passes and one, so that
-starting and loading cancel; they are exact, and no milliseconds. The hot loops are given to llvm-mca, LLVM's model of a
+Instructions are counted by a plugin of qemu's user mode on one thread, those of the second pass, in which nothing starts or is
+loaded any more; they are exact, and no milliseconds. The hot loops are given to llvm-mca, LLVM's model of a
 processor's pipeline, which takes all loads from the first cache. What is counted is compared with PyTorch in the same run, and
 a peer, which is given the portable form, with that form in PyTorch too: a peer that computes something else is an error.
 Needs Debian 12 (qemu and LLVM are unpacked into the cache, nothing is installed). Peers are downloaded for the device; what
@@ -168,7 +168,7 @@ def _measure(
             workload = Workload(weights, size, spec, dtype=dtype)
             compile_artifact(CompileRequest(workload, command="benchmarks/arm.py"), artifact)
         once, twice = (_ours(tools, Path(folder), target, artifact, cpu, passes) for passes in (1, 2))
-        ours, hot = _count(once, twice), hot_loops(once, twice)
+        ours, hot = _count(twice, once), hot_loops(once, twice)
         kernels = _kernels(tools, spec, kernels_of(read_code(artifact / LIBRARY_NAME), once, twice))
         entries = {"ours": ours | _agreement(np.load(Path(folder, "logits.npy")), expected)}
         if able := [name for name in peers if dtype in PEERS[name].dtypes]:
@@ -179,7 +179,7 @@ def _measure(
             for name in able:
                 given = Given(tools, root, case, network, dtype, Path(folder, "street.bin"), Path(folder, f"{name}.bin"))
                 program = PEERS[name].prepare(given)
-                theirs = _count(*(_theirs(PEERS[name].title, given, program, cpu, passes) for passes in (1, 2)))
+                theirs = _count(_theirs(PEERS[name].title, given, program, cpu))
                 logits = np.fromfile(given.logits, np.float32).reshape(expected.shape)
                 entries[name] = theirs | _agreement(logits, expected) | {"form_labels": _same_labels(logits, of_form)}
                 _refuse_others(PEERS[name].title, entries[name]["form_labels"], dtype)
@@ -196,10 +196,10 @@ def _measure(
     return {**measured, "entries": entries, "loops": modelled, "kernels": kernels}
 
 
-def _count(once: Sequence[Block], twice: Sequence[Block]) -> dict[str, Any]:
-    """Return the instructions of a pass by kind."""
-    kinds = count_kinds(twice)
-    kinds.subtract(count_kinds(once))
+def _count(blocks: Sequence[Block], before: Sequence[Block] = ()) -> dict[str, Any]:
+    """Return the instructions of a pass by kind: of all blocks but for those that were executed before it."""
+    kinds = count_kinds(blocks)
+    kinds.subtract(count_kinds(before))
     return {"instructions": sum(kinds.values()), "kinds": {name: kinds[name] for name in KINDS}}
 
 
@@ -234,10 +234,10 @@ def _ours(tools: ArmTools, folder: Path, target: str, artifact: Path, cpu: str, 
     return tools.blocks([runner, *options, artifact, folder / "street.ppm"], cpu)
 
 
-def _theirs(title: str, given: Given, program: Program, cpu: str, passes: int) -> list[Block]:
-    command = program(passes)
+def _theirs(title: str, given: Given, program: Program, cpu: str) -> list[Block]:
+    """Return what a peer executes in its second pass."""
     try:
-        return given.tools.blocks_under(given.root, command.line, cpu, command.environment)
+        return given.tools.blocks_before_mark(given.root, program.line, cpu, program.environment)
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         said = " ".join(str(error).split())[-200:]
         raise UserError(

@@ -17,7 +17,7 @@ from effort import shared_work
 from scripts import load_script
 from typer.testing import CliRunner, Result
 
-from enet_tvm.artifact import Precision
+from enet_tvm.artifact import Precision, read_manifest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PEERS = ("ncnn", "mnn", "litert", "executorch", "onnxruntime")
@@ -25,6 +25,13 @@ HALF = ("ncnn", "mnn", "litert")
 """Those that compute in float16."""
 EIGHT = ("mnn", "litert", "executorch")
 """Those that compute in int8."""
+
+CONVERTERS = {
+    ("executorch", "float32"): "executorch",
+    ("executorch", "int8"): "executorch",
+    ("litert", "int8"): "ai_edge_quantizer",
+}
+"""Modules that make a peer for a data type, which the script finds missing after it has counted ours; others are there."""
 
 Entries = dict[str, Any]
 """What was counted of ours and of peers, by name."""
@@ -88,8 +95,12 @@ def count(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, str, Sequ
         return done, json.loads(figures.read_text())["results"][0]["entries"] if done.exit_code == 0 else {}
 
     def entries(artifact: Path, peer: str, peers: Sequence[str]) -> Entries:
+        dtype = read_manifest(artifact).dtype
+        needed = {name: CONVERTERS.get((name, dtype), "torch") for name in peers}
+        here = [name for name, module in needed.items() if importlib.util.find_spec(module)]
+        if peer not in here:
+            pytest.skip(f"{needed[peer]} is not installed, which converts networks for {peer}")
         if artifact not in found:
-            here = [name for name in peers if name != "executorch" or importlib.util.find_spec(name)]
             with shared_work():
                 found[artifact] = run(artifact, here)[1]
         if peer in found[artifact]:
@@ -109,8 +120,6 @@ def count(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, str, Sequ
 @pytest.mark.parametrize("name", PEERS)
 def test_a_forward_pass(count: Callable[[Path, str, Sequence[str]], Entries], name: str):
     """A peer has the labels of the form that it was given, else the script ends with an error, and is counted by kind."""
-    if name == "executorch":
-        pytest.importorskip(name)  # which the script finds missing once it has counted ours
     entries = count(shipped_enet("rpi4"), name, PEERS)
     ours, theirs = entries["ours"], entries[name]
     assert theirs["form_labels"] >= 0.9999
@@ -130,8 +139,6 @@ def test_a_peer_computes_in_the_type_that_it_is_asked_for(
     count: Callable[[Path, str, Sequence[str]], Entries], dtype: Precision, name: str, peers: Sequence[str], labels: float
 ):
     """Two or four numbers at once in the place of one: it takes far fewer multiply-adds than the same runtime in float32."""
-    if name == "executorch":
-        pytest.importorskip(name)
     # Ours is of no interest here: one that is quickly made, and one that other tests have.
     artifacts = shipped_enet("rpi5", optimised=False), shipped_enet("rpi5", dtype=dtype)
     single, short = (count(artifact, name, peers)[name] for artifact in artifacts)

@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+from counting.emulator import device_builder
 from enet_tvm.compiler.debian_packages import UnavailableError, built_once
 
 PYTHON = "3.11"
@@ -42,5 +43,6 @@ def device_package(directory: Path, name: str) -> Path:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder)
         wheel.unlink()
+        device_builder().write_bytecode(folder)
 
     return built_once(directory / "packages" / requirement, build)

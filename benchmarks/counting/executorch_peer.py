@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 from counting.device_packages import device_package, pinned
-from counting.peer import Command, Given, Peer, Program
+from counting.peer import Given, Peer, Program
 from enet_tvm.bench.runners import executorch
+from enet_tvm.compiler.arm.tools import MARK
 from enet_tvm.compiler.debian_packages import UnavailableError, built_once
 
 _SOURCE = Path(__file__).with_name("executorch_device.cpp")
@@ -20,12 +21,7 @@ _LIBRARIES = ("executorch", "executorch_kernels_optimized", "executorch_backend_
 
 def _prepare(given: Given) -> Program:
     model = executorch.converted(given.case, given.dtype)
-    program = device_program(given.tools.directory)
-
-    def command(passes: int) -> Command:
-        return Command((program, model, given.picture, given.logits, str(passes)))
-
-    return command
+    return Program((device_program(given.tools.directory), model, given.picture, given.logits, str(MARK)))
 
 
 def device_program(directory: Path) -> Path:

@@ -9,13 +9,13 @@ _PROGRAM = """
 import sys
 import numpy
 from ai_edge_litert.interpreter import Interpreter
-picture, out, dtype, passes, height, width, model = *sys.argv[1:4], *map(int, sys.argv[4:7]), sys.argv[7]
+picture, out, dtype, height, width, model = *sys.argv[1:4], *map(int, sys.argv[4:6]), sys.argv[6]
 net = Interpreter(model, num_threads=1)
 net.allocate_tensors()
 (source,), (target,) = net.get_input_details(), net.get_output_details()
 x = numpy.fromfile(picture, "float32").reshape(1, 3, height, width)
 x = numpy.ascontiguousarray(x.transpose(0, 2, 3, 1))
-for _ in range(passes):
+for _ in passes():
     net.set_tensor(source["index"], x)
     net.invoke()
 numpy.ascontiguousarray(net.get_tensor(target["index"]).transpose(0, 3, 1, 2)).tofile(out)

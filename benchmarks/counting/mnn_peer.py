@@ -9,14 +9,14 @@ _PROGRAM = """
 import sys
 import numpy
 from MNN import expr, nn
-picture, out, dtype, passes, height, width, model = *sys.argv[1:4], *map(int, sys.argv[4:7]), sys.argv[7]
+picture, out, dtype, height, width, model = *sys.argv[1:4], *map(int, sys.argv[4:6]), sys.argv[6]
 how = {"backend": "CPU", "numThread": 1, "precision": "low" if dtype == "float16" else "high"}
 how |= {"memory": 2} if dtype == "int8" else {}  # its name has no effect
 manager = nn.create_runtime_manager((how,))
 net = nn.load_module_from_file(model, ["picture"], ["logits"], runtime_manager=manager)
 x = numpy.fromfile(picture, "float32").reshape(1, 3, height, width)
 given = expr.placeholder([1, 3, height, width], expr.NCHW)
-for _ in range(passes):
+for _ in passes():
     given.write(x)
     (logits,) = net.forward([given])
     planes = expr.convert(logits, expr.NCHW)

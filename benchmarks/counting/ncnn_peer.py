@@ -16,14 +16,14 @@ from enet_tvm.size import Size
 _PROGRAM = """
 import sys
 import ncnn, numpy
-picture, out, dtype, passes, height, width, model = *sys.argv[1:4], *map(int, sys.argv[4:7]), sys.argv[7]
+picture, out, dtype, height, width, model = *sys.argv[1:4], *map(int, sys.argv[4:6]), sys.argv[6]
 net = ncnn.Net()
 net.opt.num_threads = 1
 net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = dtype == "float16"
 net.opt.use_bf16_storage = dtype == "bfloat16"
 assert net.load_param(model + ".ncnn.param") == 0 and net.load_model(model + ".ncnn.bin") == 0
 x = numpy.fromfile(picture, "float32").reshape(3, height, width)
-for _ in range(passes):
+for _ in passes():
     extractor = net.create_extractor()
     extractor.input("in0", ncnn.Mat(x))
     _, logits = extractor.extract("out0")

@@ -12,6 +12,7 @@ from counting.device_packages import PYTHON, device_package
 from counting.emulator import ArmTools
 from enet_tvm.artifact import Precision
 from enet_tvm.bench.runners import Case
+from enet_tvm.compiler.arm.tools import MARK
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Command:
-    """A program on the emulated device.
+class Program:
+    """A program on the emulated device that takes the picture through the network twice and writes the logits.
+
+    After each pass it closes the file descriptor `enet_tvm.compiler.arm.tools.MARK`.
 
     Attributes
     ----------
@@ -57,10 +60,6 @@ class Command:
 
     line: Sequence[str | Path]
     environment: Mapping[str, str] = field(default_factory=dict)
-
-
-Program = Callable[[int], Command]
-"""The command that takes the picture through the network so many times and writes the logits of the last."""
 
 
 @dataclass(frozen=True)
@@ -82,23 +81,31 @@ class Peer:
     prepare: Callable[[Given], Program]
 
 
+_PASSES = f"""
+import os
+def passes():
+    for _ in range(2):
+        yield
+        try:
+            os.close({MARK})
+        except OSError:
+            pass
+"""
+
+
 def python_program(given: Given, packages: Sequence[str], source: str, *arguments: str | Path) -> Program:
     """Return a program of the device's Python.
 
-    Its arguments are the picture, the file for the logits, the data type, passes, height and width, and then those given.
+    Its arguments are the picture, the file for the logits, the data type, height and width, and then those given. It makes a
+    forward pass for each item of ``passes()``.
     """
     script = given.case.directory / f"run_{given.logits.stem}.py"
-    script.write_text(source, encoding="utf-8")
+    script.write_text(_PASSES + source, encoding="utf-8")
     sites = [str(device_package(given.tools.directory, name)) for name in ("numpy", *packages)]
     home = given.tools.device.root / "usr"
     # A pool waits for the main thread however many are asked for, and for how long depends on the clock: it shall not spin.
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
     environment = {**threads, "PYTHONHOME": str(home), "PYTHONPATH": ":".join(sites), "PYTHONHASHSEED": "0"}
-
-    def command(passes: int) -> Command:
-        size = given.case.size
-        how = (given.dtype, str(passes), str(size.height), str(size.width))
-        line = ("-0", "python3", home / f"bin/python{PYTHON}", script, given.picture, given.logits, *how, *arguments)
-        return Command(line, environment)
-
-    return command
+    how = (given.dtype, str(given.case.size.height), str(given.case.size.width))
+    python = ("-0", "python3", home / f"bin/python{PYTHON}")
+    return Program((*python, script, given.picture, given.logits, *how, *arguments), environment)

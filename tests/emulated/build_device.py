@@ -7,9 +7,11 @@ It is made once, as `enet_tvm.compiler.debian_packages` keeps it. Its times mean
 
 from __future__ import annotations
 
+import compileall
 import functools
 import os
 import platform
+import py_compile
 import re
 import shutil
 import sys
@@ -23,7 +25,7 @@ from enet_tvm.version import TESTED_STACK
 REPOSITORY = Path(__file__).resolve().parents[2]
 PYTHON = "3.11"
 DEFAULT_CPU = "cortex-a57"
-_KEEP_NAME = "emulated-aarch64-1"
+_KEEP_NAME = "emulated-aarch64-2"
 """Goes up whenever what is built here changes."""
 
 _LEFT_OUT = re.compile(r"^tvm/(?!lib/)|libtvm_(compiler|runtime_cuda)\.so$|^tvm_ffi/(include|3rdparty)/")
@@ -105,6 +107,19 @@ def _build(directory: Path) -> None:
             archive.extractall(directory / "site", [name for name in archive.namelist() if not _LEFT_OUT.search(name)])
     for name in ("apt-host", "apt-device", "wheels"):
         shutil.rmtree(directory / name, ignore_errors=True)
+    write_bytecode(directory / "root/usr/lib")
+    write_bytecode(directory / "site")
+
+
+def write_bytecode(folder: Path) -> None:
+    """Compile the Python modules in a folder of the device, as Debian and pip do when they install one.
+
+    The emulated Python starts in a third of the time with it (measured). Bytecode is of one version of Python: where this
+    process is of another, the device does without.
+    """
+    if sys.version_info[:2] == tuple(map(int, PYTHON.split("."))):
+        unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH  # whoever unpacks or copies files changes their times
+        compileall.compile_dir(folder, quiet=2, stripdir=folder, invalidation_mode=unchecked)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 /* A plugin of QEMU's user mode that writes every block of code that was executed: how often, where, and its instructions.
 
 A line is the number of executions in decimal, then the address and the instruction words in hexadecimal; the environment's
-QEMU_BLOCKS names the file. Counts are exact with one thread. The interface is version 1 of qemu-plugin.h as QEMU 7.2 has it:
-Debian has no package with that header. */
+QEMU_BLOCKS names the file. A program that closes the file descriptor MARK, which it does not have, has written what was executed
+since it last did so, to that name with .1 at its end, .2 the second time, and so on. Counts are exact with one thread. The
+interface is version 1 of qemu-plugin.h as QEMU 7.2 has it: Debian has no package with that header. */
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -19,15 +20,21 @@ enum qemu_plugin_op { QEMU_PLUGIN_INLINE_ADD_U64 };
 
 extern void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, void (*)(qemu_plugin_id_t, struct qemu_plugin_tb*));
 extern void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb*, enum qemu_plugin_op, void* counter, uint64_t add);
+extern void qemu_plugin_register_vcpu_syscall_cb(qemu_plugin_id_t id,
+                                                 void (*)(qemu_plugin_id_t, unsigned vcpu, int64_t number, uint64_t, uint64_t,
+                                                          uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t));
 extern void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, void (*)(qemu_plugin_id_t, void*), void* data);
 extern uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb*);
 extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb*);
 extern struct qemu_plugin_insn* qemu_plugin_tb_get_insn(const struct qemu_plugin_tb*, size_t);
 extern const void* qemu_plugin_insn_data(const struct qemu_plugin_insn*);
 
+enum { CLOSE = 57, MARK = 0x656e6574 }; /* of Linux on aarch64; of tools.py */
+
 typedef struct Block {
   struct Block* next;
   uint64_t executed;
+  uint64_t marked; /* of these, before the last mark */
   uint64_t address;
   size_t length;
   uint32_t words[];
@@ -40,7 +47,7 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb* code) {
   size_t length = qemu_plugin_tb_n_insns(code);
   Block* block = malloc(sizeof *block + length * sizeof block->words[0]);
   if (block == NULL) abort();
-  block->executed = 0;
+  block->executed = block->marked = 0;
   block->address = qemu_plugin_tb_vaddr(code);
   block->length = length;
   for (size_t i = 0; i < length; ++i)
@@ -50,18 +57,34 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb* code) {
   qemu_plugin_register_vcpu_tb_exec_inline(code, QEMU_PLUGIN_INLINE_ADD_U64, &block->executed, 1);
 }
 
-static void ended(qemu_plugin_id_t id, void* data) {
-  (void)id, (void)data;
-  const char* path = getenv("QEMU_BLOCKS");
-  FILE* file = path != NULL ? fopen(path, "w") : NULL;
+/* Writes what was executed since the last mark, or since the start. */
+static void write_blocks(const char* path, int since_mark) {
+  FILE* file = fopen(path, "w");
   if (file == NULL) return; /* who reads it finds no file */
   for (const Block* block = blocks; block != NULL; block = block->next) {
-    if (block->executed == 0) continue;
-    fprintf(file, "%" PRIu64 " %" PRIx64, block->executed, block->address);
+    uint64_t executed = block->executed - (since_mark ? block->marked : 0);
+    if (executed == 0) continue;
+    fprintf(file, "%" PRIu64 " %" PRIx64, executed, block->address);
     for (size_t i = 0; i < block->length; ++i) fprintf(file, " %08" PRIx32, block->words[i]);
     fputc('\n', file);
   }
   fclose(file);
+}
+
+static void called(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e,
+                   uint64_t f, uint64_t g, uint64_t h) {
+  static unsigned marks;
+  char path[4096];
+  (void)id, (void)vcpu, (void)b, (void)c, (void)d, (void)e, (void)f, (void)g, (void)h;
+  if (number != CLOSE || (uint32_t)a != MARK || getenv("QEMU_BLOCKS") == NULL) return;
+  int length = snprintf(path, sizeof path, "%s.%u", getenv("QEMU_BLOCKS"), ++marks);
+  if (length > 0 && (size_t)length < sizeof path) write_blocks(path, 1);
+  for (Block* block = blocks; block != NULL; block = block->next) block->marked = block->executed;
+}
+
+static void ended(qemu_plugin_id_t id, void* data) {
+  (void)id, (void)data;
+  if (getenv("QEMU_BLOCKS") != NULL) write_blocks(getenv("QEMU_BLOCKS"), 0);
 }
 
 __attribute__((visibility("default"))) int qemu_plugin_version = 1;
@@ -70,6 +93,7 @@ __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t 
                                                                char** arguments) {
   (void)info, (void)count, (void)arguments;
   qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+  qemu_plugin_register_vcpu_syscall_cb(id, called);
   qemu_plugin_register_atexit_cb(id, ended, NULL);
   return 0;
 }

@@ -18,8 +18,10 @@ from typing import Any
 from enet_tvm.compiler.arm.instructions import Block, Loop
 from enet_tvm.compiler.debian_packages import UnavailableError, built_once, cache_directory, download, unpack
 
-_KEEP_NAME = "arm-tools-1"
+_KEEP_NAME = "arm-tools-2"
 """Goes up whenever what is built here changes."""
+MARK = 0x656E6574
+"""File descriptor that a program closes, which has none of that number, to have what it executed so far counted by itself."""
 _PACKAGES = ("qemu-user", "llvm-19")
 _FEATURES = "+fullfp16,+dotprod,+bf16,+i8mm,+sve"
 """What the disassembler knows of; a processor that lacks one has no such instructions to disassemble."""
@@ -79,12 +81,36 @@ class ArmTools:
             When the program fails.
         """
         with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder, "blocks")
-            command = self._host("usr/bin/qemu-aarch64", "-plugin", self.directory / "qemu_blocks.so", "-cpu", cpu)
-            command += ["-L", str(root), *map(str, program)]
-            _run(command, {**os.environ, **(environment or {}), "QEMU_BLOCKS": str(out)})
-            lines = [line.split() for line in out.read_text(encoding="ascii").splitlines()]
-        return [Block(int(n), int(at, 16), tuple(int(word, 16) for word in words)) for n, at, *words in lines]
+            return _read_blocks(self._execute(Path(folder), root, program, cpu, environment))
+
+    def blocks_before_mark(
+        self, root: Path, program: Sequence[str | Path], cpu: str, environment: Mapping[str, str] | None = None
+    ) -> list[Block]:
+        """Run an aarch64 program and return the blocks that it executed between the last two times that it closed `MARK`.
+
+        Parameters are those of `blocks_under`.
+
+        Raises
+        ------
+        RuntimeError
+            When the program fails, or does not close it twice.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            out = self._execute(Path(folder), root, program, cpu, environment)
+            marks = sorted(out.parent.glob(f"{out.name}.*"), key=lambda file: int(file.suffix[1:]))
+            if len(marks) < 2:
+                raise RuntimeError(f"'{' '.join(map(str, program))}' ended with {len(marks)} marks, and two are the least")
+            return _read_blocks(marks[-1])
+
+    def _execute(
+        self, folder: Path, root: Path, program: Sequence[str | Path], cpu: str, environment: Mapping[str, str] | None
+    ) -> Path:
+        """Run an aarch64 program and return the file that the plugin wrote, beside which are those of marks."""
+        out = folder / "blocks"
+        command = self._host("usr/bin/qemu-aarch64", "-plugin", self.directory / "qemu_blocks.so", "-cpu", cpu)
+        command += ["-L", str(root), *map(str, program)]
+        _run(command, {**os.environ, **(environment or {}), "QEMU_BLOCKS": str(out)})
+        return out
 
     def assembly(self, words: Sequence[int]) -> list[str]:
         """Return instructions as text, one for each."""
@@ -146,6 +172,11 @@ def arm_tools(directory: Path | None = None) -> ArmTools:
         When they cannot be built here.
     """
     return ArmTools(built_once(directory or cache_directory() / _KEEP_NAME, _build))
+
+
+def _read_blocks(file: Path) -> list[Block]:
+    lines = (line.split() for line in file.read_text(encoding="ascii").splitlines())
+    return [Block(int(n), int(at, 16), tuple(int(word, 16) for word in words)) for n, at, *words in lines]
 
 
 def _build(directory: Path) -> None:
