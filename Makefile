@@ -21,6 +21,9 @@ CONSTRAINTS := requirements/constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/python -m enet_tvm.demo
 
+# Containers often forbid Python to keep bytecode. The suite starts hundreds of Pythons, which would compile the package each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A file stays with one worker, so that what its tests share is made once; the longest files come first (tests/support/suite.py).
 # PyTorch's threads sleep while they wait: those of one worker would otherwise spin on the processors of the other.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
