@@ -9,25 +9,24 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pytest
-from cuda_network import CudaNetwork, assembled_network
+from cuda_network import CudaNetwork
+from gpu_enet import enet_for_gpu
 from gpu_targets import GPU_TARGETS
 from markdown_files import Document
 
+from enet_tvm.artifact import Precision
 from enet_tvm.compiler.cuda.cost import Chip
 from enet_tvm.compiler.cuda.machine_code import LOADS, KernelCode, Operation, read_machine_code
 from enet_tvm.compiler.cuda.nvrtc import compile_to_ptx
 from enet_tvm.compiler.cuda.ptx import with_version
 from enet_tvm.compiler.cuda.ptxas import KernelResources, assembled
 from enet_tvm.compiler.cuda.tools import CudaTools, find_cuda_tools
-from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.kernels.gpu.tile import BYTES_PER_FMA
-from enet_tvm.compiler.pipeline import Compiled, Numerics
+from enet_tvm.compiler.pipeline import Compiled
 from enet_tvm.compiler.roofline import KernelPrediction, predict_compiled
 from enet_tvm.errors import UserError
-from enet_tvm.networks import ENet
 from enet_tvm.targets import load_target
 from enet_tvm.targets.spec import GpuSpec
 
@@ -73,11 +72,10 @@ def tools() -> CudaTools:
 
 @pytest.fixture(scope="module")
 def build(tools: CudaTools) -> Callable[..., tuple[Built, CudaNetwork, Compiled]]:
-    """Makes ``build(target)`` ENet at 640x360 for it; options are those of `assembled_network`."""
-    imported = from_torch(ENet(11).eval(), (1, 3, 360, 640))
+    """Makes ``build(target, dtype)`` ENet at 640x360 for it."""
 
-    def make(target: str, **options: Any) -> tuple[Built, CudaNetwork, Compiled]:
-        network, compiled = assembled_network(imported, target, **options)
+    def make(target: str, dtype: Precision = "float32") -> tuple[Built, CudaNetwork, Compiled]:
+        network, compiled = enet_for_gpu(target, dtype)
         return Built.of(network.source, compiled.device_code, load_target(target).gpu, tools), network, compiled
 
     return make
@@ -144,7 +142,7 @@ def test_enet(build: Callable[[str], tuple[Built, CudaNetwork, Compiled]], targe
 @pytest.mark.parametrize("target", GPU_TARGETS)
 def test_enet_in_float16(build: Callable[..., tuple[Built, CudaNetwork, Compiled]], target: str):
     """Every hot loop of most kernels multiplies pairs or matrices, and nothing else, where the GPU has a rate for them."""
-    built, _, compiled = build(target, numerics=Numerics("float16"))
+    built, _, compiled = build(target, "float16")
     assert faults(built) == []
     wanted = {"jetson-tx1": Operation.HALF2_FMA, "gtx-1080": Operation.FMA}.get(target, Operation.MATRIX)
     least = 1 if wanted is Operation.MATRIX else 16  # Compilers also make constants by a multiply-add of pairs.

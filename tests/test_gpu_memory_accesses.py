@@ -10,14 +10,13 @@ import re
 from pathlib import Path
 
 import pytest
-import tvm
 from cuda_fibers import compile_fibers
-from cuda_network import block_accesses, cuda_network, only_kernels
+from cuda_network import block_accesses, only_kernels
+from gpu_enet import enet_for_gpu
 from gpu_targets import GPU_TARGETS
 from warp_accesses import Traffic, traffic
 
-from enet_tvm.compiler.frontend.torch_import import from_torch
-from enet_tvm.networks import ENet
+from enet_tvm.errors import UserError
 
 LOADS = (
     # Every second column is another instruction's.
@@ -35,11 +34,6 @@ STORES = ((r"bottleneck_.*_pool|initial_block_down", 1.1), (r"", 1.0))
 
 
 @pytest.fixture(scope="module")
-def imported() -> tvm.IRModule:
-    return from_torch(ENet(11).eval(), (1, 3, 360, 640))
-
-
-@pytest.fixture(scope="module")
 def counted() -> dict[str, Traffic]:
     """What the warps of kernels touch, by what there is of them: GPUs share many."""
     return {}
@@ -47,8 +41,11 @@ def counted() -> dict[str, Traffic]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", GPU_TARGETS)
-def test_sectors_and_banks(imported: tvm.IRModule, tmp_path: Path, counted: dict[str, Traffic], target: str):
-    network = cuda_network(imported, target)
+def test_sectors_and_banks(tmp_path: Path, counted: dict[str, Traffic], target: str):
+    try:
+        network, _ = enet_for_gpu(target)
+    except UserError as error:
+        pytest.skip(str(error))
     assert len(network.kernels) >= 17
     texts = {name: kernel.script() for name, kernel in network.kernels.items()}
     if new := {name: kernel for name, kernel in network.kernels.items() if texts[name] not in counted}:
