@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from rides import FRAMES, write_rides
-from scripts import load_script
-from typer.testing import CliRunner
+from scripts import load_script, run_script
 
 from enet_tvm.agreement import NOISE
 from enet_tvm.errors import UserError
@@ -36,10 +35,7 @@ def row(target: str = "rpi5", dtype: str = "int8", **others: Any) -> dict[str, A
 
 def run(tmp_path: Path, *words: object) -> Any:
     (tmp_path / "README.md").write_text(README)
-    app = script.typer.Typer()
-    app.command()(script.main)
-    places = ["--figures", str(tmp_path / "accuracy.json"), "--readme", str(tmp_path / "README.md")]
-    return CliRunner().invoke(app, [*map(str, words), *places])
+    return run_script(script, *words, "--figures", tmp_path / "accuracy.json", "--readme", tmp_path / "README.md")
 
 
 def test_the_table():

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from compiled import shipped_enet, small_network
-from scripts import load_script
-from typer.testing import CliRunner, Result
+from scripts import load_script, run_script
+from typer.testing import Result
 
 from enet_tvm.compiler.arm import instructions
 
@@ -105,9 +104,8 @@ def test_what_is_no_innermost_loop():
 @pytest.fixture(scope="module")
 def count() -> Callable[..., Result]:
     """Runs the command line in this process, which has imported PyTorch and TVM."""
-    app = typer.Typer()
-    app.command()(load_script(BENCHMARKS / "arm.py").main)
-    return lambda *options: CliRunner().invoke(app, [*options])
+    script = load_script(BENCHMARKS / "arm.py")
+    return lambda *options: run_script(script, *options)
 
 
 @pytest.mark.emulated

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from compiled import shipped_enet
 from effort import shared_work
-from scripts import load_script
-from typer.testing import CliRunner, Result
+from scripts import load_script, run_script
+from typer.testing import Result
 
 from enet_tvm.artifact import Precision, read_manifest
 
@@ -84,14 +83,13 @@ def count(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, str, Sequ
     All of `peers` are counted at once, as ours would be counted for each of them otherwise; one by one where that fails, so
     that each says for itself what is wrong.
     """
-    app = typer.Typer()
-    app.command()(load_script(BENCHMARKS / "arm.py").main)
+    script = load_script(BENCHMARKS / "arm.py")
     found: dict[Path, Entries] = {}
 
     def run(artifact: Path, peers: Sequence[str]) -> tuple[Result, Entries]:
         figures = tmp_path_factory.mktemp("counts") / "counts.json"
         options = ["--artifact", str(artifact), "--loops", "0", "--json", str(figures)]
-        done = CliRunner().invoke(app, [*options, *(text for peer in peers for text in ("--peer", peer))])
+        done = run_script(script, *options, *(text for peer in peers for text in ("--peer", peer)))
         return done, json.loads(figures.read_text())["results"][0]["entries"] if done.exit_code == 0 else {}
 
     def entries(artifact: Path, peer: str, peers: Sequence[str]) -> Entries:

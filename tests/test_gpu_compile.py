@@ -68,6 +68,7 @@ def test_what_the_board_gets(tmp_path: Path):
     assert json.loads((tmp_path / "info.json").read_text())["device"]["arch"] == "sm_53"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cuda")
 def test_the_same_bytes_again(randomised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Of the same PTX: NVRTC itself does not always make the same of the same source, which therefore has to be the same."""

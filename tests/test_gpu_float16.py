@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import tvm
 from cuda_fibers import compile_fibers
 from cuda_network import SharedPasses, cuda_network
 from gpu_targets import GPU_TARGETS
@@ -55,14 +56,21 @@ def passes(tmp_path_factory: pytest.TempPathFactory) -> SharedPasses:
     return SharedPasses(tmp_path_factory.mktemp("fibers"))
 
 
+@pytest.fixture(scope="module")
+def shipped() -> tuple[nn.Module, torch.Tensor, tvm.IRModule]:
+    """The network that is shipped, noise, and the network imported for pictures of its size."""
+    network = load_network(DEFAULT_WEIGHTS).eval()
+    x = torch.randn((1, 3, 40, 64), generator=torch.Generator().manual_seed(1))
+    return network, x, from_torch(network, tuple(x.shape))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", GPU_TARGETS)
 @torch.inference_mode()
-def test_enet_on_fibers(passes: SharedPasses, target: str):
+def test_enet_on_fibers(passes: SharedPasses, shipped: tuple[nn.Module, torch.Tensor, tvm.IRModule], target: str):
     """The weights that are shipped, on noise, which has close logits: as far from PyTorch as the rounding of tensors alone."""
-    network = load_network(DEFAULT_WEIGHTS).eval()
-    x = torch.randn((1, 3, 40, 64), generator=torch.Generator().manual_seed(1))
-    made = cuda_network(from_torch(network, tuple(x.shape)), target, numerics=Numerics("float16"))
+    network, x, imported = shipped
+    made = cuda_network(imported, target, numerics=Numerics("float16"))
     assert len(made.launches) == 32
     assert {launch.layout.dtype for launch in made.launches[:-1]} == {"float16"}
     actual = passes.run(made, x.numpy())

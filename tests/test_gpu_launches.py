@@ -55,7 +55,10 @@ def test_launches(network: type, size: tuple[int, int], count: int, targets: Ite
 
 @pytest.mark.slow
 def test_as_many_in_float16():
-    assert {target: len(launches_for_gpu(target, "float16")) for target in GPU_TARGETS} == dict.fromkeys(GPU_TARGETS, 32)
+    # From the last on: `test_gpu_machine_code.py` may be compiling from the first.
+    assert {target: len(launches_for_gpu(target, "float16")) for target in reversed(GPU_TARGETS)} == dict.fromkeys(
+        GPU_TARGETS, 32
+    )
 
 
 @pytest.mark.slow

@@ -39,8 +39,9 @@ def counted() -> dict[str, Traffic]:
     return {}
 
 
+# Beside `test_gpu_machine_code.py`, which begins with the first, so that neither waits for what the other compiles.
 @pytest.mark.slow
-@pytest.mark.parametrize("target", GPU_TARGETS)
+@pytest.mark.parametrize("target", [*reversed(GPU_TARGETS)])
 def test_sectors_and_banks(tmp_path: Path, counted: dict[str, Traffic], target: str):
     try:
         network, _ = enet_for_gpu(target)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripts import load_script
-from typer.testing import CliRunner
+from scripts import load_script, run_script
 
 from enet_tvm.bench.runners.registry import RUNNERS
 from enet_tvm.errors import UserError
@@ -35,10 +34,8 @@ def result(size: str, threads: int, **times: float) -> dict[str, Any]:
 def run(tmp_path: Path, results: Any, readme: str) -> Any:
     (tmp_path / "results.json").write_text(json.dumps(results))
     (tmp_path / "README.md").write_text(readme)
-    app = script.typer.Typer()
-    app.command()(script.main)
-    places = ["--figures", str(tmp_path / "latency.json"), "--readme", str(tmp_path / "README.md")]
-    return CliRunner().invoke(app, [str(tmp_path / "results.json"), *places])
+    places = ["--figures", tmp_path / "latency.json", "--readme", tmp_path / "README.md"]
+    return run_script(script, tmp_path / "results.json", *places)
 
 
 def test_a_table_in_its_place(tmp_path: Path):

@@ -344,6 +344,7 @@ def test_every_field_with_every_value(readers: Any, complete: dict[str, Any], sp
     assert 100 < accepted < len(cases) // 2
 
 
+@pytest.mark.slow
 def test_damaged_manifests(readers: Any, complete: dict[str, Any], spoilt_artifact: Path, tmp_path: Path) -> None:
     folder = tmp_path / "damages"
     folder.mkdir()

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import typer
+from typer.testing import CliRunner, Result
+
 
 def load_script(path: Path) -> ModuleType:
     """Return a script as a module; what it imports is looked for beside it, too, as Python does when it runs one."""
@@ -20,3 +23,10 @@ def load_script(path: Path) -> ModuleType:
     finally:
         sys.path.remove(str(path.parent))
     return module
+
+
+def run_script(script: Path | ModuleType, *arguments: object) -> Result:
+    """Run the command of a script in this process: a new one would take seconds to import PyTorch and TVM."""
+    app = typer.Typer()
+    app.command()((load_script(script) if isinstance(script, Path) else script).main)
+    return CliRunner().invoke(app, [*map(str, arguments)])

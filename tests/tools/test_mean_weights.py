@@ -8,15 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripts import run_script
 
 from enet_tvm.networks import ENet, WeightsInfo, load_network, read_info, save_network
 
 SCRIPT = Path(__file__).parents[2] / "tools/mean_weights.py"
 INFO = WeightsInfo("enet", ("road", "sky"), ((0, 0, 0), (1, 1, 1)), (0.5,) * 3, (0.2,) * 3)
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture
@@ -37,7 +34,8 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_every_tensor_is_the_mean(two, tmp_path):
-    result = run(*two, "-o", tmp_path / "mean.safetensors")
+    command = [sys.executable, SCRIPT, *two, "-o", tmp_path / "mean.safetensors"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stderr) == (0, "")
     first, second, mean = (load_network(path).state_dict() for path in (*two, tmp_path / "mean.safetensors"))
     for name, tensor in mean.items():
@@ -52,8 +50,8 @@ def test_every_tensor_is_the_mean(two, tmp_path):
 
 def test_other_classes_are_refused_in_a_sentence(two, tmp_path):
     save_network(ENet(2), replace(INFO, classes=("road", "tree")), tmp_path / "other.safetensors")
-    result = run(two[0], tmp_path / "other.safetensors", "-o", tmp_path / "mean.safetensors")
-    assert result.returncode == 1
+    result = run_script(SCRIPT, two[0], tmp_path / "other.safetensors", "-o", tmp_path / "mean.safetensors")
+    assert result.exit_code == 1
     assert "differ in their classes" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "mean.safetensors").exists()

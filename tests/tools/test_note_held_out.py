@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from rides import write_rides
+from scripts import run_script
 
 from enet_tvm.data.classes import CAMVID
 from enet_tvm.data.rides import judged_data
@@ -23,10 +24,6 @@ from enet_tvm.training.card import describe
 
 SCRIPT = Path(__file__).parents[2] / "tools/note_held_out.py"
 INFO = WeightsInfo("enet", CAMVID.names, CAMVID.palette, MEAN, STD)
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=120)
 
 
 def save(path: Path, seed: int, **notes: Any) -> Path:
@@ -48,7 +45,8 @@ def twin(tmp_path: Path) -> Path:
 def test_the_figures_are_those_of_the_twin(final: Path, twin: Path, tmp_path: Path):
     data, out = write_rides(tmp_path / "rides"), tmp_path / "noted.safetensors"
     held_out = ("--hold-out", "0001TP:-2:", "--hold-out", "0006R0")
-    result = run(final, "--twin", twin, "--data", data, *held_out, "--started-from", twin, "-o", out)
+    command = [sys.executable, SCRIPT, final, "--twin", twin, "--data", data, *held_out, "--started-from", twin, "-o", out]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stderr) == (0, "")
     notes = read_info(out).notes
     assert notes.keys() == {"epoch", "started_from", "held_out"}  # the figures on val were of before
@@ -77,8 +75,8 @@ def test_the_figures_are_those_of_the_twin(final: Path, twin: Path, tmp_path: Pa
 )
 def test_what_cannot_be_noted_is_a_sentence(options: list[str], sentence: str, final: Path, twin: Path, tmp_path: Path):
     out = tmp_path / "noted.safetensors"
-    result = run(final, "--twin", twin, "--data", tmp_path, "-o", out, *options)
-    assert result.returncode == 1
+    result = run_script(SCRIPT, final, "--twin", twin, "--data", tmp_path, "-o", out, *options)
+    assert result.exit_code == 1
     assert sentence in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
     assert not out.exists()
@@ -87,7 +85,6 @@ def test_what_cannot_be_noted_is_a_sentence(options: list[str], sentence: str, f
 def test_a_twin_of_other_classes(final: Path, tmp_path: Path):
     other = replace(INFO, classes=CAMVID.names[:2], palette=CAMVID.palette[:2])
     save_network(ENet(2), other, tmp_path / "two.safetensors")
-    result = run(
-        *(final, "--twin", tmp_path / "two.safetensors", "--data", tmp_path, "--hold-out", "0006R0", "-o", tmp_path / "noted")
-    )
+    options = ("--twin", tmp_path / "two.safetensors", "--data", tmp_path, "--hold-out", "0006R0", "-o", tmp_path / "noted")
+    result = run_script(SCRIPT, final, *options)
     assert "differ in their classes" in " ".join(result.stderr.split())

@@ -13,6 +13,7 @@ from enet_tvm.tuning.metaschedule import lean_workers
 ASK = "import sys, tvm.exec.popen_worker; print('torch' in sys.modules)"
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("before", [None, "somewhere"])
 def test_lean_workers(monkeypatch: pytest.MonkeyPatch, before: str | None):
     if before is None:
@@ -25,6 +26,7 @@ def test_lean_workers(monkeypatch: pytest.MonkeyPatch, before: str | None):
     assert os.environ.get("PYTHONPATH") == before
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("module", ["measure", "modelled", "simulated"])
 def test_what_workers_import_needs_no_pytorch(module: str):
     with lean_workers():

@@ -97,18 +97,21 @@ def convert(source: Path, shape: Sequence[int]) -> tuple[Path, Path]:
     RunnerMissingError
         When pnnx is missing, or does not convert the network.
     """
-    found = importlib.util.find_spec("pnnx")
-    if found is None or found.origin is None:
-        raise RunnerMissingError("pnnx, which converts for ncnn, is not installed; run: pip install 'enet-tvm[ncnn]'")
-    # The program itself: what pip makes a command of starts it by way of PyTorch.
-    program = Path(found.origin).with_name("pnnx")
-    command = [str(program), source.name, f"inputshape=[{','.join(map(str, shape))}]", "fp16=0"]
+    command = [str(_converter()), source.name, f"inputshape=[{','.join(map(str, shape))}]", "fp16=0"]
     done = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, check=False)
     files = _files(source)
     if done.returncode or not all(file.is_file() for file in files):
         reason = (done.stderr or done.stdout).strip()[-200:]
         raise RunnerMissingError(f"pnnx does not convert the network ({reason}); take another release of it")
     return files
+
+
+def _converter() -> Path:
+    found = importlib.util.find_spec("pnnx")
+    if found is None or found.origin is None:
+        raise RunnerMissingError("pnnx, which converts for ncnn, is not installed; run: pip install 'enet-tvm[ncnn]'")
+    # The program itself: what pip makes a command of starts it by way of PyTorch.
+    return Path(found.origin).with_name("pnnx")
 
 
 def _files(source: Path) -> tuple[Path, Path]:
@@ -122,6 +125,7 @@ def _converted(case: Case) -> tuple[Path, Path]:
     source = folder / "enet.onnx"
     files = _files(source)
     if not all(file.is_file() for file in files):
+        _converter()  # before the export, which takes seconds
         if not source.is_file():
             folder.mkdir(exist_ok=True)
             source.write_bytes(exported(case).read_bytes())

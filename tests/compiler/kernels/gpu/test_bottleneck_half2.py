@@ -106,7 +106,8 @@ def test_halves_that_are_loaded_stay_halves(tmp_path: Path):
         np.testing.assert_array_equal(after[output], expected)
 
 
-@pytest.mark.parametrize("arch", ["sm_53", pytest.param("sm_60", marks=pytest.mark.slow), "sm_62", "sm_70"])
+@pytest.mark.quick_cases(1)
+@pytest.mark.parametrize("arch", ["sm_53", "sm_60", "sm_62", "sm_70"])
 def test_what_the_assembler_makes_of_it(tools: CudaTools, arch: str):
     """Each product of two channels is one instruction, and so is nothing else in the loops; no register is spilled."""
     template = GpuHalf2BottleneckTemplate.of(bottleneck((32, 128, 32), (45, 80)), SMALL)

@@ -64,7 +64,8 @@ def test_every_point(tmp_path: Path, name: str):
         assert not traffic(block_accesses(program, kernel_name, kernel)).conflicts
 
 
-@pytest.mark.parametrize("arch", ["sm_75", pytest.param("sm_86", marks=pytest.mark.slow), "sm_90"])
+@pytest.mark.quick_cases(1)
+@pytest.mark.parametrize("arch", ["sm_75", "sm_86", "sm_90"])
 def test_what_the_assembler_makes_of_it(tools: CudaTools, arch: str):
     """As many products of matrices as there are tiles, in the loop of the convolution and after it; nothing is spilled."""
     spec = bottleneck((32, 128, 32), (45, 80))
