@@ -26,7 +26,7 @@ TINY_HEIGHT, TINY_WIDTH = 16, 24
 
 # How long examples take to draw is the machine's affair: others run tests on it too.
 settings.register_profile("whole", suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("quick", settings.get_profile("whole"), max_examples=20)  # of `make test`; a hundred are the default
+settings.register_profile("quick", settings.get_profile("whole"), max_examples=10)  # of `make test`; a hundred are the default
 settings.load_profile("whole")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -150,6 +150,7 @@ def uses(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{name}()"
 
 
+@pytest.mark.slow
 def test_tests_call_public_names():
     """What is private may change without a word; and code in a string escapes every tool."""
     forbidden = private_names() | {"exec()", "eval()"}

@@ -1,8 +1,6 @@
 """`tools/mean_weights.py`: the mean of two weights files."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,9 +32,8 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_every_tensor_is_the_mean(two, tmp_path):
-    command = [sys.executable, SCRIPT, *two, "-o", tmp_path / "mean.safetensors"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (result.returncode, result.stderr) == (0, "")
+    result = run_script(SCRIPT, *two, "-o", tmp_path / "mean.safetensors")
+    assert (result.exit_code, result.stderr) == (0, "")
     first, second, mean = (load_network(path).state_dict() for path in (*two, tmp_path / "mean.safetensors"))
     for name, tensor in mean.items():
         if tensor.is_floating_point():

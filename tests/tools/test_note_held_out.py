@@ -42,6 +42,7 @@ def twin(tmp_path: Path) -> Path:
     return save(tmp_path / "twin.safetensors", 2, data={"train": "train without 0006R0, 0001TP:-2", "val": "whatever"})
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_twin(final: Path, twin: Path, tmp_path: Path):
     data, out = write_rides(tmp_path / "rides"), tmp_path / "noted.safetensors"
     held_out = ("--hold-out", "0001TP:-2:", "--hold-out", "0006R0")

@@ -100,6 +100,7 @@ def test_what_is_written(uninterrupted):
     assert Recipe.model_validate(json.loads((uninterrupted / "recipe.json").read_text())) == Recipe.model_validate(TINY)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("pause", "drawn"), [(1e9, [3]), (0.0, [1, 2, 3])])
 def test_curves_are_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch, pause, drawn):
     lengths = []
@@ -490,6 +491,7 @@ def test_another_network_is_not_resumed_nor_made_up(uninterrupted, tmp_path):
         trainer(tmp_path, network="unet")
 
 
+@pytest.mark.slow
 def test_drawn_streets_are_trained_on_too(uninterrupted, tmp_path):
     with_two = trainer(tmp_path, TINY | {"drawn_streets": 2})
     assert len(with_two.samples) == 10
