@@ -16,17 +16,20 @@ from suite import Suite
 from enet_tvm import __version__
 from enet_tvm.artifact import Manifest, write_artifact
 from enet_tvm.compiler.workload import Workload
+from enet_tvm.errors import UserError
 from enet_tvm.machine import architecture
 from enet_tvm.version import stack_versions
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from enet_tvm.compiler.cuda.tools import CudaTools
+
 TINY_HEIGHT, TINY_WIDTH = 16, 24
 
 # How long examples take to draw is the machine's affair: others run tests on it too.
 settings.register_profile("whole", suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("quick", settings.get_profile("whole"), max_examples=10)  # of `make test`; a hundred are the default
+settings.register_profile("quick", settings.get_profile("whole"), max_examples=20)  # of `make test`; a hundred are the default
 settings.load_profile("whole")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -113,6 +116,17 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> TinyArtifact:
 def tiny_artifact_of_two(tmp_path_factory: pytest.TempPathFactory) -> TinyArtifact:
     """Compiled for batches of two, with other weights; not to be changed by a test."""
     return build_tiny(tmp_path_factory.mktemp("tiny") / "artifact", seed=1, batch=2)
+
+
+@pytest.fixture(scope="session")
+def tools() -> CudaTools:
+    """NVRTC and ptxas; what needs them is skipped without them."""
+    from enet_tvm.compiler.cuda.tools import find_cuda_tools
+
+    try:
+        return find_cuda_tools()
+    except UserError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

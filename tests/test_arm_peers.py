@@ -94,13 +94,14 @@ def count(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, str, Sequ
 
     def entries(artifact: Path, peer: str, peers: Sequence[str]) -> Entries:
         dtype = read_manifest(artifact).dtype
-        needed = {name: CONVERTERS.get((name, dtype), "torch") for name in peers}
-        here = [name for name, module in needed.items() if importlib.util.find_spec(module)]
-        if peer not in here:
-            pytest.skip(f"{needed[peer]} is not installed, which converts networks for {peer}")
+        missing = {
+            name: module for (name, of), module in CONVERTERS.items() if of == dtype and not importlib.util.find_spec(module)
+        }
+        if peer in missing:
+            pytest.skip(f"{missing[peer]} is not installed, which converts networks for {peer}")
         if artifact not in found:
             with shared_work():
-                found[artifact] = run(artifact, here)[1]
+                found[artifact] = run(artifact, [name for name in peers if name not in missing])[1]
         if peer in found[artifact]:
             return found[artifact]
         done, alone = run(artifact, [peer])

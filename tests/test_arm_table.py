@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from scripts import run_script
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -43,16 +43,14 @@ MANY = [
 
 
 def run(script: Any, tmp_path: Path, *results: dict[str, Any], keep: bool = False) -> Any:
-    app = script.typer.Typer()
-    app.command()(script.main)
     files = []
     for number, one in enumerate(results):
         files.append(tmp_path / f"{number}.json")
         files[-1].write_text(json.dumps({"results": [one]}))
     for name, made in (("README.md", script.table), ("arm.md", script.kernel_table)):
         (tmp_path / name).write_text(f"before\n\n{made({'rows': []})}\n| old |\n\nafter\n")
-    places = ["--figures", str(tmp_path / "arm.json"), "--readme", str(tmp_path / "README.md")]
-    return CliRunner().invoke(app, [*map(str, files), *["--keep"] * keep, *places, "--kernels", str(tmp_path / "arm.md")])
+    places = ["--figures", tmp_path / "arm.json", "--readme", tmp_path / "README.md", "--kernels", tmp_path / "arm.md"]
+    return run_script(script, *files, *["--keep"] * keep, *places)
 
 
 def test_tables_of_several_runs(script: Any, tmp_path: Path):

@@ -22,11 +22,10 @@ from enet_tvm.compiler.cuda.machine_code import LOADS, KernelCode, Operation, re
 from enet_tvm.compiler.cuda.nvrtc import compile_to_ptx
 from enet_tvm.compiler.cuda.ptx import with_version
 from enet_tvm.compiler.cuda.ptxas import KernelResources, assembled
-from enet_tvm.compiler.cuda.tools import CudaTools, find_cuda_tools
+from enet_tvm.compiler.cuda.tools import CudaTools
 from enet_tvm.compiler.kernels.gpu.tile import BYTES_PER_FMA
 from enet_tvm.compiler.pipeline import Compiled
 from enet_tvm.compiler.roofline import KernelPrediction, predict_compiled
-from enet_tvm.errors import UserError
 from enet_tvm.targets import load_target
 from enet_tvm.targets.spec import GpuSpec
 
@@ -60,14 +59,6 @@ class Built:
             read_machine_code(machine.cubins, gpu.arch),
             {kernel.name: kernel for kernel in machine.resources},
         )
-
-
-@pytest.fixture(scope="module")
-def tools() -> CudaTools:
-    try:
-        return find_cuda_tools()
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

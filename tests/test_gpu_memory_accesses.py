@@ -16,8 +16,6 @@ from gpu_enet import enet_for_gpu
 from gpu_targets import GPU_TARGETS
 from warp_accesses import Traffic, traffic
 
-from enet_tvm.errors import UserError
-
 LOADS = (
     # Every second column is another instruction's.
     (r"conv2d_\dx\d_s2|initial_block|max_pool2d", 2.0),
@@ -41,12 +39,10 @@ def counted() -> dict[str, Traffic]:
 
 # Beside `test_gpu_machine_code.py`, which begins with the first, so that neither waits for what the other compiles.
 @pytest.mark.slow
+@pytest.mark.usefixtures("tools")
 @pytest.mark.parametrize("target", [*reversed(GPU_TARGETS)])
 def test_sectors_and_banks(tmp_path: Path, counted: dict[str, Traffic], target: str):
-    try:
-        network, _ = enet_for_gpu(target)
-    except UserError as error:
-        pytest.skip(str(error))
+    network, _ = enet_for_gpu(target)
     assert len(network.kernels) >= 17
     texts = {name: kernel.script() for name, kernel in network.kernels.items()}
     if new := {name: kernel for name, kernel in network.kernels.items() if texts[name] not in counted}:

@@ -125,14 +125,6 @@ def test_labels_of_a_network_that_ends_otherwise(plain: nn.Module):
     assert len(launches) <= 4
 
 
-@pytest.fixture(scope="session")
-def cuda() -> None:
-    try:
-        find_cuda_tools()
-    except UserError as error:
-        pytest.skip(str(error))
-
-
 def build(
     network: nn.Module, shape: tuple[int, ...], name: str = "gtx-1080", numerics: Numerics = FLOAT32, **changes: object
 ) -> tuple[Compiled, list[str]]:
@@ -174,7 +166,7 @@ OTHERS: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cuda")
+@pytest.mark.usefixtures("tools")
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_no_template_covers_has_threads_too(network_of, name: str):
     network = network_of(
@@ -191,7 +183,7 @@ def test_what_no_template_covers_has_threads_too(network_of, name: str):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cuda")
+@pytest.mark.usefixtures("tools")
 @pytest.mark.parametrize("name", ["doubling", "plain"])
 def test_labels_in_device_code(name: str, request: pytest.FixtureRequest):
     compiled, made = build(request.getfixturevalue(name), (1, 3, 16, 24), numerics=Numerics(labels=True))
@@ -200,14 +192,14 @@ def test_labels_in_device_code(name: str, request: pytest.FixtureRequest):
     assert "argmax" in compiled.launches[-1].kernel or "cast" in compiled.launches[-1].kernel
 
 
-@pytest.mark.usefixtures("cuda")
+@pytest.mark.usefixtures("tools")
 def test_types_that_kernels_lack_are_refused(doubling: nn.Module):
     with pytest.raises(UserError, match=r"^kernels for GPUs have no bfloat16; leave --dtype out, or give --dtype float16$"):
         build(doubling, (1, 3, 16, 24), numerics=Numerics("bfloat16"))
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cuda")
+@pytest.mark.usefixtures("tools")
 def test_kernels_that_spill_are_made_smaller(network_of):
     """With 40 registers for each thread, 16 sums are too many: the second attempt has 8."""
     network = network_of(lambda net, x: torch.relu(net.conv(x)), conv=nn.Conv2d(16, 16, 3, padding=1))
@@ -219,13 +211,13 @@ def test_kernels_that_spill_are_made_smaller(network_of):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cuda")
+@pytest.mark.usefixtures("tools")
 def test_the_same_device_code_twice(network_of):
     network = network_of(lambda net, x: torch.relu(net.conv(x)), conv=nn.Conv2d(4, 8, 3, padding=1))
     assert build(network, (1, 4, 16, 16))[1] == build(network, (1, 4, 16, 16))[1]
 
 
-@pytest.mark.usefixtures("cuda")
+@pytest.mark.usefixtures("tools")
 def test_a_dump_of_the_phases(network_of, tmp_path: Path):
     spec = load_target("jetson-tx1")
     mod = from_torch(network_of(lambda net, x: net.conv(x), conv=nn.Conv2d(4, 8, 1)), (1, 4, 8, 8))
@@ -235,7 +227,7 @@ def test_a_dump_of_the_phases(network_of, tmp_path: Path):
     assert "block-layout" not in names
 
 
-@pytest.mark.usefixtures("cuda")
+@pytest.mark.usefixtures("tools")
 def test_an_error_of_the_device_compiler_comes_through_tvm(network_of):
     network = network_of(lambda net, x: net.conv(x), conv=nn.Conv2d(4, 8, 1))
     with pytest.raises(UserError, match=r"^NVRTC of CUDA 12 knows no architecture sm_42"):

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from enet_tvm.compiler.cuda.tools import find_cuda_tools
 from enet_tvm.compiler.kernels.gpu.conv2d import convolution_tile, tiled_sums
 from enet_tvm.compiler.kernels.gpu.tile import BYTES_PER_FMA, GpuUnit
 from enet_tvm.compiler.ops import FusedConv2D
 from enet_tvm.compiler.roofline import PAPER, PAPER_SIZES, Prediction, predict
 from enet_tvm.compiler.workload import Workload
-from enet_tvm.errors import UserError
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.size import Size
 from enet_tvm.targets import TargetSpec, load_target
@@ -49,16 +47,8 @@ CONVOLUTIONS = [
 """Those of ENet at 640x360, shortcuts and activations aside."""
 
 
-@pytest.fixture
-def cuda() -> None:
-    try:
-        find_cuda_tools()
-    except UserError as error:
-        pytest.skip(str(error))
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("cuda")
+@pytest.mark.usefixtures("tools")
 def test_the_whole_network():
     """Of a size that the paper measured; `tests/test_gpu_machine_code.py` looks at what is predicted for other GPUs."""
     assert_whole(predict(Workload(Path(DEFAULT_WEIGHTS), Size(640, 360), load_target("h100"))))

@@ -19,6 +19,7 @@ from enet_tvm.compiler.pipeline import Compiled, Numerics
 from enet_tvm.networks import load_network
 
 SIZE = (360, 640)
+"""Height and width of its pictures."""
 
 
 def enet_for_gpu(target: str, dtype: Precision = "float32") -> tuple[CudaNetwork, Compiled]:
@@ -29,7 +30,6 @@ def enet_for_gpu(target: str, dtype: Precision = "float32") -> tuple[CudaNetwork
     UserError
         When the CUDA compiler is not installed.
     """
-
     place = _compiled(target, dtype)
     module = tvm.ir.load_json((place / "module.json").read_text())
     network = CudaNetwork((place / "source.cu").read_text(), module, launches_for_gpu(target, dtype))

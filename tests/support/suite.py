@@ -22,7 +22,7 @@ MODULE = 0.01
 """Seconds that loading one of PyTorch's or TVM's thousands of Python modules takes, which the first test pays for all."""
 
 MANY_MODULES = 100
-"""Modules that were loaded by a test after which those objects are no more looked at for garbage."""
+"""So many new modules are worth telling the garbage collector to leave alone what they hold."""
 
 _BEFORE = pytest.StashKey[tuple[Effort, int]]()
 _TESTS_RUN_SIDE_BY_SIDE = "PYTEST_XDIST_WORKER"

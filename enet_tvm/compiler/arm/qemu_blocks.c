@@ -1,9 +1,9 @@
 /* A plugin of QEMU's user mode that writes every block of code that was executed: how often, where, and its instructions.
 
 A line is the number of executions in decimal, then the address and the instruction words in hexadecimal; the environment's
-QEMU_BLOCKS names the file. A program that closes the file descriptor MARK, which it does not have, has written what was executed
-since it last did so, to that name with .1 at its end, .2 the second time, and so on. Counts are exact with one thread. The
-interface is version 1 of qemu-plugin.h as QEMU 7.2 has it: Debian has no package with that header. */
+QEMU_BLOCKS names the file. A program that closes the file descriptor MARK, which it does not have, divides what it executes: each
+time, what is new is written to that name with .1 at its end, .2 the second time, and so on, and the rest when it ends. Counts are
+exact with one thread. The interface is version 1 of qemu-plugin.h as QEMU 7.2 has it: Debian has no package with that header. */
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -33,8 +33,7 @@ enum { CLOSE = 57, MARK = 0x656e6574 }; /* of Linux on aarch64; of tools.py */
 
 typedef struct Block {
   struct Block* next;
-  uint64_t executed;
-  uint64_t marked; /* of these, before the last mark */
+  uint64_t executed; /* since the last mark */
   uint64_t address;
   size_t length;
   uint32_t words[];
@@ -47,7 +46,7 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb* code) {
   size_t length = qemu_plugin_tb_n_insns(code);
   Block* block = malloc(sizeof *block + length * sizeof block->words[0]);
   if (block == NULL) abort();
-  block->executed = block->marked = 0;
+  block->executed = 0;
   block->address = qemu_plugin_tb_vaddr(code);
   block->length = length;
   for (size_t i = 0; i < length; ++i)
@@ -57,14 +56,12 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb* code) {
   qemu_plugin_register_vcpu_tb_exec_inline(code, QEMU_PLUGIN_INLINE_ADD_U64, &block->executed, 1);
 }
 
-/* Writes what was executed since the last mark, or since the start. */
-static void write_blocks(const char* path, int since_mark) {
+static void write_blocks(const char* path) {
   FILE* file = fopen(path, "w");
   if (file == NULL) return; /* who reads it finds no file */
   for (const Block* block = blocks; block != NULL; block = block->next) {
-    uint64_t executed = block->executed - (since_mark ? block->marked : 0);
-    if (executed == 0) continue;
-    fprintf(file, "%" PRIu64 " %" PRIx64, executed, block->address);
+    if (block->executed == 0) continue;
+    fprintf(file, "%" PRIu64 " %" PRIx64, block->executed, block->address);
     for (size_t i = 0; i < block->length; ++i) fprintf(file, " %08" PRIx32, block->words[i]);
     fputc('\n', file);
   }
@@ -78,13 +75,13 @@ static void called(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t 
   (void)id, (void)vcpu, (void)b, (void)c, (void)d, (void)e, (void)f, (void)g, (void)h;
   if (number != CLOSE || (uint32_t)a != MARK || getenv("QEMU_BLOCKS") == NULL) return;
   int length = snprintf(path, sizeof path, "%s.%u", getenv("QEMU_BLOCKS"), ++marks);
-  if (length > 0 && (size_t)length < sizeof path) write_blocks(path, 1);
-  for (Block* block = blocks; block != NULL; block = block->next) block->marked = block->executed;
+  if (length > 0 && (size_t)length < sizeof path) write_blocks(path);
+  for (Block* block = blocks; block != NULL; block = block->next) block->executed = 0;
 }
 
 static void ended(qemu_plugin_id_t id, void* data) {
   (void)id, (void)data;
-  if (getenv("QEMU_BLOCKS") != NULL) write_blocks(getenv("QEMU_BLOCKS"), 0);
+  if (getenv("QEMU_BLOCKS") != NULL) write_blocks(getenv("QEMU_BLOCKS"));
 }
 
 __attribute__((visibility("default"))) int qemu_plugin_version = 1;

@@ -18,7 +18,7 @@ from typing import Any
 from enet_tvm.compiler.arm.instructions import Block, Loop
 from enet_tvm.compiler.debian_packages import UnavailableError, built_once, cache_directory, download, unpack
 
-_KEEP_NAME = "arm-tools-2"
+_KEEP_NAME = "arm-tools-3"
 """Goes up whenever what is built here changes."""
 MARK = 0x656E6574
 """File descriptor that a program closes, which has none of that number, to have what it executed so far counted by itself."""
