@@ -1,6 +1,6 @@
 """The way of a network through the compiler, phase by phase.
 
-0  import               enet_tvm.compiler.frontend: torch.export or ONNX to Relax, layer names kept
+0  import               enet_tvm.compiler.frontend: PyTorch or ONNX to Relax, layer names kept
 1  fold-batch-norm      into weights and biases
 2  fuse-initial-block   convolution | pooling, concatenation and PReLU as one operator
 3  fuse-conv2d          bias, shortcut (padded, unpooled) and activation into each convolution

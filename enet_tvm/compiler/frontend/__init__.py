@@ -1,1 +1,1 @@
-"""The import of a network into Relax, from torch.export or ONNX."""
+"""The import of a network into Relax, from PyTorch or ONNX."""

@@ -1,4 +1,4 @@
-"""PyTorch to Relax through ``torch.export``, with converters for what the stock importer gets wrong."""
+"""PyTorch to Relax: layer by layer, or through ``torch.export`` with converters for what the stock importer gets wrong."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from enet_tvm.compiler import ops
+from enet_tvm.compiler.frontend.layer_import import from_layers
 from enet_tvm.compiler.frontend.layer_names import named_after_layers
 from enet_tvm.errors import UserError
 
@@ -37,7 +38,14 @@ def from_torch(network: nn.Module, input_shape: tuple[int, int, int, int]) -> tv
     UserError
         When the network holds an operator that cannot be imported rightly.
     """
-    exported = torch.export.export(network.eval(), (torch.zeros(input_shape),))
+    network.eval()
+    mod = from_layers(network, input_shape)
+    return from_export(network, input_shape) if mod is None else mod
+
+
+def from_export(network: nn.Module, input_shape: tuple[int, int, int, int]) -> tvm.IRModule:
+    """Return the Relax module of any network in eval mode through ``torch.export``, as `from_torch` does."""
+    exported = torch.export.export(network, (torch.zeros(input_shape),))
     importer = _Importer()
     mod = _import(importer, exported)
     return named_after_layers(mod, importer.layers)
