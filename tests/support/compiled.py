@@ -14,7 +14,6 @@ from shared import made_once
 
 if TYPE_CHECKING:
     import tvm
-    from torch import nn
 
     from enet_tvm.compiler.compile import CompileRequest
 
@@ -28,7 +27,7 @@ def artifact_of(request: CompileRequest, *, optimised: bool = True) -> Path:
     from enet_tvm.compiler.compile import compile_artifact
 
     def make(place: Path) -> None:
-        with _imported_once(), nullcontext() if optimised else unoptimised_code():
+        with nullcontext() if optimised else unoptimised_code():
             compile_artifact(request, place)
 
     return made_once(f"artifact-{_key(request)}{'' if optimised else '-unoptimised'}", make)
@@ -49,31 +48,6 @@ def unoptimised_code() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler, "compile_module", compile_quickly)
         yield
-
-
-@contextmanager
-def _imported_once() -> Iterator[None]:
-    """While this context is entered, a network is imported once for all targets and types, which takes seconds each time."""
-    from enet_tvm.compiler import compile as compiler
-    from enet_tvm.networks.weights import state_sha256
-
-    import_network = compiler.from_torch
-
-    def import_once(network: nn.Module, shape: tuple[int, int, int, int]) -> tvm.IRModule:
-        key = f"{network} {state_sha256(network)} {shape}"
-        if key not in _imported:
-            if len(_imported) == _MOST_IMPORTED:
-                del _imported[next(iter(_imported))]
-            _imported[key] = import_network(network, shape)
-        return _imported[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "from_torch", import_once)
-        yield
-
-
-_imported: dict[str, tvm.IRModule] = {}
-_MOST_IMPORTED = 4
 
 
 def shipped_enet(target: str = "native", *, optimised: bool = True, **options: Any) -> Path:
