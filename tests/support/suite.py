@@ -61,12 +61,15 @@ class Suite:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, object, object]:
         """Mark what `quick_cases` leaves out, before tests are chosen by their marks; then begin with the files of the longest.
 
-        So no worker is left alone with one of those at the end.
+        So no worker is left alone with one of those at the end. One of them compiles the network that most share, and the others
+        have until then files that do without it.
         """
         _mark_other_cases(items)
         result = yield
         long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("alone")}
-        items.sort(key=lambda item: item.path not in long)
+        sharing = {item.path for item in items if "compiled_enet" in getattr(item, "fixturenames", ())}
+        first = min(sharing, default=None)
+        items.sort(key=lambda item: (item.path not in long, item.path != first, item.path in sharing))
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
