@@ -58,11 +58,20 @@ class Suite:
             close_run(self._folder)
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self) -> Generator[None, object, object]:
+        """Look for no garbage meanwhile: there is none among ever more modules and items."""
+        gc.disable()
+        try:
+            return (yield)
+        finally:
+            gc.enable()
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, object, object]:
         """Mark what `quick_cases` leaves out, before tests are chosen by their marks; then begin with the files of the longest.
 
-        So no worker is left alone with one of those at the end. One of them compiles the network that most share, and the others
-        have until then files that do without it.
+        So no worker is left alone with one of those at the end. One of them compiles the network that most share; the others
+        have files that do without it until then.
         """
         _mark_other_cases(items)
         result = yield
