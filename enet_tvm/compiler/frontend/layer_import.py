@@ -39,6 +39,7 @@ def from_layers(network: nn.Module, input_shape: tuple[int, int, int, int]) -> t
         file, or that does not take this shape: ``torch.export`` can import it, or says why not.
     """
     try:
+        _require(_is_its_type(network))
         return _LayerImporter(network).module(_LayerTracer().trace(network), input_shape)
     except Exception:  # a forward that is given a symbol in place of a tensor may raise anything
         return None
@@ -130,7 +131,7 @@ class _LayerImporter:
         convert = _FUNCTIONS.get(node.target)
         if node.op == "call_module":
             module = self._network.get_submodule(str(node.target))
-            if type(module) is nn.Identity:
+            if type(module) is nn.Identity and _is_its_type(module):
                 return arguments[0]
             convert = partial(_conversion(module), layer=module)
         if convert is None:
@@ -143,10 +144,14 @@ class _LayerImporter:
         return value
 
 
+def _is_its_type(module: nn.Module) -> bool:
+    """Whether a call of a module is its type's forward and nothing else; tracing a network or a single node sees no more."""
+    return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
 def _conversion(layer: nn.Module) -> Callable[..., Any]:
-    """Return the function that imports a layer, which computes what its type says and nothing else."""
-    hooks = (*layer._forward_hooks, *layer._forward_pre_hooks)
-    _require(type(layer) in _LAYERS and not hooks and "forward" not in vars(layer) and not layer.training)
+    """Return the function that imports a layer."""
+    _require(type(layer) in _LAYERS and _is_its_type(layer) and not layer.training)
     return _LAYERS[type(layer)]
 
 

@@ -91,14 +91,12 @@ class Doubled(nn.ReLU):
         return 2 * super().forward(input)
 
 
-def hooked() -> nn.Module:
-    layer = nn.ReLU()
-    layer.register_forward_hook(lambda _layer, _arguments, output: 2 * output)
+def hooked(layer: nn.Module) -> nn.Module:
+    layer.register_forward_hook(lambda _layer, _arguments, output: output + output)
     return layer
 
 
-def replaced() -> nn.Module:
-    layer = nn.ReLU()
+def replaced(layer: nn.Module) -> nn.Module:
     layer.forward = lambda x: x + x
     return layer
 
@@ -111,8 +109,10 @@ def double_weights() -> nn.Module:
     "layer",
     [
         Doubled(),
-        hooked(),
-        replaced(),
+        hooked(nn.ReLU()),
+        hooked(nn.Identity()),
+        replaced(nn.ReLU()),
+        replaced(nn.Identity()),
         double_weights(),
         nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 1)),
         nn.ReLU(inplace=True),
@@ -128,6 +128,17 @@ def double_weights() -> nn.Module:
 )
 def test_other_layers_are_left_to_export(layer: nn.Module):
     assert from_layers(nn.Sequential(nn.PReLU(3), layer).eval(), SHAPE) is None
+
+
+@pytest.mark.parametrize("change", [hooked, replaced])
+def test_what_was_done_to_the_network_itself_counts(change: Callable[[nn.Module], nn.Module]):
+    """Tracing begins with the forward of its type."""
+    assert from_layers(change(nn.Sequential(nn.ReLU())).eval(), SHAPE) is None
+
+
+@pytest.mark.parametrize("change", [hooked, replaced])
+def test_what_was_done_to_a_part_is_imported(change: Callable[[nn.Module], nn.Module]):
+    assert_equal(nn.Sequential(nn.ReLU(), change(nn.Sequential(nn.ReLU()))).eval())
 
 
 @pytest.mark.parametrize(
