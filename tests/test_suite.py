@@ -260,6 +260,23 @@ def test_alone(number): note(1)
 
 
 @pytest.mark.slow
+def test_one_of_two_workers_reads_files_from_the_last_on(tmp_path: Path):
+    """They still agree on the order of the tests, or none would be run."""
+    note = (
+        "import os\nwith open('read', 'a') as file:\n    file.write(f'{os.environ[\"PYTEST_XDIST_WORKER\"]} {__name__}\\n')\n"
+    )
+    (tmp_path / "folder").mkdir()
+    for name in ("test_a", "folder/test_b", "folder/test_c", "test_z"):
+        (tmp_path / f"{name}.py").write_text(f"{note}def test_passes(): pass\n")
+    result = run(tmp_path, f"{note}def test_passes(): pass\n", "-n", "2")
+    assert "5 passed" in result.stdout
+    read = [line.split() for line in (tmp_path / "read").read_text().splitlines()]
+    first, second = ([name for worker, name in read if worker == which] for which in ("gw0", "gw1"))
+    assert first == ["test_b", "test_c", "test_a", "test_file", "test_z"]
+    assert second == first[::-1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "workers"])
 def test_a_process_that_crashes_at_its_end_fails_the_run(tmp_path: Path, options: tuple[str, ...]):
     result = run(tmp_path, "import atexit\natexit.register(os.abort)\ndef test_passes(): pass\n", *options)

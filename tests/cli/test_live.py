@@ -99,6 +99,7 @@ def test_a_file_in_a_loop_until_it_is_stopped(
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.slow
 def test_a_file_ends_and_the_page_stays(start: Callable[..., Any], tiny_artifact: Any, video: Path) -> None:
     process, address, log = start(tiny_artifact.directory, video)
     end = time.monotonic() + 60

@@ -87,6 +87,7 @@ def test_kernels_of_enet(compiled_enet):
     assert (last.shape, last.block, last.pad) == (manifest.output.shape, 1, 0)
 
 
+@pytest.mark.slow
 def test_the_same_request_gives_the_same_bytes(request_of, tmp_path: Path):
     """Of ENet, and in another process, too: `tests/cli/test_compile.py`."""
     for name in "ab":
@@ -222,6 +223,7 @@ def test_any_module_compiles(randomised, tmp_path: Path):
     assert 0.1 < (expected.argmax(1) == 0).mean() < 0.9, "both classes are there"
 
 
+@pytest.mark.slow
 def test_a_module_and_its_file_give_the_same_library(request_of, tiny: nn.Module, tmp_path: Path):
     compile_artifact(request_of(), tmp_path / "file")
     compile_artifact(request_of(weights=NetworkInMemory(tiny, INFO)), tmp_path / "module")

@@ -95,6 +95,7 @@ def test_pictures_of_a_batch_do_not_touch(randomised):
     assert np.array_equal(together[2], alone[0])
 
 
+@pytest.mark.slow
 def test_few_launches(compiled: Compiled):
     """The paper blames their number; TVM's own fusion makes 103, one kernel a convolution 91."""
     assert len(compiled.launches) <= 95

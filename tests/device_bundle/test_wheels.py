@@ -65,6 +65,7 @@ def test_an_installed_file_that_was_changed_is_refused(cache: Path, monkeypatch:
     assert not any(cache.iterdir())
 
 
+@pytest.mark.slow
 def test_a_wheel_of_another_hash_is_refused(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """pip itself compares: here, a wheel that somebody put into the index in place of the one that was released."""
     index = tmp_path / "index"

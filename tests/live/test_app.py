@@ -137,6 +137,7 @@ def test_a_viewer_gets_no_more_than_two_pictures_that_it_has_not_drawn(serve: Se
     assert len(live.passes) > 4
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("message", ["Drawn", "", "{}", b"drawn", "x" * 1000])
 def test_a_viewer_that_says_something_else_is_sent_away_and_others_stay(serve: Serve, message: str | bytes) -> None:
     live = serve(Camera().source())

@@ -170,6 +170,7 @@ def test_the_end_of_the_source_is_told_over_its_last_picture(serve: Serve, brows
     assert page.evaluate("$('state').textContent") == "ended"
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("width", [320, 390, 820, 1440])
 def test_nothing_is_wider_than_the_window(still: tuple[Live, Camera, Page], width: int) -> None:
     _, _, page = still

@@ -46,6 +46,7 @@ def test_paper_counts_running_statistics_and_normalisation():
     assert (summary.paper["parameters"], summary.paper["flops"]) == (29_460_000, 286_030_000_000)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("classes", "parameters", "flops"), [(12, 29_441_996, 283_699_445_760), (20, 29_446_612, 285_822_812_160)]
 )

@@ -111,6 +111,7 @@ def test_cores_are_those_of_the_target(session: DeviceSession, device_server: An
     assert {tuple(psutil.Process(thread.id).cpu_affinity()) for thread in process.threads()} == {choice.cpus}
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("numbers", ["", "a", "1,", "-1"])
 def test_cores_that_are_no_numbers(session: DeviceSession, numbers: str) -> None:
     with pytest.raises(UserError):
@@ -202,7 +203,7 @@ def test_what_is_no_library(session: DeviceSession, misbehaving_library: Path, t
     assert seven(session, misbehaving_library) == 7, "the session goes on"
 
 
-@pytest.mark.quick_cases(4)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("name", ["../escaped.py", "a/../../escaped.py", "/tmp/escaped.py", ".", "a/.."])
 def test_a_name_out_of_the_folder(session: DeviceSession, name: str) -> None:
     with fails("outside the session's folder", within=5):

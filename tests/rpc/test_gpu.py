@@ -15,6 +15,7 @@ def test_device_arch(version, arch):
     assert device_arch(SimpleNamespace(compute_version=version)) == arch
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.skipif(missing_driver() is None, reason="this machine has a GPU")
 def test_a_device_without_a_gpu_says_so(device_server):
     with (

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,13 @@ def _mark_other_cases(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.slow)
 
 
+class _Backwards(pytest.Dir):
+    """A folder whose entries are collected from the last one on."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        return reversed(list(super().collect()))
+
+
 class Suite:
     """The plugin, registered by ``tests/conftest.py``."""
 
@@ -66,6 +73,14 @@ class Suite:
         finally:
             gc.enable()
 
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        """Let every second worker begin with the last files: in a fresh clone each then rewrites the asserts of half of them.
+
+        What one has rewritten, the other reads.
+        """
+        second = os.environ.get(_TESTS_RUN_SIDE_BY_SIDE, "gw0").removeprefix("gw")
+        return _Backwards.from_parent(parent, path=path) if int(second) % 2 else None
+
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, object, object]:
         """Mark what `quick_cases` leaves out, before tests are chosen by their marks; then begin with the files of the longest.
@@ -73,6 +88,7 @@ class Suite:
         So no worker is left alone with one of those at the end. One of them compiles the network that most share; the others
         have files that do without it until then.
         """
+        items.sort(key=lambda item: item.path.parts)  # the same in all workers, wherever they began
         _mark_other_cases(items)
         result = yield
         long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("alone")}

@@ -143,6 +143,7 @@ def test_a_changed_working_tree_differs(repository: Path, unchanged: tuple[int, 
     assert lines[-1].startswith("2 cases: 0 equal, 0 refused by both, 2 differ;")
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_leaves_nothing(repository: Path, number: int):
     process = start(repository, "--only", REFUSED)

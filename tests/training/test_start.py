@@ -29,6 +29,7 @@ def carried(network: torch.nn.Module, given: dict[str, torch.Tensor]) -> dict[st
     return layers
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("names", [("a", "b"), ("road", "sky", "tree"), ("sky", "road", "rest")])
 def test_weights_of_other_classes_give_all_but_the_last_layer(names, randomised, tmp_path):
     """Also when they are as many: an output means its class."""
@@ -72,6 +73,7 @@ def test_a_public_network_brings_its_variant(class_set, anew, tmp_path):
     assert start.network.variant.to_json() == start.variant
 
 
+@pytest.mark.slow
 def test_another_network_and_broken_weights(tmp_path):
     torch.save(SegNet(3).state_dict(), tmp_path / "x.pt")
     with pytest.raises(UserError, match="segnet with 3 outputs, and enet"):

@@ -336,6 +336,7 @@ def test_decay_of_everything_or_of_kernels_only(tmp_path):
         assert any(p is run.network.fullconv.weight for p in decayed)
 
 
+@pytest.mark.slow
 def test_another_recipe_is_refused_unless_fresh(uninterrupted):
     other = TINY | {"epochs": 4}
     with pytest.raises(UserError, match=r"another recipe \(epochs was 3 and is 4\).*--fresh"):
@@ -343,6 +344,7 @@ def test_another_recipe_is_refused_unless_fresh(uninterrupted):
     assert trainer(uninterrupted, other, fresh=True).epoch == 0
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("train", "sentence"),
     [

@@ -51,6 +51,7 @@ print(tvm.s_tir.TensorIntrin.get(VNNI_DOT_16x4_INTRIN) is not None)
 """
 
 
+@pytest.mark.slow
 def test_no_intrinsic_is_imported_before_it_is_asked_for():
     with lean_workers():
         found = subprocess.run([sys.executable, "-c", SEARCH], capture_output=True, text=True, check=True)

@@ -71,6 +71,7 @@ def same_labels(logits: np.ndarray, expected: torch.Tensor) -> float:
     return float((logits.argmax(1) == expected.numpy().argmax(1)).mean())
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", QUICK)
 def test_a_small_network(name, case, small_network):
     require(name)
@@ -83,6 +84,7 @@ def test_a_small_network(name, case, small_network):
         assert all(file.stat().st_size for file in runner.artifact_files())
 
 
+@pytest.mark.slow
 def test_mnn_in_8_bits_rounds_what_a_convolution_is_given(case, monkeypatch):
     """Weights of 0 and 1 are exact in 8 bits: what differs is that inputs are rounded, which they are if its setting works."""
     require("mnn-int8")
@@ -98,6 +100,7 @@ def test_mnn_in_8_bits_rounds_what_a_convolution_is_given(case, monkeypatch):
         np.testing.assert_allclose(runner.forward(x), x, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_form_for_float16_has_no_number_beyond_its_range(case, monkeypatch):
     """What float32 has in the place of the largest is infinite in float16; both compute what the network does."""
 

@@ -77,6 +77,7 @@ def test_a_kernel_alone_is_as_in_a_network(tools: CudaTools, monkeypatch: pytest
     assert read_machine_code(whole.cubins, "sm_53") == read_machine_code(bare.cubins, "sm_53")
 
 
+@pytest.mark.slow
 def test_a_trial_is_as_in_a_network(tools: CudaTools):
     """Also its limit of registers and its version; what it leaves out are constants that nobody reads."""
     target = load_target("jetson-tx1").to_tvm()

@@ -28,6 +28,7 @@ def out(count: int = 256, dtype: type = np.float32) -> np.ndarray:
     return np.full(count, np.nan, dtype)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_barriers(tmp_path: Path, seed: int):
     program = compile_fibers(REVERSED, tmp_path, WHOLE)
@@ -35,6 +36,7 @@ def test_barriers(tmp_path: Path, seed: int):
     np.testing.assert_array_equal(arrays["out"], DATA.reshape(4, 64)[:, ::-1].ravel() + 2)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("changes", "blocks", "said"),
     [
@@ -52,7 +54,7 @@ def test_what_no_kernel_may_do(tmp_path: Path, changes: dict[str, str], blocks: 
         program.launch("kernel", (blocks,), (64,), {"data": DATA, "out": out(), "times": 2})
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("statement", "said"),
     [

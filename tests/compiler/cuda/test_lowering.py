@@ -56,6 +56,7 @@ def lowered(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return calls
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("then", "anew"),
     [

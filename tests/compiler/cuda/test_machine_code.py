@@ -83,6 +83,7 @@ def cubins(tools: CudaTools) -> dict[str, tuple[bytes, ...]]:
     return {arch: assembled(compile_to_ptx(source_of(arch), arch, tools), arch, tools).cubins for arch in ARCHS}
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("arch", ARCHS)
 def test_loops_and_loads(cubins: dict[str, tuple[bytes, ...]], arch: str):
     kernels = read_machine_code(cubins[arch], arch)

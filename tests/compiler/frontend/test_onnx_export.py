@@ -104,6 +104,7 @@ def test_opset_out_of_range(small, info, tmp_path, opset):
         export_onnx(small, info, Size(16, 8), tmp_path / "enet.onnx", opset)
 
 
+@pytest.mark.slow
 def test_file_that_disagrees_never_replaces_the_old_one(small, info, tmp_path, monkeypatch):
     path = tmp_path / "enet.onnx"
     path.write_text("old")

@@ -91,6 +91,7 @@ def test_functions_of_others_are_inlined(tmp_path):
     assert np.array_equal(run(from_onnx(path), x), 2 * x)
 
 
+@pytest.mark.slow
 def test_pytorchs_own_unpooling_is_refused(tmp_path):
     class Unpooling(torch.nn.Module):
         def forward(self, x):
@@ -177,6 +178,7 @@ def test_source_of_an_export(info, tmp_path):
     assert read_onnx_source(path) == ((1, 3, 32, 64), digest)
 
 
+@pytest.mark.slow
 def test_odd_planes_lose_a_row_and_get_zeros_back(info, tmp_path):
     class Odd(torch.nn.Module):
         def __init__(self):

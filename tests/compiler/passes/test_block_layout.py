@@ -196,6 +196,7 @@ def test_a_padded_shortcut_decides_the_block(network_of, laid_out):
     assert layouts(mod)[0].block == 4
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("shape", [(1, 16, 6, 1), (1, 16, 1, 1), (1, 16, 1, 8)], ids=str)
 def test_slender_pictures(network_of, laid_out, shape: tuple[int, int, int, int]):
     laid_out(network_of(lambda net, x: net.b(F.relu(net.a(x))), a=conv(), b=conv(5)), shape)

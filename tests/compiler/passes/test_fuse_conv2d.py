@@ -250,6 +250,7 @@ def test_a_computed_addend_that_broadcasts(network_of, chains, shape: tuple[int,
     assert "add" in left
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("shape", [(16, 1, 1), (6,), (4, 1), (1, 16, 4, 6), ()], ids=str)
 def test_a_constant_addend(network_of, chains, shape: tuple[int, ...]):
     added = torch.linspace(-1, 2, torch.Size(shape).numel()).reshape(shape)

@@ -179,6 +179,7 @@ def test_reductions_are_right(relax_main, run_relax, shape: tuple[int, ...], axe
     np.testing.assert_allclose(run_relax(mod, x), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @FEW
 @given(shape=SHAPES, axis=st.one_of(st.none(), st.integers(0, 3)), seed=st.integers(0, 2**32 - 1))
 def test_the_first_of_equal_maxima_is_found(relax_main, run_relax, shape: tuple[int, ...], axis: int | None, seed: int):

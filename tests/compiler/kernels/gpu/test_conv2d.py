@@ -146,7 +146,7 @@ def test_transposed_ones_do_no_work_on_inserted_zeros():
     assert weight.shape == (8 // tile.channels, 9, 4, tile.channels)
 
 
-@pytest.mark.quick_cases(5)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("place", [0, *(pytest.param(other, marks=pytest.mark.slow) for other in (1, 2))])
 @pytest.mark.parametrize("name", [name for name in KINDS if KINDS[name].transposed])
 @pytest.mark.parametrize("unit", [SMALL, LARGE], ids=["large tiles", "small tiles"])

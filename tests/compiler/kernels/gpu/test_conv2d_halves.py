@@ -88,6 +88,7 @@ def test_every_point(tmp_path: Path, kind: type[GpuHalf2Conv2DTemplate], unit: G
     check_every_point(kind.of(spec, unit), ConvolutionCall(spec), tmp_path, 2)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("arch", "kind", "unit", "operation"),
     [

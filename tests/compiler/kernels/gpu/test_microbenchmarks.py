@@ -50,6 +50,7 @@ def test_copies(tmp_path: Path):
     np.testing.assert_array_equal(run(copies(4096), x, 4096, tmp_path), x)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("count", "stride"), [(2048, 32), (32768, 1024)], ids=["in L1", "in L2"])
 def test_reads(tmp_path: Path, count: int, stride: int):
     """Every thread reads from its own place on, and from the beginning after the end."""
@@ -69,6 +70,7 @@ def test_shared_reads(tmp_path: Path):
     np.testing.assert_allclose(out, np.tile(x[places].sum((1, 2)), 2), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("count", "step"), [(4, 0), (1024, 96)], ids=["from one to another", "with steps"])
 def test_loads(tmp_path: Path, count: int, step: int):
     x = RANDOM.integers(0, 4, count).astype(np.int32)
