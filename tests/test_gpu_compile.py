@@ -19,7 +19,7 @@ from enet_tvm.compiler.compile import CompileRequest, compile_artifact
 from enet_tvm.compiler.cuda import incremental
 from enet_tvm.compiler.cuda.device_code import device_code
 from enet_tvm.compiler.cuda.ptx import ptx_arch, ptx_entries, ptx_version
-from enet_tvm.compiler.cuda.tools import find_cuda_tools
+from enet_tvm.compiler.cuda.tools import CudaTools
 from enet_tvm.compiler.workload import Workload
 from enet_tvm.errors import UserError
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
@@ -28,12 +28,8 @@ from enet_tvm.targets import TargetSpec, load_target
 
 
 @pytest.fixture
-def cuda() -> None:
+def cuda(tools: CudaTools) -> None:
     pytest.importorskip("ziglang")
-    try:
-        find_cuda_tools()
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 def compile_for(spec: TargetSpec, out: Path) -> Path:

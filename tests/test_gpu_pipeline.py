@@ -16,7 +16,7 @@ from torch import nn
 from tvm import relax
 
 from enet_tvm.compiler import pipeline
-from enet_tvm.compiler.cuda.tools import find_cuda_tools
+from enet_tvm.compiler.cuda.tools import CudaTools
 from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.kernels.common.launch import Launch
 from enet_tvm.compiler.kernels.cpu.register_tile import VectorUnit
@@ -166,9 +166,8 @@ OTHERS: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("tools")
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_no_template_covers_has_threads_too(network_of, name: str):
+def test_what_no_template_covers_has_threads_too(tools: CudaTools, network_of, name: str):
     network = network_of(
         OTHERS[name],
         conv=nn.Conv2d(16, 16, 1),
@@ -178,16 +177,15 @@ def test_what_no_template_covers_has_threads_too(network_of, name: str):
     )
     compiled, made = build(network, (1, 16, 6, 9))
     assert len(compiled.launches) >= 2
-    entries = pipeline.assemble(made[-1], "sm_61", find_cuda_tools())
+    entries = pipeline.assemble(made[-1], "sm_61", tools)
     assert len(entries) >= 2
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("tools")
 @pytest.mark.parametrize("name", ["doubling", "plain"])
-def test_labels_in_device_code(name: str, request: pytest.FixtureRequest):
+def test_labels_in_device_code(tools: CudaTools, name: str, request: pytest.FixtureRequest):
     compiled, made = build(request.getfixturevalue(name), (1, 3, 16, 24), numerics=Numerics(labels=True))
-    entries = pipeline.assemble(made[-1], "sm_61", find_cuda_tools())
+    entries = pipeline.assemble(made[-1], "sm_61", tools)
     assert not any(kernel.spill_bytes or kernel.stack_bytes for kernel in entries)
     assert "argmax" in compiled.launches[-1].kernel or "cast" in compiled.launches[-1].kernel
 
@@ -199,14 +197,13 @@ def test_types_that_kernels_lack_are_refused(doubling: nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("tools")
-def test_kernels_that_spill_are_made_smaller(network_of):
+def test_kernels_that_spill_are_made_smaller(tools: CudaTools, network_of):
     """With 40 registers for each thread, 16 sums are too many: the second attempt has 8."""
     network = network_of(lambda net, x: torch.relu(net.conv(x)), conv=nn.Conv2d(16, 16, 3, padding=1))
     plenty, scarce = (build(network, (1, 16, 48, 64), max_registers=limit, multiprocessors=1)[1] for limit in (255, 40))
     assert len(plenty) == 1
     assert len(scarce) > 1
-    first, last = (pipeline.assemble(ptx, "sm_61", find_cuda_tools())[0].registers for ptx in (plenty[-1], scarce[-1]))
+    first, last = (pipeline.assemble(ptx, "sm_61", tools)[0].registers for ptx in (plenty[-1], scarce[-1]))
     assert last <= 40 < first
 
 

@@ -19,7 +19,6 @@ from tvm import relax
 
 from enet_tvm.artifact import elf_architecture
 from enet_tvm.compiler import pipeline
-from enet_tvm.compiler.cuda.tools import find_cuda_tools
 from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.kernels.common.launch import Launch
 from enet_tvm.compiler.ops import PLANAR
@@ -240,17 +239,14 @@ def test_what_no_template_covers_is_compiled_too(network_of, name: str):
 
 
 @pytest.mark.parametrize("target", ["native", "h100"])
-def test_tensors_of_more_elements_than_kernels_count_are_refused(relax_main, target: str):
+def test_tensors_of_more_elements_than_kernels_count_are_refused(relax_main, target: str, request: pytest.FixtureRequest):
     """Nothing is compiled for it: the logits of 64 pictures of 1920x1080, of 19 classes, begin to overwrite themselves."""
     spec = load_target(target)
     mod = relax_main(lambda builder, x: builder.emit(relax.op.nn.relu(x)), (64, 19, 1080, 1920))
     with pytest.raises(UserError, match=r"^a tensor of 64x19x1080x1920 has 2,521,497,600 elements, .*; give a smaller --b"):
         pipeline.require_indexable(mod)
     if spec.gpu is not None:
-        try:
-            find_cuda_tools()
-        except UserError as error:
-            pytest.skip(str(error))
+        request.getfixturevalue("tools")
     with pytest.raises(UserError, match="a tensor of 64x19x1080x1920 has"):
         compile_module(mod, spec.to_tvm(), gpu=spec.gpu)
 

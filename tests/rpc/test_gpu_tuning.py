@@ -12,7 +12,7 @@ from recording_driver import RecordingDriver, recorded_target
 from torch import nn
 
 from enet_tvm.compiler import compile as compiler
-from enet_tvm.compiler.cuda.tools import find_cuda_tools
+from enet_tvm.compiler.cuda.tools import CudaTools
 from enet_tvm.errors import UserError
 from enet_tvm.evaluation import parity
 from enet_tvm.targets import load_target
@@ -29,12 +29,11 @@ TIMING = Timing(repeats=2, milliseconds=1, timeout=60.0)
 
 
 @pytest.fixture
-def board(farm: Any, tmp_path: Path) -> Fleet:
+def board(tools: CudaTools, farm: Any, tmp_path: Path) -> Fleet:
     """A device with that GPU."""
     for name in ("cloudpickle", "xgboost"):
         pytest.importorskip(name)
     try:
-        find_cuda_tools()
         recording = RecordingDriver.build(tmp_path / "driver")
     except UserError as error:
         pytest.skip(str(error))

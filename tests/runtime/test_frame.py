@@ -12,7 +12,6 @@ import pytest
 from compiled import artifact_of, compile_request
 from recording_driver import RecordingDriver, recorded_artifact, recorded_target
 
-from enet_tvm.compiler.cuda.tools import find_cuda_tools
 from enet_tvm.errors import UserError
 from enet_tvm.networks.weights import DEFAULT_WEIGHTS
 from enet_tvm.runtime.frame import Frame
@@ -225,11 +224,8 @@ def test_a_later_gpus_artifact_is_refused(recording: RecordingDriver, compiled_f
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("tools")
 def test_enet_is_one_launch(recording: RecordingDriver):
-    try:
-        find_cuda_tools()
-    except UserError as error:
-        pytest.skip(str(error))
     given = {"weights": Path(DEFAULT_WEIGHTS), "size": Size(64, 48), "target": recorded_target()}
     artifact = artifact_of(compile_request(**given, labels=True, untuned=True, command="pytest"))
     got = recording.run(

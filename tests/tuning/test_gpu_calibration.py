@@ -7,7 +7,6 @@ from recording_driver import RecordingDriver
 from tiny_tuning import environment
 
 from enet_tvm.compiler.cuda.calibration import Calibration
-from enet_tvm.compiler.cuda.tools import find_cuda_tools
 from enet_tvm.errors import UserError
 from enet_tvm.targets import load_target
 from enet_tvm.tuning.gpu_calibration import calibrate_gpu
@@ -32,10 +31,10 @@ def test_without_a_gpu():
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("tools")
 def test_on_a_gpu(tmp_path_factory: pytest.TempPathFactory):
     """An event of the driver is 1.5 ms after the one before it, so all launches between two take that together."""
     try:
-        find_cuda_tools()
         recording = RecordingDriver.build(tmp_path_factory.mktemp("cuda"))
     except UserError as error:
         pytest.skip(str(error))

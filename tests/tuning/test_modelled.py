@@ -20,7 +20,7 @@ from enet_tvm.compiler.cuda.cost import Chip, kernel_bounds
 from enet_tvm.compiler.cuda.device_compiler import kernel_ptx
 from enet_tvm.compiler.cuda.machine_code import read_machine_code
 from enet_tvm.compiler.cuda.ptxas import assembled
-from enet_tvm.compiler.cuda.tools import find_cuda_tools
+from enet_tvm.compiler.cuda.tools import CudaTools
 from enet_tvm.compiler.frontend.torch_import import from_torch
 from enet_tvm.compiler.kernels.gpu.conv2d import GpuConv2DTemplate, GpuConvolutionTemplate
 from enet_tvm.compiler.kernels.gpu.geometry import geometry_of
@@ -41,16 +41,11 @@ TX1 = load_target("jetson-tx1")
 FOLDER = Path("jetson-tx1/tiny-40x16-4threads")
 
 
-@pytest.fixture(autouse=True)
-def compiler_for_gpus() -> None:
-    try:
-        find_cuda_tools()
-    except UserError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("tools")
 
 
 @pytest.mark.slow
-def test_kernels_are_what_the_model_makes_of_them(tmp_path: Path):
+def test_kernels_are_what_the_model_makes_of_them(tools: CudaTools, tmp_path: Path):
     assert TX1.gpu is not None
     spec = FusedConv2D((1, 16, 24, 40), (1, 16, 24, 40), (3, 3), (1, 1), (1, 1), (1, 1))
     template, chip = GpuConv2DTemplate(spec, GpuUnit.of(TX1.gpu)), Chip.of(TX1)
@@ -65,7 +60,7 @@ def test_kernels_are_what_the_model_makes_of_them(tmp_path: Path):
     assert failure.reason in ("it spills registers", "it takes more than 128 registers")
     first, second = kernels.run([path for path in built if isinstance(path, Path)], [[], []])
     kernel = template.kernel(good)
-    made = assembled(kernel_ptx(kernel, TX1.to_tvm(), "sm_53"), "sm_53", find_cuda_tools())
+    made = assembled(kernel_ptx(kernel, TX1.to_tvm(), "sm_53"), "sm_53", tools)
     (code,) = read_machine_code(made.cubins, "sm_53").values()
     bounds = kernel_bounds(code, made.resources[0], geometry_of(kernel), chip)
     assert first.seconds == pytest.approx((1e-6 * bounds.longest,))

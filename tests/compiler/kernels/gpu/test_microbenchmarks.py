@@ -12,7 +12,7 @@ from enet_tvm.compiler.cuda.device_compiler import kernel_ptx
 from enet_tvm.compiler.cuda.machine_code import LOADS, Operation, read_machine_code
 from enet_tvm.compiler.cuda.multiprocessor import multiprocessor_of
 from enet_tvm.compiler.cuda.ptxas import assembled
-from enet_tvm.compiler.cuda.tools import find_cuda_tools
+from enet_tvm.compiler.cuda.tools import CudaTools
 from enet_tvm.compiler.kernels.gpu.microbenchmarks import (
     SUMS,
     THREADS,
@@ -25,7 +25,6 @@ from enet_tvm.compiler.kernels.gpu.microbenchmarks import (
     reads,
     shared_reads,
 )
-from enet_tvm.errors import UserError
 from enet_tvm.targets import load_target
 
 RANDOM = np.random.default_rng(0)
@@ -83,16 +82,12 @@ def test_loads(tmp_path: Path, count: int, step: int):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["jetson-tx1", "gtx-1080", "rtx-2080", "rtx-3090", "h100"])
-def test_the_assembler_leaves_nothing_out(name: str):
+def test_the_assembler_leaves_nothing_out(tools: CudaTools, name: str):
     """What a loop does for each turn of 16 steps, and nothing but it: no spills, and loads as wide as they can be."""
     target = load_target(name)
     assert target.gpu is not None
     arch, one = target.gpu.arch, multiprocessor_of(target.gpu.arch)
     assert one is not None
-    try:
-        tools = find_cuda_tools()
-    except UserError as error:
-        pytest.skip(str(error))
     for figure, benchmark in microbenchmarks(target.gpu.multiprocessors, one).items():
         made = assembled(kernel_ptx(benchmark.kernel, target.to_tvm(), arch), arch, tools)
         (resources,) = made.resources
