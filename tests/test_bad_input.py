@@ -250,6 +250,7 @@ def test_refused_in_one_sentence(case: Case, world: Path, capfd: pytest.CaptureF
     assert tree(world) == before
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("picture", ["text.jpg", "truncated.png"])
 def test_unreadable_picture(picture: str, world: Path, capfd: pytest.CaptureFixture[str]):
     """One sentence about it, and the readable pictures beside it are segmented all the same."""
@@ -263,6 +264,7 @@ def test_unreadable_picture(picture: str, world: Path, capfd: pytest.CaptureFixt
 NO_ROOM = ["run artifact good.png -o empty", "info --network enet --classes 2 --json figures.json"]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("command", NO_ROOM)
 def test_no_room(command: str, world: Path, capsys: pytest.CaptureFixture[str]):
     """A limit on the size of files fails a write half-way, as a full disk does; what is printed must not go to a file then."""

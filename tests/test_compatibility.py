@@ -225,6 +225,7 @@ def this_machine(name: str) -> TargetSpec:
 OTHER = {"x86_64": "aarch64", "aarch64": "x86_64"}[architecture()]
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("change", "fits"),
     [

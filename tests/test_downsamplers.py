@@ -133,6 +133,7 @@ def test_several_of_them(run_relax, case: str, dtype: DType):
         assert len(launches) == 5
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_the_range_of_what_a_layer_made_of_the_picture(run_relax):
     """A convolution in front of the initial block: what the block makes codes of has that layer's range, not the network's."""

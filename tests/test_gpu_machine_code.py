@@ -185,7 +185,7 @@ LOCAL = """
 """
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("target", GPU_TARGETS)
 def test_what_is_wrong_is_found(tools: CudaTools, target: str):
     gpu = load_target(target).gpu

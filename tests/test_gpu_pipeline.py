@@ -214,6 +214,7 @@ def test_the_same_device_code_twice(network_of):
     assert build(network, (1, 4, 16, 16))[1] == build(network, (1, 4, 16, 16))[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tools")
 def test_a_dump_of_the_phases(network_of, tmp_path: Path):
     spec = load_target("jetson-tx1")

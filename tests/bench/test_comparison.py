@@ -102,6 +102,7 @@ class OnDevice(Runner):
         return 30_000_000
 
 
+@pytest.mark.slow
 def test_a_runner_on_a_device_tells_its_own_times_and_machine(case, monkeypatch, tmp_path):
     monkeypatch.setitem(RUNNERS, "board", lambda w: OnDevice(open_runner("torch", w), tmp_path / "board"))
     result = compare(["board"], case, seconds=0.1, streams=[1, 4])

@@ -92,6 +92,7 @@ def test_without_arguments_there_is_help_and_no_empty_error(arguments, capsys, m
     assert err == ""
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("instances", [True, False])
 def test_evaluation_on_cityscapes(instances, tmp_path, capsys, monkeypatch):
     cityscapes(tmp_path, instances)

@@ -112,6 +112,7 @@ def test_a_file_ends_and_the_page_stays(start: Callable[..., Any], tiny_artifact
     assert process.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_for_others_there_is_a_token(start: Callable[..., Any], tiny_artifact: Any, video: Path) -> None:
     _, address, log = start(tiny_artifact.directory, video, "--loop", "--host", "0.0.0.0")
     port, token = re.findall(r":(\d+)/\?token=(\S+)", address)[0]

@@ -7,6 +7,7 @@ import pytest
 from enet_tvm.cli.main import main
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -52,7 +52,7 @@ def test_a_limit_on_logits(compiled_enet, tmp_path: Path, capsys: pytest.Capture
     assert json.loads((tmp_path / "f.json").read_text())["first_parting"] is None
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("changed", "found"),
     [

@@ -95,6 +95,7 @@ def test_the_same_request_gives_the_same_bytes(request_of, tmp_path: Path):
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_another_request_gives_other_bytes(request_of, tmp_path: Path):
     """Or the test before could not fail."""
     for name, changes in {"a": {}, "b": {"size": Size(32, 16)}, "c": {"batch": 2}}.items():
@@ -113,6 +114,7 @@ def test_what_was_compiled_runs(request_of, tiny: nn.Module, tmp_path: Path, bat
         np.testing.assert_allclose(segmenter.forward(x.numpy()), tiny(x).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_targets_size_is_the_default(request_of, tmp_path: Path):
     target = load_target("native").model_copy(update={"size": Size(40, 8)})
     assert compile_artifact(request_of(size=None, target=target), tmp_path / "a").input.shape == (1, 3, 8, 40)
@@ -136,7 +138,7 @@ class Failing(Linker):
         raise self.error
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("no linker"), RuntimeError("ld: killed")], ids=repr)
 @pytest.mark.parametrize("before", [True, False], ids=["replacing", "new"])
 def test_an_interrupted_write_leaves_what_was_there(

@@ -220,7 +220,7 @@ OTHERS: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
 }
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_no_template_covers_is_compiled_too(network_of, name: str):
     network = network_of(

@@ -201,6 +201,7 @@ def c_accepts(enet_run: Any, artifact: Path) -> bool:
     return bool(result.returncode == 0)
 
 
+@pytest.mark.quick_cases(40)
 @pytest.mark.parametrize("name", TABLE)
 def test_both_loaders_say_the_same(enet_run: Any, spoilt_artifact: Path, name: str) -> None:
     accepted, edit = TABLE[name]

@@ -74,6 +74,7 @@ def test_sums_are_checked_by_a_command_that_every_board_has(board: Any, tmp_path
     assert subprocess.run(command, cwd=copy, capture_output=True, check=False).returncode != 0
 
 
+@pytest.mark.slow
 def test_the_same_request_makes_the_same_bytes(board: Any, tmp_path: Path) -> None:
     request = BundleRequest(load_target(PLAIN), "c", key="bench-board")
     before = board.archive.read_bytes()
@@ -171,6 +172,7 @@ def test_python_runs_without_this_project(with_python: Path, tmp_path: Path) -> 
     assert [file for file in files if not file.startswith(str(with_python))] == []
 
 
+@pytest.mark.slow
 def test_python_says_in_a_sentence_what_is_wrong(with_python: Path, tmp_path: Path) -> None:
     command = [with_python / "bin/enet-run", tmp_path / "none", tmp_path, "-o", tmp_path / "out"]
     result = subprocess.run(command, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True)

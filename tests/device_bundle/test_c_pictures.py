@@ -247,7 +247,7 @@ def test_what_is_refused(decode: Decode, sanitised_readers: Any, tmp_path: Path,
             load_picture(path)
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_too_little_memory(readers: Any, tmp_path: Path, suffix: str) -> None:
     """Wherever it ends, a sentence says so, and with enough of it the picture is whole."""

@@ -87,6 +87,7 @@ def without_tables(path: Path) -> None:
     path.write_bytes(kept + data[at:])
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("tables", [True, False])
 def test_frames_are_segmented_as_pictures_are(watch: Watch, tiny_artifact: Any, tmp_path: Path, tables: bool) -> None:
     frames = jpegs(tmp_path, 3)

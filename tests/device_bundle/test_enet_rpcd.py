@@ -290,6 +290,7 @@ def test_times_calls_on_the_board(serve: Any, tracker: Tracker, tiny_artifact: A
     del timed, output, read, there, machine, library, remote
 
 
+@pytest.mark.slow
 def test_a_crash_takes_nothing_with_it(serve: Any, tracker: Tracker, misbehaviour: Path) -> None:
     server = serve(*at(tracker))
     remote, library = use(tracker, misbehaviour)
@@ -421,6 +422,7 @@ def test_ends_when_told(serve: Any, tracker: Tracker, misbehaviour: Path, busy: 
     del held
 
 
+@pytest.mark.slow
 def test_no_session_outlives_a_killed_server(serve: Any, tracker: Tracker, misbehaviour: Path, tmp_path: Path) -> None:
     server = serve(*at(tracker))
     held = use(tracker, misbehaviour)
@@ -455,6 +457,7 @@ def test_no_session_lasts_for_ever(serve: Any, tracker: Tracker, misbehaviour: P
     assert server.sessions() == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told(serve: Any, tracker: Tracker, tmp_path: Path, misbehaviour: Path) -> None:
     server = serve(*at(tracker), limit=64 << 10)
     (tmp_path / "large").write_bytes(bytes(1 << 20))
@@ -557,6 +560,7 @@ def test_silent_connections_delay_nobody(serve: Any, count: int) -> None:
         assert time.monotonic() - start < 2
 
 
+@pytest.mark.slow
 def test_a_session_ends_in_time_whoever_knocks(serve: Any) -> None:
     server = serve()
     with contextlib.ExitStack() as stack:
@@ -570,6 +574,7 @@ def test_a_session_ends_in_time_whoever_knocks(serve: Any) -> None:
     wait_until(lambda: server.sessions() == [])
 
 
+@pytest.mark.slow
 def test_without_a_tracker_clients_wait_in_line(serve: Any) -> None:
     server = serve()
     with contextlib.ExitStack() as stack:
@@ -584,6 +589,7 @@ def test_without_a_tracker_clients_wait_in_line(serve: Any) -> None:
         assert answer(third) == MAGIC
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     "text",
     [
@@ -618,7 +624,7 @@ def test_what_is_no_greeting(serve: Any, data: bytes) -> None:
         assert answer(connection) == MAGIC
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", ["../x", "", "/tmp/x", "a/../../x", "a\0b", "..", ".", "a/"])
 def test_names_of_uploads(serve: Any, tmp_path: Path, name: str) -> None:
     from tvm import rpc

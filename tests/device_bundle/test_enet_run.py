@@ -105,6 +105,7 @@ def test_pictures_of_any_size(enet_run: Run, tiny_artifact: Any, segmenter: Any,
     np.testing.assert_array_equal(np.asarray(Image.open(outputs["overlay"])), np.asarray(expected))
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("opacity", [0, 0.5, 0.501953125, 1])
 def test_overlays_are_pythons(enet_run: Run, tiny_artifact: Any, segmenter: Any, tmp_path: Path, opacity: float) -> None:
     """Also with lines of several pixels: at 1500x1010 they are three, at 1001 rows two and a half, and so two."""

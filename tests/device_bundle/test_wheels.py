@@ -87,6 +87,7 @@ def test_a_wheel_of_another_hash_is_refused(cache: Path, tmp_path: Path, monkeyp
         assert "HASH" not in str(error).upper()  # noqa: PT017
 
 
+@pytest.mark.slow
 def test_no_network(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)

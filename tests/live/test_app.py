@@ -58,6 +58,7 @@ def test_a_viewer_is_told_what_it_sees_then_figures_and_pictures(serve: Serve, t
     assert viewer.picture()[0]["frame"] > header["frame"]
 
 
+@pytest.mark.slow
 def test_several_viewers_cost_one_inference(serve: Serve) -> None:
     camera = Camera(paced=False)
     live = serve(camera.source())
@@ -126,6 +127,7 @@ def test_a_viewer_that_takes_nothing_slows_nobody_and_skips_what_it_missed(serve
     assert frames == [0, 1, 7]
 
 
+@pytest.mark.slow
 def test_a_viewer_gets_no_more_than_two_pictures_that_it_has_not_drawn(serve: Serve) -> None:
     live = serve(Camera().source())
     viewer = live.watch()
@@ -213,6 +215,7 @@ def test_without_the_token_there_is_neither_page_nor_picture(serve: Serve) -> No
     assert live.watch(f"?token={TOKEN}").picture()
 
 
+@pytest.mark.slow
 def test_a_source_that_ends_leaves_its_last_picture_to_who_comes_later(serve: Serve) -> None:
     camera = Camera(frames=3)
     live = serve(camera.source())
@@ -225,6 +228,7 @@ def test_a_source_that_ends_leaves_its_last_picture_to_who_comes_later(serve: Se
     assert live.watch().picture()[0]["frame"] == 2
 
 
+@pytest.mark.slow
 def test_a_camera_that_breaks_off_is_told_in_a_sentence(serve: Serve) -> None:
     failure = UserError("camera /dev/video0 ended at frame 2; check that it is connected")
     live = serve(Camera(frames=2, failure=failure).source())

@@ -122,6 +122,7 @@ def test_the_classes_have_their_share_of_the_picture(still: tuple[Live, Camera, 
     assert names == ["sky", "road", "tree", "car"]
 
 
+@pytest.mark.slow
 def test_a_second_viewer_sees_the_same_and_has_a_slider_of_its_own(still: tuple[Live, Camera, Page], browser: Browser) -> None:
     live, camera, page = still
     second = browser.open(live.address)
@@ -152,6 +153,7 @@ def test_the_page_comes_back_with_the_server(serve: Serve, browser: Browser) -> 
     assert again.passes
 
 
+@pytest.mark.slow
 def test_a_page_whose_token_is_of_before_says_what_to_do(serve: Serve, browser: Browser) -> None:
     live = serve(Camera().source(), Gate("one"))
     page = browser.open(live.address)
@@ -162,6 +164,7 @@ def test_a_page_whose_token_is_of_before_says_what_to_do(serve: Serve, browser: 
     page.wait_for("$('message').textContent.includes('earlier start')")
 
 
+@pytest.mark.slow
 def test_the_end_of_the_source_is_told_over_its_last_picture(serve: Serve, browser: Browser) -> None:
     page = browser.open(serve(Camera(frames=3).source()).address)
     page.wait_for("figures !== null && figures.ended !== null && shown !== null")

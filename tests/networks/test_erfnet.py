@@ -74,6 +74,7 @@ def test_parameters_are_those_of_the_paper():
     assert summary.total.parameters == pytest.approx(summary.paper["parameters"], rel=0.02)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("size", [Size(64, 32), Size(640, 360)], ids=str)
 def test_flops_agree_with_pytorchs_counter(size: Size):
     network = on_meta()

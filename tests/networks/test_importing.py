@@ -96,6 +96,7 @@ def test_a_data_parallel_module(network, tmp_path):
     assert torch.equal(logits(import_weights(tmp_path / "x.pt", FIVE).network), logits(network))
 
 
+@pytest.mark.slow
 def test_an_averaged_model(network, tmp_path):
     torch.save(torch.optim.swa_utils.AveragedModel(network).state_dict(), tmp_path / "x.pt")
     imported = import_weights(tmp_path / "x.pt", FIVE)
@@ -103,7 +104,7 @@ def test_an_averaged_model(network, tmp_path):
     assert "left out what is beside the network: n_averaged" in imported.notes
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_other_precisions_become_float32(state, dtype, suffix, tmp_path):
@@ -164,6 +165,7 @@ def test_the_average_is_taken_first(network, state, randomised, tmp_path):
         import_weights(tmp_path / "x.pt", FIVE, state="swa")
 
 
+@pytest.mark.slow
 def test_an_average_of_the_parameters_alone_is_passed_over(network, state, tmp_path):
     parameters = {key: torch.zeros_like(value) for key, value in network.named_parameters()}
     torch.save({"model": state, "ema": {"shadow": parameters}}, tmp_path / "x.pt")
@@ -345,7 +347,7 @@ def test_a_mean_of_pictures_up_to_255():
         parse_channels("123.675,116.28,103.53", "--mean", (0, 0, 0))
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("verb", "suffix"),
     [

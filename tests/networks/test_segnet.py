@@ -103,6 +103,7 @@ def test_too_small_a_picture(network, shape):
         network(torch.zeros(shape))
 
 
+@pytest.mark.slow
 def test_weights_come_back(network, tmp_path):
     path = tmp_path / "w.safetensors"
     palette = tuple((i, i, i) for i in range(5))

@@ -25,6 +25,7 @@ def test_enet_totals_at_the_papers_size(classes, parameters, macs):
     assert total.output_shape == (1, classes, 360, 640)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("size", [Size(64, 32), Size(40, 24)])
 def test_flops_agree_with_pytorchs_counter(size):
     network = ENet(12).eval()
@@ -33,6 +34,7 @@ def test_flops_agree_with_pytorchs_counter(size):
     assert summarise(network, size).total.flops == counter.get_total_flops()
 
 
+@pytest.mark.slow
 def test_papers_figures_are_near_and_given_only_where_they_hold():
     summary = summarise(ENet(20), PAPER_SIZE)
     assert summary.total.parameters == pytest.approx(summary.paper["parameters"], rel=0.03)

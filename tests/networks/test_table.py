@@ -79,6 +79,7 @@ def test_its_checkpoints_are_recognised(definition: NetworkDefinition):
     assert found.tensors.keys() == network.state_dict().keys()
 
 
+@pytest.mark.quick_cases(1)
 @with_encoder
 def test_its_decoder_is_all_that_follows_the_encoder(definition: NetworkDefinition):
     network, x, part = on_meta(definition), pictures(definition), definition.encoder

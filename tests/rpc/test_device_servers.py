@@ -143,6 +143,7 @@ def test_files_of_the_kernel(session: DeviceSession, tmp_path: Path) -> None:
     assert call(session, session_process.FIND_FILES, f"{tmp_path}/x*") == ""
 
 
+@pytest.mark.quick_cases(1)
 def test_a_gpu_that_is_not_there(session: DeviceSession) -> None:
     if missing_driver() is None:
         pytest.skip("this machine has a GPU")
@@ -193,6 +194,7 @@ def test_a_library_for_another_machine_is_not_even_sent(
     assert not list(Path(device_server.server.session().cwd()).iterdir())
 
 
+@pytest.mark.quick_cases(1)
 def test_what_is_no_library(session: DeviceSession, misbehaving_library: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.so"
     text.write_text("no library")
@@ -270,6 +272,7 @@ def test_a_client_that_gives_up(device_server: Any, misbehaving_library: Path) -
 # At the tracker
 
 
+@pytest.mark.quick_cases(1)
 def test_a_device_is_offered_again_at_once(device_server: Any) -> None:
     """When a session has ended, not when the tracker is next spoken to, every two seconds."""
     seconds = []
@@ -304,6 +307,7 @@ def test_a_tracker_that_is_started_again(
     assert device.address.host == "localhost"
 
 
+@pytest.mark.quick_cases(1)
 def test_a_server_ends_in_order(device_server: Any, farm: Any, wait_until: Callable[..., Any]) -> None:
     _, tracker = farm.start_tracker()
     server = device_server.start(farm, tracker)

@@ -114,10 +114,12 @@ def test_local_engines(local: Opened) -> None:
     check(local)
 
 
+@pytest.mark.quick_cases(1)
 def test_remote_engines(remote: Opened) -> None:
     check(remote)
 
 
+@pytest.mark.quick_cases(1)
 def test_both_write_and_time_the_same_kernels(compiled_enet: Any, device_server: Any) -> None:
     """Of a real network, with its layouts: byte for byte, as it is the same code on the same processor."""
     x = np.random.default_rng(0).standard_normal(read_manifest(compiled_enet.directory).input.shape, np.float32)

@@ -86,17 +86,20 @@ def test_tracker_that_says_nothing() -> None:
         list_devices(Address("127.0.0.1", listener.getsockname()[1]), timeout=0.5)
 
 
+@pytest.mark.slow
 def test_wrong_key(board: Any) -> None:
     with fails("no device 'rpi9'", "it has board", "enet-tvm device serve", within=4):
         open_session(board[0], "rpi9", wait=1)
 
 
+@pytest.mark.slow
 def test_tracker_without_devices(farm: Any) -> None:
     _, address = farm.start_tracker()
     with fails("no device 'board'", "it has none", within=4):
         open_session(address, "board", wait=0.5)
 
 
+@pytest.mark.slow
 def test_two_users_on_one_board(board: Any, misbehaving_library: Path) -> None:
     tracker, _ = board
     with open_session(tracker, "board", session_seconds=60) as first:

@@ -108,6 +108,7 @@ def test_one_deadline_for_the_whole_greeting(door: Door, monkeypatch: pytest.Mon
     assert len(door.greetings) == 0
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     "said",
     [

@@ -367,6 +367,7 @@ def test_requests_of_clients_that_left_are_not_kept(tracker: Address, wait_until
     serves(tracker)
 
 
+@pytest.mark.slow
 def test_the_largest_summary_is_accepted(farm: Any, wait_until: Callable[..., Any]) -> None:
     """As much as a tracker keeps, in the keys and hosts that take the most room."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -407,6 +408,7 @@ def test_offers_without_end_are_not_kept(tracker: Address) -> None:
     assert int(pending[-1]) == 99
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_tracker_ends_in_order(farm: Any, number: signal.Signals) -> None:
     program, tracker = farm.start_tracker()
@@ -450,6 +452,7 @@ def test_strangers_at_the_relay(relay: tuple[Relay, socket.socket]) -> None:
         assert board.recv(5) == b"hello"
 
 
+@pytest.mark.slow
 def test_a_relay_that_nobody_comes_to_keeps_its_limit(relay: tuple[Relay, socket.socket]) -> None:
     ours, board = relay
     with say(Address("127.0.0.1", ours.port)):

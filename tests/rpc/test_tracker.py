@@ -191,6 +191,7 @@ def test_the_first_who_asks_is_served_first_unless_another_is_more_urgent(farm: 
         client.close()
 
 
+@pytest.mark.slow
 def test_an_address_of_its_own(farm: Any, misbehaving_library: Path) -> None:
     """By which clients reach a board where the tracker sees another, as behind a router."""
     _, tracker = farm.start_tracker()
@@ -202,6 +203,7 @@ def test_an_address_of_its_own(farm: Any, misbehaving_library: Path) -> None:
         assert session.facts()["cpus"] > 0
 
 
+@pytest.mark.slow
 def test_ipv6(farm: Any) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()

@@ -98,6 +98,7 @@ right(segmenter.forward(x))
     )
 
 
+@pytest.mark.slow
 def test_a_child_that_ends_as_programs_end(tiny_artifact: Any) -> None:
     """By the interpreter's own end, with what it has inherited still there, used and unused."""
     run(
@@ -117,6 +118,7 @@ for used in (False, True):
     )
 
 
+@pytest.mark.slow
 def test_workers_that_were_loaded_before_the_fork(tiny_artifact: Any) -> None:
     """As gunicorn's with --preload: two at once, each with several threads, restarted when they leave."""
     run(

@@ -188,6 +188,7 @@ def test_kernel_by_kernel_where_that_is_asked_for(recording: RecordingDriver, co
     assert got["parts"] == 1
 
 
+@pytest.mark.slow
 def test_a_driver_that_cannot_capture(recording: RecordingDriver, compiled_for_gpu: Path):
     got = recording.run(
         RUN

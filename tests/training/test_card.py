@@ -98,6 +98,7 @@ def test_figures_of_held_out_rides(weights: Path):
     assert f"--split train --hold-out 0006R0 --hold-out 0001TP:-31 --weights {weights}`" in text
 
 
+@pytest.mark.slow
 def test_figures_of_other_weights_of_the_recipe(weights: Path):
     other = {**VAL, "pixels": 7, "miou": 0.25, "classes": {**VAL["classes"], "left": {"iou": 0.125, "accuracy": 0.5}}}
     figures = {"0006R0 of train": VAL, "0001TP:-31 of train,val": other}
@@ -130,6 +131,7 @@ def test_a_card_without_one_part_stays_as_it_is(text: str, weights: Path, tmp_pa
     assert card.read_bytes() == before
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "notes",
     [

@@ -40,6 +40,7 @@ def test_the_loss_falls_from_left_to_right(tmp_path):
     assert np.corrcoef(rows, columns)[0, 1] > 0.5  # rows count downwards
 
 
+@pytest.mark.slow
 def test_a_new_stage_is_marked(tmp_path):
     rows = history(8)
     plain = drawn(rows, tmp_path)

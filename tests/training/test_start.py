@@ -63,6 +63,7 @@ def test_checkpoints_as_people_have_them(randomised, tmp_path):
     assert read_start(tmp_path / "x.pt", "enet", CAMVID).anew == ("fullconv",)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("class_set", "anew"), [(CAMVID, ()), (CITYSCAPES, ("fullconv",))])
 def test_a_public_network_brings_its_variant(class_set, anew, tmp_path):
     torch.save(random_state(12), tmp_path / "c.pth")

@@ -100,7 +100,7 @@ def test_what_is_written(uninterrupted):
     assert Recipe.model_validate(json.loads((uninterrupted / "recipe.json").read_text())) == Recipe.model_validate(TINY)
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("pause", "drawn"), [(1e9, [3]), (0.0, [1, 2, 3])])
 def test_curves_are_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch, pause, drawn):
     lengths = []
@@ -239,6 +239,7 @@ def test_kill_minus_nine_in_either_stage(uninterrupted_stages, kill_at, tmp_path
     assert [row["stage"] for row in again.history] == ["first", "first", "second", "second"]
 
 
+@pytest.mark.slow
 def test_segnet_is_not_trained_encoder_first(tmp_path):
     with pytest.raises(UserError, match="SegNet cannot be trained encoder first"):
         trainer(tmp_path, STAGED, network="segnet")
@@ -328,6 +329,7 @@ def test_every_stage_of_a_built_in_recipe_takes_a_step(tmp_path, name):
     assert all(math.isfinite(row["loss"]) for row in run.history)
 
 
+@pytest.mark.slow
 def test_decay_of_everything_or_of_kernels_only(tmp_path):
     for decay, reached in (("kernels", False), ("all", True)):
         run = trainer(tmp_path, TINY | {"optimiser": {"decay": decay, "weight_decay": 0.1}})
@@ -344,7 +346,7 @@ def test_another_recipe_is_refused_unless_fresh(uninterrupted):
     assert trainer(uninterrupted, other, fresh=True).epoch == 0
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("train", "sentence"),
     [
@@ -398,12 +400,14 @@ def test_it_learns(tmp_path):
     assert best["val_global_accuracy"] > 0.3
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_weights(tmp_path):
     recipe = TINY | {"epochs": 1, "precision": "bfloat16", "loss": {"lovasz": 1.0}}
     trainer(tmp_path, recipe).run()
     assert {tensor.dtype for tensor in load_file(tmp_path / "last.safetensors").values()} == {torch.float32, torch.int64}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("native", [True, False])
 def test_bfloat16_is_computed_where_the_processor_has_it(tmp_path, monkeypatch, native):
     monkeypatch.setattr("enet_tvm.training.trainer.has_bfloat16", lambda device: native)
@@ -438,6 +442,7 @@ def test_the_encoders_loss_is_part_of_the_loss(tmp_path):
     assert run.step(pictures, labels, 1e-3) == pytest.approx(float(weighted), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_segnet_has_no_loss_of_its_encoder(tmp_path):
     with pytest.raises(UserError, match="set the loss's encoder to 0"):
         trainer(tmp_path, TINY | {"loss": {"encoder": 0.5}}, network="segnet")
@@ -486,6 +491,7 @@ def test_segnet_takes_a_step(tmp_path):
     assert all(not torch.equal(value, started.network.state_dict()[key]) for key, value in before.items())
 
 
+@pytest.mark.slow
 def test_another_network_is_not_resumed_nor_made_up(uninterrupted, tmp_path):
     with pytest.raises(UserError, match="is a training of enet"):
         trainer(uninterrupted, network="segnet")

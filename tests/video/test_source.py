@@ -206,6 +206,7 @@ def test_a_source_that_falls_silent_is_one_sentence(tmp_path: Path, monkeypatch:
     assert len(frames) == 60
 
 
+@pytest.mark.slow
 def test_closing_does_not_wait_for_a_silent_source(tmp_path: Path):
     content = write_video(tmp_path / "a.ts", 60, rate=30).read_bytes()
     with served(content, live=True, silent=6) as address:

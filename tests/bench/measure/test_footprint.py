@@ -51,6 +51,7 @@ def test_a_runner_that_does_not_start_is_a_problem_said(case, compiled_enet):
     assert footprint.rates == ()
 
 
+@pytest.mark.slow
 def test_one_that_dies_while_it_runs(worker):
     worker.answer(timeout=300)
     os.kill(worker.process.pid, signal.SIGSEGV)

@@ -71,6 +71,7 @@ def unknown_gpu():
     raise GpuUnknownError("there is none")
 
 
+@pytest.mark.slow
 def test_verb(compiled_enet, tmp_path):
     path = tmp_path / "profile.json"
     result = CliRunner().invoke(

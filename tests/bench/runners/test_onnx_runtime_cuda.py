@@ -18,6 +18,7 @@ def test_a_build_without_cuda_is_missing_and_says_what_to_do(case, monkeypatch):
         open_runner("onnxruntime-cuda", case)
 
 
+@pytest.mark.slow
 def test_a_provider_that_does_not_load(case, monkeypatch, small_network):
     """It says so on its standard error alone, and takes the processor."""
     plain = onnxruntime.InferenceSession

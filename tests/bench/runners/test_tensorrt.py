@@ -97,7 +97,7 @@ def test_a_pass(case, small_network):
     assert "TensorRT 10" in runner.description
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "words"), [({"reads": False}, r"does not read .*\(an operator\)"), ({"builds": False}, "no engine")]
 )

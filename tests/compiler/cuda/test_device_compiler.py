@@ -109,6 +109,7 @@ def test_halves_take_one_header(tools: CudaTools, monkeypatch: pytest.MonkeyPatc
     assert len(given) == 2
 
 
+@pytest.mark.slow
 def test_what_needs_the_headers_gets_them(tools: CudaTools, monkeypatch: pytest.MonkeyPatch):
     target = load_target("jetson-tx1").to_tvm()
     spec = FusedConv2D((1, 8, 6, 40), (1, 8, 6, 40), (1, 1), (1, 1), (0, 0), (1, 1))

@@ -150,6 +150,7 @@ __global__ void kernel(const half* a, const half* b, const float* c, float* d) {
 """
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("depth", [8, 16])
 def test_matrices_of_a_warp(tmp_path: Path, depth: int):
     rng = np.random.default_rng(0)
@@ -160,6 +161,7 @@ def test_matrices_of_a_warp(tmp_path: Path, depth: int):
     np.testing.assert_array_equal(arrays["d"], a.astype(np.float32) @ b.astype(np.float32) + c)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("scales", [(1, 1), (2.0**-8, 2.0**-14)], ids=["normal", "subnormal"])
 def test_two_halves_at_once(tmp_path: Path, scales: tuple[float, float]):
     """The exact sum of a product and an addend, rounded once; also where it has fewer bits than most."""

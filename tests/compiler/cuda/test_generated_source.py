@@ -73,6 +73,7 @@ def test_every_point(tmp_path: Path, name: str):
         np.testing.assert_array_equal(after["out"], expected, err_msg=str(point))
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("transposed", [False, True])
 def test_convolutions(run, transposed: bool):
     """Eleven channels, which no tile divides, and a plane that no block does."""

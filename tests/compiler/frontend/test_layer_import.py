@@ -30,7 +30,7 @@ def unpooled(net: Any, pooled: tuple[Tensor, Tensor], **options: Any) -> Tensor:
     return net.unpool(pooled[0], pooled[1], **options)
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network", [lambda: ENet(4), lambda: ENet(4, PUBLIC), lambda: ERFNet(4)], ids=["enet", "another enet", "erfnet"]
 )

@@ -90,6 +90,7 @@ def test_network_stays_as_it_was(small, info, tmp_path):
     assert isinstance(small.unpool, nn.MaxUnpool2d)
 
 
+@pytest.mark.slow
 def test_portable_form_of_a_network_has_neither_indices_nor_strided_slices(small, info, tmp_path):
     report = export_onnx(small, info, Size(16, 8), tmp_path / "small.onnx", form="portable")
     assert report.agreement == 1.0
@@ -122,7 +123,7 @@ def test_file_that_disagrees_never_replaces_the_old_one(small, info, tmp_path, m
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("inputs", "agrees"), [(1, True), (0, True), (2, True), (3, False)])
 def test_a_patch_that_moves_is_looked_at_on_another_input(small, info, tmp_path, monkeypatch, inputs, agrees):
     """As a near-tie in a pooling window moves one, on the machine that has it."""

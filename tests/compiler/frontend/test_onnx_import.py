@@ -71,6 +71,7 @@ def test_fusion_makes_the_same_of_it_as_of_pytorch(enet, onnx_file):
     assert from_file == from_network
 
 
+@pytest.mark.slow
 def test_info_comes_back(small_onnx_file, info):
     assert read_onnx_info(small_onnx_file) == info
 

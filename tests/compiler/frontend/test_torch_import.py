@@ -103,6 +103,7 @@ def test_batch_norms_keep_what_they_have(imported: tvm.IRModule, enet: nn.Module
     assert statistics == {norm.running_var.numpy().tobytes() for norm in norms}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("options", [{}, {"eps": 0.5, "momentum": 0.3}, {"affine": False}])
 def test_batch_norm_with_statistics_that_matter(agrees, randomised, options: dict[str, Any]):
     """TVM's converter takes the momentum for epsilon: off by 3 % or more here."""
@@ -158,6 +159,7 @@ def twice(pooled: tuple[Tensor, Tensor], size: tuple[int, int]) -> Tensor:
     return F.max_unpool2d(2 * pooled[0], pooled[1], 2, output_size=size)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("shape", [(1, 3, 8, 16), (3, 5, 7, 9), (2, 4, 12, 6)])
 def test_unpooling_is_pytorchs(network_of, agrees, shape: tuple[int, int, int, int]):
     agrees(network_of(lambda _, x: twice(F.max_pool2d(x, 2, return_indices=True), x.shape[2:])), shape, atol=0)

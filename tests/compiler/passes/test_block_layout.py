@@ -93,6 +93,7 @@ def test_a_chain_that_ends_with_a_shortcut_is_left_once(network_of, laid_out):
     assert (packs, unpacks) == (1, 1)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("first", ["narrow", "wide"])
 def test_producers_write_what_their_readers_need(network_of, laid_out, first: str):
     """As many columns of zeros as the widest of the readers looks past the edge, whichever comes first."""
@@ -165,6 +166,7 @@ def test_pooling_of_what_others_read_too(network_of, laid_out):
     laid_out(network_of(function, a=conv(), b=conv(1)))
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("shape", [(1, 16, 5, 7), (2, 16, 4, 8)])
 def test_pooling_and_unpooling_stay_blocked(network_of, laid_out, shape: tuple[int, int, int, int]):
     """Odd planes too; the pooling pads for the convolution that reads it."""
@@ -177,7 +179,7 @@ def test_pooling_and_unpooling_stay_blocked(network_of, laid_out, shape: tuple[i
     assert (packs, unpacks) == (1, 0)
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("channels", "lanes"), [(3, 8), (4, 16), (5, 16), (12, 8), (20, 16), (24, 16)])
 def test_channels_that_do_not_fill_a_vector(network_of, laid_out, channels: int, lanes: int):
     network = network_of(
@@ -229,6 +231,7 @@ def test_a_blocked_value_that_main_returns_itself(relax_main, run_relax):
     assert np.array_equal(actual, expected)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("lanes", UNITS)
 def test_enet_is_blocked_throughout(fused_enet: tvm.IRModule, operators, lanes: int):
     """The picture goes in and the logits come out as NCHW, without a conversion on the way."""

@@ -161,6 +161,7 @@ RESULTS: dict[str, tuple[Forward, list[str], tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", RESULTS)
 def test_all_results_are_right(network, tmp_path: Path, name: str):
     forward, layers, shape = RESULTS[name]

@@ -41,7 +41,7 @@ def conv(inputs: int = 16, outputs: int = 16, kernel: int = 1, **options) -> nn.
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, **options)
 
 
-@pytest.mark.quick_cases(4)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
@@ -182,6 +182,7 @@ def test_one_activation_after_another(network_of, chains):
     assert left == ["subtract", "prelu"]
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     "function",
     [
@@ -275,6 +276,7 @@ def test_layers_in_order(randomised, passed, fused):
     ]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("network", "kernels"),
     [(Bottleneck(16, 64, downsample=True), 3), (Bottleneck(64, 64, "asymmetric"), 4), (DecoderBottleneck(16), 3)],
@@ -291,6 +293,7 @@ def test_a_kernel_for_each_convolution_of_a_bottleneck(network_of, chains, netwo
     assert set(left) <= {"max_pool2d_with_window"}
 
 
+@pytest.mark.slow
 def test_a_kernel_for_each_convolution_of_an_upsampling_bottleneck(network_of, chains):
     def function(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
         pooled, indices = F.max_pool2d(x, 2, return_indices=True)

@@ -74,7 +74,7 @@ def test_equal_kernels_are_made_once(network_of, lowered):
     assert set(kernels(mod)) == set(names)
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "other",
     [conv(padding=2, dilation=2), conv(kernel=1), nn.Sequential(conv(), nn.ReLU()), nn.Sequential(conv(), nn.PReLU(16))],
@@ -172,6 +172,7 @@ def fused_for_gpu(randomised) -> tvm.IRModule:
     return tvm.transform.Sequential(passes)(mod)
 
 
+@pytest.mark.slow
 def test_gpu_nothing_of_the_dialect_is_left(fused_for_gpu: tvm.IRModule, operators):
     mod = LowerKernels(GPU_TEMPLATES)(fused_for_gpu)
     assert set(operators(mod)) == {"call_tir"}

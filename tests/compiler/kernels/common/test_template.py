@@ -151,7 +151,7 @@ def test_points_are_different_and_the_default_is_their_first(template, spec):
     assert len(set(points)) == len(points)
 
 
-@pytest.mark.quick_cases(8)
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["first and last", "every"])
 @pytest.mark.parametrize(("template", "spec"), CASES, ids=NAMES[: len(CASES)])
 def test_every_point_computes_the_same(template, spec, every):

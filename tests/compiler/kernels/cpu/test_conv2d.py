@@ -113,7 +113,7 @@ def attributes(
     return FusedConv2D(**{**attrs.__dict__, "data_layout": Layout(inputs[1], reach + pads[0])})
 
 
-@pytest.mark.quick_cases(5)
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=3, deadline=None)
 @given(data=st.data())

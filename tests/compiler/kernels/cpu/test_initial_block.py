@@ -72,6 +72,7 @@ def test_enets_own(agrees, lanes: int):
     agrees((1, 3, 16, 40), 13, Layout(lanes), 0)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("columns", [1, 3, 5, 20, 23])
 def test_pixels_multiplied_by_lane(agrees, columns: int):
     """What is loaded for a tile reaches beyond the row where that is shorter, or ends in the middle."""

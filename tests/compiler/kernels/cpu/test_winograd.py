@@ -22,7 +22,7 @@ STAGE_2 = FusedConv2D(
 )
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("columns", [2, 4])
 @pytest.mark.parametrize("rows", [2, 4])
 @settings(max_examples=3, deadline=None)

@@ -17,7 +17,7 @@ from enet_tvm.compiler.ops import Layout
 NEON = VectorUnit(4, 32, "aarch64")
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("rows", "columns"), [(2, 2), (4, 2), (2, 4), (4, 4), (1, 2), (1, 4), (2, 1), (4, 1)])
 @settings(max_examples=3, deadline=None)
 @given(data=st.data())

@@ -37,7 +37,7 @@ KINDS = {
 }
 
 
-@pytest.mark.quick_cases(4)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("unit", [SMALL, pytest.param(LARGE, marks=pytest.mark.slow)], ids=["small", "large"])
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind(tmp_path: Path, name: str, unit: GpuUnit):

@@ -48,7 +48,7 @@ KINDS = {
 }
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("unit", [SMALL, pytest.param(LARGE, marks=pytest.mark.slow)], ids=["small", "large"])
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind(tmp_path: Path, name: str, unit: GpuUnit):
@@ -106,7 +106,7 @@ def test_halves_that_are_loaded_stay_halves(tmp_path: Path):
         np.testing.assert_array_equal(after[output], expected)
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["sm_53", "sm_60", "sm_62", "sm_70"])
 def test_what_the_assembler_makes_of_it(tools: CudaTools, arch: str):
     """Each product of two channels is one instruction, and so is nothing else in the loops; no register is spilled."""

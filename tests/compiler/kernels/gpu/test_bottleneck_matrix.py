@@ -36,7 +36,7 @@ KINDS = {
 }
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("unit", [DEEP, pytest.param(SHALLOW, marks=pytest.mark.slow)], ids=["deep", "shallow"])
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind(tmp_path: Path, name: str, unit: HalfUnit):
@@ -64,7 +64,7 @@ def test_every_point(tmp_path: Path, name: str):
         assert not traffic(block_accesses(program, kernel_name, kernel)).conflicts
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["sm_75", "sm_86", "sm_90"])
 def test_what_the_assembler_makes_of_it(tools: CudaTools, arch: str):
     """As many products of matrices as there are tiles, in the loop of the convolution and after it; nothing is spilled."""

@@ -83,7 +83,7 @@ def agrees(run_kernel):
     return check
 
 
-@pytest.mark.quick_cases(8)
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("unit", [SMALL, LARGE], ids=["one thread a tile", "shared tiles"])
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind(agrees, name: str, unit: GpuUnit):

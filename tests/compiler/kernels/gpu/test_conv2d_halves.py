@@ -70,7 +70,7 @@ SPECS = {
 }
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("kind", "unit"), [*BOTH, pytest.param(BOTH[1][0], SHALLOW, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SPECS)
 def test_every_kind(tmp_path: Path, name: str, kind: type[GpuHalf2Conv2DTemplate], unit: GpuUnit):
@@ -88,7 +88,7 @@ def test_every_point(tmp_path: Path, kind: type[GpuHalf2Conv2DTemplate], unit: G
     check_every_point(kind.of(spec, unit), ConvolutionCall(spec), tmp_path, 2)
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "kind", "unit", "operation"),
     [
