@@ -27,6 +27,13 @@ def run(*arguments: object):
     return result
 
 
+def test_the_help_names_every_runner():
+    """The command is too thin to read them from their table."""
+    told = run("--help").output
+    listed = told[told.index("Runners on a processor") : told.index("Options")]
+    assert set(RUNNERS) <= set(re.findall(r"[a-z0-9-]+", listed))
+
+
 @pytest.mark.slow
 def test_bench_and_what_changed(compiled_enet, tmp_path):
     before, after = tmp_path / "a.json", tmp_path / "b.json"
