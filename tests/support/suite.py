@@ -78,8 +78,8 @@ class Suite:
 
         What one has rewritten, the other reads.
         """
-        second = os.environ.get(_TESTS_RUN_SIDE_BY_SIDE, "gw0").removeprefix("gw")
-        return _Backwards.from_parent(parent, path=path) if int(second) % 2 else None
+        number = int(os.environ.get(_TESTS_RUN_SIDE_BY_SIDE, "gw0").removeprefix("gw"))
+        return _Backwards.from_parent(parent, path=path) if number % 2 else None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, object, object]:

@@ -40,7 +40,6 @@ from enet_tvm.tuning.tasks import alone, find_gpu_tasks
 TX1 = load_target("jetson-tx1")
 FOLDER = Path("jetson-tx1/tiny-40x16-4threads")
 
-
 pytestmark = pytest.mark.usefixtures("tools")
 
 
